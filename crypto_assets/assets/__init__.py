@@ -1,0 +1,1 @@
+"""Dagster assets: thin shells over `crypto_assets.steps`."""

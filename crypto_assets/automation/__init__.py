@@ -1,0 +1,1 @@
+"""What moves the assets: jobs, schedules and sensors."""

@@ -1,0 +1,164 @@
+"""What every engine offers, and what a step takes and returns.
+
+Belongs here: the `Engine` protocol, `StepInputs`, `Result`. Does not belong here: Dagster, or any engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from crypto_assets.storage.base import OffsetRange, TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+
+class Engine(Protocol):
+    """A lazy Spark session, the tables, and the log. Creating one opens nothing."""
+
+    store: TableStore
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, started at first use; its time zone is UTC."""
+        ...
+
+    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """Read exact offset ranges of a Kafka topic in chunks of bounded memory.
+
+        Columns: partition int32, offset int64, kafka_timestamp timestamp[us, UTC], message_key string,
+        value binary, headers string (JSON object). A range ends by consumer position: holes are normal.
+
+        Raises:
+            LogUnavailable: The broker cannot be reached or a range has been trimmed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PartitionBounds:
+    """Bounds of one Kafka partition for one hour: [start, end) by time, as `kafka.log` computed them.
+
+    Args:
+        partition: Kafka partition.
+        start: b(H), the offset of the first record at or after the hour's start.
+        end: b(H+1), likewise of its end; a high watermark when no such record exists yet.
+        provisional: Whether `end` is only a watermark.
+        log_start: First offset still retained.
+    """
+
+    partition: int
+    start: int
+    end: int
+    provisional: bool
+    log_start: int
+
+
+@dataclass(frozen=True)
+class LogBounds:
+    """Bounds of every Kafka partition for one hour of one topic incarnation."""
+
+    topic: str
+    topic_id: str
+    partitions: tuple[PartitionBounds, ...]
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """Everything a step needs beside tables: JSON below 64 kB, no secrets.
+
+    Args:
+        now: When the step was asked for (UTC); the only clock a step sees.
+        run_id: Run that asked.
+        source: Data mode of the home (coingecko, replay, simulator).
+        partitions_start: First partition's start (UTC).
+        bounds: Offset bounds by hourly partition key (ingest steps only).
+        coins: The coin registry as plain records (see `market.coins.CoinRegistry.to_records`).
+        anomaly_budget: Flags wanted per coin and day.
+        accept_gap: Record a gap of trimmed offsets instead of failing.
+        rebuild: Allow a closed slice to shrink to zero rows.
+        as_of: Read inputs as they were known at this time; None = all.
+        params: Step-specific values (effective model versions, cut-offs, registry URI).
+    """
+
+    now: datetime
+    run_id: str
+    source: str
+    partitions_start: datetime
+    bounds: Mapping[str, LogBounds] = field(default_factory=dict)
+    coins: Sequence[Mapping[str, Any]] = ()
+    anomaly_budget: float = 1.0
+    accept_gap: bool = False
+    rebuild: bool = False
+    as_of: datetime | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """JSON text of all fields; times as ISO 8601."""
+        return json.dumps(asdict(self), default=lambda v: v.isoformat(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> StepInputs:
+        """Rebuild from `to_json`."""
+        raw = json.loads(text)
+        for name in ("now", "partitions_start", "as_of"):
+            raw[name] = datetime.fromisoformat(raw[name]) if raw[name] else None
+        raw["bounds"] = {
+            key: LogBounds(b["topic"], b["topic_id"], tuple(PartitionBounds(**p) for p in b["partitions"]))
+            for key, b in raw["bounds"].items()
+        }
+        return cls(**raw)
+
+
+class StepFailed(Exception):
+    """A step cannot do its work: an input is missing, expired or unreachable. The message names it and the fix."""
+
+
+class NotEnoughData(Exception):
+    """A model has too little data: no output is made, and the check `enough_data` fails with what is missing."""
+
+    def __init__(self, message: str, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.metadata = dict(metadata or {})
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One evaluation of one check; `description` says what was found and, when red, what to do."""
+
+    name: str
+    passed: bool
+    description: str = ""
+    severity: Literal["error", "warn"] = "error"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PartitionResult:
+    """What a step did for one partition of one table (key None for unpartitioned tables)."""
+
+    rows: int
+    data_version: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    checks: list[CheckOutcome] = field(default_factory=list)
+
+
+@dataclass
+class TableResult:
+    """What a step did to one table: by partition, and for the whole run."""
+
+    partitions: dict[str | None, PartitionResult] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What a step did, by `schema.table`. A table that was not materialized is absent; its `checks` say why."""
+
+    tables: dict[str, TableResult] = field(default_factory=dict)
+    skipped: dict[str, list[CheckOutcome]] = field(default_factory=dict)

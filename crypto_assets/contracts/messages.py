@@ -1,0 +1,121 @@
+"""The two Kafka message formats, version 1: prices and polls.
+
+Belongs here: field names, headers, reasons for quarantine, JSON Schemas. Does not belong here: building messages from
+a reply (`market.payload`) or publishing them (`kafka.publisher`).
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = "1"
+
+REQUIRED = (
+    "coin_id",
+    "symbol",
+    "price_usd",
+    "market_cap_usd",
+    "volume_24h_usd",
+    "change_24h_pct",
+    "change_7d_pct",
+    "last_updated_at",
+    "ingestion_timestamp",
+)
+OPTIONAL = ("name", "change_1h_pct", "source_payload")
+NUMERIC = ("price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct", "change_7d_pct")
+SOURCE_PAYLOAD_LIMIT = 4096
+
+HEADER_SCHEMA_VERSION = "schema_version"
+HEADER_SOURCE = "source"
+HEADER_POLL_ID = "poll_id"
+HEADER_CADENCE = "cadence_s"
+"""Seconds between polls in force; it makes `expected_count` of a bar a function of Silver alone."""
+HEADER_RECORDED_AT = "recorded_at"
+HEADER_SHIFT_DAYS = "shift_days"
+HEADER_SEAM = "seam"
+
+QUARANTINE_REASONS = {
+    "not_utf8": "the value is not UTF-8 text",
+    "not_json": "the value is not a JSON object",
+    "unknown_schema_version": f"the header schema_version is missing or not {SCHEMA_VERSION!r}",
+    "missing_field": "a required field is absent (null is allowed where the contract says so)",
+    "bad_number": "a numeric field is not a finite plain decimal number",
+    "non_positive_price": "price_usd is zero or negative",
+    "bad_timestamp": "last_updated_at is not an RFC 3339 time with a zone",
+    "clock_skew": "last_updated_at is more than 60 s later than the record's arrival",
+    "unknown_coin": "coin_id was not an active coin of the registry at that time",
+    "too_late": "the event is older than what may still be restated, or before PARTITIONS_START",
+}
+
+CLOCK_SKEW_LIMIT_S = 60
+
+_DECIMAL_TEXT = r"^-?[0-9]+(\.[0-9]+)?$"
+_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
+_NULLABLE_DECIMAL = {"type": ["string", "null"], "pattern": _DECIMAL_TEXT}
+
+PRICE_SCHEMA: dict = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "crypto-prices-raw, version 1",
+    "type": "object",
+    "required": list(REQUIRED),
+    "additionalProperties": False,
+    "properties": {
+        "coin_id": {"type": "string", "minLength": 1},
+        "symbol": {"type": "string", "minLength": 1},
+        "name": {"type": ["string", "null"]},
+        "price_usd": {"type": "string", "pattern": _DECIMAL_TEXT},
+        "market_cap_usd": _NULLABLE_DECIMAL,
+        "volume_24h_usd": _NULLABLE_DECIMAL,
+        "change_1h_pct": _NULLABLE_DECIMAL,
+        "change_24h_pct": _NULLABLE_DECIMAL,
+        "change_7d_pct": _NULLABLE_DECIMAL,
+        "last_updated_at": {"type": "string", "pattern": _TIME_TEXT},
+        "ingestion_timestamp": {"type": "string", "pattern": _TIME_TEXT},
+        "source_payload": {"type": ["string", "null"], "maxLength": SOURCE_PAYLOAD_LIMIT},
+    },
+}
+
+POLL_OUTCOMES = ("ok", "rate_limited", "unauthorized", "bad_payload", "upstream_down", "unknown_coin")
+
+POLL_SCHEMA: dict = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "crypto-polls, version 1",
+    "type": "object",
+    "required": [
+        "poll_id",
+        "started_at",
+        "finished_at",
+        "source",
+        "outcome",
+        "http_status",
+        "detail",
+        "coins_asked",
+        "coins_returned",
+        "coins_unchanged",
+        "coins_missing",
+        "age_s",
+        "latency_ms",
+        "cadence_s",
+        "credits_used",
+        "credits_left",
+        "delivered",
+    ],
+    "additionalProperties": False,
+    "properties": {
+        "poll_id": {"type": "string", "minLength": 1},
+        "started_at": {"type": "string", "pattern": _TIME_TEXT},
+        "finished_at": {"type": "string", "pattern": _TIME_TEXT},
+        "source": {"enum": ["coingecko", "replay", "simulator"]},
+        "outcome": {"enum": list(POLL_OUTCOMES)},
+        "http_status": {"type": ["integer", "null"]},
+        "detail": {"type": ["string", "null"], "maxLength": 500},
+        "coins_asked": {"type": "integer"},
+        "coins_returned": {"type": "integer"},
+        "coins_unchanged": {"type": "integer"},
+        "coins_missing": {"type": "array", "items": {"type": "string"}},
+        "age_s": {"type": ["number", "null"]},
+        "latency_ms": {"type": "number"},
+        "cadence_s": {"type": "number"},
+        "credits_used": {"type": ["integer", "null"]},
+        "credits_left": {"type": ["integer", "null"]},
+        "delivered": {"type": "integer"},
+    },
+}

@@ -1,0 +1,126 @@
+"""The vocabulary in which tables are declared: columns, rules, tables.
+
+Belongs here: the frozen classes that `tables.py` fills in. Does not belong here: any table, any rendering, any I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Grain = Literal["hour", "day"]
+WriteMode = Literal["append_once", "replace_slice", "merge"]
+Severity = Literal["error", "warn"]
+
+MONEY = "decimal(38,18)"
+"""Type of every price and amount in USD: 20 digits before the point, 18 after (a coin at 1e-18 USD is still exact)."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Args:
+        name: Column name, snake_case; a unit is part of the name where it is not obvious.
+        type: Spark SQL type text (`string`, `bigint`, `int`, `double`, `boolean`, `binary`, `date`, `timestamp`,
+            `decimal(38,18)`, `array<string>`). Timestamps are UTC with microseconds.
+        description: What the value means, for the data dictionary and table comments.
+        nullable: Whether null is allowed; `description` then says what null means.
+        unit: Unit of the value (`USD`, `percent`, `seconds`, `log return`, ...), or empty.
+        lineage: Upstream columns as `schema.table.column`.
+    """
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = True
+    unit: str = ""
+    lineage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule on rows, written as the condition that a *good* row fulfils.
+
+    Args:
+        name: snake_case; becomes the name of the asset check and of the table constraint.
+        sql: Boolean expression in portable SQL over the table's columns; null counts as a violation.
+        description: Why the rule exists.
+        severity: `error` fails the check, `warn` only warns.
+        blocking: Evaluated on the staged frame before the write; a violation commits nothing.
+    """
+
+    name: str
+    sql: str
+    description: str
+    severity: Severity = "error"
+    blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the lakehouse.
+
+    Args:
+        schema: `bronze`, `silver`, `gold`, `features`, `ml` or `ops`; also the first part of the asset key.
+        name: Table name; the second part of the asset key.
+        description: Two or three sentences for people.
+        columns: All columns, in order.
+        key: Columns that identify a row; `unique` on them is checked.
+        grain: Dagster partition: hour, day, or None for an unpartitioned table.
+        write: The `TableStore` verb that may write it.
+        time_column: Timestamp column (start of the hour or day, UTC) that a slice predicate selects on.
+        partition_by: Delta partition columns.
+        owner: Team, as Dagster's `team:...`.
+        group: Dagster group.
+        kinds: Dagster kinds.
+        retention_days: Days that rows are kept, or None for ever.
+        upstream: Assets read, as `schema/name`.
+        rules: Row rules; non-null columns and key uniqueness need not be repeated.
+        code_version: Raised when the meaning of the rows changes.
+        scheduled: Whether a sensor or schedule keeps it fresh (it then has a freshness policy).
+    """
+
+    schema: str
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    grain: Grain | None
+    write: WriteMode
+    owner: str
+    group: str
+    kinds: tuple[str, ...]
+    time_column: str | None = None
+    partition_by: tuple[str, ...] = ()
+    retention_days: int | None = None
+    upstream: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    code_version: str = "1"
+    scheduled: bool = True
+
+    @property
+    def full_name(self) -> str:
+        """`schema.name`, the key of `TABLES` and the argument of every `TableStore` verb."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def asset_key(self) -> tuple[str, str]:
+        """The Dagster asset key path."""
+        return (self.schema, self.name)
+
+    def column(self, name: str) -> Column:
+        """Return the column called `name`.
+
+        Raises:
+            KeyError: The table has no such column.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"{self.full_name} has no column {name!r}; it has {[c.name for c in self.columns]}")
+
+    @property
+    def column_names(self) -> list[str]:
+        """All column names, in order."""
+        return [c.name for c in self.columns]

@@ -1,0 +1,534 @@
+"""Every table of the lakehouse, declared once.
+
+Belongs here: contracts and `TABLES`. Rendered by `contracts.render` into Spark and Arrow schemas, DDL, JSON Schema and
+the data dictionary, and by `quality` into checks. Does not belong here: how rows are computed (`transforms`).
+"""
+
+from __future__ import annotations
+
+from crypto_assets.contracts.model import MONEY, Rule, Table
+from crypto_assets.contracts.model import Column as C
+
+INGEST, TRANSFORM, ML, OPS = "team:ingest", "team:analytics", "team:ml", "team:operations"
+
+_DAY = C("day", "date", "UTC day of `hour`; the Delta partition.", nullable=False)
+_LOG_COORDINATES = (
+    C("topic", "string", "Kafka topic.", nullable=False),
+    C("topic_id", "string", "Incarnation of the topic: a re-created topic has another id.", nullable=False),
+    C("partition", "int", "Kafka partition.", nullable=False),
+    C("offset", "bigint", "Kafka offset; for kind = gap the first missing offset.", nullable=False),
+)
+_LOG_RECORD = (
+    *_LOG_COORDINATES,
+    C("kafka_timestamp", "timestamp", "Broker's timestamp: when the record could first be known. Null for a gap."),
+    C("message_key", "string", "Message key; coin_id for prices."),
+    C("raw_json", "string", "The value as it came; null when it is not UTF-8 text."),
+    C("raw_bytes", "binary", "The value when it is not UTF-8 text, else null."),
+    C("headers", "string", "Record headers as a JSON object with sorted keys."),
+    C("arrival_hour", "timestamp", "Start of the hour whose offset range holds the record.", nullable=False),
+)
+_LOG_RANGE = (
+    C("kind", "string", "record, or gap for offsets lost to retention and accepted as lost.", nullable=False),
+    C("range_start", "bigint", "First offset of the range that this commit covered.", nullable=False),
+    C("range_end", "bigint", "End (exclusive) of the range that this commit covered.", nullable=False),
+    C("seq", "bigint", "Number of the commit within its topic and hour, from 1.", nullable=False),
+    C("batch_id", "string", "Identity of the write.", nullable=False),
+    C("bronze_ingested_at", "timestamp", "When the record was written here.", nullable=False),
+)
+_LOG_RULES = (
+    Rule("offsets_in_range", "range_start <= offset AND offset < range_end", "A row lies in the range it was read in.",
+         blocking=True),
+    Rule("known_kind", "kind IN ('record', 'gap')", "Only records and accepted gaps exist.", blocking=True),
+    Rule("no_gap", "kind <> 'gap'", "Records were lost to retention before they were read.", severity="warn"),
+)
+
+RAW_PRICES = Table(
+    "bronze", "raw_prices",
+    "Every price record as it came from Kafka, with its coordinates. The system of record: all later tables can be "
+    "rebuilt from it. Appended exactly once; the ranges covered are recorded in the same commit.",
+    (
+        *_LOG_RECORD,
+        C("event_hour", "timestamp", "Hour of last_updated_at, read leniently; null if unreadable, later than arrival "
+          "+ 60 s, or before the first partition.", lineage=("bronze.raw_prices.raw_json",)),
+        *_LOG_RANGE,
+    ),
+    key=("topic_id", "partition", "offset"), grain="hour", write="append_once", time_column="arrival_hour",
+    partition_by=("arrival_hour",), owner=INGEST, group="bronze", kinds=("kafka", "deltalake", "bronze"),
+    retention_days=90, upstream=("kafka/crypto_prices_raw",), rules=_LOG_RULES,
+)
+
+MARKET_HISTORY = Table(
+    "bronze", "market_history",
+    "Raw market_chart/range replies by coin and day, for days before polling began or with holes.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("day", "date", "UTC day of the points.", nullable=False),
+        C("day_start", "timestamp", "Start of `day`.", nullable=False),
+        C("granularity", "string", "5m, 1h or 1d: spacing of the reply's points.", nullable=False),
+        C("raw_json", "string", "The day's points of the reply: prices, market_caps, total_volumes.", nullable=False),
+        C("points", "int", "Number of price points.", nullable=False),
+        C("fetched_at", "timestamp", "When the reply was complete; available_at of its points.", nullable=False),
+        C("source", "string", "Data mode that fetched it.", nullable=False),
+    ),
+    key=("coin_id", "day"), grain="day", write="replace_slice", time_column="day_start", partition_by=("day",),
+    owner=INGEST, group="bronze", kinds=("python", "deltalake", "bronze"), scheduled=False,
+    rules=(Rule("known_granularity", "granularity IN ('5m', '1h', '1d')", "Spacing is one the API documents.",
+                blocking=True),),
+)
+
+_P = "bronze.raw_prices.raw_json"
+SILVER_PRICES = Table(
+    "silver", "prices",
+    "Typed, deduplicated quotes: one row per coin and source timestamp, the first that arrived. History points fill "
+    "only 5-minute slots without a live sample.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False, lineage=(_P,)),
+        C("symbol", "string", "Ticker symbol, upper case.", nullable=False, lineage=(_P,)),
+        C("name", "string", "Name as the source gave it.", lineage=(_P,)),
+        C("last_updated_at", "timestamp", "Event time: when the source says the quote was made.", nullable=False,
+          lineage=(_P,)),
+        C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=(_P,)),
+        C("market_cap_usd", MONEY, "Market capitalisation; null = unknown.", unit="USD", lineage=(_P,)),
+        C("volume_24h_usd", MONEY, "Rolling 24 h volume; null = unknown.", unit="USD", lineage=(_P,)),
+        C("change_1h_pct", MONEY, "Change over 1 h as the source computed it.", unit="percent", lineage=(_P,)),
+        C("change_24h_pct", MONEY, "Change over 24 h as the source computed it.", unit="percent", lineage=(_P,)),
+        C("change_7d_pct", MONEY, "Change over 7 d as the source computed it.", unit="percent", lineage=(_P,)),
+        C("ingestion_timestamp", "timestamp", "When the producer received the quote; null for history.", lineage=(_P,)),
+        C("available_at", "timestamp", "When the row could first be known: broker timestamp, or fetch time for history.",
+          nullable=False, lineage=("bronze.raw_prices.kafka_timestamp", "bronze.market_history.fetched_at")),
+        C("source", "string", "coingecko, replay or simulator.", nullable=False, lineage=("bronze.raw_prices.headers",)),
+        C("granularity", "string", "tick for a polled sample; 5m, 1h or 1d for history.", nullable=False),
+        C("cadence_s", "double", "Seconds between polls in force; null for history.", unit="seconds",
+          lineage=("bronze.raw_prices.headers",)),
+        C("poll_id", "string", "Poll that brought it; null for history.", lineage=("bronze.raw_prices.headers",)),
+        C("topic_id", "string", "Topic incarnation; null for history."),
+        C("partition", "int", "Kafka partition; null for history."),
+        C("offset", "bigint", "Kafka offset; null for history."),
+        _DAY,
+        C("hour", "timestamp", "Hour of last_updated_at.", nullable=False),
+    ),
+    key=("coin_id", "last_updated_at"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
+    owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"), retention_days=365,
+    upstream=("bronze/raw_prices", "bronze/market_history"),
+    rules=(
+        Rule("price_positive", "price_usd > 0", "A price is above zero.", blocking=True),
+        Rule("event_not_after_arrival", "granularity <> 'tick' OR last_updated_at <= available_at + INTERVAL 60 SECONDS",
+             "A quote cannot be later than its arrival, but for 60 s of clock skew.", blocking=True),
+        Rule("hour_matches_event", "hour <= last_updated_at AND last_updated_at < hour + INTERVAL 1 HOUR",
+             "A row lies in the hour of its event.", blocking=True),
+        Rule("volume_not_negative", "volume_24h_usd IS NULL OR volume_24h_usd >= 0", "Volume is not negative.",
+             severity="warn"),
+    ),
+)
+
+QUARANTINE = Table(
+    "silver", "quarantine",
+    "Records that did not become Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze "
+    "records = valid + quarantined.",
+    (
+        *_LOG_RECORD[:-1],
+        C("coin_id", "string", "coin_id as far as readable."),
+        C("reasons", "array<string>", "All reasons, sorted.", nullable=False),
+        C("detail", "string", "What was found, for people.", nullable=False),
+        _DAY,
+        C("hour", "timestamp", "Arrival hour.", nullable=False),
+    ),
+    key=("topic_id", "partition", "offset"), grain="hour", write="replace_slice", time_column="hour",
+    partition_by=("day",), owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"),
+    retention_days=365, upstream=("bronze/raw_prices",),
+    rules=(Rule("has_reason", "size(reasons) > 0", "Every row says why it is here.", blocking=True),),
+)
+
+
+def _bars(width: str, grain: str) -> Table:
+    period = {"1m": "minute", "5m": "5 minutes", "1h": "hour", "1d": "day"}[width]
+    s = "silver.prices."
+    time = (_DAY, C("hour", "timestamp", "Hour of window_start.", nullable=False)) if grain == "hour" else (
+        _DAY, C("day_start", "timestamp", "Start of `day`.", nullable=False))
+    return Table(
+        "gold", f"bars_{width}",
+        f"OHLC of polled samples per coin and {period}: never trade highs and lows. A window without a sample has no row.",
+        (
+            C("coin_id", "string", "Coin.", nullable=False, lineage=(s + "coin_id",)),
+            C("symbol", "string", "Ticker symbol.", nullable=False, lineage=(s + "symbol",)),
+            C("window_start", "timestamp", "Start of the window.", nullable=False, lineage=(s + "last_updated_at",)),
+            C("window_end", "timestamp", "End (exclusive) of the window.", nullable=False),
+            C("open", MONEY, "First sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
+            C("high", MONEY, "Highest sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
+            C("low", MONEY, "Lowest sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
+            C("close", MONEY, "Last sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
+            C("price_avg", "double", "Arithmetic mean of the samples.", nullable=False, unit="USD",
+              lineage=(s + "price_usd",)),
+            C("price_vol", "double", "Sample standard deviation; null when sample_count = 1.", unit="USD",
+              lineage=(s + "price_usd",)),
+            C("range", "double", "high/low - 1; null when sample_count = 1.", unit="ratio", lineage=(s + "price_usd",)),
+            C("volume_24h_usd", MONEY, "Last rolling 24 h volume; null = unknown.", unit="USD",
+              lineage=(s + "volume_24h_usd",)),
+            C("market_cap_usd", MONEY, "Last market capitalisation; null = unknown.", unit="USD",
+              lineage=(s + "market_cap_usd",)),
+            C("sample_count", "bigint", "Samples in the window.", nullable=False),
+            C("expected_count", "bigint", "Samples expected from the cadence in force; null for history.",
+              lineage=(s + "cadence_s",)),
+            C("granularity", "string", "tick, or the coarsest history granularity used.", nullable=False,
+              lineage=(s + "granularity",)),
+            C("first_event_at", "timestamp", "Event time of the first sample.", nullable=False),
+            C("last_event_at", "timestamp", "Event time of the last sample.", nullable=False),
+            C("available_at", "timestamp", "Latest available_at of the samples.", nullable=False,
+              lineage=(s + "available_at",)),
+            C("is_closed", "boolean", "window_end + 60 s is not later than what Bronze covers.", nullable=False),
+            C("is_complete", "boolean", "Closed and at least 80 % of the expected samples.", nullable=False),
+            *time,
+        ),
+        key=("coin_id", "window_start"), grain=grain, write="replace_slice",  # type: ignore[arg-type]
+        time_column="hour" if grain == "hour" else "day_start", partition_by=("day",), owner=TRANSFORM, group="gold",
+        kinds=("pyspark", "deltalake", "gold"),
+        upstream=("silver/prices",) if grain == "hour" else ("gold/bars_1h", "silver/prices"),
+        rules=(
+            Rule("ohlc_ordered", "low <= open AND low <= close AND open <= high AND close <= high AND low <= high",
+                 "low is lowest and high is highest.", blocking=True),
+            Rule("average_within_range", "price_avg >= CAST(low AS DOUBLE) * (1 - 1e-9) AND "
+                 "price_avg <= CAST(high AS DOUBLE) * (1 + 1e-9)", "The mean lies between low and high.", blocking=True),
+            Rule("has_samples", "sample_count >= 1", "A window without samples has no row.", blocking=True),
+            Rule("complete_windows", "NOT is_closed OR is_complete", "A closed window has at least 80 % of its samples.",
+                 severity="warn"),
+        ),
+    )
+
+
+BARS_1M, BARS_5M, BARS_1H, BARS_1D = _bars("1m", "hour"), _bars("5m", "hour"), _bars("1h", "hour"), _bars("1d", "day")
+
+DIM_COIN = Table(
+    "gold", "dim_coin",
+    "Identity of coins over time (SCD 2): one row per coin and span in which nothing changed.",
+    (
+        C("coin_key", "string", "Surrogate key: coin_id and valid_from.", nullable=False),
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("symbol", "string", "Ticker symbol, upper case.", nullable=False),
+        C("name", "string", "Name.", nullable=False),
+        C("aliases", "array<string>", "Former ids, by date of change.", nullable=False),
+        C("valid_from", "timestamp", "Start (inclusive).", nullable=False),
+        C("valid_to", "timestamp", "End (exclusive); null = current."),
+        C("is_current", "boolean", "Whether this is the newest version.", nullable=False),
+        C("is_active", "boolean", "Whether the coin is polled in this span.", nullable=False),
+    ),
+    key=("coin_id", "valid_from"), grain=None, write="merge", owner=TRANSFORM, group="gold",
+    kinds=("python", "deltalake", "gold"), upstream=("silver/prices",), scheduled=False,
+    rules=(Rule("span_not_empty", "valid_to IS NULL OR valid_from < valid_to", "A span has a length.", blocking=True),
+           Rule("current_is_open", "is_current = (valid_to IS NULL)", "Only the current version is open.", blocking=True)),
+)
+
+DIM_DATE = Table(
+    "gold", "dim_date", "Calendar of UTC days from the first partition to the end of next year.",
+    (
+        C("date_key", "int", "yyyymmdd.", nullable=False),
+        C("day", "date", "UTC day.", nullable=False),
+        C("year", "int", "Year.", nullable=False),
+        C("quarter", "int", "Quarter, 1-4.", nullable=False),
+        C("month", "int", "Month, 1-12.", nullable=False),
+        C("day_of_month", "int", "Day of month.", nullable=False),
+        C("iso_week", "int", "ISO 8601 week.", nullable=False),
+        C("iso_weekday", "int", "ISO weekday, Monday = 1.", nullable=False),
+        C("is_weekend", "boolean", "Saturday or Sunday.", nullable=False),
+    ),
+    key=("day",), grain=None, write="merge", owner=TRANSFORM, group="gold", kinds=("python", "deltalake", "gold"),
+    scheduled=False,
+    rules=(Rule("weekday_range", "iso_weekday BETWEEN 1 AND 7", "ISO weekdays are 1-7.", blocking=True),),
+)
+
+LATEST_PRICES = Table(
+    "gold", "latest_prices",
+    "Newest quote of every coin with its age: what a board shows first.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False, lineage=("silver.prices.coin_id",)),
+        C("symbol", "string", "Ticker symbol.", nullable=False),
+        C("name", "string", "Name."),
+        C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=("silver.prices.price_usd",)),
+        C("market_cap_usd", MONEY, "Market capitalisation.", unit="USD"),
+        C("volume_24h_usd", MONEY, "Rolling 24 h volume.", unit="USD"),
+        C("change_1h_pct", MONEY, "Change over 1 h.", unit="percent"),
+        C("change_24h_pct", MONEY, "Change over 24 h.", unit="percent"),
+        C("change_7d_pct", MONEY, "Change over 7 d.", unit="percent"),
+        C("last_updated_at", "timestamp", "Event time of the quote.", nullable=False),
+        C("available_at", "timestamp", "When the quote could first be known.", nullable=False),
+        C("source", "string", "Data mode.", nullable=False),
+        C("covered_until", "timestamp", "Highest broker timestamp that Bronze covered when this was written.",
+          nullable=False),
+        C("covered_offsets", "string", "JSON object: end offset per Kafka partition that this table reflects.",
+          nullable=False),
+        C("age_s", "double", "covered_until - last_updated_at.", nullable=False, unit="seconds"),
+        C("refreshed_at", "timestamp", "When this was written.", nullable=False),
+    ),
+    key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
+    kinds=("pyspark", "deltalake", "gold"), upstream=("silver/prices",),
+    rules=(Rule("price_positive", "price_usd > 0", "A price is above zero.", blocking=True),),
+)
+
+LEADERBOARD = Table(
+    "gold", "leaderboard_24h", "Coins by their change over the last 24 hours of bars, best first.",
+    (
+        C("rank", "int", "1 = best.", nullable=False),
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("symbol", "string", "Ticker symbol.", nullable=False),
+        C("price_usd", MONEY, "Newest close.", nullable=False, unit="USD"),
+        C("price_24h_ago_usd", MONEY, "Close of the newest bar at least 24 h older, not more than 10 min off; else null.",
+          unit="USD"),
+        C("change_24h", "double", "Ratio - 1 of the two; null = not known.", unit="ratio"),
+        C("high_24h", MONEY, "Highest sample of 24 h.", nullable=False, unit="USD"),
+        C("low_24h", MONEY, "Lowest sample of 24 h.", nullable=False, unit="USD"),
+        C("volume_24h_usd", MONEY, "Last rolling 24 h volume.", unit="USD"),
+        C("window_end", "timestamp", "End of the newest bar.", nullable=False),
+    ),
+    key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
+    kinds=("pyspark", "deltalake", "gold"), upstream=("gold/bars_5m",),
+    rules=(Rule("rank_positive", "rank >= 1", "Ranks start at 1.", blocking=True),),
+)
+
+_F = "gold.bars_5m.close"
+PRICE_FEATURES = Table(
+    "features", "price_features",
+    "Scale-free features per coin on the 5-minute grid, point in time: nothing after window_end, lags by grid time. "
+    "A row exists for every active coin and closed slot; what cannot be computed is null, with a reason.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("window_start", "timestamp", "Start of the slot.", nullable=False),
+        C("window_end", "timestamp", "End of the slot; features know nothing later.", nullable=False),
+        C("price", "double", "price(t): newest sample not older than 2 x cadence (at most 10 min), else null.",
+          unit="USD", lineage=(_F,)),
+        C("price_at", "timestamp", "Event time of that sample."),
+        C("staleness_s", "double", "window_end - price_at.", unit="seconds"),
+        C("sample_count", "bigint", "Samples in the slot.", nullable=False),
+        C("r5", "double", "ln price(t) - ln price(t-5 min).", unit="log return", lineage=(_F,)),
+        C("r15", "double", "Log return over 15 min.", unit="log return", lineage=(_F,)),
+        C("r1h", "double", "Log return over 1 h.", unit="log return", lineage=(_F,)),
+        C("r24h", "double", "Log return over 24 h.", unit="log return", lineage=(_F,)),
+        C("r5_median", "double", "Median of r5 over the 288 slots before t.", unit="log return"),
+        C("s", "double", "1.4826 x MAD of r5 over the 288 slots before t (at least 144), floored at 1e-5.",
+          unit="log return"),
+        C("rz", "double", "(r5 - r5_median) / s.", unit="own sigma"),
+        C("rv1h", "double", "Root of the sum of r5 squared over 12 slots.", unit="log return"),
+        C("rsi14", "double", "Cutler's RSI (plain means) over 14 slots.", unit="0-100"),
+        C("macd", "double", "MACD on ln price, finite 130-slot kernels of 12 and 26.", unit="log price"),
+        C("macd_signal", "double", "The same kernel of 9 on macd.", unit="log price"),
+        C("macd_hist", "double", "macd - macd_signal.", unit="log price"),
+        C("bollinger_b", "double", "Bollinger %b: 20 slots, 2 sigma.", unit="ratio"),
+        C("r5_market", "double", "r5 - median r5 of the other coins (at least two), else null.", unit="log return"),
+        C("basket_hash", "string", "Hash of the coins that had r5 in the slot.", nullable=False),
+        C("volume_change", "double", "ln(V24(t)/V24(t-5 min)): never a model input.", unit="log ratio"),
+        C("null_reason", "string", "Why values are null: stale_price, no_lag, short_history, few_coins, no_volume; "
+          "comma separated, sorted; null = complete."),
+        C("available_at", "timestamp", "Latest available_at of what entered the row; null when nothing did."),
+        C("is_complete", "boolean", "Whether the slot's bar is complete.", nullable=False),
+        _DAY,
+        C("hour", "timestamp", "Hour of window_start.", nullable=False),
+    ),
+    key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
+    owner=ML, group="features", kinds=("pyspark", "deltalake"), upstream=("gold/bars_5m",),
+    rules=(
+        Rule("rsi_range", "rsi14 IS NULL OR (rsi14 >= 0 AND rsi14 <= 100)", "RSI lies in 0-100.", blocking=True),
+        Rule("sigma_floored", "s IS NULL OR s >= 1e-5", "The scale is floored.", blocking=True),
+        Rule("null_has_reason", "null_reason IS NOT NULL OR (price IS NOT NULL AND r5 IS NOT NULL AND s IS NOT NULL)",
+             "Every null is explained.", blocking=True),
+        Rule("price_known", "price IS NOT NULL", "The coin had a fresh price in the slot.", severity="warn"),
+    ),
+)
+
+ANOMALIES = Table(
+    "gold", "anomalies",
+    "Anomaly score of every coin and closed 5-minute slot, by the model version that was effective then.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("symbol", "string", "Ticker symbol.", nullable=False),
+        C("window_start", "timestamp", "Start of the slot.", nullable=False),
+        C("window_end", "timestamp", "End of the slot.", nullable=False),
+        C("anomaly_score", "double", "Score, higher = stranger; null when the inputs are null.", unit="own sigma or forest"),
+        C("threshold", "double", "Coin's threshold in that model version.", nullable=False),
+        C("is_anomaly", "boolean", "Score above threshold; false when the score is null.", nullable=False),
+        C("explanation", "string", "JSON list of the strongest features with their values in own sigma."),
+        C("size_sigma", "double", "|rz| of the slot.", unit="own sigma"),
+        C("scope", "string", "market_wide (at least half of the other coins flagged within 5 min), coin_specific, or null.",
+          ),
+        C("suspicion", "string", "Data-quality suspicion: stale, single_sample, incomplete; or null."),
+        C("price", "double", "price(t).", unit="USD"),
+        C("model_name", "string", "Registered model.", nullable=False),
+        C("model_version", "string", "Version that scored.", nullable=False),
+        C("scored_at", "timestamp", "When it was scored first.", nullable=False),
+        C("latency_s", "double", "scored_at - window_end.", nullable=False, unit="seconds"),
+        C("revision", "int", "0 at first; raised when a restatement changed the row.", nullable=False),
+        C("previous_is_anomaly", "boolean", "Flag before the restatement; null at revision 0."),
+        _DAY,
+        C("hour", "timestamp", "Hour of window_start.", nullable=False),
+    ),
+    key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
+    owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
+    upstream=("features/price_features", "ml/anomaly_model"),
+    rules=(Rule("flag_matches_score", "is_anomaly = (anomaly_score IS NOT NULL AND anomaly_score > threshold)",
+                "The flag follows from score and threshold.", blocking=True),
+           Rule("score_present", "anomaly_score IS NOT NULL", "The slot could be scored.", severity="warn")),
+)
+
+PRICE_PREDICTIONS = Table(
+    "gold", "price_predictions",
+    "Forecast ledger: insert-only, never rewritten. Live forecasts were written before their target time.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("window_end", "timestamp", "Slot at whose end the forecast was made.", nullable=False),
+        C("horizon", "string", "5m or 1h.", nullable=False),
+        C("target_at", "timestamp", "window_end + horizon.", nullable=False),
+        C("price", "double", "price(t) the forecast starts from.", nullable=False, unit="USD"),
+        C("predicted_return", "double", "Forecast of the log return.", nullable=False, unit="log return"),
+        C("predicted_price", "double", "price x exp(predicted_return).", nullable=False, unit="USD"),
+        C("lower_90", "double", "5 % quantile of the price.", nullable=False, unit="USD"),
+        C("upper_90", "double", "95 % quantile of the price.", nullable=False, unit="USD"),
+        C("model_name", "string", "Registered model.", nullable=False),
+        C("model_version", "string", "Version that forecast.", nullable=False),
+        C("mode", "string", "live if written before target_at, else backfill.", nullable=False),
+        C("predicted_at", "timestamp", "When it was written.", nullable=False),
+        _DAY,
+        C("hour", "timestamp", "Hour of the slot's start.", nullable=False),
+    ),
+    key=("coin_id", "window_end", "horizon", "model_version"), grain="hour", write="merge", time_column="hour",
+    partition_by=("day",), owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
+    upstream=("features/price_features", "ml/price_model"),
+    rules=(
+        Rule("interval_ordered", "lower_90 <= predicted_price AND predicted_price <= upper_90",
+             "The interval holds the forecast.", blocking=True),
+        Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
+             blocking=True),
+    ),
+)
+
+PREDICTION_ACCURACY = Table(
+    "gold", "prediction_accuracy",
+    "Forecasts scored against what came: per day, coin, horizon, model version and mode.",
+    (
+        C("day", "date", "UTC day of the target.", nullable=False),
+        C("day_start", "timestamp", "Start of `day`.", nullable=False),
+        C("coin_id", "string", "Coin.", nullable=False),
+        C("horizon", "string", "5m or 1h.", nullable=False),
+        C("model_name", "string", "Registered model.", nullable=False),
+        C("model_version", "string", "Version.", nullable=False),
+        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False),
+        C("forecasts", "bigint", "Forecasts with a known outcome.", nullable=False),
+        C("without_outcome", "bigint", "Forecasts whose outcome is unknown (no price at the target).", nullable=False),
+        C("mae_pct", "double", "Mean absolute error of the log return x 100.", unit="percent"),
+        C("rmse_pct", "double", "Root mean squared error x 100.", unit="percent"),
+        C("skill", "double", "1 - MSE / MSE of persistence; null without outcomes.", unit="ratio"),
+        C("direction_hit", "double", "Share of correct signs among non-zero forecasts and outcomes; null without any.",
+          unit="ratio"),
+        C("coverage_90", "double", "Share of outcomes within the interval.", unit="ratio"),
+    ),
+    key=("day", "coin_id", "horizon", "model_version", "mode"), grain="day", write="replace_slice",
+    time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
+    upstream=("gold/price_predictions", "gold/bars_5m"),
+    rules=(Rule("skill_at_most_one", "skill IS NULL OR skill <= 1", "Skill cannot exceed 1.", blocking=True),
+           Rule("coverage_plausible", "coverage_90 IS NULL OR coverage_90 >= 0.5",
+                "A 90 % interval that holds under half of the outcomes is wrong.", severity="warn")),
+)
+
+PROMOTIONS = Table(
+    "ml", "promotions",
+    "Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias "
+    "is rendered from here.",
+    (
+        C("model", "string", "anomaly or price_5m or price_1h.", nullable=False),
+        C("version", "string", "Registry version; v0 = baseline.", nullable=False),
+        C("algorithm", "string", "Algorithm of the version.", nullable=False),
+        C("cutoff", "timestamp", "Nothing later was seen in training.", nullable=False),
+        C("effective_from", "timestamp", "Start of service when promoted.", nullable=False),
+        C("decision", "string", "promoted or rejected.", nullable=False),
+        C("provisional", "boolean", "Calibrated on fewer than 28 days.", nullable=False),
+        C("why", "string", "Reason, with the figures compared.", nullable=False),
+        C("metrics", "string", "JSON of every metric compared.", nullable=False),
+        C("artifact_uri", "string", "Where the artifact lies.", nullable=False),
+        C("artifact_sha256", "string", "Content hash of the artifact.", nullable=False),
+        C("content_hash", "string", "Hash of what was learnt; equal data and code give an equal hash.", nullable=False),
+        C("run_id", "string", "MLflow run.", nullable=False),
+        C("decided_at", "timestamp", "When it was decided.", nullable=False),
+    ),
+    key=("model", "version"), grain=None, write="merge", owner=ML, group="ml", kinds=("python", "deltalake"),
+    upstream=("features/price_features",), scheduled=False,
+    rules=(Rule("known_decision", "decision IN ('promoted', 'rejected')", "A decision is one of two.", blocking=True),
+           Rule("serves_after_cutoff", "effective_from >= cutoff", "A version serves only after its cut-off.",
+                blocking=True)),
+)
+
+POLLS = Table(
+    "ops", "polls",
+    "One row per look of the producer at the source: outcome, missing coins, cadence, credits.",
+    (
+        *_LOG_RECORD,
+        *_LOG_RANGE,
+        C("poll_id", "string", "Poll; null when the record is unreadable."),
+        C("started_at", "timestamp", "Start of the request."),
+        C("finished_at", "timestamp", "End of the request."),
+        C("source", "string", "Data mode."),
+        C("outcome", "string", "ok, or the named failure."),
+        C("http_status", "int", "HTTP status; null without an answer."),
+        C("detail", "string", "What failed."),
+        C("coins_asked", "int", "Coins asked for."),
+        C("coins_returned", "int", "Coins in the reply."),
+        C("coins_unchanged", "int", "Coins whose quote was the one already sent."),
+        C("coins_missing", "array<string>", "Coins asked for and not returned."),
+        C("age_s", "double", "Age of the reply in a cache.", unit="seconds"),
+        C("latency_ms", "double", "Time to the whole answer.", unit="milliseconds"),
+        C("cadence_s", "double", "Seconds between polls in force.", unit="seconds"),
+        C("credits_used", "int", "Credits used by the poll."),
+        C("credits_left", "int", "Credits left this month."),
+        C("delivered", "int", "Messages confirmed by Kafka."),
+    ),
+    key=("topic_id", "partition", "offset"), grain="hour", write="append_once", time_column="arrival_hour",
+    partition_by=("arrival_hour",), owner=OPS, group="ops", kinds=("kafka", "deltalake"), retention_days=90,
+    upstream=("kafka/crypto_polls",),
+    rules=(*_LOG_RULES,
+           Rule("readable", "kind = 'gap' OR poll_id IS NOT NULL", "Every poll record can be read.", severity="warn"),
+           Rule("poll_ok", "kind = 'gap' OR outcome = 'ok'", "The source answered.", severity="warn")),
+)
+
+PIPELINE_METRICS = Table(
+    "ops", "pipeline_metrics", "The pipeline's own metrics by arrival hour.",
+    (
+        C("metric", "string", "messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, "
+          "quarantine_rate, model_inference_latency_ms, polls_ok_rate.", nullable=False),
+        C("value", "double", "Value; null = nothing to measure in the hour."),
+        C("unit", "string", "Unit.", nullable=False),
+        C("measured_over", "bigint", "Records the value was computed from.", nullable=False),
+        _DAY,
+        C("hour", "timestamp", "Arrival hour.", nullable=False),
+    ),
+    key=("metric", "hour"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",), owner=OPS,
+    group="ops", kinds=("python", "deltalake"), upstream=("bronze/raw_prices", "silver/prices", "silver/quarantine",
+                                                          "ops/polls", "gold/anomalies"),
+    rules=(Rule("null_means_nothing", "value IS NOT NULL OR measured_over = 0", "A metric over records has a value.",
+                blocking=True),
+           Rule("quarantine_below_1pct", "metric <> 'quarantine_rate' OR value IS NULL OR value < 0.01",
+                "Under 1 % of records are quarantined.", severity="warn")),
+)
+
+ALERTS = Table(
+    "ops", "alerts", "Every alert and recovery: transitions only, one per cause.",
+    (
+        C("alert_id", "string", "Idempotency key: hash of cause, state and time of the transition.", nullable=False),
+        C("cause", "string", "What the alert is about (asset and check, or a named condition).", nullable=False),
+        C("state", "string", "firing or resolved.", nullable=False),
+        C("severity", "string", "error or warn.", nullable=False),
+        C("asset", "string", "Asset key; null for a condition of the whole pipeline."),
+        C("check_name", "string", "Check; null for a condition."),
+        C("partition_key", "string", "Partition; null when not partitioned."),
+        C("summary", "string", "What was found and what to do.", nullable=False),
+        C("at", "timestamp", "When the transition was seen.", nullable=False),
+        C("delivered_at", "timestamp", "When the webhook accepted it; null = not configured or not yet."),
+        C("attempts", "int", "Delivery attempts.", nullable=False),
+    ),
+    key=("alert_id",), grain=None, write="merge", owner=OPS, group="ops", kinds=("python", "deltalake"),
+    scheduled=False,
+    rules=(Rule("known_state", "state IN ('firing', 'resolved')", "An alert fires or is resolved.", blocking=True),),
+)
+
+TABLES: dict[str, Table] = {
+    t.full_name: t
+    for t in (
+        RAW_PRICES, MARKET_HISTORY, SILVER_PRICES, QUARANTINE, BARS_1M, BARS_5M, BARS_1H, BARS_1D, DIM_COIN, DIM_DATE,
+        LATEST_PRICES, LEADERBOARD, PRICE_FEATURES, ANOMALIES, PRICE_PREDICTIONS, PREDICTION_ACCURACY, PROMOTIONS,
+        POLLS, PIPELINE_METRICS, ALERTS,
+    )
+}

@@ -1,0 +1,1 @@
+"""The log: embedded broker, topics, publisher, offset boundaries, reads, and the poll loop that fills it."""

@@ -1,0 +1,1 @@
+"""Pure market domain: coins, replies, credits. No I/O, no clock, no Dagster."""

@@ -1,0 +1,1 @@
+"""Models: training, evaluation, promotion, scoring. No Dagster, no clock."""

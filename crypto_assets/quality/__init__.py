@@ -1,0 +1,1 @@
+"""Rules, asset checks, freshness, and the independent audit of lake and log."""

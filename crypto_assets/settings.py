@@ -1,0 +1,227 @@
+"""Configuration: the only module that reads the environment.
+
+Our own names start with CRYPTO_ASSETS_; names that belong to vendors (KAFKA_*, COINGECKO_*, MLFLOW_*, DATABRICKS_*,
+ALERT_WEBHOOK_URL) are taken as those vendors write them. `.env.example` and the README's configuration table are
+rendered from the fields below. Does not belong here: anything that opens a connection or a file of the lake.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Source = Literal["coingecko", "replay", "simulator"]
+Plan = Literal["keyless", "demo", "paid"]
+Target = Literal["local", "spark", "databricks", "databricks-serverless"]
+
+
+def _ours(name: str) -> AliasChoices:
+    return AliasChoices(f"CRYPTO_ASSETS_{name}")
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Times are UTC. Build one with `load_settings`; tests pass keyword arguments."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
+    )
+
+    source: Source = Field(
+        "replay",
+        validation_alias=_ours("SOURCE"),
+        description="Where prices come from: coingecko (live), replay (the recording), simulator. A home is bound to one.",
+    )
+    home_path: Path | None = Field(
+        None,
+        validation_alias=_ours("HOME"),
+        description="Folder of lake, broker, MLflow and Dagster storage. Default: ./.crypto_assets/<source>",
+    )
+    target: Target = Field(
+        "local", validation_alias=_ours("TARGET"), description="Engine: local (Sail and delta-rs in process)."
+    )
+    role: Literal["driver", "remote"] = Field(
+        "driver", validation_alias=_ours("ROLE"), description="Set to remote inside a launched step; not for people."
+    )
+    transport: Literal["kafka"] = Field(
+        "kafka", validation_alias=_ours("TRANSPORT"), description="How records reach Bronze."
+    )
+    partitions_start: date = Field(
+        date(2024, 1, 1),
+        validation_alias=_ours("PARTITIONS_START"),
+        description="First day that has partitions; written into the home at first use and refused if changed later.",
+    )
+    catalog: str = Field("crypto_analytics", validation_alias=_ours("CATALOG"), description="Catalog name on Databricks.")
+    lake_uri: str | None = Field(
+        None, validation_alias=_ours("LAKE"), description="Folder of the tables. Default: <home>/lake"
+    )
+    anomaly_budget: float = Field(
+        1.0,
+        gt=0,
+        validation_alias=_ours("ANOMALY_BUDGET"),
+        description="Anomaly flags wanted per coin and day; below 1 needs 28 days of calibration.",
+    )
+    poll_interval_s: float = Field(
+        10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Seconds between looks of the producer loop."
+    )
+    replay_speed: float = Field(
+        1.0, gt=0, validation_alias=_ours("REPLAY_SPEED"), description="Speed of replay and simulator clocks; 1 = real time."
+    )
+    simulator_seed: int = Field(7, validation_alias=_ours("SIMULATOR_SEED"), description="Seed of the simulator.")
+    log_level: str = Field("INFO", validation_alias=_ours("LOG_LEVEL"), description="Log level of the command line.")
+
+    coingecko_api_key: SecretStr | None = Field(
+        None, validation_alias="COINGECKO_API_KEY", description="CoinGecko key; sent in a header, never in a URL."
+    )
+    coingecko_plan: Plan | None = Field(
+        None,
+        validation_alias="COINGECKO_PLAN",
+        description="keyless, demo (10,000 credits a month) or paid. Default: demo with a key, keyless without.",
+    )
+    coingecko_base_url: str | None = Field(
+        None,
+        validation_alias="COINGECKO_BASE_URL",
+        description="Only the official hosts or a loopback stand-in are accepted. Default: the host of the plan.",
+    )
+    coingecko_monthly_credits: int | None = Field(
+        None, ge=1, validation_alias="COINGECKO_MONTHLY_CREDITS", description="Overrides the plan's credits a month."
+    )
+    coingecko_calls_per_minute: int | None = Field(
+        None, ge=1, validation_alias="COINGECKO_CALLS_PER_MINUTE", description="Overrides the plan's calls a minute."
+    )
+
+    kafka_bootstrap_servers: str | None = Field(
+        None,
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        description="External Kafka as host:port[,host:port]. Default: the embedded broker of the home.",
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL", description="Security protocol of the external Kafka."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism of the external Kafka."
+    )
+    kafka_sasl_username: str | None = Field(
+        None,
+        validation_alias=AliasChoices("KAFKA_SASL_USERNAME", "CONFLUENT_API_KEY"),
+        description="SASL user name; CONFLUENT_API_KEY is accepted too.",
+    )
+    kafka_sasl_password: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("KAFKA_SASL_PASSWORD", "CONFLUENT_API_SECRET"),
+        description="SASL password; CONFLUENT_API_SECRET is accepted too.",
+    )
+    kafka_ssl_ca_location: str | None = Field(
+        None, validation_alias="KAFKA_SSL_CA_LOCATION", description="CA certificates of the external Kafka."
+    )
+    kafka_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        validation_alias=_ours("KAFKA_PORT"),
+        description="Port of the embedded broker; 0 = pick a free one at first start and keep it in the home.",
+    )
+    kafka_topic: str | None = Field(
+        None,
+        validation_alias="KAFKA_TOPIC",
+        description="Topic of prices. Default: crypto-prices-raw live, crypto-prices-replay in replay and simulator homes.",
+    )
+    kafka_polls_topic: str | None = Field(
+        None, validation_alias="KAFKA_POLLS_TOPIC", description="Topic of polls. Default: crypto-polls[-replay]."
+    )
+    kafka_partitions: int = Field(3, ge=1, validation_alias="KAFKA_PARTITIONS", description="Partitions of our topics.")
+    kafka_replication_factor: int = Field(
+        1, ge=1, validation_alias="KAFKA_REPLICATION_FACTOR", description="Replication factor of topics we create."
+    )
+
+    mlflow_tracking_uri: str | None = Field(
+        None, validation_alias="MLFLOW_TRACKING_URI", description="Default: sqlite in the home."
+    )
+    mlflow_registry_uri: str | None = Field(
+        None, validation_alias="MLFLOW_REGISTRY_URI", description="Default: the tracking URI."
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        None, validation_alias="ALERT_WEBHOOK_URL", description="Alerts are POSTed here as JSON; unset = table only."
+    )
+    databricks_host: str | None = Field(
+        None, validation_alias="DATABRICKS_HOST", description="Workspace URL (Databricks targets)."
+    )
+    databricks_token: SecretStr | None = Field(
+        None, validation_alias="DATABRICKS_TOKEN", description="Token (Databricks targets)."
+    )
+
+    @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", "databricks_token", mode="after")
+    @classmethod
+    def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value().strip() else None
+
+    @property
+    def home(self) -> Path:
+        """Absolute path of the home folder."""
+        return (self.home_path or Path(".crypto_assets") / self.source).absolute()
+
+    @property
+    def lake(self) -> str:
+        """Root of the tables: `<lake>/<schema>/<table>`."""
+        return self.lake_uri or str(self.home / "lake")
+
+    @property
+    def plan(self) -> Plan:
+        """CoinGecko plan in force."""
+        return self.coingecko_plan or ("demo" if self.coingecko_api_key else "keyless")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether records carry real time (broker's LogAppendTime) rather than a virtual arrival."""
+        return self.source == "coingecko"
+
+    @property
+    def prices_topic(self) -> str:
+        """Kafka topic of price messages."""
+        return self.kafka_topic or ("crypto-prices-raw" if self.is_live else "crypto-prices-replay")
+
+    @property
+    def polls_topic(self) -> str:
+        """Kafka topic of poll messages."""
+        return self.kafka_polls_topic or ("crypto-polls" if self.is_live else "crypto-polls-replay")
+
+    @property
+    def partitions_start_at(self) -> datetime:
+        """Start of the first partition."""
+        return datetime(self.partitions_start.year, self.partitions_start.month, self.partitions_start.day, tzinfo=UTC)
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI in force."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    def secrets(self) -> dict[str, str]:
+        """Every secret value in force by its environment name, for redaction and for the audit of logs."""
+        found = {
+            "COINGECKO_API_KEY": self.coingecko_api_key,
+            "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
+            "ALERT_WEBHOOK_URL": self.alert_webhook_url,
+            "DATABRICKS_TOKEN": self.databricks_token,
+        }
+        return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None}
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Settings from the environment and `.env`, read once a process.
+
+    Raises:
+        pydantic.ValidationError: A value is not acceptable; the message names each field.
+    """
+    return Settings()
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment, for `doctor` (near-miss names) and for child processes."""
+    return os.environ

@@ -1,0 +1,1 @@
+"""Tables on Delta Lake behind the `TableStore` protocol, and their housekeeping."""
