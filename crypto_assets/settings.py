@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         1.0, gt=0, validation_alias=_ours("REPLAY_SPEED"), description="Speed of replay and simulator clocks; 1 = real time."
     )
     simulator_seed: int = Field(7, validation_alias=_ours("SIMULATOR_SEED"), description="Seed of the simulator.")
+    automation: bool = Field(
+        False,
+        validation_alias=_ours("AUTOMATION"),
+        description="Start sensors and schedules with the daemon; `crypto-assets up` sets it.",
+    )
     log_level: str = Field("INFO", validation_alias=_ours("LOG_LEVEL"), description="Log level of the command line.")
 
     coingecko_api_key: SecretStr | None = Field(
@@ -156,6 +161,11 @@ class Settings(BaseSettings):
         None, validation_alias="DATABRICKS_TOKEN", description="Token (Databricks targets)."
     )
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _source_by_its_other_name(cls, value: object) -> object:
+        return "simulator" if value == "simulated" else value
+
     @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", "databricks_token", mode="after")
     @classmethod
     def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
@@ -170,6 +180,12 @@ class Settings(BaseSettings):
     def lake(self) -> str:
         """Root of the tables: `<lake>/<schema>/<table>`."""
         return self.lake_uri or str(self.home / "lake")
+
+    def table_uri(self, table: str) -> str:
+        """Address of a table: its folder, or its Unity Catalog name on Databricks."""
+        if self.target.startswith("databricks"):
+            return f"{self.catalog}.{table}"
+        return f"{self.lake}/{table.replace('.', '/')}"
 
     @property
     def plan(self) -> Plan:
@@ -225,3 +241,8 @@ def load_settings() -> Settings:
 def environment() -> Mapping[str, str]:
     """The process environment, for `doctor` (near-miss names) and for child processes."""
     return os.environ
+
+
+def quiet_native_logs() -> None:
+    """Ask native libraries (the embedded engine) for errors only, unless the user set RUST_LOG; call before import."""
+    os.environ.setdefault("RUST_LOG", "error")

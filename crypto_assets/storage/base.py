@@ -6,7 +6,7 @@ same Delta commit and checked on the same snapshot before writing. Does not belo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -48,12 +48,14 @@ class StoredRanges:
         starts: Lowest `range_start` per Kafka partition.
         max_seq: Highest `seq` of the slice, 0 when empty.
         previous_ends: Highest `range_end` per Kafka partition of all earlier slices of the same topic incarnation.
+        next_starts: Lowest `range_start` per Kafka partition of all later slices of it: what lies there is stored.
     """
 
     ends: dict[int, int]
     starts: dict[int, int]
     max_seq: int
-    previous_ends: dict[int, int]
+    previous_ends: Mapping[int, int]
+    next_starts: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+# Every target builds what it needs from a bare Python >= 3.11. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCE ?= replay
+PORT ?= 3000
+HOME_DIR ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up ui test check bench drill lock clean uninstall install install-dev
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed, this is %s; set PYTHON=python3.11" % sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.python requirements.lock pyproject.toml setup.cfg
+	@echo "Installing the runtime into $(VENV): about 0.8 GB to download, 2 GB on disk, 2-4 minutes; once."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python requirements-dev.lock pyproject.toml setup.cfg
+	@echo "Installing the development tools and the runtime into $(VENV): 3-5 minutes; once."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/.runtime
+
+install: $(VENV)/.runtime ## Install what running needs
+install-dev: $(VENV)/.dev ## Install what developing needs
+
+demo: $(VENV)/.runtime ## Two real days through everything (SOURCE=simulated: ten coins)
+	@$(BIN)/crypto-assets demo --source $(SOURCE)
+
+up: $(VENV)/.runtime ## Run the pipeline until Ctrl-C (SOURCE=coingecko|replay|simulator, PORT=3000)
+	@exec $(BIN)/crypto-assets up --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR))
+
+ui: $(VENV)/.runtime ## Open the demo's home in the Dagster UI, automation off (HOME_DIR=... for another)
+	@exec $(BIN)/crypto-assets ui --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR),--demo)
+
+drill: $(VENV)/.runtime ## Inject six faults and watch each alert arrive and recover
+	@$(BIN)/crypto-assets drill
+
+check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definitions
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
+	@$(BIN)/dagster definitions validate -m crypto_assets.definitions
+
+test: $(VENV)/.dev ## All tests, with coverage
+	@$(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=90
+
+bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
+	@$(BIN)/python -m bench
+
+lock: $(VENV)/.python ## Resolve the two lock files anew
+	@$(BIN)/python -m pip install --quiet uv
+	@for x in "" "-dev"; do $(BIN)/uv pip compile pyproject.toml $${x:+--extra dev -c requirements.lock} \
+	  --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --no-strip-extras -q -o requirements$$x.lock; done
+
+clean: ## Remove caches and build output; keeps the environment and all homes
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage* .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+uninstall: ## Remove the environment and the demo and default homes (tables included)
+	@rm -rf $(VENV) .crypto_assets
+	@echo "Left: the Kafka jars in ~/.cache/crypto_assets; remove them with: rm -rf ~/.cache/crypto_assets"

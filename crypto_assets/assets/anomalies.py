@@ -1,0 +1,17 @@
+"""Anomalies: every closed slot scored by the version that was effective then."""
+
+from __future__ import annotations
+
+from crypto_assets.assets.shell import Step, dep
+from crypto_assets.partitions import SERVING_MODEL
+from crypto_assets.steps import anomalies
+
+STEPS = (
+    Step(
+        "gold_anomalies",
+        anomalies.work,
+        ["gold.anomalies"],
+        deps=[dep("features/price_features"), dep("ml/anomaly_model", SERVING_MODEL)],
+        extra_checks=anomalies.EXTRA_CHECKS,
+    ),
+)

@@ -1,0 +1,58 @@
+"""Jobs: what is refreshed together, and what a person rebuilds from the UI.
+
+Hourly and daily assets are in different jobs because a job has one partition picker.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+REFRESH_ASSETS = (
+    "bronze/raw_prices",
+    "ops/polls",
+    "silver/prices",
+    "silver/quarantine",
+    "gold/bars_1m",
+    "gold/bars_5m",
+    "gold/bars_1h",
+    "gold/latest_prices",
+    "features/price_features",
+    "gold/anomalies",
+    "gold/price_predictions",
+    "ops/pipeline_metrics",
+)
+DAILY_ASSETS = (
+    "gold/bars_1d",
+    "ml/anomaly_model",
+    "ml/price_model",
+    "gold/prediction_accuracy",
+    "gold/dim_coin",
+    "gold/dim_date",
+)
+REBUILT_FROM_LOG = tuple(a for a in REFRESH_ASSETS if a != "gold/latest_prices")
+
+REFRESH_MAX_RUNTIME_S = 240
+DAILY_MAX_RUNTIME_S = 3600
+
+
+def _job(name: str, assets: tuple[str, ...], partitions: dg.PartitionsDefinition, description: str, max_runtime_s: int):  # noqa: ANN202
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*(dg.AssetKey(a.split("/")) for a in assets)),
+        partitions_def=partitions,
+        description=description,
+        tags={"dagster/max_runtime": str(max_runtime_s)},
+    )
+
+
+def jobs(hourly: dg.PartitionsDefinition, daily: dg.PartitionsDefinition) -> list[dg.UnresolvedAssetJobDefinition]:
+    """All asset jobs."""
+    return [
+        _job("refresh", REFRESH_ASSETS, hourly, "Everything that follows a poll, for the running window of hours.",
+             REFRESH_MAX_RUNTIME_S),
+        _job("daily", DAILY_ASSETS, daily, "Day bars, models and forecast accuracy of a day that has ended.",
+             DAILY_MAX_RUNTIME_S),
+        _job("rebuild_hours", REBUILT_FROM_LOG, hourly, "Rebuild hours from the log: pick a partition or a range.",
+             DAILY_MAX_RUNTIME_S),
+        _job("rebuild_day", DAILY_ASSETS, daily, "Rebuild a day's bars, models and accuracy.", DAILY_MAX_RUNTIME_S),
+    ]

@@ -1,0 +1,120 @@
+"""The sensor that polls the source in a 10 s loop, and asks for a refresh once Kafka has confirmed delivery.
+
+Belongs here: translating a producer tick into Dagster events and a run request. Does not belong here: polling and
+publishing (`kafka.producer`), which `crypto-assets produce` shares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from crypto_assets.assets.ingest import POLLS, PRICES
+from crypto_assets.automation.running_window import running_window
+
+if TYPE_CHECKING:
+    from crypto_assets.kafka.producer import Producer, TickSummary
+    from crypto_assets.settings import Settings
+
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def shared_producer(settings: Settings) -> Callable[[], Producer]:
+    """The process's producer, opened at the first tick and kept: its source, connection and cursor are reused."""
+    kept: list[Producer] = []
+
+    def get() -> Producer:
+        if not kept:
+            from crypto_assets.kafka.producer import open_producer
+
+            kept.append(open_producer(settings))
+        return kept[0]
+
+    return get
+
+
+def refresh_request(poll_id: str, now: datetime, source: str) -> dg.RunRequest:
+    """One refresh run of the running window. A range of two hours is one run."""
+    keys = running_window(now)
+    tags = {"crypto_assets/poll_id": poll_id, "crypto_assets/source": source}
+    if len(keys) == 1:
+        return dg.RunRequest(run_key=poll_id, partition_key=keys[0], tags=tags)
+    return dg.RunRequest(
+        run_key=poll_id,
+        tags={**tags, ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
+    )
+
+
+def refresh_in_progress(instance: dg.DagsterInstance) -> bool:
+    """Whether a refresh is queued or running; then the next tick asks again."""
+    return bool(instance.get_runs(dg.RunsFilter(job_name="refresh", statuses=IN_PROGRESS), limit=1))
+
+
+def poll_events(tick: TickSummary) -> list[Any]:
+    """Observations and check evaluations of one poll.
+
+    Observations carry no data version: one would mark every Bronze hour stale at each poll.
+    """
+    delivered = {"messages_sent": tick.sent, "unchanged": tick.unchanged, "poll_id": tick.poll_id}
+    events: list[Any] = [
+        dg.AssetObservation(PRICES, description=tick.text, metadata={**delivered, "outcome": tick.outcome}),
+        dg.AssetObservation(POLLS, metadata={"poll_id": tick.poll_id}),
+    ]
+    for name, (passed, text) in tick.checks().items():
+        key = POLLS if name == "polls_recorded" else PRICES
+        events.append(
+            dg.AssetCheckEvaluation(
+                asset_key=key, check_name=name, passed=passed, description=text, metadata={"poll_id": tick.poll_id}
+            )
+        )
+    return events
+
+
+def build(
+    refresh: dg.UnresolvedAssetJobDefinition, open_producer: Callable[[], Any], source: str, interval_s: int = 10
+) -> dg.SensorDefinition:
+    """The sensor definition; stopped by default.
+
+    Args:
+        refresh: Job that is requested.
+        open_producer: Returns the process's producer, opened once and kept between ticks.
+        source: Data mode, for run tags.
+        interval_s: Seconds between ticks.
+    """
+
+    @dg.sensor(
+        name="producer",
+        job=refresh,
+        minimum_interval_seconds=interval_s,
+        description="Polls the source as the credit budget allows, publishes to Kafka, then requests the refresh.",
+    )
+    def producer_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        cursor = json.loads(context.cursor) if context.cursor else {}
+        now = datetime.now(UTC)
+        tick = open_producer().tick(now)
+        if tick.delivered:
+            cursor["wanted"] = tick.poll_id
+        wanted = cursor.get("wanted")
+        requests = []
+        if wanted and not refresh_in_progress(context.instance):
+            requests = [refresh_request(wanted, now, source)]
+            cursor["wanted"] = None
+        return dg.SensorResult(
+            asset_events=poll_events(tick) if tick.polled else [],
+            run_requests=requests or None,
+            skip_reason=None if requests else tick.text,
+            cursor=json.dumps(cursor),
+        )
+
+    return producer_sensor

@@ -1,0 +1,110 @@
+"""The sensor that restates old hours when late records arrive.
+
+It follows the commits of `bronze/raw_prices`: each carries the event hours it touched, so a crash between a commit and
+its Dagster event loses nothing, and the cursor (a Delta version) survives missed ticks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.automation import restatement
+from crypto_assets.automation.running_window import running_window
+from crypto_assets.contracts.slices import hour_key, key_slice
+
+if TYPE_CHECKING:
+    from crypto_assets.storage.base import Commit, TableStore
+
+COMMITS_PER_TICK = 200
+
+
+def pending_hours(
+    commits: Sequence[Commit], silver_read: dict[str, int], now: datetime
+) -> tuple[dict[int, list[str]], int | None]:
+    """Event hours that late records touched and Silver has not read yet, by Bronze version.
+
+    The running window is left to the refresh. A commit that touched it is waited for, not skipped, once its hour has
+    ended: if the refresh did not reread the hour within its settling time, the hour is pending.
+
+    Args:
+        commits: Bronze commits in order.
+        silver_read: Bronze version that each Silver hour was last built from.
+        now: Present time (UTC).
+
+    Returns:
+        Pending hours by the version that touched them, and the last version that was settled (None = none).
+    """
+    running = set(running_window(now))
+    current = hour_key(now)
+    pending: dict[int, list[str]] = {}
+    settled: int | None = None
+    for commit in commits:
+        touched = set(json.loads(commit.metadata.get("touched_hours", "[]")))
+        unread = {h for h in touched if silver_read.get(h, -1) < commit.version}
+        if unread & (running - {current}):
+            break
+        late = sorted(unread - {current})
+        if late:
+            pending[commit.version] = late
+        settled = commit.version
+    return pending, settled
+
+
+def silver_versions(store: TableStore, hours: Sequence[str]) -> dict[str, int]:
+    """Bronze version that each Silver hour was last built from, from the Delta log of Silver."""
+    wanted = set(hours)
+    read: dict[str, int] = {}
+    for commit in store.commits_after("silver.prices", -1, limit=100_000):
+        if "bronze_version" not in commit.metadata or "slice_start" not in commit.metadata:
+            continue
+        start = datetime.fromisoformat(commit.metadata["slice_start"])
+        end = datetime.fromisoformat(commit.metadata["slice_end"])
+        for hour in wanted:
+            at = key_slice(hour, "hour").start
+            if start <= at < end:
+                read[hour] = max(read.get(hour, -1), int(commit.metadata["bronze_version"]))
+    return read
+
+
+def build(interval_s: int = 30) -> dg.SensorDefinition:
+    """The sensor definition; stopped by default."""
+
+    @dg.sensor(
+        name="restatement",
+        asset_selection=dg.AssetSelection.assets(restatement.ORIGIN, *restatement.RESTATED),
+        minimum_interval_seconds=interval_s,
+        required_resource_keys={"engine"},
+        description="Late records restate exactly their hours and the materialized partitions that read them.",
+    )
+    def restatement_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now = datetime.now(UTC)
+        store: TableStore = context.resources.engine.store
+        cursor = int(context.cursor) if context.cursor else -1
+        commits = store.commits_after("bronze.raw_prices", cursor, COMMITS_PER_TICK)
+        touched = sorted({h for c in commits for h in json.loads(c.metadata.get("touched_hours", "[]"))})
+        # The ordinary commit touches only the running hour: Silver's log is read for the others alone.
+        older = [h for h in touched if h != hour_key(now)]
+        pending, settled = pending_hours(commits, silver_versions(store, older) if older else {}, now)
+        position = str(cursor if settled is None else settled)
+        hours = sorted({h for hs in pending.values() for h in hs})
+        if not hours:
+            return dg.SensorResult(skip_reason=f"{len(commits)} Bronze commits read, no late hour", cursor=position)
+        assert context.repository_def is not None
+        graph = context.repository_def.asset_graph
+        found = restatement.affected(context.instance, graph, hours, now)
+        if not found:
+            return dg.SensorResult(
+                skip_reason=f"late hours {', '.join(hours)} were never materialized: nothing to restate", cursor=position
+            )
+        tags = {"restate": str(max(pending)), "crypto_assets/why": "late records"}
+        context.log.info("restating %s", {k.to_user_string(): v for k, v in found.items()})
+        return dg.SensorResult(run_requests=[restatement.request(graph, found, tags)], cursor=position)
+
+    return restatement_sensor
+
+

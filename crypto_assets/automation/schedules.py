@@ -1,0 +1,53 @@
+"""Schedules: closing an hour, closing a day, housekeeping. All are stopped until `crypto-assets up` starts them.
+
+Keys come from the scheduled time. `build_schedule_from_partitioned_job` would target the running hour's successor,
+because the running hour is itself a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, timedelta
+
+import dagster as dg
+
+from crypto_assets.contracts.slices import day_key, hour_key
+
+
+def schedules(jobs: Sequence[dg.UnresolvedAssetJobDefinition], maintain: dg.JobDefinition) -> list[dg.ScheduleDefinition]:
+    """All schedules."""
+    by_name = {job.name: job for job in jobs}
+
+    @dg.schedule(
+        job=by_name["refresh"],
+        cron_schedule="5 * * * *",
+        execution_timezone="UTC",
+        name="close_hour",
+        description="At :05 the hour before is refreshed once more, now that its last minute has arrived.",
+    )
+    def close_hour(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        key = hour_key(context.scheduled_execution_time.astimezone(UTC) - timedelta(hours=1))
+        return dg.RunRequest(run_key=f"close-{key}", partition_key=key, tags={"crypto_assets/why": "close_hour"})
+
+    @dg.schedule(
+        job=by_name["daily"],
+        cron_schedule="15 0 * * *",
+        execution_timezone="UTC",
+        name="close_day",
+        description="At 00:15 yesterday's day bars, models and accuracy are made.",
+    )
+    def close_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        key = day_key(context.scheduled_execution_time.astimezone(UTC) - timedelta(days=1))
+        return dg.RunRequest(run_key=f"close-{key}", partition_key=key, tags={"crypto_assets/why": "close_day"})
+
+    @dg.schedule(
+        job=maintain,
+        cron_schedule="35 * * * *",
+        execution_timezone="UTC",
+        name="housekeeping",
+        description="Hourly: compact closed hours, vacuum, clean logs, apply retention, prune old refresh runs.",
+    )
+    def housekeeping(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(run_key=f"maintain-{context.scheduled_execution_time:%Y%m%d%H%M}")
+
+    return [close_hour, close_day, housekeeping]

@@ -1,0 +1,44 @@
+"""`alerts`: the alert table, printed; with --follow also what comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.cli import output
+from crypto_assets.cli.processes import stop_requested
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+FOLLOW_EVERY_S = 2.0
+
+
+def _rows(settings: Settings) -> list[dict[str, Any]]:
+    from crypto_assets.compute.engines import make_engine
+
+    rows = make_engine(settings).store.read_arrow("ops.alerts").to_pylist()
+    return sorted(rows, key=lambda r: (r["at"], r["alert_id"]))
+
+
+def run(settings: Settings, *, follow: bool, as_json: bool) -> int:
+    """Print alerts; always 0."""
+    rows = _rows(settings)
+    if as_json:
+        output.as_json(rows)
+        return 0
+    _print(rows)
+    if not rows and not follow:
+        output.say("no alert was ever raised here")
+    seen = {r["alert_id"] for r in rows}
+    with stop_requested() as stop:
+        while follow and not stop.wait(FOLLOW_EVERY_S):
+            new = [r for r in _rows(settings) if r["alert_id"] not in seen]
+            seen |= {r["alert_id"] for r in new}
+            _print(new)
+    return 0
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    for r in rows:
+        delivered = f"delivered {r['delivered_at']:%H:%M:%S}" if r["delivered_at"] else "not delivered"
+        output.say(f"{r['at']:%Y-%m-%d %H:%M:%S}Z {r['state']:<8} {r['severity']:<5} {r['cause']}: {r['summary']} ({delivered})")

@@ -1,0 +1,56 @@
+"""`broker start|stop|status`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from crypto_assets.cli import output
+
+if TYPE_CHECKING:
+    from crypto_assets.kafka.broker import EmbeddedBroker
+    from crypto_assets.settings import Settings
+
+
+def _broker(settings: Settings) -> EmbeddedBroker:
+    from crypto_assets.home import open_home
+    from crypto_assets.kafka.broker import EmbeddedBroker
+
+    if settings.kafka_bootstrap_servers:
+        raise ValueError(
+            f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers} names an external Kafka, which is not ours to "
+            "start or stop; unset it to use the embedded broker"
+        )
+    return EmbeddedBroker(open_home(settings).path, settings.kafka_port)
+
+
+def start(settings: Settings, *, as_json: bool) -> None:
+    """Start the broker and verify the topics."""
+    from crypto_assets.kafka.topic import require_topics
+
+    status = _broker(settings).start(progress=(lambda _: None) if as_json else output.say)
+    topics = require_topics(settings, datetime.now(UTC))
+    if as_json:
+        output.as_json({"bootstrap_servers": status.bootstrap_servers, "topics": [asdict(t) for t in topics]})
+        return
+    output.say(f"kafka {status.bootstrap_servers}")
+    output.table("Topics", [{k: str(v) for k, v in asdict(t).items()} for t in topics])
+
+
+def stop(settings: Settings) -> None:
+    """Stop the broker."""
+    output.say("stopped" if _broker(settings).stop() else "it was not running")
+
+
+def status(settings: Settings, *, as_json: bool) -> int:
+    """Print the broker's state; 0 when it runs, else 1."""
+    from crypto_assets.kafka.broker import status_record
+
+    found = _broker(settings).status()
+    record = status_record(found)
+    if as_json:
+        output.as_json(record)
+    else:
+        output.table("Broker", [{"": k, "value": str(v)} for k, v in record.items()])
+    return 0 if found.running else 1

@@ -1,0 +1,71 @@
+"""`coins list|add|retire`: the registry of a home, in its `coins.toml`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from crypto_assets.cli import output
+from crypto_assets.contracts.slices import day_key
+
+if TYPE_CHECKING:
+    from crypto_assets.home import Home
+    from crypto_assets.market.coins import CoinRegistry
+    from crypto_assets.settings import Settings
+
+
+def _home(settings: Settings) -> Home:
+    from crypto_assets.home import open_home
+
+    return open_home(settings)
+
+
+def show(settings: Settings, *, as_json: bool) -> None:
+    """Print the registry."""
+    records = _home(settings).registry().to_records()
+    if as_json:
+        output.as_json(records)
+    else:
+        output.table("Coins", [{k: str(v) for k, v in r.items()} for r in records])
+
+
+def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
+    """Add a coin after the source has confirmed it.
+
+    Raises:
+        ValueError: The source does not know it, or it is active already.
+    """
+    from crypto_assets.sources.factory import open_source
+
+    home = _home(settings)
+    with open_source(settings, now=now) as source:
+        coin = source.validate_coin(coin_id)
+    registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
+    _save(settings, home, registry, now)
+    output.say(f"{coin_id} ({coin.symbol}, {coin.name}) is polled from now on; credits: no more, one call asks for all coins")
+    output.say("partitions that exist keep their basket; to fetch days before today:")
+    output.say(f"  crypto-assets backfill <first day>..{day_key(now)} --from history")
+
+
+def retire(settings: Settings, coin_id: str, *, now: datetime) -> None:
+    """Stop polling a coin.
+
+    Raises:
+        ValueError: It is not active.
+    """
+    home = _home(settings)
+    _save(settings, home, home.registry().retire(coin_id, active_to=now), now)
+    output.say(f"{coin_id} is no longer polled; what was recorded of it stays")
+
+
+def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime) -> None:
+    """Write the registry, and the dimension with it, so that both change together for people who look."""
+    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.compute.inputs import StepInputBuilder
+    from crypto_assets.steps import dims
+
+    temporary = home.coins_file.with_suffix(".tmp")
+    temporary.write_text(registry.to_toml(), encoding="utf-8")
+    temporary.replace(home.coins_file)
+    inputs = StepInputBuilder(settings).build(now=now, run_id="coins")
+    dims.work_dim_coin(make_engine(settings), [None], inputs)

@@ -1,0 +1,254 @@
+"""`demo`: two days through source, Kafka and every asset, in a home of its own, on any machine.
+
+Belongs here: the order of the stages and the report. Everything that happens is the product's own code path: the
+producer of the sensor, the jobs of the schedules. The demo's home is rebuilt on another day, because its recording is
+shifted so that it ends yesterday.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.cli import output
+from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.up import running_broker
+from crypto_assets.compute.inputs import BANNERS
+from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from crypto_assets.home import Home
+    from crypto_assets.settings import Settings
+
+DAYS = 2
+MARKER = "demo.json"
+POLL_EVERY = timedelta(minutes=1)
+POLL_PHASE = timedelta(seconds=59, milliseconds=500)
+"""The recording has a quote a minute, stamped :59; a poll half a second later sees it within the same hour."""
+
+
+@dataclass
+class Stages:
+    """Seconds by stage, in order."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What the demo's runs did, read back from the Dagster instance."""
+
+    failed: tuple[str, ...]
+    step_seconds: dict[str, float]
+
+
+def demo_home(source: str) -> Path:
+    """Folder of the demo's home for a source."""
+    return Path(".crypto_assets") / f"demo-{source}"
+
+
+def demo_settings(source: str, now: datetime) -> Settings:
+    """Settings of the demo: its own home, its partitions starting with its first day.
+
+    Raises:
+        ValueError: The demo has no live mode.
+    """
+    from crypto_assets.settings import Settings
+
+    base = Settings(source=source)  # type: ignore[arg-type]
+    if base.is_live:
+        raise ValueError("the demo plays a recording or simulated prices; for live prices use: make up SOURCE=coingecko")
+    first = floor_day(now) - DAYS * DAY
+    return Settings(source=base.source, home_path=demo_home(base.source), partitions_start=first.date())  # type: ignore[call-arg]
+
+
+def run(source: str, now: datetime) -> int:
+    """Run the demo and print its report.
+
+    Returns:
+        0 if every run succeeded, else 1.
+    """
+    stages = Stages()
+    began = time.perf_counter()
+    settings = demo_settings(source, now)
+    repeated = _prepare_home(settings, now.date())
+    from crypto_assets.home import open_home
+
+    home = open_home(settings)
+    span = Slice(floor_day(now) - DAYS * DAY, floor_day(now))
+    output.say(BANNERS[settings.source], style="bold")
+    output.say(f"days {day_key(span.start)} and {day_key(span.end - DAY)}, home {home.path}")
+    if repeated:
+        output.say("this day's demo was run before: records and rows are there, so every write below is a no-op")
+    with home.lock("serve", doing="demo"):
+        with stages.stage("start Kafka"):
+            broker = running_broker(settings)
+            servers = broker.__enter__()
+        try:
+            output.say(f"kafka {servers} (Apache Kafka, embedded)")
+            sent = _produce(settings, span, stages)
+            instance = open_instance(home)
+            report = _materialize(settings, instance, span, stages)
+            _print_report(settings, home, instance, stages, report, sent)
+        finally:
+            broker.__exit__(None, None, None)
+    _mark(home, now.date())
+    output.say(f"total {time.perf_counter() - began:.1f} s")
+    _next_commands(settings)
+    return 1 if report.failed else 0
+
+
+def _prepare_home(settings: Settings, today: date) -> bool:
+    """Keep the home of the same day; remove that of another. Only a home that the demo made is ever removed."""
+    marker = settings.home / MARKER
+    if not settings.home.exists():
+        return False
+    if not marker.exists() and any(settings.home.iterdir()):
+        begun = settings.home / "home.json"
+        if begun.exists() and json.loads(begun.read_text())["partitions_start"] == settings.partitions_start.isoformat():
+            return False
+    elif marker.exists() and json.loads(marker.read_text())["day"] == today.isoformat():
+        return True
+    output.say(f"the demo in {settings.home} is of another day: rebuilding it")
+    with running_broker(settings):
+        pass
+    shutil.rmtree(settings.home)
+    return False
+
+
+def _mark(home: Home, today: date) -> None:
+    (home.path / MARKER).write_text(json.dumps({"day": today.isoformat()}) + "\n", encoding="utf-8")
+
+
+def _produce(settings: Settings, span: Slice, stages: Stages) -> int:
+    """Poll the stand-in at every minute of the span, and publish what changed."""
+    from crypto_assets.kafka.producer import open_producer
+
+    moments = poll_moments(span.start, span.end)
+    with stages.stage("poll and publish"), open_producer(settings) as producer:
+        with output.progress(f"polling {len(moments):,} times over HTTP, publishing to Kafka", len(moments)) as advance:
+            summary = producer.catch_up(moments, advance)
+    output.say(summary.text)
+    return summary.sent
+
+
+def poll_moments(start: datetime, end: datetime) -> list[datetime]:
+    """Virtual times at which a recording is polled in [start, end): once a minute."""
+    first = start.replace(second=0, microsecond=0) + POLL_PHASE
+    count = max(0, int((end - first) / POLL_EVERY) + 1)
+    return [m for m in (first + i * POLL_EVERY for i in range(count)) if start <= m < end]
+
+
+def _materialize(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> RunReport:
+    """All hourly partitions in one run, then the daily ones, then what no job moves."""
+    import dagster as dg
+
+    from crypto_assets.definitions import build_definitions
+
+    defs = build_definitions(settings)
+    hours, days = hour_keys(span), [day_key(span.start + i * DAY) for i in range(DAYS)]
+    failed: list[str] = []
+    seconds: dict[str, float] = {}
+    for stage, job, keys in (
+        (f"refresh: {len(hours)} hours of 12 assets", "refresh", hours),
+        (f"daily: {len(days)} days of 6 assets", "daily", days),
+    ):
+        with stages.stage(stage):
+            run_job(defs, instance, job, keys, failed, seconds)
+    with stages.stage("leaderboard"):
+        run_job(defs, instance, "leaderboard", [], failed, seconds)
+    assert dg is not None
+    return RunReport(tuple(failed), seconds)
+
+
+def run_job(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    keys: Sequence[str],
+    failed: list[str],
+    seconds: dict[str, float],
+) -> None:
+    """Run one job in this process over a range of partitions, recorded in the instance like any other run.
+
+    Args:
+        defs: Definitions.
+        instance: Where the run is recorded.
+        job: Job name.
+        keys: Partition keys in order, contiguous; empty for an unpartitioned job.
+        failed: Receives `job/step: reason` of every failed step.
+        seconds: Receives seconds by step.
+    """
+    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+    tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if keys else {}
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=instance, tags={**tags, "crypto_assets/why": "demo"}, raise_on_error=False
+    )
+    for event in result.all_events:
+        if event.is_step_success and event.step_key:
+            seconds[event.step_key] = seconds.get(event.step_key, 0) + event.step_success_data.duration_ms / 1000
+        if event.is_step_failure and event.step_key:
+            error = event.step_failure_data.user_failure_data
+            text = error.description if error else str(event.step_failure_data.error_display_string)[:500]
+            failed.append(f"{job}/{event.step_key}: {text}")
+
+
+def _print_report(
+    settings: Settings,
+    home: Home,
+    instance: dg.DagsterInstance,
+    stages: Stages,
+    report: RunReport,
+    sent: int,
+) -> None:
+    from crypto_assets.cli import report as tables
+
+    output.table("Seconds per stage", [{"stage": k, "seconds": v} for k, v in stages.seconds.items()])
+    output.table("Seconds per asset step", [{"step": k, "seconds": v} for k, v in report.step_seconds.items()])
+    engine = tables.engine(settings)
+    output.table("Rows and partitions", tables.rows_and_partitions(engine, instance))
+    passed, red = tables.checks(instance)
+    output.say(f"checks: {passed} passed, {len(red)} not passed")
+    output.table("Checks that are not green", red)
+    for line in tables.model_lines(engine, instance):
+        output.say(line)
+    output.table("Five highest anomaly scores", tables.highest_scores(engine))
+    for line in tables.gap_lines(settings):
+        output.say(line)
+    for line in report.failed:
+        output.fail(line)
+    assert sent >= 0
+    assert home.path.exists()
+
+
+def _next_commands(settings: Settings) -> None:
+    name = settings.source
+    rows: list[dict[str, Any]] = [
+        {"next": "look at lineage, runs, partitions, checks", "command": f"make ui SOURCE={name}"},
+        {"next": "prove the lake against the log", "command": f".venv/bin/crypto-assets verify --home {demo_home(name)}"},
+        {"next": "run the pipeline until Ctrl-C", "command": f"make up SOURCE={name}"},
+        {"next": "live prices", "command": "make up SOURCE=coingecko"},
+    ]
+    output.table("Next", rows)
+
+
+def today() -> datetime:
+    """Present time in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,73 @@
+"""Printing for people and for scripts: rich on a terminal, plain lines otherwise, JSON on request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "", style: str | None = None) -> None:
+    """One line for people."""
+    console.print(text, style=style, markup=False)
+
+
+def fail(text: str) -> None:
+    """One line of trouble on standard error."""
+    errors.print(f"error: {text}", style="red" if errors.is_terminal else None, markup=False)
+
+
+def as_json(value: object) -> None:
+    """JSON on standard output, for scripts; nothing else is printed there."""
+    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows as a table; numbers to the right."""
+    if not rows:
+        say(f"{title}: none")
+        return
+    names = list(columns or rows[0])
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None if not console.is_terminal else None,
+                 pad_edge=False)
+    for name in names:
+        numeric = all(isinstance(r.get(name), (int, float)) or r.get(name) is None for r in rows)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(_cell(row.get(n)) for n in names))
+    console.print(grid)
+    say()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return str(value).replace("[", "\\[")
+
+
+@contextmanager
+def progress(text: str, total: int) -> Iterator[Any]:
+    """A progress bar; yields `advance(n)`. Off a terminal it prints the start and nothing more."""
+    if not console.is_terminal:
+        say(f"{text} ...")
+        yield lambda _n=1: None
+        return
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   console=console, transient=True)
+    with bar:
+        task = bar.add_task(text, total=total)
+        yield lambda n=1: bar.advance(task, n)

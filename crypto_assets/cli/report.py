@@ -1,0 +1,131 @@
+"""What a person wants to know of a home after something ran: rows, partitions, checks, models, scores, gaps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.tables import TABLES
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from crypto_assets.compute.base import Engine
+    from crypto_assets.settings import Settings
+
+
+def engine(settings: Settings) -> Engine:
+    """The home's engine, for reading."""
+    from crypto_assets.compute.engines import make_engine
+
+    return make_engine(settings)
+
+
+def rows_and_partitions(engine: Engine, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
+    """Rows, materialized partitions and Delta version of every table that exists."""
+    import dagster as dg
+
+    rows = []
+    for name, table in TABLES.items():
+        if not engine.store.exists(name):
+            continue
+        partitions = len(instance.get_materialized_partitions(dg.AssetKey(table.asset_key))) if table.grain else None
+        counted = engine.store.read_arrow(name, columns=[table.key[0]]).num_rows
+        rows.append(
+            {"table": name, "rows": counted, "partitions": partitions, "delta version": engine.store.version(name)}
+        )
+    return rows
+
+
+def checks(instance: dg.DagsterInstance) -> tuple[int, list[dict[str, Any]]]:
+    """Latest state of every check that was ever evaluated: number green, and the others with their text.
+
+    A check of a partitioned asset counts once, by its newest aggregate.
+    """
+    import dagster as dg
+
+    from crypto_assets.definitions import defs
+
+    keys = list(defs.resolve_asset_graph().asset_check_keys)
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    passed, red = 0, []
+    for key in sorted(keys, key=str):
+        record = latest.get(key)
+        evaluation = record.evaluation if record else None
+        if evaluation is None:
+            continue
+        if evaluation.passed:
+            passed += 1
+        else:
+            severity = "WARN" if evaluation.severity == dg.AssetCheckSeverity.WARN else "ERROR"
+            red.append(
+                {
+                    "asset": key.asset_key.to_user_string(),
+                    "check": key.name,
+                    "severity": severity,
+                    "found": (evaluation.description or "")[:160],
+                }
+            )
+    return passed, red
+
+
+def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
+    """The strangest slots of the lake."""
+    import pyarrow.compute as pc
+
+    if not engine.store.exists("gold.anomalies"):
+        return []
+    rows = engine.store.read_arrow("gold.anomalies", where="anomaly_score IS NOT NULL")
+    order = pc.sort_indices(rows, sort_keys=[("anomaly_score", "descending")])[:limit]
+    return [
+        {
+            "coin": r["coin_id"],
+            "window_end (UTC)": f"{r['window_end']:%Y-%m-%d %H:%M}",
+            "score": r["anomaly_score"],
+            "threshold": r["threshold"],
+            "flag": r["is_anomaly"],
+            "scope": r["scope"],
+            "model": f"{r['model_name']} {r['model_version']}",
+        }
+        for r in rows.take(order).to_pylist()
+    ]
+
+
+def model_lines(engine: Engine, instance: dg.DagsterInstance) -> list[str]:
+    """How many slots were flagged, and what became of the models: sentences."""
+    import dagster as dg
+
+    lines = []
+    if engine.store.exists("gold.anomalies"):
+        flags = engine.store.read_arrow("gold.anomalies", columns=["coin_id"], where="is_anomaly").num_rows
+        lines.append(f"flags: {flags}")
+    for name, title in (("anomaly_model", "IsolationForest"), ("price_model", "price model")):
+        key = dg.AssetCheckKey(dg.AssetKey(["ml", name]), "enough_data")
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+        if record is None or record.evaluation is None:
+            lines.append(f"{title}: not run")
+        elif not record.evaluation.passed:
+            lines.append(f"{title}: skipped, {record.evaluation.description}")
+        else:
+            lines += [f"{title}: {line}" for line in _decisions(engine, name)]
+    return lines
+
+
+def _decisions(engine: Engine, asset: str) -> list[str]:
+    prefix = {"anomaly_model": "anomaly", "price_model": "price"}[asset]
+    rows = engine.store.read_arrow("ml.promotions").to_pylist()
+    return [
+        f"{r['model']} version {r['version']}: {r['decision']}, {r['why']}"
+        for r in rows
+        if r["model"].startswith(prefix) and r["version"] != "v0"
+    ]
+
+
+def gap_lines(settings: Settings) -> list[str]:
+    """Holes that the recording itself has."""
+    if settings.source != "replay":
+        return []
+    from crypto_assets.sources.replay import Recording
+
+    return [f"gap in the recording: {gap}" for gap in Recording.load().gaps()]
+
+

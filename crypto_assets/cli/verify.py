@@ -1,0 +1,36 @@
+"""`verify`: the independent audit, printed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from crypto_assets.cli import output
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+
+def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
+    """Audit the home; 0 when every law holds, else 1."""
+    from crypto_assets.cli.up import running_broker
+    from crypto_assets.home import open_home
+    from crypto_assets.kafka.client import client_config
+    from crypto_assets.quality.audit import audit
+
+    home = open_home(settings)
+    with running_broker(settings):
+        report = audit(
+            lake=settings.lake,
+            kafka=lambda: client_config(settings),
+            topics={"bronze.raw_prices": settings.prices_topic, "ops.polls": settings.polls_topic},
+            home=home.path,
+            secrets=settings.secrets(),
+            now=now,
+        )
+    if as_json:
+        output.as_json({"ok": report.ok, "laws": report.rows()})
+    else:
+        output.table("Laws", report.rows())
+        output.say("every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO")
+    return 0 if report.ok else 1

@@ -1,0 +1,216 @@
+"""Contracts as Arrow and Spark schemas, and the exact cast of rows to a contract.
+
+Belongs here: type texts to Arrow and Spark types, schemas of tables, `conform`. Does not belong here: DDL, JSON
+Schema and the data dictionary (`contracts.render`), rules on values (`quality.rules`), reading and writing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.model import Column, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql.types import DataType, StructType
+
+_DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
+_ARRAY = re.compile(r"array<(.+)>")
+
+
+class ContractViolation(Exception):
+    """Rows do not fit their table's contract; the message names the table and every column that does not fit."""
+
+    def __init__(self, table: str, problems: Sequence[str]) -> None:
+        listed = "; ".join(problems)
+        super().__init__(
+            f"{table}: rows do not fit the contract ({len(problems)} problem(s)): {listed}. "
+            "Nothing was written; correct the rows, or the contract in crypto_assets/contracts/tables.py"
+        )
+        self.table = table
+        self.problems = list(problems)
+
+
+def compute() -> Any:
+    """`pyarrow.compute`, whose functions are made at import and therefore unknown to type checkers."""
+    import pyarrow.compute
+
+    return pyarrow.compute
+
+
+def arrow_type(text: str) -> pa.DataType:
+    """Arrow type of a contract's Spark SQL type text; `timestamp` is microseconds in UTC.
+
+    Raises:
+        ValueError: The text is not a type that contracts may use.
+    """
+    import pyarrow as pa
+
+    if match := _DECIMAL.fullmatch(text):
+        return pa.decimal128(int(match[1]), int(match[2]))
+    if match := _ARRAY.fullmatch(text):
+        return pa.list_(pa.field("element", arrow_type(match[1])))
+    simple = {
+        "string": pa.string(),
+        "bigint": pa.int64(),
+        "int": pa.int32(),
+        "double": pa.float64(),
+        "boolean": pa.bool_(),
+        "binary": pa.binary(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }
+    if text not in simple:
+        raise ValueError(f"{text!r} is not a column type; use one of {sorted(simple)}, decimal(p,s) or array<type>")
+    return simple[text]
+
+
+def spark_type(text: str) -> DataType:
+    """Spark type of a contract's type text.
+
+    Raises:
+        ValueError: The text is not a type that contracts may use.
+    """
+    from pyspark.sql import types as t
+
+    if match := _DECIMAL.fullmatch(text):
+        return t.DecimalType(int(match[1]), int(match[2]))
+    if match := _ARRAY.fullmatch(text):
+        return t.ArrayType(spark_type(match[1]))
+    simple = {
+        "string": t.StringType(),
+        "bigint": t.LongType(),
+        "int": t.IntegerType(),
+        "double": t.DoubleType(),
+        "boolean": t.BooleanType(),
+        "binary": t.BinaryType(),
+        "date": t.DateType(),
+        "timestamp": t.TimestampType(),
+    }
+    if text not in simple:
+        raise ValueError(f"{text!r} is not a column type; use one of {sorted(simple)}, decimal(p,s) or array<type>")
+    return simple[text]
+
+
+def arrow_schema(table: Table, columns: Sequence[str] | None = None) -> pa.Schema:
+    """Arrow schema of a table (or of some of its columns, in the order given), with nullability.
+
+    Raises:
+        KeyError: A column is not one of the table's.
+    """
+    import pyarrow as pa
+
+    chosen = table.columns if columns is None else tuple(table.column(name) for name in columns)
+    return pa.schema([pa.field(c.name, arrow_type(c.type), c.nullable) for c in chosen])
+
+
+def spark_schema(table: Table) -> StructType:
+    """Spark schema of a table, with nullability."""
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(c.name, spark_type(c.type), c.nullable) for c in table.columns])
+
+
+def empty_rows(table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """No rows, with the table's schema."""
+    return arrow_schema(table, columns).empty_table()
+
+
+def conform(table: Table, rows: pa.Table) -> pa.Table:
+    """Rows with exactly the table's columns, order, types and nullability.
+
+    Only casts that keep every value are made: other string, integer or list encodings, a decimal of another scale
+    without loss, integers to decimal, times of another unit without loss. Times must have a zone, money must not be
+    floating point.
+
+    Args:
+        table: Contract.
+        rows: Rows with the contract's columns in any order.
+
+    Raises:
+        ContractViolation: Columns are missing or unknown, a value cannot be cast exactly, or a null is where none
+            may be; all of them are listed, nulls with their number.
+    """
+    import pyarrow as pa
+
+    problems = [f"column {c.name} is missing" for c in table.columns if c.name not in rows.column_names]
+    problems += [
+        f"column {name} is not in the contract" for name in rows.column_names if name not in table.column_names
+    ]
+    doubled = sorted({name for name in rows.column_names if rows.column_names.count(name) > 1})
+    problems += [f"column {name} is given more than once" for name in doubled]
+    arrays: list[pa.ChunkedArray] = []
+    for column in table.columns:
+        if column.name not in rows.column_names or column.name in doubled:
+            continue
+        array, problem = _exact(column, rows.column(column.name))
+        if problem:
+            problems.append(problem)
+            continue
+        arrays.append(array)
+        if not column.nullable and array.null_count:
+            problems.append(f"column {column.name} has {array.null_count:,} null(s) and allows none")
+    if problems:
+        raise ContractViolation(table.full_name, problems)
+    return pa.table(arrays, schema=arrow_schema(table))
+
+
+def _exact(column: Column, array: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str | None]:
+    """The array as the column's type, and what prevents it."""
+    import pyarrow as pa
+
+    want, have = arrow_type(column.type), array.type
+    if have == want:
+        return array, None
+    why_not = _refusal(have, want)
+    if why_not:
+        return array, f"column {column.name} is {have} and must be {want}: {why_not}"
+    try:
+        return array.cast(want, safe=True), None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        return array, f"column {column.name} is {have} and must be {want}: {str(error).splitlines()[0][:160]}"
+
+
+def _refusal(have: pa.DataType, want: pa.DataType) -> str | None:
+    """Why a cast that Arrow would make is not exact, or None."""
+    from pyarrow import types as t
+
+    if t.is_null(have):
+        return None
+    if t.is_dictionary(have):
+        return _refusal(have.value_type, want)  # type: ignore[attr-defined]
+    if t.is_timestamp(want):
+        if not t.is_timestamp(have):
+            return "not a time"
+        return None if have.tz else "the time has no zone; use UTC"  # type: ignore[attr-defined]
+    same_family = (
+        (t.is_decimal(want) and (t.is_decimal(have) or t.is_integer(have)))
+        or (t.is_integer(want) and t.is_integer(have))
+        or (t.is_floating(want) and (t.is_floating(have) or t.is_integer(have)))
+        or (_is_text(want) and _is_text(have))
+        or (_is_bytes(want) and _is_bytes(have))
+        or (t.is_boolean(want) and t.is_boolean(have))
+        or (t.is_date(want) and t.is_date(have))
+        or (_is_list(want) and _is_list(have))
+    )
+    return None if same_family else "another kind of value"
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    from pyarrow import types as t
+
+    return t.is_string(type_) or t.is_large_string(type_) or t.is_string_view(type_)
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    from pyarrow import types as t
+
+    return t.is_binary(type_) or t.is_large_binary(type_) or t.is_binary_view(type_) or t.is_fixed_size_binary(type_)
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    from pyarrow import types as t
+
+    return t.is_list(type_) or t.is_large_list(type_) or t.is_fixed_size_list(type_)

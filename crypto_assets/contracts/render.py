@@ -1,0 +1,343 @@
+"""Contracts as text: DDL with comments, constraints and grants, JSON Schemas, the data dictionary, column metadata.
+
+Belongs here: rendering `TABLES` and the message formats, pure. Does not belong here: Arrow and Spark schemas
+(`contracts.arrow`), Dagster's classes (`quality.checks`), configuration (`settings_docs`).
+
+`python -m crypto_assets.contracts.render [--check] [ROOT]` writes (or checks) the rendered files of a checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crypto_assets.contracts import messages
+from crypto_assets.contracts.model import Column, Table
+from crypto_assets.contracts.tables import TABLES
+
+TABLE_PROPERTIES: Mapping[str, str] = {
+    "delta.isolationLevel": "Serializable",
+    "delta.checkpointInterval": "10",
+    "delta.enableDeletionVectors": "false",
+}
+"""Properties of every table: both stores can write it, and two writers of one slice conflict instead of doubling."""
+
+LOG_STATISTICS = ("partition", "offset", "kafka_timestamp", "event_hour")
+"""Columns with file statistics in tables that mirror the log; statistics on raw JSON would only grow the Delta log."""
+
+DATA_DICTIONARY = "docs/data-dictionary.md"
+SCHEMAS = "docs/schemas"
+
+_GRAIN = {"hour": "hour", "day": "day", None: "none: the whole table is one asset"}
+_VERB = {
+    "append_once": "appended exactly once",
+    "replace_slice": "replaced slice by slice",
+    "merge": "merged on its key",
+}
+_SCHEMAS_IN_FLOW = ("bronze", "silver", "gold", "features", "ml", "ops")
+
+
+@dataclass(frozen=True)
+class ColumnMetadata:
+    """What a catalogue shows of a column. `upstream` are pairs of asset key path and column name."""
+
+    name: str
+    type: str
+    description: str
+    unit: str
+    nullable: bool
+    is_whole_key: bool
+    upstream: tuple[tuple[tuple[str, ...], str], ...]
+
+
+def columns(table: Table) -> list[ColumnMetadata]:
+    """Catalogue metadata of every column, in order; lineage texts `schema.table.column` are split into their parts."""
+    return [
+        ColumnMetadata(
+            name=c.name,
+            type=c.type,
+            description=c.description,
+            unit=c.unit,
+            nullable=c.nullable,
+            is_whole_key=table.key == (c.name,),
+            upstream=tuple(_upstream(text) for text in c.lineage),
+        )
+        for c in table.columns
+    ]
+
+
+def lineage_markdown(table: Table) -> str:
+    """Column lineage as a markdown table; columns without upstream are left out."""
+    lines = ["| column | from |", "|---|---|"]
+    lines += [f"| {c.name} | {', '.join(f'`{text}`' for text in c.lineage)} |" for c in table.columns if c.lineage]
+    return "\n".join(lines) + "\n"
+
+
+def table_properties(table: Table) -> dict[str, str]:
+    """Delta properties that the table is created with."""
+    found = dict(TABLE_PROPERTIES)
+    if table.write == "append_once":
+        found["delta.dataSkippingStatsColumns"] = ",".join(c for c in LOG_STATISTICS if c in table.column_names)
+    return found
+
+
+def create_table(table: Table, name: str | None = None, location: str | None = None) -> str:
+    """`CREATE TABLE IF NOT EXISTS` for Spark SQL with every comment; without clustering, which delta-rs cannot write.
+
+    Args:
+        table: Contract.
+        name: Name to create, e.g. with a catalog; default `schema.table`.
+        location: Folder of an external table; None = managed.
+    """
+    lines = [
+        f"  {_name(c.name)} {c.type.upper()}{'' if c.nullable else ' NOT NULL'} COMMENT {_literal(_comment(c))}"
+        for c in table.columns
+    ]
+    parts = [
+        f"CREATE TABLE IF NOT EXISTS {_qualified(name or table.full_name)} (",
+        ",\n".join(lines),
+        ")",
+        "USING DELTA",
+    ]
+    if table.partition_by:
+        parts.append(f"PARTITIONED BY ({', '.join(map(_name, table.partition_by))})")
+    if location is not None:
+        parts.append(f"LOCATION {_literal(location)}")
+    parts.append(f"COMMENT {_literal(table.description)}")
+    properties = ", ".join(f"{_literal(k)} = {_literal(v)}" for k, v in table_properties(table).items())
+    parts.append(f"TBLPROPERTIES ({properties})")
+    return "\n".join(parts)
+
+
+def constraints(table: Table, name: str | None = None) -> list[str]:
+    """One `ADD CONSTRAINT ... CHECK` per blocking rule.
+
+    For tables that only Spark writes: it enforces there what the audit of staged rows enforces everywhere.
+    """
+    target = _qualified(name or table.full_name)
+    return [
+        f"ALTER TABLE {target} ADD CONSTRAINT {_name(rule.name)} CHECK ({rule.sql})"
+        for rule in table.rules
+        if rule.blocking
+    ]
+
+
+def grants(table: Table, name: str, *, readers: Sequence[str], writers: Sequence[str]) -> list[str]:
+    """Unity Catalog grants: readers may select, writers also modify; nobody gets all privileges.
+
+    Args:
+        table: Contract; its owner is recorded as a tag so that grants can be traced to a team.
+        name: Three-level name.
+        readers: Groups that read.
+        writers: Groups or service principals that write.
+    """
+    target = _qualified(name)
+    return [
+        *(f"GRANT SELECT ON TABLE {target} TO {_name(group)}" for group in readers),
+        *(f"GRANT SELECT, MODIFY ON TABLE {target} TO {_name(group)}" for group in writers),
+        f"ALTER TABLE {target} SET TAGS ('owner' = {_literal(table.owner)})",
+    ]
+
+
+def json_schema(name: str) -> str:
+    """JSON Schema text of a message format: `crypto-prices-raw-v1` or `crypto-polls-v1`.
+
+    Raises:
+        KeyError: No such format.
+    """
+    return json.dumps(_MESSAGE_SCHEMAS[name], indent=2, ensure_ascii=False) + "\n"
+
+
+def data_dictionary() -> str:
+    """The data dictionary as markdown: messages, then every table in the order of the flow."""
+    ordered = [t for schema in _SCHEMAS_IN_FLOW for t in TABLES.values() if t.schema == schema]
+    parts = [
+        "# Data dictionary",
+        "",
+        "Rendered from `crypto_assets/contracts` by `python -m crypto_assets.contracts.render`; do not edit by hand.",
+        "All times are UTC, money is in USD, windows are [start, end).",
+        "A table's full name is `schema.table`; the same two words are its asset key in Dagster.",
+        "",
+        "| table | partition | rows are | kept | what it holds |",
+        "|---|---|---|---|---|",
+        *(
+            f"| [{t.full_name}](#{_anchor(t.full_name)}) | {t.grain or '-'} | {_VERB[t.write]} | {_kept(t)} "
+            f"| {_cell(_first_sentence(t.description))} |"
+            for t in ordered
+        ),
+        "",
+        *_messages_markdown(),
+    ]
+    for table in ordered:
+        parts += _table_markdown(table)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def files() -> dict[str, Callable[[], str]]:
+    """Rendered files by their path within a checkout, with the function that renders each."""
+
+    def schema(name: str) -> Callable[[], str]:
+        return lambda: json_schema(name)
+
+    return {DATA_DICTIONARY: data_dictionary, **{f"{SCHEMAS}/{name}.json": schema(name) for name in _MESSAGE_SCHEMAS}}
+
+
+def write(root: Path) -> list[str]:
+    """Write every rendered file below `root`; returns the paths that changed."""
+    changed = stale(root)
+    for path in changed:
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(files()[path](), encoding="utf-8")
+    return changed
+
+
+def stale(root: Path) -> list[str]:
+    """Paths of rendered files that are absent below `root` or differ from what the contracts say."""
+    return [
+        path
+        for path, text in files().items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text()
+    ]
+
+
+_MESSAGE_SCHEMAS: Mapping[str, dict] = {
+    "crypto-prices-raw-v1": messages.PRICE_SCHEMA,
+    "crypto-polls-v1": messages.POLL_SCHEMA,
+}
+
+
+def _messages_markdown() -> list[str]:
+    lines = ["## Messages", ""]
+    for name, schema in _MESSAGE_SCHEMAS.items():
+        required = set(schema["required"])
+        lines += [
+            f"### {name}",
+            "",
+            f"JSON in UTF-8; the schema is [`schemas/{name}.json`](schemas/{name}.json).",
+            "Unknown = null; further fields are not allowed. Quotes are plain decimal text, never scientific notation.",
+            "",
+            "| field | required | type |",
+            "|---|---|---|",
+            *(
+                f"| `{f}` | {'yes' if f in required else 'no'} | {_json_type(s)} |"
+                for f, s in schema["properties"].items()
+            ),
+            "",
+        ]
+    lines += [
+        "Headers of every price message: "
+        + ", ".join(
+            f"`{h}`"
+            for h in (
+                messages.HEADER_SCHEMA_VERSION,
+                messages.HEADER_SOURCE,
+                messages.HEADER_POLL_ID,
+                messages.HEADER_CADENCE,
+            )
+        )
+        + "; of a replay also "
+        + ", ".join(f"`{h}`" for h in (messages.HEADER_RECORDED_AT, messages.HEADER_SHIFT_DAYS, messages.HEADER_SEAM))
+        + ".",
+        "",
+        "### Reasons for quarantine",
+        "",
+        "| reason | meaning |",
+        "|---|---|",
+        *(f"| `{reason}` | {_cell(meaning)} |" for reason, meaning in messages.QUARANTINE_REASONS.items()),
+        "",
+    ]
+    return lines
+
+
+def _table_markdown(table: Table) -> list[str]:
+    facts = {
+        "asset": f"`{'/'.join(table.asset_key)}`, group {table.group}, code version {table.code_version}",
+        "owner": table.owner,
+        "row key": ", ".join(f"`{c}`" for c in table.key),
+        "partition": _GRAIN[table.grain] + (f" of `{table.time_column}`" if table.time_column else ""),
+        "rows are": _VERB[table.write],
+        "kept": _kept(table),
+        "read from": ", ".join(f"`{u}`" for u in table.upstream) or "-",
+    }
+    lines = [f"## {table.full_name}", "", table.description, "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(text)} |" for name, text in facts.items()]
+    lines += ["", "| column | type | null | unit | meaning | from |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| `{c.name}` | {c.type} | {'yes' if c.nullable else 'no'} | {_cell(c.unit)} | {_cell(c.description)} "
+        f"| {', '.join(f'`{text}`' for text in c.lineage)} |"
+        for c in table.columns
+    ]
+    lines += ["", "| rule | a good row fulfils | when broken | why |", "|---|---|---|---|"]
+    lines += [
+        f"| `{r.name}` | `{_cell(r.sql)}` | {'nothing is written' if r.blocking else r.severity} "
+        f"| {_cell(r.description)} |"
+        for r in table.rules
+    ]
+    return [*lines, ""]
+
+
+def _upstream(text: str) -> tuple[tuple[str, ...], str]:
+    schema, table, column = text.split(".")
+    return (schema, table), column
+
+
+def _comment(column: Column) -> str:
+    return f"{column.description} [{column.unit}]" if column.unit else column.description
+
+
+def _kept(table: Table) -> str:
+    return "for ever" if table.retention_days is None else f"{table.retention_days} days"
+
+
+def _first_sentence(text: str) -> str:
+    return text.split(". ", maxsplit=1)[0].rstrip(".") + "."
+
+
+def _json_type(schema: Mapping[str, object]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{v}`" for v in schema["enum"])  # type: ignore[attr-defined]
+    kind = schema["type"]
+    told = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    return told + (f", `{_cell(str(schema['pattern']))}`" if "pattern" in schema else "")
+
+
+def _anchor(heading: str) -> str:
+    """Anchor that GitHub gives a heading."""
+    return "".join(ch for ch in heading.lower().replace(" ", "-") if ch.isalnum() or ch in "-_")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _name(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _qualified(name: str) -> str:
+    return ".".join(_name(part) for part in name.split("."))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check the rendered files; 1 when a check finds a stale one."""
+    check = "--check" in arguments
+    rest = [a for a in arguments if a != "--check"]
+    root = Path(rest[0]) if rest else Path(__file__).resolve().parents[2]
+    found = stale(root) if check else write(root)
+    for path in found:
+        print(f"{'stale' if check else 'written'}: {path}")
+    if check and found:
+        print("run: python -m crypto_assets.contracts.render")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""The only wiring: settings to `dg.Definitions`. `dagster dev` loads `defs` from here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from crypto_assets.assets import anomalies, bronze, features, gold, history, ingest, models, ops, predictions, silver
+from crypto_assets.assets.shell import build_step
+from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
+from crypto_assets.compute.engines import engine_resource
+from crypto_assets.compute.inputs import StepInputBuilder
+from crypto_assets.partitions import Partitions
+from crypto_assets.quality.freshness import policies
+from crypto_assets.settings import Settings, load_settings
+
+STEPS = (
+    *bronze.STEPS,
+    *history.STEPS,
+    *silver.STEPS,
+    *gold.STEPS,
+    *features.STEPS,
+    *models.STEPS,
+    *anomalies.STEPS,
+    *predictions.STEPS,
+    *ops.STEPS,
+)
+
+
+def build_definitions(settings: Settings, overrides: dict[str, Any] | None = None) -> dg.Definitions:
+    """Assemble everything that Dagster loads.
+
+    Args:
+        settings: Configuration; nothing is opened here.
+        overrides: Resources by name that replace the wired ones (tests, launched steps).
+    """
+    partitions = Partitions.since(settings.partitions_start)
+    freshness = policies(settings)
+    steps = [
+        build_step(step, partitions_def=partitions.of(step.grain), freshness=freshness, table_uri=settings.table_uri)
+        for step in STEPS
+    ]
+    asset_jobs = jobs.jobs(partitions.hourly, partitions.daily)
+    maintain = maintenance_job.build()
+    return dg.Definitions(
+        assets=[*ingest.specs(), ops.alerts_spec(), *steps],
+        asset_checks=ingest.checks(),
+        jobs=[*asset_jobs, maintain],
+        schedules=schedules.schedules(asset_jobs, maintain),
+        sensors=[
+            producer_sensor.build(asset_jobs[0], producer_sensor.shared_producer(settings), settings.source),
+            restatement_sensor.build(),
+            alert_sensor.build(),
+        ],
+        executor=dg.in_process_executor,
+        resources={
+            "engine": engine_resource(settings),
+            "step_inputs": dg.ResourceDefinition.hardcoded_resource(StepInputBuilder(settings)),
+            "step_launcher": dg.ResourceDefinition.none_resource(),
+            **(overrides or {}),
+        },
+    )
+
+
+defs = build_definitions(load_settings())

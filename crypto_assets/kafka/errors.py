@@ -1,0 +1,40 @@
+"""What can be wrong with the log. Does not belong here: what can be wrong with the embedded broker's process."""
+
+from __future__ import annotations
+
+
+class LogError(Exception):
+    """Something about the log is not as it must be; the message names it and the command or setting that fixes it."""
+
+
+class LogUnavailable(LogError):
+    """No broker is configured, running or answering, or it refused an answer."""
+
+
+class LogWentBackwards(LogError):
+    """The log ends before what has already been read from it: it was re-created or restored from an older state."""
+
+
+class LogTrimmed(LogError):
+    """Records of a range are no longer retained.
+
+    Args:
+        message: What is missing, and the remedy.
+        missing: (partition, first missing offset, log start) triples.
+    """
+
+    def __init__(self, message: str, missing: tuple[tuple[int, int, int], ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class TopicMismatch(LogError):
+    """A topic exists with settings under which hours would not be exact; the message has the commands that fix it."""
+
+
+class PublishFailed(LogError):
+    """Messages were not confirmed by the broker, or are not of their schema; `failures` has one line for each."""
+
+    def __init__(self, message: str, failures: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.failures = failures

@@ -1,0 +1,641 @@
+"""Reading the log exactly: which offsets belong to an hour, and the records of offset ranges.
+
+Everything here reads with isolation level read_committed, so "end" always means the last stable offset, and every
+error inside an answer is raised: an unknown partition, for example, answers with offset 0 beside its error. Does not
+belong here: what has already been stored (`crypto_assets.storage`), or what records mean.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.compute.base import LogBounds, PartitionBounds
+from crypto_assets.contracts.slices import HOUR, hour_key
+from crypto_assets.kafka.client import client_config, unavailable
+from crypto_assets.kafka.errors import (
+    LogError,
+    LogTrimmed,
+    LogUnavailable,
+    LogWentBackwards,
+    PublishFailed,
+    TopicMismatch,
+)
+from crypto_assets.kafka.topic import ANSWER_TIMEOUT_S, admin_client, describe, id_text
+from crypto_assets.settings import Settings
+from crypto_assets.storage.base import OffsetRange
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from confluent_kafka import Consumer, Message, TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+__all__ = [
+    "LagStart",
+    "LogError",
+    "LogTrimmed",
+    "LogUnavailable",
+    "LogWentBackwards",
+    "PublishFailed",
+    "TopicMismatch",
+    "bounds",
+    "end_offsets",
+    "lag_start",
+    "newest_timestamp_ms",
+    "read_ranges",
+]
+
+BASE64_MARKER = "base64:"
+"""Prefix of a header value that is not UTF-8 and is therefore given in base64."""
+CHUNK_ROWS = 200_000
+_BATCH = 10_000
+_IDLE_TIMEOUT_S = 30.0
+
+
+def _config_of(source: Settings | Mapping[str, Any]) -> dict[str, Any]:
+    return client_config(source) if isinstance(source, Settings) else dict(source)
+
+
+# --- boundaries -------------------------------------------------------------------------------------------------
+
+
+def bounds(source: Settings | Mapping[str, Any], topic: str, hours: Sequence[datetime]) -> dict[str, LogBounds]:
+    """Offsets of every partition for each hour, by the rule that loses and doubles nothing beside a live producer.
+
+    All high watermarks are read first, then b(t), the first offset whose record time is at or after t. Where no such
+    record exists b(t) is that *earlier* watermark, and an hour that ends there is provisional: what arrives between
+    the two questions is then left to the next look. (Asked the other way round, 8 of 60,047 records were doubled and
+    13 missing.) b never falls as t grows.
+
+    Args:
+        source: Settings, or client options.
+        topic: The topic.
+        hours: Hour starts (UTC).
+
+    Returns:
+        By partition key (`2024-01-31-23:00`): [b(H), b(H+1)) of every partition, with the topic's incarnation.
+
+    Raises:
+        LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist or was re-created
+            while being looked at.
+        ValueError: A time is not a whole hour in UTC.
+    """
+    for hour in hours:
+        if hour.tzinfo is None or hour.utcoffset() != timedelta(0) or hour.minute or hour.second or hour.microsecond:
+            raise ValueError(f"{hour.isoformat()} is not the start of an hour in UTC")
+    config = _config_of(source)
+    admin = admin_client(config)
+    description = describe(admin, config, topic)
+    partitions = sorted(p.id for p in description.partitions)
+    log = _Offsets(admin, config, topic, partitions)
+    high = log.latest()
+    low = log.earliest()
+    moments = sorted({moment for hour in hours for moment in (hour, hour + HOUR)})
+    found: dict[datetime, dict[int, tuple[int, bool]]] = {}
+    reached = dict.fromkeys(partitions, 0)
+    for moment, answers in zip(moments, log.at(moments), strict=True):
+        row = {}
+        for partition in partitions:
+            real = answers[partition] >= 0
+            offset = answers[partition] if real else high[partition]
+            # a record that arrived after the watermarks were read may already have given an earlier b(t) beyond them
+            reached[partition] = max(reached[partition], offset)
+            row[partition] = (reached[partition], not real)
+        found[moment] = row
+    again = id_text(describe(admin, config, topic))
+    if again != id_text(description):
+        raise LogUnavailable(f"topic {topic} was re-created while its offsets were read; run the step again")
+    return {
+        hour_key(hour): LogBounds(
+            topic=topic,
+            topic_id=again,
+            partitions=tuple(
+                PartitionBounds(p, found[hour][p][0], found[hour + HOUR][p][0], found[hour + HOUR][p][1], low[p])
+                for p in partitions
+            ),
+        )
+        for hour in hours
+    }
+
+
+def _spec() -> Any:
+    from confluent_kafka.admin import OffsetSpec  # pyright: ignore[reportPrivateImportUsage] - documented there
+
+    return OffsetSpec
+
+
+class _NoLeaderYet(LogUnavailable):
+    """A partition is electing its leader, as in the first moments of a topic: worth asking again."""
+
+
+class _Offsets:
+    """The questions that can be asked about the offsets of one topic, of all partitions at once."""
+
+    def __init__(self, admin: AdminClient, config: Mapping[str, Any], topic: str, partitions: Iterable[int]) -> None:
+        self._admin = admin
+        self._config = config
+        self._topic = topic
+        self._partitions = list(partitions)
+
+    def latest(self) -> dict[int, int]:
+        """Offset after the last stable record."""
+        return self._ask(_spec().latest(), "end offsets")
+
+    def earliest(self) -> dict[int, int]:
+        """First retained offset."""
+        return self._ask(_spec().earliest(), "start offsets")
+
+    def at(self, moments: Sequence[datetime]) -> list[dict[int, int]]:
+        """For each moment, the first offset whose record time is at or after it, -1 where there is none."""
+        epoch = datetime(1970, 1, 1, tzinfo=UTC)
+        asked = []
+        for moment in moments:
+            # all questions first, then all answers: 72 hours take one round trip, not 72
+            stamp = (moment - epoch) // timedelta(milliseconds=1)
+            what = f"offsets at {moment.isoformat()}"
+            asked.append((self._send(_spec().for_timestamp(stamp), what), what))
+        answers = []
+        for moment, (futures, what) in zip(moments, asked, strict=True):
+            try:
+                answers.append(self._collect(futures, what))
+            except _NoLeaderYet:
+                stamp = (moment - epoch) // timedelta(milliseconds=1)
+                answers.append(self._ask(_spec().for_timestamp(stamp), what))
+        return answers
+
+    def newest(self) -> dict[int, int]:
+        """Highest record time, milliseconds since 1970, -1 where there is no record."""
+        return self._ask(_spec().max_timestamp(), "newest record times", attribute="timestamp")
+
+    def _ask(self, spec: Any, what: str, attribute: str = "offset") -> dict[int, int]:
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while True:
+            try:
+                return self._collect(self._send(spec, what), what, attribute)
+            except _NoLeaderYet:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _send(self, spec: Any, what: str) -> dict[TopicPartition, Any]:
+        from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+
+        wanted = {TopicPartition(self._topic, p): spec for p in self._partitions}
+        try:
+            return self._admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_TIMEOUT_S
+            )
+        except KafkaException as error:
+            raise unavailable(self._config, f"{what} of topic {self._topic}", error) from error
+
+    def _collect(self, futures: dict[TopicPartition, Any], what: str, attribute: str = "offset") -> dict[int, int]:
+        from confluent_kafka import KafkaError, KafkaException
+
+        electing = {
+            KafkaError.NOT_LEADER_FOR_PARTITION,
+            KafkaError.LEADER_NOT_AVAILABLE,
+            KafkaError.OFFSET_NOT_AVAILABLE,
+            KafkaError.UNKNOWN_LEADER_EPOCH,
+            KafkaError.FENCED_LEADER_EPOCH,
+        }
+        answers: dict[int, int] = {}
+        errors: list[str] = []
+        passing = True
+        for target, future in futures.items():
+            try:
+                answers[target.partition] = getattr(future.result(ANSWER_TIMEOUT_S), attribute)
+            except (KafkaException, TimeoutError) as error:
+                errors.append(f"partition {target.partition}: {error}")
+                reason = error.args[0] if error.args else None
+                passing = passing and isinstance(reason, KafkaError) and reason.code() in electing
+        if errors:
+            failure = unavailable(self._config, f"{what} of topic {self._topic}", "; ".join(errors))
+            raise _NoLeaderYet(str(failure)) if passing else failure
+        return answers
+
+
+def _offsets(config: Mapping[str, Any], topic: str) -> tuple[_Offsets, str]:
+    admin = admin_client(config)
+    description = describe(admin, config, topic)
+    return _Offsets(admin, config, topic, sorted(p.id for p in description.partitions)), id_text(description)
+
+
+def end_offsets(source: Settings | Mapping[str, Any], topic: str) -> dict[int, tuple[int, int]]:
+    """First retained offset and end (offset after the last stable record) of every partition.
+
+    Raises:
+        LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist.
+    """
+    log, _ = _offsets(_config_of(source), topic)
+    low, high = log.earliest(), log.latest()
+    return {partition: (low[partition], high[partition]) for partition in high}
+
+
+def newest_timestamp_ms(source: Settings | Mapping[str, Any], topic: str) -> int:
+    """Highest record time of a topic in milliseconds since 1970; -1 when it holds no record.
+
+    Raises:
+        LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist.
+    """
+    log, _ = _offsets(_config_of(source), topic)
+    return max(log.newest().values(), default=-1)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def read_ranges(
+    source: Settings | Mapping[str, Any],
+    topic: str,
+    ranges: Sequence[OffsetRange],
+    *,
+    chunk_rows: int = CHUNK_ROWS,
+    idle_timeout_s: float = _IDLE_TIMEOUT_S,
+) -> Iterator[pa.Table]:
+    """Read exact offset ranges in chunks of at most `chunk_rows` rows.
+
+    A range ends by the consumer's position, never by its last record: transaction markers and aborted records leave
+    holes. Within a partition rows come in offset order.
+
+    Args:
+        source: Settings, or client options.
+        topic: The topic.
+        ranges: At most one range per partition.
+        chunk_rows: Rows after which a chunk is handed out; it bounds memory.
+        idle_timeout_s: Seconds without any progress after which the log counts as unavailable.
+
+    Yields:
+        Tables with partition int32, offset int64, kafka_timestamp timestamp[us, UTC], message_key string (null
+        without key; a key that is not UTF-8 as `base64:...`), value binary (null for a tombstone), headers string
+        (a JSON object with sorted keys; values that are not UTF-8 as `base64:...`, repeated names as a list).
+
+    Raises:
+        LogTrimmed: Records of a range are no longer retained; `missing` and the message name them.
+        LogWentBackwards: A range ends after the end of the log.
+        LogUnavailable: No broker answers, or nothing arrived for `idle_timeout_s`.
+        ValueError: Two ranges of one partition, or a range that ends before it starts.
+    """
+    config = _config_of(source)
+    wanted = _checked(ranges)
+    if not wanted:
+        return
+    _refuse_unreadable(config, topic, wanted)
+    consumer = _consumer(config, sum(piece.end - piece.start for piece in wanted.values()))
+    try:
+        yield from _Reader(consumer, config, topic, wanted, chunk_rows, idle_timeout_s).chunks()
+    finally:
+        consumer.close()
+
+
+def _checked(ranges: Sequence[OffsetRange]) -> dict[int, OffsetRange]:
+    wanted: dict[int, OffsetRange] = {}
+    for piece in ranges:
+        if piece.start > piece.end or piece.start < 0:
+            raise ValueError(f"partition {piece.partition}: [{piece.start}, {piece.end}) is no range of offsets")
+        if piece.partition in wanted:
+            raise ValueError(f"partition {piece.partition} has two ranges; read them one after the other")
+        wanted[piece.partition] = piece
+    return {p: piece for p, piece in wanted.items() if piece.start < piece.end}
+
+
+def _refuse_unreadable(config: Mapping[str, Any], topic: str, wanted: Mapping[int, OffsetRange]) -> None:
+    known = end_offsets(config, topic)
+    absent = sorted(set(wanted) - set(known))
+    if absent:
+        raise LogWentBackwards(f"topic {topic} has no partitions {absent}, it has {sorted(known)}: it was re-created")
+    ahead = [
+        f"partition {p}: the log ends at {known[p][1]}, the range at {piece.end}"
+        for p, piece in sorted(wanted.items())
+        if piece.end > known[p][1]
+    ]
+    if ahead:
+        raise LogWentBackwards(f"log of topic {topic} went backwards or holds an open transaction: {'; '.join(ahead)}")
+    missing = tuple(
+        (p, piece.start, min(known[p][0], piece.end))
+        for p, piece in sorted(wanted.items())
+        if known[p][0] > piece.start
+    )
+    if missing:
+        raise _trimmed(topic, missing)
+
+
+def _trimmed(topic: str, missing: tuple[tuple[int, int, int], ...]) -> LogTrimmed:
+    listed = "; ".join(f"partition {p}: [{start}, {end})" for p, start, end in missing)
+    return LogTrimmed(
+        f"records of topic {topic} are no longer retained: {listed}. They can be accepted as a gap (accept_gap in the "
+        "run's config) or filled from history: crypto-assets backfill DAY --from history",
+        missing,
+    )
+
+
+def _consumer(config: Mapping[str, Any], rows: int) -> Consumer:
+    """A consumer tuned for reading `rows` records: a small range fetches little beyond its end."""
+    from confluent_kafka import Consumer
+
+    return Consumer(
+        {
+            **config,
+            "group.id": "crypto-assets-reader",  # required by the client; never joined and never committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.message.max.bytes": min(4 << 20, max(64 << 10, rows * 1024)),
+            "queued.max.messages.kbytes": 64 << 10,
+            "queued.min.messages": 1_000_000,  # the limit in kB is the one that counts
+            "fetch.queue.backoff.ms": 5,  # the default pauses a whole second whenever the queue was full
+            "error_cb": lambda _error: None,
+        }
+    )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the cyclic garbage collector off while a batch is turned into columns.
+
+    A batch is a hundred thousand small objects without cycles that live for milliseconds; walking them again and
+    again took half of the time of reading.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@dataclass
+class _Columns:
+    """Rows gathered for the next chunk, column-wise."""
+
+    rows: int = 0
+    tables: list[pa.Table] = field(default_factory=list)
+
+    def take(self) -> pa.Table:
+        import pyarrow as pa
+
+        table = pa.concat_tables(self.tables)
+        self.rows, self.tables = 0, []
+        return table
+
+
+class _Reader:
+    """One pass over the ranges of one topic."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        config: Mapping[str, Any],
+        topic: str,
+        wanted: Mapping[int, OffsetRange],
+        chunk_rows: int,
+        idle_timeout_s: float,
+    ) -> None:
+        self._consumer = consumer
+        self._config = config
+        self._topic = topic
+        self._positions = {p: piece.start for p, piece in wanted.items()}
+        self._ends = {p: piece.end for p, piece in wanted.items()}
+        self._open = set(wanted)
+        self._chunk_rows = chunk_rows
+        self._idle_timeout_s = idle_timeout_s
+        self._headers: dict[tuple, str] = {}
+
+    def chunks(self) -> Iterator[pa.Table]:
+        from confluent_kafka import TopicPartition
+
+        self._consumer.assign([TopicPartition(self._topic, p, start) for p, start in self._positions.items()])
+        gathered = _Columns()
+        idle_since = time.monotonic()
+        while self._open:
+            left = sum(self._ends[p] - self._positions[p] for p in self._open)
+            room = self._chunk_rows - gathered.rows
+            # asking for no more than is left returns as soon as it is there; the time-out only serves holes
+            with _collector_paused():
+                batch = self._consumer.consume(num_messages=min(_BATCH, left, room), timeout=0.1)
+                table = self._table(batch) if batch else None
+                arrived = bool(batch)
+                del batch  # before the collector is back
+            if arrived:
+                idle_since = time.monotonic()
+                if table is not None and table.num_rows:
+                    gathered.tables.append(table)
+                    gathered.rows += table.num_rows
+            elif time.monotonic() - idle_since > self._idle_timeout_s:
+                waiting = "; ".join(f"partition {p} at {self._positions[p]} of {self._ends[p]}" for p in self._open)
+                raise unavailable(
+                    self._config, f"read topic {self._topic}", f"nothing for {self._idle_timeout_s} s ({waiting})"
+                )
+            if gathered.rows >= self._chunk_rows:
+                yield gathered.take()
+        if gathered.rows:
+            yield gathered.take()
+
+    def _table(self, batch: list[Message]) -> pa.Table | None:
+        """The batch's records that lie in the ranges, and the bookkeeping of positions."""
+        events = [m for m in batch if m.error() is not None]
+        if events:
+            for event in events:
+                self._note(event)
+            batch = [m for m in batch if m.error() is None]
+            if not batch:
+                return None
+        import numpy as np
+
+        partitions = np.array([m.partition() for m in batch], dtype=np.int32)
+        offsets = np.array([m.offset() for m in batch], dtype=np.int64)
+        inside = np.ones(len(batch), dtype=bool)
+        for partition in np.unique(partitions).tolist():
+            mine = partitions == partition
+            last = int(offsets[mine][-1])
+            end = self._ends.get(partition, 0)
+            if partition not in self._open:
+                inside &= ~mine  # a record that was already queued when its partition was done
+                continue
+            if last >= end:
+                inside &= ~mine | (offsets < end)
+            self._advance(partition, last + 1)
+        if not inside.all():
+            batch = [m for m, keep in zip(batch, inside.tolist(), strict=True) if keep]
+            partitions, offsets = partitions[inside], offsets[inside]
+        return self._columns(batch, partitions, offsets)
+
+    def _note(self, event: Message) -> None:
+        from confluent_kafka import KafkaError
+
+        error = event.error()
+        if error is None:
+            return
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - public, named so
+            # the position passed everything up to here, holes included
+            partition, offset = event.partition(), event.offset()
+            if partition is not None and offset is not None and partition in self._open:
+                self._advance(partition, offset)
+        elif error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            # retention was quicker than the reader
+            remaining = {p: OffsetRange(p, self._positions[p], self._ends[p]) for p in self._open}
+            _refuse_unreadable(self._config, self._topic, remaining)
+            raise unavailable(self._config, f"read topic {self._topic}", error)
+        elif error.fatal() or not error.retriable():
+            raise unavailable(self._config, f"read topic {self._topic}", error)
+
+    def _advance(self, partition: int, position: int) -> None:
+        from confluent_kafka import TopicPartition
+
+        self._positions[partition] = max(position, self._positions[partition])
+        if self._positions[partition] >= self._ends[partition]:
+            self._open.discard(partition)
+            # stop fetching what follows the range
+            self._consumer.pause([TopicPartition(self._topic, partition)])
+
+    def _columns(self, batch: list[Message], partitions: np.ndarray, offsets: np.ndarray) -> pa.Table:
+        import pyarrow as pa
+
+        stamps = pa.array([m.timestamp()[1] for m in batch], pa.int64())
+        return pa.table(
+            {
+                "partition": pa.array(partitions, pa.int32()),
+                "offset": pa.array(offsets, pa.int64()),
+                "kafka_timestamp": stamps.cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("us", "UTC")),
+                "message_key": _text_array([m.key() for m in batch]),
+                "value": pa.array([m.value() for m in batch], pa.binary()),
+                "headers": pa.array(self._header_texts(batch), pa.string()),
+            }
+        )
+
+    def _header_texts(self, batch: list[Message]) -> list[str]:
+        """JSON texts of the headers; the ten records of a poll have equal ones, so most come from the cache."""
+        cache = self._headers
+        texts = []
+        for message in batch:
+            key: Any = tuple(message.headers() or ())
+            text = cache.get(key)
+            if text is None:
+                if len(cache) > 10_000:
+                    cache.clear()
+                text = cache[key] = headers_json(key)
+            texts.append(text)
+        return texts
+
+
+def _text(value: bytes | str | None) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return BASE64_MARKER + base64.b64encode(value).decode()
+
+
+def _text_array(values: list[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    raw = pa.array(values, pa.binary())
+    try:
+        return raw.cast(pa.string())
+    except pa.ArrowInvalid:  # some key is not UTF-8
+        return pa.array([_text(v) for v in values], pa.string())
+
+
+def headers_json(headers: Iterable[tuple[str, bytes | str | None]]) -> str:
+    """Record headers as the text of a JSON object with sorted keys.
+
+    Values that are not UTF-8 become `base64:...`; a name that occurs more than once becomes a list of its values.
+    """
+    pairs = list(headers)
+    if len(dict(pairs)) < len(pairs):
+        grouped: dict[str, list[str | None]] = {}
+        for name, value in pairs:
+            grouped.setdefault(name, []).append(_text(value))
+        flat = {name: values[0] if len(values) == 1 else values for name, values in grouped.items()}
+        return json.dumps(flat, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    # names are distinct, so sorting never compares values; most fragments repeat from record to record
+    return "{" + ",".join([_fragment(pair) for pair in sorted(pairs)]) + "}"
+
+
+@lru_cache(maxsize=4096)
+def _fragment(pair: tuple[str, bytes | str | None]) -> str:
+    name, value = pair
+    text = _text(value)
+    return f"{encode_basestring(name)}:{'null' if text is None else encode_basestring(text)}"
+
+
+# --- lag --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LagStart:
+    """Where a reader of a topic stands.
+
+    Args:
+        oldest: Record time (UTC) of the oldest record that is not covered; None when everything is.
+        uncovered: Offsets not covered, by partition (an upper bound of records, since transactions leave holes).
+        high_watermarks: End of every partition.
+        topic_id: The topic's incarnation.
+    """
+
+    oldest: datetime | None
+    uncovered: dict[int, int]
+    high_watermarks: dict[int, int]
+    topic_id: str
+
+
+def lag_start(source: Settings | Mapping[str, Any], topic: str, covered: Mapping[int, int]) -> LagStart:
+    """The oldest record of a topic that a reader has not covered.
+
+    Args:
+        source: Settings, or client options.
+        topic: The topic.
+        covered: By partition, the offset up to which everything is covered; an absent partition counts as 0. What
+            retention has removed meanwhile counts as covered: it cannot be waited for.
+
+    Raises:
+        LogWentBackwards: The reader is ahead of the log.
+        LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist.
+    """
+    config = _config_of(source)
+    log, incarnation = _offsets(config, topic)
+    low, high = log.earliest(), log.latest()
+    ahead = [
+        f"partition {p}: covered to {end}, the log ends at {high.get(p, 0)}"
+        for p, end in sorted(covered.items())
+        if end > high.get(p, 0)
+    ]
+    if ahead:
+        raise LogWentBackwards(f"log of topic {topic} went backwards: {'; '.join(ahead)}")
+    starts = {p: max(covered.get(p, 0), low[p]) for p in high}
+    pending = {p: OffsetRange(p, starts[p], high[p]) for p in high if starts[p] < high[p]}
+    return LagStart(
+        oldest=_oldest(config, topic, pending) if pending else None,
+        uncovered={p: high[p] - starts[p] for p in high},
+        high_watermarks=high,
+        topic_id=incarnation,
+    )
+
+
+def _oldest(config: Mapping[str, Any], topic: str, pending: Mapping[int, OffsetRange]) -> datetime | None:
+    """Time of the first record of each range, the earliest of them; None if the ranges hold only markers."""
+    found: list[datetime] = []
+    for piece in pending.values():
+        start, width = piece.start, 16
+        while start < piece.end:
+            # a few offsets at a time: the first record ends the search, however long the range is
+            window = OffsetRange(piece.partition, start, min(start + width, piece.end))
+            first = next(read_ranges(config, topic, [window]), None)
+            if first is not None:
+                found.append(first.column("kafka_timestamp")[0].as_py())
+                break
+            start, width = window.end, width * 16
+    return min(found, default=None)

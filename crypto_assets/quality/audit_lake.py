@@ -1,0 +1,227 @@
+"""Delta tables read without any Delta library: the log's JSON and checkpoints, and DuckDB over the files they list.
+
+Belongs here: a small reader of its own for the audit, and the views that the laws query. Does not belong here: the
+laws (`quality.audit_rules`), or `crypto_assets.storage`, whose work is what the audit checks.
+
+The format is that of the Delta transaction log protocol
+(https://github.com/delta-io/delta/blob/master/PROTOCOL.md); what this reader does not know it refuses by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import duckdb
+
+_COMMIT = re.compile(r"^(\d{20})\.json$")
+_CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet$")
+_DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
+_TYPES = {
+    "string": "VARCHAR",
+    "long": "BIGINT",
+    "integer": "INTEGER",
+    "short": "SMALLINT",
+    "byte": "TINYINT",
+    "double": "DOUBLE",
+    "float": "FLOAT",
+    "boolean": "BOOLEAN",
+    "binary": "BLOB",
+    "date": "DATE",
+    "timestamp": "TIMESTAMPTZ",
+    "timestamp_ntz": "TIMESTAMP",
+}
+
+
+class UnreadableLogError(Exception):
+    """A Delta log is incomplete, or uses a feature that this reader does not know; the message names both."""
+
+
+@dataclass
+class Snapshot:
+    """A table as its log says it is.
+
+    Attributes:
+        version: Newest version.
+        files: Data files by path relative to the table's folder, with their partition values as text.
+        transactions: Recorded version by app id.
+        columns: Delta types by column name, in order.
+        partition_columns: Columns whose values are in the log, not in the files.
+        configuration: Table properties.
+    """
+
+    version: int = -1
+    files: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
+    transactions: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+    partition_columns: list[str] = field(default_factory=list)
+    configuration: dict[str, str] = field(default_factory=dict)
+
+    def apply(self, action: Mapping[str, Any]) -> None:
+        """Apply one action of the log.
+
+        Raises:
+            UnreadableLogError: The action uses deletion vectors or column mapping.
+        """
+        if add := action.get("add"):
+            if add.get("deletionVector"):
+                raise UnreadableLogError("deletion vectors, which the audit cannot read")
+            self.files[unquote(add["path"])] = dict(add.get("partitionValues") or {})
+        elif remove := action.get("remove"):
+            self.files.pop(unquote(remove["path"]), None)
+        elif txn := action.get("txn"):
+            self.transactions[txn["appId"]] = int(txn["version"])
+        elif metadata := action.get("metaData"):
+            self.configuration = dict(metadata.get("configuration") or {})
+            if self.configuration.get("delta.columnMapping.mode", "none") != "none":
+                raise UnreadableLogError("column mapping, which the audit cannot read")
+            self.columns = {f["name"]: f["type"] for f in json.loads(metadata["schemaString"])["fields"]}
+            self.partition_columns = list(metadata["partitionColumns"])
+
+
+def read_snapshot(folder: Path) -> Snapshot | None:
+    """The newest state of a table, from its newest complete checkpoint and every commit after it.
+
+    Args:
+        folder: The table's folder.
+
+    Returns:
+        The state, or None when there is no table.
+
+    Raises:
+        UnreadableLogError: A commit is missing or cannot be parsed, or a feature is unknown; the message names the table.
+    """
+    log = folder / "_delta_log"
+    if not log.is_dir():
+        return None
+    names = sorted(p.name for p in log.iterdir())
+    commits = {int(m[1]): log / m[0] for name in names if (m := _COMMIT.match(name))}
+    checkpoint, parts = _newest_checkpoint(log, names)
+    if not commits and not parts:
+        return None
+    snapshot = Snapshot()
+    try:
+        for part in parts:
+            for action in _checkpoint_actions(part):
+                snapshot.apply(action)
+        newest = max([*commits, checkpoint])
+        missing = [v for v in range(checkpoint + 1, newest + 1) if v not in commits]
+        if missing:
+            raise UnreadableLogError(f"no commit {missing[0]} between checkpoint {checkpoint} and version {newest}")
+        for version in range(checkpoint + 1, newest + 1):
+            for line in commits[version].read_text(encoding="utf-8").splitlines():
+                if line.strip():
+                    snapshot.apply(json.loads(line))
+        snapshot.version = newest
+    except (UnreadableLogError, ValueError, KeyError) as error:
+        raise UnreadableLogError(f"{folder}: {error}") from error
+    return snapshot
+
+
+def missing_files(folder: Path, snapshot: Snapshot) -> list[str]:
+    """Files that the log lists and the disk does not have."""
+    return [path for path in snapshot.files if not (folder / path).is_file()]
+
+
+def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, snapshot: Snapshot) -> None:
+    """Make a table visible to DuckDB as `name`, with the log's types and partition values.
+
+    Args:
+        connection: Session in UTC.
+        name: Name of the view; a helper table `<name>_files` is made beside it.
+        folder: The table's folder.
+        snapshot: Its state; files that are missing on disk are left out (and reported by `missing_files`).
+    """
+    present = [p for p in snapshot.files if (folder / p).is_file()]
+    types = {column: duckdb_type(spec) for column, spec in snapshot.columns.items()}
+    if not present:
+        nothing = ", ".join(f"NULL::{type_} AS {_quote(column)}" for column, type_ in types.items())
+        connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {nothing} WHERE false")  # noqa: S608
+        return
+    parted = snapshot.partition_columns
+    columns = ", ".join(["path VARCHAR", *(f"{_quote(f'p_{c}')} VARCHAR" for c in parted)])
+    files_table = _quote(f"{name}_files")
+    connection.execute(f"CREATE OR REPLACE TABLE {files_table} ({columns})")
+    marks = ", ".join(["?"] * (1 + len(parted)))
+    connection.executemany(
+        f"INSERT INTO {files_table} VALUES ({marks})",  # noqa: S608
+        [[str(folder / p), *(snapshot.files[p].get(c) for c in parted)] for p in present],
+    )
+    listed = "[" + ", ".join(_literal(str(folder / p)) for p in present) + "]"
+    selected = [_stored(column, type_, column in parted) for column, type_ in types.items()]
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join(selected)} "  # noqa: S608
+        f"FROM read_parquet({listed}, filename = 'audited_file', union_by_name = true, hive_partitioning = false) AS data "
+        f"JOIN {files_table} AS part ON data.audited_file = part.path"
+    )
+
+
+def duckdb_type(delta: Any) -> str:
+    """DuckDB type of a Delta type (text, or a nested type's object).
+
+    Raises:
+        UnreadableLogError: The type is not one that our tables use.
+    """
+    if isinstance(delta, Mapping) and delta.get("type") == "array":
+        return f"{duckdb_type(delta['elementType'])}[]"
+    if isinstance(delta, str) and (match := _DECIMAL.fullmatch(delta)):
+        return f"DECIMAL({match[1]},{match[2]})"
+    if not isinstance(delta, str) or delta not in _TYPES:
+        raise UnreadableLogError(f"column type {delta!r}, which the audit does not know")
+    return _TYPES[delta]
+
+
+def _stored(column: str, type_: str, parted: bool) -> str:
+    source = f"part.{_quote(f'p_{column}')}" if parted else f"data.{_quote(column)}"
+    if parted and type_ == "TIMESTAMPTZ":
+        # Partition values have no zone, or end in Z; both are UTC.
+        source = f"replace(replace({source}, 'T', ' '), 'Z', '')"
+    return f"CAST({source} AS {type_}) AS {_quote(column)}"
+
+
+def _newest_checkpoint(log: Path, names: Iterable[str]) -> tuple[int, Sequence[Path]]:
+    """Version and files of the newest checkpoint whose parts are all there, else (-1, nothing)."""
+    found: dict[int, list[tuple[int, Path]]] = {}
+    for name in names:
+        if match := _CHECKPOINT.match(name):
+            found.setdefault(int(match[1]), []).append((int(match[3] or 1), log / name))
+    complete = {v: [p for _, p in parts] for v, parts in found.items() if len(parts) == parts[0][0]}
+    newest = max(complete, default=-1)
+    return newest, complete.get(newest, [])
+
+
+def _checkpoint_actions(part: Path) -> Iterable[Mapping[str, Any]]:
+    import pyarrow.parquet as pq
+
+    known = [n for n in ("add", "txn", "metaData") if n in pq.read_schema(part).names]
+    for batch in pq.ParquetFile(part).iter_batches(columns=known):
+        for row in batch.to_pylist(maps_as_pydicts="strict"):
+            yield {name: value for name, value in row.items() if value is not None}
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def tables_of(lake: Path) -> list[tuple[str, Path]]:
+    """Tables below a lake folder as (`schema.table`, folder), by name."""
+    return sorted((f"{p.parent.parent.name}.{p.parent.name}", p.parent) for p in lake.glob("*/*/_delta_log") if p.is_dir())
+
+
+def fresh_connection() -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB of the audit's own, in UTC and without progress bar."""
+    import duckdb
+
+    opened = duckdb.connect(":memory:")
+    opened.execute("SET TimeZone = 'UTC'")
+    return opened

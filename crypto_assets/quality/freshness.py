@@ -1,0 +1,90 @@
+"""How fresh each table is promised to be: thresholds from the polling cadence, as policies and as a sentence.
+
+Belongs here: the arithmetic of the promise. Does not belong here: measuring lag (`status`), or checks on the newest
+quote (the producer sensor).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.contracts.tables import TABLES
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+DEMO_CREDITS_A_MONTH = 10_000
+"""Credits of CoinGecko's demo plan (https://www.coingecko.com/en/api/pricing)."""
+
+LONGEST_MONTH_S = 31 * 86_400
+QUOTE_CACHE_S = 60.0
+"""CoinGecko caches /coins/markets for about a minute on its public and paid hosts, and the recording has one quote a
+minute: polling faster brings no new quote."""
+
+DAILY_WARN, DAILY_FAIL = timedelta(hours=26), timedelta(hours=50)
+"""A daily table is due once a day at 00:15; a day missed warns within two hours, a second one fails."""
+
+SLOT = timedelta(minutes=5)
+FOLLOWS_SLOTS = frozenset({"gold.leaderboard_24h"})
+"""Tables that move once a 5-minute slot, whatever the cadence."""
+
+
+def cadence_s(settings: Settings) -> float:
+    """Seconds between new quotes that the configured source and plan allow.
+
+    A plan with monthly credits spreads them over the longest month, rounded up to the producer's loop: 10,000 credits
+    and a 10 s loop give 270 s.
+    """
+    monthly = settings.coingecko_monthly_credits or (DEMO_CREDITS_A_MONTH if settings.plan == "demo" else None)
+    if settings.is_live and monthly is not None:
+        loop = settings.poll_interval_s
+        return max(QUOTE_CACHE_S, math.ceil(LONGEST_MONTH_S / monthly / loop) * loop)
+    speed = 1.0 if settings.is_live else settings.replay_speed
+    return max(QUOTE_CACHE_S / speed, settings.poll_interval_s)
+
+
+def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
+    """Age at which data is late, and at which it is stale: 2 x cadence + 60 s, 4 x cadence + 120 s.
+
+    Args:
+        cadence: Seconds between polls.
+    """
+    return timedelta(seconds=2 * cadence + 60), timedelta(seconds=4 * cadence + 120)
+
+
+def policies(settings: Settings) -> Callable[[str], dg.FreshnessPolicy]:
+    """The policy of an asset by its `schema.name`.
+
+    Tables of the live refresh follow the cadence of polling. Day tables and models follow the day. Assets that nothing
+    moves by schedule take no policy at all; that is `Table.scheduled`, not this function's business.
+    """
+    cadence = cadence_s(settings)
+
+    def policy(name: str) -> dg.FreshnessPolicy:
+        table = TABLES.get(name)
+        if table is None or table.grain == "day":
+            return dg.FreshnessPolicy.time_window(fail_window=DAILY_FAIL, warn_window=DAILY_WARN)
+        moves_every = max(cadence, SLOT.total_seconds()) if name in FOLLOWS_SLOTS else cadence
+        warn, fail = thresholds(moves_every)
+        return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
+
+    return policy
+
+
+def promise(cadence: float) -> str:
+    """What a reader may expect: data age, and how full the bar tables are.
+
+    Args:
+        cadence: Seconds between polls.
+    """
+    warn, _ = thresholds(cadence)
+    age = warn.total_seconds()
+    told = f"{age / 60:g} min" if age % 60 == 0 else f"{age:g} s"
+    sparse = [name for name, width in (("bars_1m", 60), ("bars_5m", 300)) if cadence > width]
+    filled = f"{' and '.join(sparse)} mostly empty" if sparse else "every bar table filled"
+    return f"cadence {cadence:g} s → data age ≤ {told}; {filled}"

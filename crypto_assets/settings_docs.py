@@ -1,0 +1,156 @@
+"""Configuration as text: `.env.example` and the README's table, rendered from the fields of `Settings`.
+
+Belongs here: rendering, pure. Does not belong here: reading the environment (`settings`).
+
+`python -m crypto_assets.settings_docs [--check] [ROOT]` writes (or checks) both files of a checkout.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from pydantic import AliasChoices, SecretStr
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+ENV_EXAMPLE = ".env.example"
+README = "README.md"
+BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
+OURS = "CRYPTO_ASSETS_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field: the environment names that set it (the first is the preferred one), default, type and description."""
+
+    names: tuple[str, ...]
+    default: str | None
+    type: str
+    secret: bool
+    description: str
+
+
+def documented(model: type[BaseSettings]) -> list[Setting]:
+    """Every field of the settings, ours first and then the vendors', each in the order of declaration.
+
+    Raises:
+        ValueError: A field has no description or no environment name: it could not be documented.
+    """
+    found: list[Setting] = []
+    undocumented: list[str] = []
+    for field_name, field in model.model_fields.items():
+        alias = field.validation_alias
+        names = [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)] if alias else []
+        if not names or not field.description:
+            undocumented.append(field_name)
+            continue
+        kinds = [a for a in _members(field.annotation) if a is not NoneType]
+        default = None if field.default is None else str(field.default)
+        found.append(
+            Setting(tuple(names), default, " or ".join(map(_type, kinds)), SecretStr in kinds, field.description)
+        )
+    if undocumented:
+        raise ValueError(f"{model.__name__} fields without description or environment name: {undocumented}")
+    return sorted(found, key=lambda s: not s.names[0].startswith(OURS))
+
+
+def render_env_example(model: type[BaseSettings]) -> str:
+    """`.env.example`: every setting commented out with its default, secrets empty."""
+    lines = [
+        "# Copy to .env and uncomment what you change. Every line shows the default; the demo needs none of them.",
+        "# Rendered from crypto_assets/settings.py by `python -m crypto_assets.settings_docs`.",
+        "",
+    ]
+    for setting in documented(model):
+        lines.append(f"# {setting.description}")
+        if setting.type:
+            lines.append(f"# {setting.type}" + (" (secret)" if setting.secret else ""))
+        lines += [f"# {setting.names[0]}={'' if setting.secret else setting.default or ''}", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def configuration_table(model: type[BaseSettings]) -> str:
+    """The settings as a markdown table."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for s in documented(model):
+        names = " or ".join(f"`{n}`" for n in s.names)
+        default = "secret, unset" if s.secret else f"`{s.default}`" if s.default is not None else "unset"
+        lines.append(f"| {names} | {default} | {_cell(s.description)} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str, model: type[BaseSettings]) -> str:
+    """README text with the table between its markers made current.
+
+    Raises:
+        ValueError: The markers are not there, once each and in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"{README} needs the markers {BEGIN} and {END}, once each and in this order")
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{configuration_table(model)}{END}{after}"
+
+
+def rendered(root: Path, model: type[BaseSettings]) -> dict[str, str]:
+    """What both files of a checkout should hold, by path.
+
+    Raises:
+        ValueError: The README lacks the markers.
+        FileNotFoundError: There is no README.
+    """
+    readme = (root / README).read_text(encoding="utf-8")
+    return {ENV_EXAMPLE: render_env_example(model), README: with_table(readme, model)}
+
+
+def stale(root: Path, model: type[BaseSettings]) -> list[str]:
+    """Paths that are absent or differ from what the settings say."""
+    return [
+        path
+        for path, text in rendered(root, model).items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "one of: " + ", ".join(str(v) for v in get_args(annotation))
+    return {str: "text", int: "whole number", float: "number", Path: "path", SecretStr: "text"}.get(
+        annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check both files; 1 when a check finds a stale one."""
+    from crypto_assets.settings import Settings
+
+    check = "--check" in arguments
+    rest = [a for a in arguments if a != "--check"]
+    root = Path(rest[0]) if rest else Path(__file__).resolve().parents[1]
+    found = stale(root, Settings)
+    if not check:
+        for path, text in rendered(root, Settings).items():
+            (root / path).write_text(text, encoding="utf-8")
+    for path in found:
+        print(f"{'stale' if check else 'written'}: {path}")
+    if check and found:
+        print("run: python -m crypto_assets.settings_docs")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

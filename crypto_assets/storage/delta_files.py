@@ -1,0 +1,264 @@
+"""Reading local Delta tables with delta-rs: handles, SQL on a pinned snapshot, ranges, the commit log.
+
+Belongs here: everything that only reads. Does not belong here: writing (`storage.delta_rs`), housekeeping
+(`storage.maintenance`).
+
+SQL goes through `deltalake.QueryBuilder`: `to_pyarrow_table` and `to_pyarrow_dataset` abort the process at exit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.arrow import arrow_schema, arrow_type
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice
+from crypto_assets.storage.base import Commit, StoredRanges
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+HISTORY_CLEANED = "HISTORY CLEANED"
+"""Operation of the entry by which `read_commits` says that older commits are no longer in the log."""
+
+
+def table_path(lake: str, table: str) -> str:
+    """Folder of a table."""
+    schema, name = table.split(".")
+    return f"{lake}/{schema}/{name}"
+
+
+def open_table(path: str, version: int | None = None, *, without_files: bool = False) -> DeltaTable | None:
+    """A handle on the current (or given) version; None when the table does not exist."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    if not DeltaTable.is_deltatable(path):
+        return None
+    try:
+        return DeltaTable(path, version=version, without_files=without_files)
+    except TableNotFoundError:
+        return None
+
+
+def quote(name: str) -> str:
+    """A column name as an SQL identifier (`offset` and `partition` are reserved words)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def query(handle: DeltaTable, sql: str) -> pa.Table:
+    """Result of SQL over exactly this handle's snapshot, which the SQL calls `t`. Text comes as plain strings."""
+    import pyarrow as pa
+    from deltalake import QueryBuilder
+
+    found = pa.table(QueryBuilder().register("t", handle).execute(sql).read_all())
+    plain = [
+        pa.field(f.name, {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(f.type, f.type), f.nullable)
+        for f in found.schema
+    ]
+    return found.cast(pa.schema(plain))
+
+
+def select(
+    handle: DeltaTable,
+    table: Table,
+    slice_: Slice | None = None,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+) -> pa.Table:
+    """Rows of a snapshot with the contract's types.
+
+    Args:
+        handle: Snapshot.
+        table: Its contract.
+        slice_: Rows of this slice only.
+        columns: These columns, in this order; None = all.
+        where: Further portable SQL condition.
+    """
+    schema = arrow_schema(table, columns)
+    conditions = [] if slice_ is None else [slice_.predicate(table)]
+    if where:
+        conditions.append(f"({where})")
+    tail = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    found = query(handle, f"SELECT {', '.join(quote(n) for n in schema.names)} FROM t{tail}")  # noqa: S608
+    return found.cast(schema)
+
+
+# --- ranges of append-once tables ---------------------------------------------------------------------------------
+
+
+def incarnation(app_id: str) -> str:
+    """Topic incarnation named by an app id.
+
+    Raises:
+        ValueError: The app id is not `<name>/<topic_id>/<slice>`.
+    """
+    parts = app_id.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise ValueError(f"app id {app_id!r} must be <name>/<topic_id>/<slice>: ranges are kept by topic incarnation")
+    return parts[1]
+
+
+class Neighbours(Mapping[int, int]):
+    """Nearest stored offset of other slices by Kafka partition, searched outwards and only when asked for.
+
+    Offsets grow with arrival, so the nearest slice that holds a partition has its highest end (or lowest start).
+    Most partitions have rows in the next slice; reading all of 90 days' files takes over a second.
+    """
+
+    _WINDOWS = (4, 32, 256)
+
+    def __init__(self, handle: DeltaTable, table: Table, topic_id: str, hours: Sequence[datetime], value: str) -> None:
+        self._handle, self._table, self._topic_id, self._value = handle, table, topic_id, value
+        self._windows: list[Sequence[datetime]] = []
+        at = 0
+        for size in (*self._WINDOWS, len(hours)):
+            if at < len(hours):
+                self._windows.append(hours[at : at + size])
+            at += size
+        self._found: dict[int, int] = {}
+
+    def __getitem__(self, partition: int) -> int:
+        while partition not in self._found and self._windows:
+            self._search(self._windows.pop(0))
+        return self._found[partition]
+
+    def __iter__(self) -> Iterator[int]:
+        while self._windows:
+            self._search(self._windows.pop(0))
+        return iter(sorted(self._found))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _search(self, hours: Sequence[datetime]) -> None:
+        column = self._table.time_column
+        rows = query(
+            self._handle,
+            f'SELECT "partition" AS p, {self._value} AS v FROM t WHERE topic_id = {literal(self._topic_id)} '
+            f"AND {column} >= '{min(hours):%Y-%m-%dT%H:%M:%SZ}' AND {column} <= '{max(hours):%Y-%m-%dT%H:%M:%SZ}' "
+            "GROUP BY 1",  # noqa: S608
+        )
+        for row in rows.to_pylist():
+            self._found.setdefault(row["p"], row["v"])
+
+
+def stored_ranges(handle: DeltaTable, table: Table, slice_: Slice, app_id: str) -> StoredRanges:
+    """Ranges of a slice and of its neighbours, of one topic incarnation, all on this handle's snapshot.
+
+    Raises:
+        ValueError: From `incarnation`.
+    """
+    topic_id = incarnation(app_id)
+    rows = query(
+        handle,
+        'SELECT "partition" AS p, max(range_end) AS e, min(range_start) AS s, max(seq) AS q FROM t '
+        f"WHERE topic_id = {literal(topic_id)} AND {slice_.predicate(table)} GROUP BY 1",  # noqa: S608
+    ).to_pylist()
+    hours = slices_present(handle, table)
+    earlier = [h for h in reversed(hours) if h < slice_.start]
+    later = [h for h in hours if h >= slice_.end]
+    return StoredRanges(
+        ends={r["p"]: r["e"] for r in rows},
+        starts={r["p"]: r["s"] for r in rows},
+        max_seq=max((r["q"] for r in rows), default=0),
+        previous_ends=Neighbours(handle, table, topic_id, earlier, "max(range_end)"),
+        next_starts=Neighbours(handle, table, topic_id, later, "min(range_start)"),
+    )
+
+
+def no_ranges() -> StoredRanges:
+    """What an absent table holds."""
+    return StoredRanges({}, {}, 0, {}, {})
+
+
+def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
+    """Values of the time column, sorted, of a table that is partitioned by it (from the log alone)."""
+    import pyarrow as pa
+
+    actions = pa.table(handle.get_add_actions(flatten=True))
+    return sorted(actions.column(f"partition.{table.time_column}").unique().to_pylist())
+
+
+def literal(text: str) -> str:
+    """Text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+# --- the commit log -----------------------------------------------------------------------------------------------
+
+
+def read_commits(
+    path: str, version: int, limit: int, cleaned: Callable[[int], Mapping[str, str]] | None = None
+) -> list[Commit]:
+    """Commits after a version, oldest first, at most `limit`, from the table's log files.
+
+    Where the log no longer holds the first of them, the list begins with one entry whose operation is
+    `HISTORY_CLEANED`: its version is the last missing one, its metadata has `missing_from` and `missing_to`
+    and what `cleaned(last missing version)` adds.
+    """
+    log = Path(path) / "_delta_log"
+    versions = sorted(int(f.stem) for f in log.glob("*.json") if f.stem.isdigit() and int(f.stem) > version)
+    if not versions:
+        return []
+    commits: list[Commit] = []
+    if versions[0] > version + 1:
+        last = versions[0] - 1
+        at = datetime.fromtimestamp((log / f"{versions[0]:020d}.json").stat().st_mtime, UTC)
+        extra = dict(cleaned(last)) if cleaned else {}
+        missing = {"missing_from": str(version + 1), "missing_to": str(last)}
+        commits.append(Commit(last, at, HISTORY_CLEANED, missing | extra))
+    for number in versions[: max(0, limit - len(commits))]:
+        try:
+            text = (log / f"{number:020d}.json").read_text()
+        except FileNotFoundError:  # cleaned while being read: the next call says so
+            break
+        commits.append(_commit(number, text))
+    return commits
+
+
+_STANDARD = {
+    "timestamp", "operation", "operationParameters", "operationMetrics", "engineInfo", "clientVersion", "readVersion",
+    "isolationLevel", "isBlindAppend", "userId", "userName", "txnId", "inCommitTimestamp", "tags", "userMetadata",
+}  # fmt: skip
+
+
+def _commit(version: int, text: str) -> Commit:
+    info: dict[str, Any] = {}
+    for line in text.splitlines():
+        if '"commitInfo"' in line:
+            info = json.loads(line).get("commitInfo", info)
+    at = datetime.fromtimestamp(info.get("timestamp", 0) / 1000, UTC)
+    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in info.items() if k not in _STANDARD}
+    return Commit(version, at, str(info.get("operation", "")), metadata)
+
+
+def stored_problems(handle: DeltaTable, table: Table) -> list[str]:
+    """How the stored columns differ from the contract's (names, types, nullability); empty when they agree."""
+    import pyarrow as pa
+
+    have = {f.name: f for f in pa.schema(handle.schema().to_arrow())}
+    problems = [f"column {c.name} is not stored" for c in table.columns if c.name not in have]
+    problems += [f"stored column {name} is not in the contract" for name in have if name not in table.column_names]
+    for column in table.columns:
+        stored = have.get(column.name)
+        if stored is None:
+            continue
+        if _plain(stored.type) != _plain(arrow_type(column.type)):
+            problems.append(f"column {column.name} is stored as {stored.type}, the contract says {column.type}")
+        elif stored.nullable and not column.nullable:
+            problems.append(f"column {column.name} is stored as nullable, the contract allows no null")
+    return problems
+
+
+def _plain(type_: pa.DataType) -> str:
+    from pyarrow import types as t
+
+    if t.is_list(type_) or t.is_large_list(type_) or t.is_list_view(type_):
+        return f"list<{_plain(type_.value_type)}>"  # type: ignore[attr-defined]
+    return str(type_).replace("_view", "").replace("large_", "")

@@ -1,0 +1,420 @@
+"""`TableStore` on local Delta tables: delta-rs writes, Sail reads.
+
+Belongs here: the five verbs and their write protocol. Does not belong here: reading helpers (`storage.delta_files`),
+housekeeping (`storage.maintenance`), what rows mean.
+
+The protocol: every write opens a handle first, reads what it depends on, and commits on that same handle with no
+commit retries of delta-rs's own, so any commit of anybody in between is a conflict. A conflict restarts from the
+beginning with everything read anew; rows are never sent again as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, conform, empty_rows, spark_schema
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.storage import delta_files as files
+from crypto_assets.storage import staging
+from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import CommitProperties, DeltaTable, WriterProperties
+    from pyspark.sql import DataFrame, SparkSession
+
+RETENTION_HOURS = 6
+"""Hours that the log and dead files are kept: longer than any step runs, short enough that a week stays small."""
+
+ENGINE = "sail+delta-rs"
+MAX_ATTEMPTS = 200
+_LONGEST_PAUSE_S = 0.5
+_ROW_GROUP = 128 * 1024
+
+
+class WriteConflict(Exception):
+    """Other writers committed between each of many attempts; nothing of this write was committed."""
+
+
+class DeltaRsStore:
+    """The tables below a local folder.
+
+    Args:
+        lake: Root folder; a table lies in `<lake>/<schema>/<table>`.
+        spark: Gives the Sail session when a frame is first asked for.
+        tables: Contracts by full name.
+    """
+
+    def __init__(self, lake: str, spark: Callable[[], SparkSession], tables: Mapping[str, Table] = TABLES) -> None:
+        self.lake = lake
+        self._spark = spark
+        self._tables = tables
+        self._reads = threading.local()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def path(self, table: str) -> str:
+        """Folder of a table."""
+        return files.table_path(self.lake, self._contract(table).full_name)
+
+    def exists(self, table: str) -> bool:
+        """Whether the table has been created."""
+        return self.version(table) is not None
+
+    def version(self, table: str) -> int | None:
+        """Current Delta version, or None when the table does not exist."""
+        handle = files.open_table(self.path(table), without_files=True)
+        return None if handle is None else handle.version()
+
+    def read(self, table: str, slice_: Slice | None = None, *, version: int | None = None) -> DataFrame:
+        """A lazy Sail frame pinned to one version; see `TableStore.read`."""
+        contract = self._contract(table)
+        pinned = self.version(table) if version is None else version
+        if pinned is None:
+            return self._spark().createDataFrame(empty_rows(contract), spark_schema(contract))
+        self._note_read(table, pinned)
+        # Without versionAsOf the frame would see whatever is current when it runs.
+        reader = self._spark().read.format("delta").option("versionAsOf", pinned)
+        frame = reader.load(self.path(table))
+        return frame if slice_ is None else frame.where(slice_.predicate(contract))
+
+    def read_arrow(
+        self,
+        table: str,
+        slice_: Slice | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows with the contract's types; see `TableStore.read_arrow`. `columns` also gives the order."""
+        contract = self._contract(table)
+        handle = files.open_table(self.path(table), version)
+        if handle is None:
+            return empty_rows(contract, columns)
+        self._note_read(table, handle.version())
+        return files.select(handle, contract, slice_, columns, where)
+
+    def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
+        """Commits with a higher version, oldest first, at most `limit`.
+
+        Where housekeeping has removed the first of them, the list begins with an entry whose operation is
+        `delta_files.HISTORY_CLEANED`. For a table of log records it has `touched_hours` of every late record stored,
+        since which of them the lost commits brought can no longer be known.
+        """
+        contract = self._contract(table)
+
+        def late_hours(_last_missing: int) -> dict[str, str]:
+            if "event_hour" not in contract.column_names:
+                return {}
+            late = self.read_arrow(table, columns=["event_hour"], where="event_hour < arrival_hour")
+            return {"touched_hours": json.dumps(sorted({hour_key(h) for h in late.column(0).unique().to_pylist()}))}
+
+        return files.read_commits(self.path(table), version, limit, late_hours)
+
+    # --- append_once ----------------------------------------------------------------------------------------------
+
+    def append_once(
+        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+    ) -> WriteResult:
+        """Append what `build` returns for the ranges stored so far, exactly once; see `TableStore.append_once`.
+
+        Args:
+            table: A table with topic_id, partition, range_start, range_end, seq and batch_id.
+            slice_: The arrival hour.
+            app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation.
+            build: Makes the rows; runs again after a conflict.
+
+        Raises:
+            ContractViolation: The rows do not fit the contract, the slice, the incarnation or `covers`.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        files.incarnation(app_id)
+
+        def attempt() -> WriteResult:
+            from deltalake import Transaction, write_deltalake
+
+            handle, before = self._writable(contract)
+            stored = files.stored_ranges(handle, contract, slice_, app_id)
+            batch = build(stored)
+            if batch is None or batch.rows.num_rows == 0:
+                return WriteResult(table, False, 0, before, handle.version())
+            staging.check_batch(contract, slice_, files.incarnation(app_id), stored, batch)
+            seq, batch_id = stored.max_seq + 1, uuid.uuid4().hex
+            own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
+            properties = self._properties(contract, slice_, {**batch.commit_metadata, **own}, {})
+            properties.app_transactions = [Transaction(app_id, seq)]
+            rows = staging.completed(contract, batch.rows, seq, batch_id)
+            write_deltalake(
+                handle, rows, mode="append", commit_properties=properties, writer_properties=_writer_properties()
+            )
+            ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
+            return WriteResult(
+                table,
+                True,
+                batch.rows.num_rows,
+                before,
+                handle.version(),
+                metadata={"seq": seq, "batch_id": batch_id, "ends": ends},
+            )
+
+        return self._until_committed(table, attempt)
+
+    # --- replace_slice --------------------------------------------------------------------------------------------
+
+    def replace_slice(
+        self,
+        table: str,
+        slice_: Slice,
+        build: Callable[[], DataFrame | pa.Table],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
+        now: datetime,
+        input_retention_days: int | None = None,
+        rebuild: bool = False,
+        commit_metadata: dict[str, str] | None = None,
+    ) -> WriteResult:
+        """Replace exactly one slice by what `build` returns; see `TableStore.replace_slice`.
+
+        Raises:
+            SliceRefused: The inputs have expired (also with `rebuild`: what is gone cannot be rebuilt), or an hour
+                or day that has rows would lose them all, without `rebuild`.
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract or lie outside the slice.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        staging.refuse_expired(contract, slice_, now, input_retention_days)
+
+        def attempt() -> WriteResult:
+            from deltalake import write_deltalake
+
+            handle, before = self._writable(contract)
+            with self._recorded_reads() as versions:
+                staged = conform(contract, staging.loaded(build()))
+            staging.refuse_outside(contract, slice_, staged)
+            if audit is not None:
+                audit(staged)
+            stored = files.select(handle, contract, slice_)
+            if not rebuild:
+                staging.refuse_shrinking(contract, stored, staged)
+            if staging.same_rows(contract, stored, staged):
+                return WriteResult(table, False, staged.num_rows, before, handle.version())
+            properties = self._properties(contract, slice_, commit_metadata or {}, versions)
+            predicate = slice_.predicate(contract)
+            if staged.num_rows:
+                write_deltalake(
+                    handle,
+                    staged,
+                    mode="overwrite",
+                    predicate=predicate,
+                    commit_properties=properties,
+                    writer_properties=_writer_properties(),
+                )
+            else:
+                handle.delete(predicate, commit_properties=properties)
+            return WriteResult(
+                table, True, staged.num_rows, before, handle.version(), metadata={"rows_before": stored.num_rows}
+            )
+
+        return self._until_committed(table, attempt)
+
+    # --- merge ----------------------------------------------------------------------------------------------------
+
+    def merge(
+        self,
+        table: str,
+        rows: DataFrame | pa.Table,
+        *,
+        mode: Literal["insert_if_absent", "upsert", "replace_all"],
+        audit: Callable[[pa.Table], None] | None = None,
+        commit_metadata: dict[str, str] | None = None,
+    ) -> WriteResult:
+        """Merge on the contract's key; see `TableStore.merge`. `rows` of the result are those inserted or changed.
+
+        Raises:
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract, or a key occurs twice among them.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        staged = conform(contract, staging.loaded(rows))
+        staging.refuse_doubled_keys(contract, staged)
+        if audit is not None:
+            audit(staged)
+
+        def attempt() -> WriteResult:
+            from deltalake import write_deltalake
+
+            handle, before = self._writable(contract)
+            scope = None if mode == "replace_all" else staging.days_scope(contract, staged)
+            stored = files.select(handle, contract, where=scope)
+            added = staging.without_keys(contract, staged, stored)
+            if mode == "insert_if_absent":
+                changed, result, how = added.num_rows, added, "append"
+            elif mode == "replace_all":
+                same = staging.same_rows(contract, stored, staged)
+                changed, result, how = (0 if same else staged.num_rows), staged, "overwrite"
+                if not same and not staged.num_rows:
+                    properties = self._properties(contract, None, commit_metadata or {}, {})
+                    handle.delete(commit_properties=properties)
+                    return WriteResult(table, True, 0, before, handle.version())
+            else:
+                result = staging.concat(staging.without_keys(contract, stored, staged), staged)
+                same = staging.same_rows(contract, stored, result)
+                changed, how = (0 if same else staged.num_rows), "overwrite"
+            if not changed:
+                return WriteResult(table, False, 0, before, handle.version())
+            write_deltalake(
+                handle,
+                result,
+                mode=how,  # type: ignore[arg-type]
+                predicate=scope if how == "overwrite" else None,
+                commit_properties=self._properties(contract, None, {"mode": mode, **(commit_metadata or {})}, {}),
+                writer_properties=_writer_properties(),
+            )
+            return WriteResult(table, True, changed, before, handle.version())
+
+        return self._until_committed(table, attempt)
+
+    # --- housekeeping ---------------------------------------------------------------------------------------------
+
+    def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
+        """Compact, expire, vacuum, checkpoint and clean one table; see `storage.maintenance.maintain`."""
+        from crypto_assets.storage.maintenance import maintain
+
+        contract = self._contract(table)
+        return maintain(self.path(table), contract, now=now, closed_before=closed_before, dry_run=dry_run)
+
+    def create(self, table: str) -> bool:
+        """Create the table from its contract unless it exists; whether it was this call that created it.
+
+        Many processes may try at once: one of them commits version 0 and the others find it.
+        """
+        from deltalake import CommitProperties, DeltaTable, Schema
+        from deltalake.exceptions import DeltaError
+
+        contract = self._contract(table)
+        path = self.path(table)
+        if DeltaTable.is_deltatable(path):
+            return False
+        try:
+            DeltaTable.create(
+                path,
+                schema=Schema.from_arrow(_commented(contract)),
+                mode="error",
+                partition_by=list(contract.partition_by),
+                name=contract.full_name,
+                description=contract.description,
+                configuration=_configuration(contract),
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except DeltaError:  # includes a commit that lost the race for version 0
+            if not DeltaTable.is_deltatable(path):
+                raise
+            return False
+        return True
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _contract(self, table: str) -> Table:
+        if table not in self._tables:
+            raise KeyError(f"no contract for table {table!r}; known are {', '.join(sorted(self._tables))}")
+        return self._tables[table]
+
+    def _writable(self, contract: Table) -> tuple[DeltaTable, int | None]:
+        """A handle on the current version, and that version (None when the table was created just now)."""
+        created = self.create(contract.full_name)
+        handle = files.open_table(self.path(contract.full_name))
+        if handle is None:
+            raise FileNotFoundError(f"{contract.full_name} vanished from {self.lake} while being written")
+        problems = files.stored_problems(handle, contract)
+        if problems:
+            raise ContractViolation(contract.full_name, problems)
+        return handle, None if created else handle.version()
+
+    def _properties(
+        self, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read_versions: Mapping[str, int]
+    ) -> CommitProperties:
+        from deltalake import CommitProperties
+
+        info = {"engine": ENGINE, "code_version": contract.code_version}
+        if slice_ is not None:
+            info |= {"slice_start": slice_.start.isoformat(), "slice_end": slice_.end.isoformat()}
+        if read_versions:
+            info["read_versions"] = json.dumps(dict(read_versions), sort_keys=True)
+        return CommitProperties(custom_metadata={**info, **metadata}, max_commit_retries=0)
+
+    def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
+        from deltalake.exceptions import CommitFailedError
+
+        last: Exception | None = None
+        for retries in range(MAX_ATTEMPTS):
+            try:
+                return replace(attempt(), retries=retries)
+            except CommitFailedError as error:
+                last = error
+                longest = min(_LONGEST_PAUSE_S, 0.01 * 2 ** min(retries, 10))
+                time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
+        raise WriteConflict(
+            f"{table}: other writers committed before each of {MAX_ATTEMPTS} attempts ({last}). Nothing was written; "
+            "run the step again when fewer runs write this table"
+        )
+
+    @contextmanager
+    def _recorded_reads(self) -> Iterator[dict[str, int]]:
+        """Versions of the tables that this thread reads within the block."""
+        outer = getattr(self._reads, "versions", None)
+        self._reads.versions = versions = {}
+        try:
+            yield versions
+        finally:
+            self._reads.versions = outer
+
+    def _note_read(self, table: str, version: int) -> None:
+        versions = getattr(self._reads, "versions", None)
+        if versions is not None:
+            versions[table] = version
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def _configuration(contract: Table) -> dict[str, str | None]:
+    """Table properties. delta.setTransactionRetentionDuration is never among them: it would re-open replays."""
+    properties: dict[str, str | None] = {
+        "delta.isolationLevel": "Serializable",
+        "delta.logRetentionDuration": f"interval {RETENTION_HOURS} hours",
+        "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS} hours",
+        "delta.checkpointInterval": "10",
+    }
+    if "raw_json" in contract.column_names and contract.write == "append_once":
+        useful = ("partition", "offset", "kafka_timestamp", "event_hour")
+        properties["delta.dataSkippingStatsColumns"] = ",".join(n for n in useful if n in contract.column_names)
+    return properties
+
+
+def _commented(contract: Table) -> pa.Schema:
+    import pyarrow as pa
+
+    comments = {c.name: {"comment": c.description} for c in contract.columns}
+    return pa.schema([f.with_metadata(comments[f.name]) for f in arrow_schema(contract)])
+
+
+def _writer_properties() -> WriterProperties:
+    from deltalake import WriterProperties
+
+    # Row groups small enough that a reader of two cores gets work for both, and that a writer stays small.
+    return WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=_ROW_GROUP)

@@ -1,0 +1,311 @@
+"""Bronze records as typed columns, each with every reason why it may not become Silver.
+
+Belongs here: reading one record's JSON, numbers, times and headers exactly, and judging it. Does not belong here:
+comparing records with each other (`transforms.silver`), reading or writing tables.
+
+Every value is read as text first. Texts become numbers and times through a pattern and `try_cast`, so that no record
+can fail a batch and none is changed on the way: a typed `from_json` fails whole batches on some engines, and a cast of
+`double` to `decimal(38,18)` turns 1e5 into 99999.999999999991611392 on Sail. Hours and days are computed from seconds
+since 1970, so that no result depends on the session's time zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from functools import reduce
+from operator import and_, or_
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.messages import (
+    CLOCK_SKEW_LIMIT_S,
+    HEADER_CADENCE,
+    HEADER_POLL_ID,
+    HEADER_SCHEMA_VERSION,
+    HEADER_SOURCE,
+    NUMERIC,
+    OPTIONAL,
+    QUARANTINE_REASONS,
+    REQUIRED,
+    SCHEMA_VERSION,
+)
+from crypto_assets.contracts.model import MONEY
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+RESTATABLE_DAYS = 89
+"""A record whose event hour is older than its arrival hour by more than this is too late: 90 days of Bronze less one."""
+
+PRICE_LIMIT = 10**15
+"""Prices from here on are no prices in USD (all the world's money is less); below it sums of a day stay exact."""
+
+MAY_BE_NULL = ("market_cap_usd", "volume_24h_usd", "change_24h_pct", "change_7d_pct")
+"""Required fields that may be present as null."""
+
+EXPONENT_LIMIT = 60
+"""Largest power of ten that a number in scientific notation may carry; beyond it nothing fits decimal(38,18)."""
+
+COORDINATES = ("topic", "topic_id", "partition", "offset", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers")
+
+_PLAIN = r"^-?[0-9]+(\.[0-9]+)?\z"
+_SCIENTIFIC = r"^-?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]{1,3}\z"
+_RFC3339 = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})\z"
+)
+_SHOWN = 60
+"""Characters of a value that a detail repeats."""
+
+
+def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> DataFrame:
+    """Every record of Bronze with its typed fields and its reasons.
+
+    Rows of kind `gap` are left out: they are no records. A record is valid exactly when it has no reason; the
+    `event_hour` of a valid record is the one that Bronze holds, which is what Silver is read by.
+
+    Args:
+        bronze: Rows of `bronze.raw_prices`.
+        coins: The registry: coin_id, aliases (old_id, until), active_from (inclusive), active_to (exclusive); times
+            are ISO 8601 text, dates or times, a date is its start in UTC, None is no bound. An alias names its coin
+            for quotes made before `until`.
+        partitions_start: Earlier events have no partition (UTC).
+
+    Returns:
+        The coordinates of Bronze and arrival_hour; coin_id (the registry's, or what was read), symbol, name,
+        last_updated_at, price_usd, market_cap_usd, volume_24h_usd, change_1h_pct, change_24h_pct, change_7d_pct,
+        ingestion_timestamp, source, cadence_s, poll_id, event_hour; reasons (array of text, sorted), detail (text),
+        is_valid (boolean, never null).
+    """
+    from pyspark.sql import functions as F
+
+    records = bronze.where(F.col("kind") == "record").select(
+        *COORDINATES, "arrival_hour", F.col("event_hour").alias("_bronze_hour")
+    )
+    typed = _typed(_texts(records), coins)
+    judged = typed.select("*", *[c.alias(f"_is_{name}") for name, c in _conditions(partitions_start).items()])
+    flags = {name: F.col(f"_is_{name}") for name in sorted(QUARANTINE_REASONS)}
+    return judged.select(
+        *COORDINATES,
+        "arrival_hour",
+        F.coalesce("_canonical", "_coin_id").alias("coin_id"),
+        F.upper("_symbol").alias("symbol"),
+        F.when(~F.col("_name").rlike(r"^[\[{]"), F.col("_name")).alias("name"),
+        *("last_updated_at", *NUMERIC, "ingestion_timestamp", "source", "cadence_s", "poll_id"),
+        F.col("_hour").alias("event_hour"),
+        F.array_compact(F.array(*[F.when(flag, F.lit(name)) for name, flag in flags.items()])).alias("reasons"),
+        F.concat_ws("; ", *[F.when(flag, _found(name)) for name, flag in flags.items()]).alias("detail"),
+        (~reduce(or_, flags.values())).alias("is_valid"),
+    )
+
+
+def hour_of(moment: Column) -> Column:
+    """Start of the UTC hour of a timestamp, whatever the session's time zone."""
+    from pyspark.sql import functions as F
+
+    seconds = F.unix_seconds(moment)
+    return F.timestamp_seconds(seconds - F.pmod(seconds, F.lit(3600)))
+
+
+def day_of(moment: Column) -> Column:
+    """UTC date of a timestamp, whatever the session's time zone."""
+    from pyspark.sql import functions as F
+
+    days = F.floor(F.unix_seconds(moment) / F.lit(86400)).cast("int")
+    return F.date_add(F.lit(date(1970, 1, 1)), days)
+
+
+def decimal_of(text: Column) -> Column:
+    """The exact decimal(38,18) that a plain or scientific text says, rounded to 18 places; null if it says none."""
+    from pyspark.sql import functions as F
+
+    return F.when(text.rlike(_PLAIN), text.try_cast(MONEY)).when(
+        text.rlike(_SCIENTIFIC), _without_exponent(text).try_cast(MONEY)
+    )
+
+
+def moment_of(text: Column) -> Column:
+    """The UTC timestamp of an RFC 3339 text with a zone (digits after microseconds are cut), else null."""
+    from pyspark.sql import functions as F
+
+    return F.when(text.rlike(_RFC3339), F.upper(text).try_cast("timestamp"))
+
+
+def utc(value: object) -> datetime | None:
+    """A registry bound (ISO text, date or time; a date is its start; no zone means UTC) as a time, None as None.
+
+    Raises:
+        ValueError: The value is none of these.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        raise ValueError(f"{value!r} in the coin registry is neither ISO text nor a date nor a time; correct coins.toml")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _without_exponent(text: Column) -> Column:
+    """Plain decimal text of a number in scientific notation, by moving its point; null beyond `EXPONENT_LIMIT`."""
+    from pyspark.sql import functions as F
+
+    exponent = F.regexp_replace(F.regexp_extract(text, r"[eE]([+-]?[0-9]+)\z", 1), r"^\+", "").try_cast("int")
+    whole = F.regexp_extract(text, r"^-?([0-9]+)", 1)
+    digits = F.concat(whole, F.regexp_extract(text, r"^-?[0-9]+\.([0-9]+)", 1))
+    point = F.length(whole) + exponent
+    left = F.concat(F.repeat(F.lit("0"), F.greatest(1 - point, F.lit(0))), digits)
+    point = F.greatest(point, F.lit(1))
+    padded = F.concat(left, F.repeat(F.lit("0"), F.greatest(point - F.length(left), F.lit(0))), F.lit("0"))
+    sign = F.regexp_extract(text, r"^(-?)", 1)
+    moved = F.concat(sign, padded.substr(F.lit(1), point), F.lit("."), padded.substr(point + 1, F.length(padded)))
+    return F.when(F.abs(exponent) <= EXPONENT_LIMIT, moved)
+
+
+def _texts(records: DataFrame) -> DataFrame:
+    """Every field and header as text. A value with a repeated name is not read at all: nobody can say which one holds."""
+    from pyspark.sql import functions as F
+
+    keyed = records.select("*", F.json_object_keys("raw_json").alias("_keys"))
+    unique = F.size("_keys") == F.size(F.array_distinct("_keys"))
+    readable = keyed.select("*", F.when(F.col("_keys").isNotNull() & unique, F.col("raw_json")).alias("_json"))
+    fields = [F.get_json_object("_json", f"$.{name}").alias(f"_{name}") for name in (*REQUIRED, "name", "change_1h_pct")]
+    header = {HEADER_SCHEMA_VERSION: "_version", HEADER_SOURCE: "source", HEADER_POLL_ID: "poll_id", HEADER_CADENCE: "_cadence"}
+    headers = [F.get_json_object("headers", f"$.{name}").alias(alias) for name, alias in header.items()]
+    return readable.select("*", *fields, *headers)
+
+
+def _typed(texts: DataFrame, coins: Sequence[Mapping[str, Any]]) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    numbers = [decimal_of(F.col(f"_{name}")).alias(name) for name in NUMERIC]
+    times = [moment_of(F.col(f"_{name}")).alias(name) for name in ("last_updated_at", "ingestion_timestamp")]
+    cadence = F.when(F.col("_cadence").rlike(_PLAIN), F.col("_cadence").try_cast("double"))
+    typed = texts.select("*", *numbers, *times, F.when(cadence > 0, cadence).alias("cadence_s"))
+    # A coin that cannot be dated by its quote is judged by its arrival.
+    dated = F.coalesce("last_updated_at", "kafka_timestamp")
+    return typed.select(
+        "*", _canonical(F.col("_coin_id"), dated, coins).alias("_canonical"), hour_of(F.col("last_updated_at")).alias("_hour")
+    )
+
+
+def _canonical(coin_id: Column, at: Column, coins: Sequence[Mapping[str, Any]]) -> Column:
+    """The registry's id of a coin that was active at a time, by its id or a former one; else null."""
+    from pyspark.sql import functions as F
+
+    def within(start: datetime | None, end: datetime | None) -> list[Column]:
+        return ([at >= F.lit(start)] if start else []) + ([at < F.lit(end)] if end else [])
+
+    always: list[str] = []
+    found: list[Column] = []
+    for coin in coins:
+        name, spans = coin["coin_id"], within(utc(coin.get("active_from")), utc(coin.get("active_to")))
+        if spans:
+            found.append(F.when(reduce(and_, spans, coin_id == name), F.lit(name)))
+        else:
+            always.append(name)
+        for alias in coin.get("aliases") or ():
+            former = reduce(and_, [*spans, *within(None, utc(alias["until"]))], coin_id == alias["old_id"])
+            found.append(F.when(former, F.lit(name)))
+    nothing = F.lit(None).cast("string")
+    return F.coalesce(F.when(coin_id.isin(always), coin_id) if always else nothing, *found, nothing)
+
+
+def _conditions(partitions_start: datetime) -> dict[str, Column]:
+    """By reason, whether it applies; true or false, never null."""
+    from pyspark.sql import functions as F
+
+    readable, event, arrived = F.col("_json").isNotNull(), F.col("last_updated_at"), F.col("kafka_timestamp")
+    skewed = event > arrived + F.expr(f"INTERVAL {CLOCK_SKEW_LIMIT_S} SECONDS")
+    oldest = F.col("arrival_hour") - F.expr(f"INTERVAL {RESTATABLE_DAYS * 24} HOURS")
+    late = (F.col("_hour") < oldest) | (event < F.lit(partitions_start))
+    times = [F.col(f"_{n}").isNotNull() & F.col(n).isNull() for n in ("last_updated_at", "ingestion_timestamp")]
+    # Silver is read by Bronze's event_hour: a record that Bronze placed elsewhere would be in no slice at all.
+    astray = event.isNotNull() & ~_true(skewed) & ~_true(late) & ~F.col("_bronze_hour").eqNullSafe(F.col("_hour"))
+    is_bytes = F.col("raw_json").isNull() & F.col("raw_bytes").isNotNull()
+    conditions = {
+        "not_utf8": is_bytes,
+        "not_json": ~readable & ~is_bytes,
+        "unknown_schema_version": ~F.col("_version").eqNullSafe(F.lit(SCHEMA_VERSION)),
+        "missing_field": readable & reduce(or_, _missing().values()),
+        "bad_number": reduce(or_, [_not_a_number(name) for name in NUMERIC]),
+        "non_positive_price": F.col("price_usd") <= 0,
+        "bad_timestamp": reduce(or_, times) | astray | arrived.isNull(),
+        "clock_skew": skewed,
+        "unknown_coin": _present("coin_id") & F.col("_canonical").isNull(),
+        "too_late": late,
+    }
+    return {name: _true(condition) for name, condition in conditions.items()}
+
+
+def _true(condition: Column) -> Column:
+    """The condition with null as false."""
+    from pyspark.sql import functions as F
+
+    return F.coalesce(condition, F.lit(False))
+
+
+def _present(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.col(f"_{name}").isNotNull() & (F.col(f"_{name}") != "")
+
+
+def _missing() -> dict[str, Column]:
+    """By field (or header), whether it is absent. Text fields must hold text, not a list or an object."""
+    from pyspark.sql import functions as F
+
+    missing = {name: ~_present(name) for name in REQUIRED if name not in MAY_BE_NULL}
+    missing["symbol"] = missing["symbol"] | F.col("_symbol").rlike(r"^[\[{]")
+    for name in MAY_BE_NULL:
+        missing[name] = F.col(f"_{name}").isNull() & ~F.array_contains("_keys", name)
+    missing["header source"] = F.col(HEADER_SOURCE).isNull() | (F.col(HEADER_SOURCE) == "")
+    return missing
+
+
+def _not_a_number(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    # An empty required text is a missing field; any other text must be a number.
+    wrong = F.col(f"_{name}").isNotNull() & F.col(name).isNull()
+    if name == "price_usd":
+        return (wrong & _present(name)) | _true(F.col(name) >= F.lit(PRICE_LIMIT))
+    return wrong
+
+
+def _found(reason: str) -> Column:
+    """What a person reads about one reason."""
+    from pyspark.sql import functions as F
+
+    def shown(*names: str) -> Column:
+        return F.concat_ws(", ", *[F.concat(F.lit(f"{n}="), F.substring(F.col(f"_{n}"), 1, _SHOWN)) for n in names])
+
+    def listed(flags: Mapping[str, Column], values: bool) -> Column:
+        return F.concat_ws(", ", *[F.when(flag, shown(n) if values else F.lit(n)) for n, flag in flags.items()])
+
+    arrival = F.concat(F.lit(", arrived "), F.coalesce(F.col("kafka_timestamp").cast("string"), F.lit("at an unknown time")))
+    hour = F.concat(F.lit(", event hour of Bronze "), F.coalesce(F.col("_bronze_hour").cast("string"), F.lit("unknown")))
+    what = {
+        "not_utf8": F.concat(F.length("raw_bytes").cast("string"), F.lit(" bytes")),
+        "not_json": F.when(F.col("raw_json").isNull(), F.lit("no value"))
+        .when(F.col("_keys").isNotNull(), F.lit("a name occurs more than once"))
+        .otherwise(F.substring("raw_json", 1, _SHOWN)),
+        "unknown_schema_version": F.coalesce(F.substring(F.col("_version"), 1, _SHOWN), F.lit("absent")),
+        "missing_field": listed(_missing(), values=False),
+        "bad_number": listed({n: _not_a_number(n) for n in NUMERIC}, values=True),
+        "non_positive_price": shown("price_usd"),
+        "bad_timestamp": F.concat(shown("last_updated_at", "ingestion_timestamp"), arrival, hour),
+        "clock_skew": F.concat(shown("last_updated_at"), arrival),
+        "unknown_coin": F.concat(shown("coin_id"), F.lit(" was not active in the registry then")),
+        "too_late": F.concat(shown("last_updated_at"), arrival),
+    }[reason]
+    return F.concat(F.lit(f"{reason}: "), what)
+
+
+def restatable_from(arrival_hour: datetime) -> datetime:
+    """First event hour that a record arriving in `arrival_hour` may still restate."""
+    return arrival_hour - timedelta(days=RESTATABLE_DAYS)
+
+
+__all__ = ["OPTIONAL", "day_of", "decimal_of", "hour_of", "moment_of", "parse_bronze", "restatable_from", "utc"]

@@ -1,0 +1,135 @@
+"""The whole graph as a snapshot: a change of keys, dependencies, mappings, checks, owners or freshness is reviewed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from crypto_assets.assets.ingest import POLLS, PRICES
+from crypto_assets.definitions import build_definitions
+from crypto_assets.settings import Settings
+
+SNAPSHOT = Path(__file__).parent / "graph_snapshot.json"
+WITHOUT_FRESHNESS = {
+    "kafka/crypto_prices_raw": "freshness is evaluated by the producer sensor's checks",
+    "kafka/crypto_polls": "freshness is evaluated by the producer sensor's checks",
+    "bronze/market_history": "on demand",
+    "gold/dim_coin": "static: changes with the registry",
+    "gold/dim_date": "static: changes once a year",
+    "ops/alerts": "written when something happens",
+}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return build_definitions(Settings()).resolve_asset_graph()
+
+
+def describe(graph) -> dict:
+    """What of the graph a reviewer should see."""
+    described = {}
+    for key in sorted(graph.get_all_asset_keys(), key=str):
+        node = graph.get(key)
+        mappings = {p.to_user_string(): _mapping(graph.get_partition_mapping(key, p)) for p in sorted(node.parent_keys)}
+        described[key.to_user_string()] = {
+            "group": node.group_name,
+            "owners": sorted(node.owners),
+            "kinds": sorted(node.kinds),
+            "code_version": node.code_version,
+            "partitions": type(node.partitions_def).__name__ if node.partitions_def else None,
+            "deps": mappings,
+            "checks": sorted(k.name for k in node.check_keys),
+            "freshness": str(node.freshness_policy) if node.freshness_policy else None,
+            "automation": node.automation_condition is not None,
+        }
+    return described
+
+
+def _mapping(mapping) -> str:
+    return str(mapping).replace("TimeWindowPartitionMapping", "window")
+
+
+def test_the_graph_is_as_reviewed(graph, request: pytest.FixtureRequest):
+    found = json.dumps(describe(graph), indent=1, sort_keys=True) + "\n"
+    if not SNAPSHOT.exists():
+        SNAPSHOT.write_text(found, encoding="utf-8")
+        pytest.fail(f"{SNAPSHOT.name} was missing and has been written: review and commit it")
+    assert found == SNAPSHOT.read_text(encoding="utf-8"), (
+        f"review the change, then delete {SNAPSHOT.name} and run again"
+    )
+
+
+def test_every_asset_is_described_owned_and_checked(graph):
+    lacking = {}
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        missing = [
+            name
+            for name, there in (
+                ("description", node.description),
+                ("owners", node.owners),
+                ("kinds", node.kinds),
+                ("group", node.group_name and node.group_name != "default"),
+                ("code_version", node.code_version),
+                ("check", node.check_keys or key == dg.AssetKey(["ops", "alerts"])),
+            )
+            if not there
+        ]
+        if missing:
+            lacking[key.to_user_string()] = missing
+    assert lacking == {}
+
+
+def test_assets_without_freshness_are_named_exceptions(graph):
+    without = {k.to_user_string() for k in graph.get_all_asset_keys() if graph.get(k).freshness_policy is None}
+    assert without == set(WITHOUT_FRESHNESS)
+
+
+def test_no_partitioned_asset_depends_on_all_partitions_of_another(graph):
+    wrong = [
+        (key.to_user_string(), parent.to_user_string())
+        for key in graph.get_all_asset_keys()
+        for parent in graph.get(key).parent_keys
+        if graph.get(key).partitions_def
+        and graph.get(parent).partitions_def
+        and isinstance(graph.get_partition_mapping(key, parent), dg.AllPartitionMapping)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("child", "key", "parent", "expected"),
+    [
+        ("features/price_features", "2026-01-10-05:00", "gold/bars_5m", ("2026-01-09-03:00", "2026-01-10-05:00", 27)),
+        ("gold/anomalies", "2026-01-10-05:00", "ml/anomaly_model", ("2026-01-09", "2026-01-09", 1)),
+        ("gold/anomalies", "2026-01-10-00:00", "ml/anomaly_model", ("2026-01-09", "2026-01-09", 1)),
+        ("gold/price_predictions", "2026-01-10-23:00", "ml/price_model", ("2026-01-09", "2026-01-09", 1)),
+        (
+            "ml/anomaly_model",
+            "2026-01-30",
+            "features/price_features",
+            ("2026-01-03-00:00", "2026-01-30-23:00", 28 * 24),
+        ),
+        ("gold/bars_1d", "2026-01-10", "silver/prices", ("2026-01-10-00:00", "2026-01-10-23:00", 24)),
+        ("silver/prices", "2026-01-10-05:00", "bronze/raw_prices", ("2026-01-10-05:00", "2026-01-10-05:00", 1)),
+    ],
+)
+def test_a_partition_reads_what_its_mapping_says(graph, child, key, parent, expected):
+    child_key, parent_key = dg.AssetKey(child.split("/")), dg.AssetKey(parent.split("/"))
+    definition = graph.get(child_key).partitions_def
+    found = graph.get_partition_mapping(child_key, parent_key).get_upstream_mapped_partitions_result_for_partitions(
+        definition.empty_subset().with_partition_keys([key]), definition, graph.get(parent_key).partitions_def
+    )
+    keys = sorted(found.partitions_subset.get_partition_keys())
+    assert (keys[0], keys[-1], len(keys)) == expected
+
+
+def test_topics_are_external(graph):
+    assert {k for k in graph.get_all_asset_keys() if graph.get(k).is_external} == {
+        PRICES,
+        POLLS,
+        dg.AssetKey(["ops", "alerts"]),
+    }

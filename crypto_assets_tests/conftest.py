@@ -1,0 +1,19 @@
+"""Fixtures for everyone: a real broker, a real engine, and settings of a throw-away home."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["crypto_assets_tests.kafka_fixtures", "crypto_assets_tests.engine_fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _no_ambient_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """No test sees a developer's own variables or `.env`."""
+    from crypto_assets.settings import Settings, environment
+
+    prefixes = ("CRYPTO_ASSETS_", "KAFKA_", "COINGECKO_", "MLFLOW_", "DATABRICKS_", "CONFLUENT_", "ALERT_", "DAGSTER_")
+    for name in list(environment()):
+        if name.startswith(prefixes):
+            monkeypatch.delenv(name)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)

@@ -1,0 +1,61 @@
+"""Fixtures with a real embedded broker, for any test of the suite (a pytest plugin).
+
+`kafka_broker` (session) is the running broker of a temporary home: `.bootstrap_servers`, `.home`, `.config`.
+`topic_factory` makes topics with unique names.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto_assets.kafka.broker import EmbeddedBroker
+
+
+class RunningBroker:
+    """A started embedded broker and the client options that reach it."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self.broker = broker
+        self.home: Path = broker.home
+        self.bootstrap_servers = broker.bootstrap_servers
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """One real broker for the whole session (one per xdist worker), stopped at its end."""
+    broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka-home"))
+    broker.start(timeout_s=120)
+    try:
+        yield RunningBroker(broker)
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def topic_factory(kafka_broker: RunningBroker) -> Callable[..., str]:
+    """`topic_factory(partitions=3, config=None, name=None) -> name`: creates a topic and waits until it is there.
+
+    The default configuration is that of a virtual home (CreateTime, kept for ever), so that tests may publish at
+    any time they like; pass `config={"message.timestamp.type": "LogAppendTime"}` for a live one.
+    """
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient(kafka_broker.config)
+
+    def make(partitions: int = 3, config: dict[str, str] | None = None, name: str | None = None) -> str:
+        topic = name or f"t-{uuid.uuid4().hex[:12]}"
+        chosen = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"} if config is None else config
+        for future in admin.create_topics([NewTopic(topic, partitions, 1, config=chosen)]).values():
+            future.result(30)
+        return topic
+
+    return make

@@ -1,0 +1,64 @@
+"""Promises about the code itself: what importing costs, who reads the environment."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import crypto_assets
+
+PACKAGE = Path(crypto_assets.__file__).parent
+HEAVY = (
+    "pyspark",
+    "pysail",
+    "mlflow",
+    "sklearn",
+    "pandas",
+    "confluent_kafka",
+    "dagster_databricks",
+    "dagster_pyspark",
+    "deltalake",
+    "duckdb",
+    "matplotlib",
+)
+
+
+def test_importing_definitions_loads_nothing_heavy():
+    code = f"import sys, crypto_assets.definitions; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_settings_reads_the_environment():
+    readers = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
+                readers.add(path.relative_to(PACKAGE).as_posix())
+    assert readers == {"settings.py"}
+
+
+def test_domain_code_never_asks_for_the_time():
+    asking = set()
+    for folder in ("market", "transforms", "ml", "contracts", "steps", "quality"):
+        for path in (PACKAGE / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    name = node.func.attr
+                    owner = getattr(node.func.value, "id", "")
+                    if (name in ("now", "utcnow", "today") and owner in ("datetime", "date")) or (
+                        name == "time" and owner == "time"
+                    ):
+                        asking.add(path.relative_to(PACKAGE).as_posix())
+    assert asking == set()
+
+
+def test_every_module_says_what_belongs_there():
+    silent = [
+        p.relative_to(PACKAGE).as_posix()
+        for p in PACKAGE.rglob("*.py")
+        if ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) is None
+    ]
+    assert silent == []
