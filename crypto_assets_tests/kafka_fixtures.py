@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from crypto_assets.kafka.broker import EmbeddedBroker
+from crypto_assets.kafka.log import end_offsets
+from crypto_assets.kafka.topic import await_topic
 
 
 class RunningBroker:
@@ -56,6 +58,8 @@ def topic_factory(kafka_broker: RunningBroker) -> Callable[..., str]:
         chosen = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"} if config is None else config
         for future in admin.create_topics([NewTopic(topic, partitions, 1, config=chosen)]).values():
             future.result(30)
+        await_topic(admin, kafka_broker.config, topic)
+        end_offsets(kafka_broker.config, topic)  # waits until every leader answers
         return topic
 
     return make

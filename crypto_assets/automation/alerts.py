@@ -28,12 +28,7 @@ SOURCE_CHECKS = frozenset({"source_answers", "quotes_move", "no_coin_missing", "
 WARN_ALERTS = SOURCE_CHECKS | {"quarantine_below_1pct", "bounds", "cadence_kept"}
 """Checks that alert (at severity warn) although they only warn; every other warning stays in the UI."""
 
-PATIENCE: Mapping[str, int] = {"no_coin_missing": 3}
-"""Red evaluations in a row that are needed before an alert: a coin may be absent from one reply."""
-
 CAUSES_ELSEWHERE: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
-    ("kafka/crypto_prices_raw", "quotes_move"): (("kafka/crypto_prices_raw", "source_answers"),),
-    ("kafka/crypto_prices_raw", "no_coin_missing"): (("kafka/crypto_prices_raw", "source_answers"),),
     ("kafka/crypto_polls", "polls_recorded"): (("kafka/crypto_prices_raw", "delivered"),),
 }
 """Causes that the asset graph does not show: (asset, check) and what explains it."""
@@ -146,12 +141,11 @@ class Subject:
 
 @dataclass
 class Red:
-    """A subject that is red. `alert` is the alert it belongs to, None while it waits or is judged anew."""
+    """A subject that is red. `alert` is the alert it belongs to, None until it is judged (anew)."""
 
     severity: Severity
     since: datetime
     last: datetime
-    count: int
     description: str
     assets: tuple[str, ...]
     alert: str | None = None
@@ -320,10 +314,9 @@ class _Router:
     ) -> None:
         known = self.state.reds.get(subject)
         if known is None:
-            self.state.reds[subject] = Red(severity, at, at, 1, description, assets)
+            self.state.reds[subject] = Red(severity, at, at, description, assets)
             return
         known.severity, known.last, known.description, known.assets = severity, at, description, assets
-        known.count += 1
 
     def _green(self, subject: Subject, at: datetime, description: str) -> None:
         known = self.state.reds.pop(subject, None)
@@ -342,7 +335,7 @@ class _Router:
                 red.alert, red.consequence, red.freed_at = None, False, at
             text = f"recovered after {_span(at - alert.at)}" + (f": {description}" if description else "")
             if consequences:
-                text += f" ({len(consequences)} consequences not green yet)"
+                text += f" ({_many(len(consequences))} not green yet)"
             self.routed.transitions.append(_alert(alert.subject, "resolved", alert.severity, at, text))
 
     def fire(self) -> None:
@@ -359,13 +352,14 @@ class _Router:
                 red.alert = alert.alert_id
             else:
                 red.alert = group[0][1].alert
-            red.freed_at = None
             group.append((subject, red))
         for group in fired.values():
             key = group[0][1].alert
             assert key is not None
             opened = self.state.open[key]
             opened.base = _base_summary(group)
+            for _, red in group:
+                red.freed_at = None
             self.routed.transitions.append(
                 _alert(opened.subject, "firing", opened.severity, opened.at, self._summary(key))
             )
@@ -378,7 +372,7 @@ class _Router:
 
     def _candidates(self) -> Iterable[tuple[Subject, Red]]:
         for subject, red in self.state.reds.items():
-            if red.alert is not None or red.count < PATIENCE.get(subject.name, 1):
+            if red.alert is not None:
                 continue
             if red.freed_at is not None and red.last <= red.freed_at and self.now - red.freed_at < GRACE:
                 continue
@@ -389,8 +383,9 @@ class _Router:
         subject, red = item
         depth = min((len(self.ancestors(a)) for a in red.assets if a != EVERYTHING), default=0)
         order = {"condition": 0, "check": 1, "run": 2}[subject.kind]
-        first = order == 0 or subject.name in EXPLAINS_ITS_ASSET
-        return (order > 0, depth, order, not first, subject.name, subject.partition or "", red.since)
+        explained_last = (subject.asset or "", subject.name) in CAUSES_ELSEWHERE
+        place = explained_last - (subject.name in EXPLAINS_ITS_ASSET)
+        return (order > 0, depth, order, place, subject.name, subject.partition or "", red.since)
 
     def _cause_of(self, subject: Subject, red: Red) -> str | None:
         named = CAUSES_ELSEWHERE.get((subject.asset or "", subject.name), ())
@@ -427,7 +422,7 @@ class _Router:
         if not names:
             return self.state.open[key].base
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return f"{self.state.open[key].base} [{self._consequences(key)} consequences: {shown}]"
+        return f"{self.state.open[key].base} [{_many(self._consequences(key))}: {shown}]"
 
 
 def _alert(
@@ -480,6 +475,10 @@ def _slice(key: str) -> Slice | None:
         except ValueError:
             continue
     return None
+
+
+def _many(consequences: int) -> str:
+    return f"{consequences} consequence{'' if consequences == 1 else 's'}"
 
 
 def _span(duration: timedelta) -> str:

@@ -24,6 +24,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._serdes import deserialize_value
 
 from crypto_assets.automation.alerts import Evaluation
 
@@ -119,6 +120,78 @@ def _after(
     # On SQLite each run has its own file; this reads the index that mirrors checks and run states of all of them.
     found = _store(instance).get_logs_for_all_runs_by_log_id(after_cursor=after, dagster_event_type=kind, limit=limit)
     return sorted(found.items())
+
+
+# --- latest states of checks --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CheckState:
+    """What the newest run (or sensor tick) that evaluated a check found.
+
+    Args:
+        asset: Asset key as `schema/name`.
+        check: Check name.
+        passed: Whether no partition was red.
+        severity: Severity of the first red evaluation; `error` when green.
+        red: Red partitions, at most 100; empty for an unpartitioned asset.
+        description: What the first red evaluation found.
+    """
+
+    asset: str
+    check: str
+    passed: bool
+    severity: str = "error"
+    red: tuple[str, ...] = ()
+    description: str = ""
+
+
+def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
+    """State of every check that was ever evaluated, by asset and check."""
+    c = AssetCheckExecutionsTable.c
+    evaluated = c.execution_status.in_(["SUCCEEDED", "FAILED"])
+    newest = db.select(db.func.max(c.id)).where(evaluated).group_by(c.asset_key, c.check_name)
+    with _store(instance).index_connection() as connection:
+        last = connection.execute(
+            db.select(c.id, c.asset_key, c.check_name, c.run_id, c.execution_status).where(c.id.in_(newest))
+        ).fetchall()
+        failed: list[Any] = [
+            *connection.execute(
+                db.select(c.id, c.asset_key, c.check_name, c.run_id, c.partition, c.evaluation_event)
+                .where(c.execution_status == "FAILED", c.run_id.in_({row.run_id for row in last} - {RUNLESS}))
+                .order_by(c.id)
+                .limit(5000)
+            )
+        ]
+        own_ids = [row.id for row in last if row.run_id == RUNLESS and row.execution_status == "FAILED"]
+        failed += connection.execute(
+            db.select(c.id, c.asset_key, c.check_name, c.run_id, c.partition, c.evaluation_event).where(
+                c.id.in_(own_ids)
+            )
+        ).fetchall()
+    reds: dict[tuple[str, str, str], list[Any]] = {}
+    for row in failed:
+        reds.setdefault((row.asset_key, row.check_name, row.run_id), []).append(row)
+    states = [_check_state(row, reds.get((row.asset_key, row.check_name, row.run_id), [])) for row in last]
+    return sorted(states, key=lambda s: (s.asset, s.check))
+
+
+def _check_state(newest: Any, red: list[Any]) -> CheckState:
+    key = dg.AssetKey.from_db_string(newest.asset_key)
+    asset = key.to_user_string() if key is not None else newest.asset_key
+    if not red:
+        return CheckState(asset, newest.check_name, newest.execution_status == "SUCCEEDED")
+    by_partition = [row for row in red if row.partition] or red
+    entry = deserialize_value(by_partition[0].evaluation_event, dg.EventLogEntry)
+    found = entry.get_dagster_event().asset_check_evaluation_data
+    return CheckState(
+        asset,
+        newest.check_name,
+        False,
+        "warn" if found.severity == dg.AssetCheckSeverity.WARN else "error",
+        tuple(sorted({row.partition for row in red if row.partition}))[:100],
+        found.description or "",
+    )
 
 
 # --- sensors ------------------------------------------------------------------------------------------------------

@@ -92,17 +92,19 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _counts(done: Mapping[str, object]) -> str:
-    """What a table's maintenance did, without what it did not do."""
+    """What a table's maintenance found and did; counts of zero are left out."""
+    left_out = {"exists", "version", "bytes", "log_files_before", "log_files_after"}
     said = [
-        f"{name.replace('_', ' ')} {_number(value)}"
+        f"{value:,} {name.replace('_', ' ')}"
         for name, value in done.items()
-        if value not in (0, None, False, "")
+        if name not in left_out and isinstance(value, int) and value
     ]
+    if isinstance(size := done.get("bytes"), int):
+        said.append(f"{size / 1e6:,.1f} MB")
+    before, after = done.get("log_files_before"), done.get("log_files_after")
+    if before is not None and after is not None:
+        said.append(f"log files {before} → {after}")
     return ", ".join(said) or "nothing to do"
-
-
-def _number(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 # --- Dagster ------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The job `maintain`: housekeeping as a run, so that its result is kept and a failure alerts.
 
 Does not belong here: what housekeeping does (`maintenance`).
-"""
 
-from __future__ import annotations
+Annotations are not postponed in this module: Dagster looks at those of `context` and `config` when it decorates.
+"""
 
 from datetime import UTC, datetime
 

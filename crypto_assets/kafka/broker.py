@@ -59,6 +59,9 @@ _SERVER = {
     "log.retention.check.interval.ms": "60000",
     # the default cleaner buffer is 128 MB of a heap of 512
     "log.cleaner.dedupe.buffer.size": "4194304",
+    # a killed broker may register again only when its old session has expired; the default is 9 s
+    "broker.session.timeout.ms": "5000",
+    "broker.heartbeat.interval.ms": "1000",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
@@ -356,8 +359,10 @@ class EmbeddedBroker:
     def _last_words(self, lines: int = 12) -> str:
         for path in (self.log_file, self._logs / "console.log"):
             if path.is_file() and (text := path.read_text(encoding="utf-8", errors="replace").strip()):
-                telling = [line for line in text.splitlines() if " ERROR " in line or " FATAL " in line]
-                return "\n".join(f"  {line}" for line in (telling or text.splitlines())[-lines:])
+                every = text.splitlines()[-400:]
+                # from the first error on: the exception's own text stands on the lines after it
+                start = next((i for i, line in enumerate(every) if " ERROR " in line or " FATAL " in line), -lines)
+                return "\n".join(f"  {line[:300]}" for line in every[start:][:lines])
         return f"  (nothing in {self._logs})"
 
 

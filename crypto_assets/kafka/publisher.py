@@ -25,6 +25,7 @@ from crypto_assets.contracts.messages import (
 )
 from crypto_assets.kafka.client import unavailable
 from crypto_assets.kafka.errors import PublishFailed
+from crypto_assets.kafka.offsets import newest_timestamp_ms
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
@@ -190,7 +191,7 @@ class Publisher:
             if left:
                 self._failures.append(f"{left} messages were still waiting after {self._timeout_s + 5.0:.0f} s")
         confirmed, sent, failures = self._confirmed, self._sent, self._failures
-        self._confirmed, self._sent, self._failures = 0, 0, []
+        self._failures, self._confirmed, self._sent = [], 0, 0
         if failures:
             # an idempotent producer that failed may be in a fatal state: the next call starts with a new one
             self._producer = None
@@ -254,8 +255,6 @@ class Publisher:
 
     def _floor_ms(self, topic: str) -> int:
         if topic not in self._floors:
-            from crypto_assets.kafka.log import newest_timestamp_ms
-
             self._floors[topic] = newest_timestamp_ms(self._config, topic)
         return self._floors[topic]
 
@@ -306,12 +305,20 @@ class Publisher:
                 # the queue is full: wait for reports, which make room
                 client.poll(0.1)
                 if time.monotonic() > deadline:
-                    raise self._failed([f"{topic} {key}: the queue stayed full", *self._failures]) from None
+                    raise self._give_up(f"{topic} {key}: the queue stayed full") from None
             except KafkaException as error:
-                self._producer = None
-                raise self._failed([f"{topic} {key}: {error}", *self._failures]) from error
+                raise self._give_up(f"{topic} {key}: {error}") from error
         self._sent += 1
         client.poll(0)
+
+    def _give_up(self, reason: str) -> PublishFailed:
+        """Drop the client with everything that waits in it, all of which then counts as unpublished."""
+        waiting = self._sent - self._confirmed - len(self._failures)
+        failures = [reason, *self._failures]
+        if waiting > 0:
+            failures.append(f"{waiting} messages before it were still waiting")
+        self._producer, self._failures, self._confirmed, self._sent = None, [], 0, 0
+        return self._failed(failures)
 
     def _on_delivery(self, error: object, message: Any) -> None:
         if error is None:

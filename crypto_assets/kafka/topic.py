@@ -170,7 +170,7 @@ def _create(admin: AdminClient, config: Mapping[str, Any], topic: str, settings:
 def _status(
     admin: AdminClient, config: Mapping[str, Any], settings: Settings, topic: str, created: bool, now: datetime
 ) -> TopicStatus:
-    description = _await_description(admin, config, topic) if created else describe(admin, config, topic)
+    description = await_topic(admin, config, topic) if created else describe(admin, config, topic)
     found = _read_config(admin, config, topic)
     expected = expected_config(settings)
     wrong = {name: value for name, value in expected.items() if not _satisfies(name, found.get(name), value)}
@@ -195,15 +195,24 @@ def _status(
     )
 
 
-def _await_description(admin: AdminClient, config: Mapping[str, Any], topic: str) -> TopicDescription:
-    """Describe a topic that was created just now: a broker may answer before it has heard of it."""
+def await_topic(admin: AdminClient, config: Mapping[str, Any], topic: str) -> TopicDescription:
+    """Describe a topic that was created just now: a broker may answer before it has heard of it or of its leaders.
+
+    Raises:
+        LogUnavailable: It is still unknown after 15 s.
+    """
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     while True:
         try:
-            return describe(admin, config, topic)
+            description = describe(admin, config, topic)
         except LogUnavailable:
             if time.monotonic() > deadline:
                 raise
+        else:
+            if all(p.leader is not None and p.leader.id >= 0 for p in description.partitions):
+                return description
+            if time.monotonic() > deadline:
+                raise unavailable(config, f"find the leaders of topic {topic}", "none elected")
         time.sleep(0.05)
 
 

@@ -95,7 +95,7 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         The state, or None when there is no table.
 
     Raises:
-        UnreadableLogError: A commit is missing or cannot be parsed, or a feature is unknown; the message names the table.
+        UnreadableLogError: A commit is missing or unreadable, or a feature is unknown; the message names the table.
     """
     log = folder / "_delta_log"
     if not log.is_dir():
@@ -142,7 +142,7 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, 
     types = {column: duckdb_type(spec) for column, spec in snapshot.columns.items()}
     if not present:
         nothing = ", ".join(f"NULL::{type_} AS {_quote(column)}" for column, type_ in types.items())
-        connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {nothing} WHERE false")  # noqa: S608
+        connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {nothing} WHERE false")
         return
     parted = snapshot.partition_columns
     columns = ", ".join(["path VARCHAR", *(f"{_quote(f'p_{c}')} VARCHAR" for c in parted)])
@@ -157,8 +157,8 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, 
     selected = [_stored(column, type_, column in parted) for column, type_ in types.items()]
     connection.execute(
         f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join(selected)} "  # noqa: S608
-        f"FROM read_parquet({listed}, filename = 'audited_file', union_by_name = true, hive_partitioning = false) AS data "
-        f"JOIN {files_table} AS part ON data.audited_file = part.path"
+        f"FROM read_parquet({listed}, filename = 'audited_file', union_by_name = true, hive_partitioning = false) "
+        f"AS data JOIN {files_table} AS part ON data.audited_file = part.path"
     )
 
 
@@ -215,7 +215,9 @@ def _literal(text: str) -> str:
 
 def tables_of(lake: Path) -> list[tuple[str, Path]]:
     """Tables below a lake folder as (`schema.table`, folder), by name."""
-    return sorted((f"{p.parent.parent.name}.{p.parent.name}", p.parent) for p in lake.glob("*/*/_delta_log") if p.is_dir())
+    return sorted(
+        (f"{p.parent.parent.name}.{p.parent.name}", p.parent) for p in lake.glob("*/*/_delta_log") if p.is_dir()
+    )
 
 
 def fresh_connection() -> duckdb.DuckDBPyConnection:

@@ -6,9 +6,8 @@ quote (the producer sensor).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,13 +17,8 @@ from crypto_assets.contracts.tables import TABLES
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-DEMO_CREDITS_A_MONTH = 10_000
-"""Credits of CoinGecko's demo plan (https://www.coingecko.com/en/api/pricing)."""
-
-LONGEST_MONTH_S = 31 * 86_400
-QUOTE_CACHE_S = 60.0
-"""CoinGecko caches /coins/markets for about a minute on its public and paid hosts, and the recording has one quote a
-minute: polling faster brings no new quote."""
+LONG_MONTH = datetime(2024, 1, 1, tzinfo=UTC)
+"""Start of some month of 31 days."""
 
 DAILY_WARN, DAILY_FAIL = timedelta(hours=26), timedelta(hours=50)
 """A daily table is due once a day at 00:15; a day missed warns within two hours, a second one fails."""
@@ -35,17 +29,15 @@ FOLLOWS_SLOTS = frozenset({"gold.leaderboard_24h"})
 
 
 def cadence_s(settings: Settings) -> float:
-    """Seconds between new quotes that the configured source and plan allow.
+    """Seconds between new quotes that the configured source and plan allow over a whole month.
 
-    A plan with monthly credits spreads them over the longest month, rounded up to the producer's loop: 10,000 credits
-    and a 10 s loop give 270 s.
+    It is the producer's own arithmetic at the start of a month of 31 days: 10,000 credits and a 10 s loop give 270 s.
+    The cadence in force may be longer when credits were spent early in the month.
     """
-    monthly = settings.coingecko_monthly_credits or (DEMO_CREDITS_A_MONTH if settings.plan == "demo" else None)
-    if settings.is_live and monthly is not None:
-        loop = settings.poll_interval_s
-        return max(QUOTE_CACHE_S, math.ceil(LONGEST_MONTH_S / monthly / loop) * loop)
-    speed = 1.0 if settings.is_live else settings.replay_speed
-    return max(QUOTE_CACHE_S / speed, settings.poll_interval_s)
+    from crypto_assets.kafka.producer import governor_of
+    from crypto_assets.market.credits import CreditState
+
+    return governor_of(settings).cadence_s(CreditState(), LONG_MONTH)
 
 
 def thresholds(cadence: float) -> tuple[timedelta, timedelta]:

@@ -33,7 +33,7 @@ def table_path(lake: str, table: str) -> str:
     return f"{lake}/{schema}/{name}"
 
 
-def open_table(path: str, version: int | None = None, *, without_files: bool = False) -> DeltaTable | None:
+def open_table(path: str, version: int | None = None) -> DeltaTable | None:
     """A handle on the current (or given) version; None when the table does not exist."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
@@ -41,7 +41,7 @@ def open_table(path: str, version: int | None = None, *, without_files: bool = F
     if not DeltaTable.is_deltatable(path):
         return None
     try:
-        return DeltaTable(path, version=version, without_files=without_files)
+        return DeltaTable(path, version=version)
     except TableNotFoundError:
         return None
 
@@ -138,12 +138,9 @@ class Neighbours(Mapping[int, int]):
 
     def _search(self, hours: Sequence[datetime]) -> None:
         column = self._table.time_column
-        rows = query(
-            self._handle,
-            f'SELECT "partition" AS p, {self._value} AS v FROM t WHERE topic_id = {literal(self._topic_id)} '
-            f"AND {column} >= '{min(hours):%Y-%m-%dT%H:%M:%SZ}' AND {column} <= '{max(hours):%Y-%m-%dT%H:%M:%SZ}' "
-            "GROUP BY 1",  # noqa: S608
-        )
+        span = f"{column} >= '{min(hours):%Y-%m-%dT%H:%M:%SZ}' AND {column} <= '{max(hours):%Y-%m-%dT%H:%M:%SZ}'"
+        where = f"topic_id = {literal(self._topic_id)} AND {span}"
+        rows = query(self._handle, f'SELECT "partition" AS p, {self._value} AS v FROM t WHERE {where} GROUP BY 1')  # noqa: S608
         for row in rows.to_pylist():
             self._found.setdefault(row["p"], row["v"])
 
@@ -155,11 +152,9 @@ def stored_ranges(handle: DeltaTable, table: Table, slice_: Slice, app_id: str) 
         ValueError: From `incarnation`.
     """
     topic_id = incarnation(app_id)
-    rows = query(
-        handle,
-        'SELECT "partition" AS p, max(range_end) AS e, min(range_start) AS s, max(seq) AS q FROM t '
-        f"WHERE topic_id = {literal(topic_id)} AND {slice_.predicate(table)} GROUP BY 1",  # noqa: S608
-    ).to_pylist()
+    values = '"partition" AS p, max(range_end) AS e, min(range_start) AS s, max(seq) AS q'
+    where = f"topic_id = {literal(topic_id)} AND {slice_.predicate(table)}"
+    rows = query(handle, f"SELECT {values} FROM t WHERE {where} GROUP BY 1").to_pylist()  # noqa: S608
     hours = slices_present(handle, table)
     earlier = [h for h in reversed(hours) if h < slice_.start]
     later = [h for h in hours if h >= slice_.end]

@@ -28,14 +28,12 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage import staging
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult
+from crypto_assets.storage.maintenance import RETENTION_HOURS, maintain
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import CommitProperties, DeltaTable, WriterProperties
     from pyspark.sql import DataFrame, SparkSession
-
-RETENTION_HOURS = 6
-"""Hours that the log and dead files are kept: longer than any step runs, short enough that a week stays small."""
 
 ENGINE = "sail+delta-rs"
 MAX_ATTEMPTS = 200
@@ -74,7 +72,7 @@ class DeltaRsStore:
 
     def version(self, table: str) -> int | None:
         """Current Delta version, or None when the table does not exist."""
-        handle = files.open_table(self.path(table), without_files=True)
+        handle = files.open_table(self.path(table))
         return None if handle is None else handle.version()
 
     def read(self, table: str, slice_: Slice | None = None, *, version: int | None = None) -> DataFrame:
@@ -293,8 +291,6 @@ class DeltaRsStore:
 
     def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
         """Compact, expire, vacuum, checkpoint and clean one table; see `storage.maintenance.maintain`."""
-        from crypto_assets.storage.maintenance import maintain
-
         contract = self._contract(table)
         return maintain(self.path(table), contract, now=now, closed_before=closed_before, dry_run=dry_run)
 

@@ -74,7 +74,9 @@ def _with_slow_ones(raw_json: pa.Array, moment: pa.Array) -> pa.Array:
     rows = pc.indices_nonzero(pc.and_(pc.is_null(moment), pc.is_valid(raw_json)))
     if not len(rows):
         return moment
-    found = {row: read_moment(text) for row, text in zip(rows.to_pylist(), raw_json.take(rows).to_pylist(), strict=True)}
+    found = {
+        row: read_moment(text) for row, text in zip(rows.to_pylist(), raw_json.take(rows).to_pylist(), strict=True)
+    }
     replacement = pa.array([found.get(row) for row in range(len(raw_json))], moment.type)
     return pc.coalesce(moment, replacement)
 

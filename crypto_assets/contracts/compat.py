@@ -1,0 +1,61 @@
+"""Views under the names of the systems this replaces, and the named queries of their boards.
+
+Belongs here: portable SQL over `schema.table` names. Does not belong here: creating views on an engine.
+`vol_sum` is the last rolling 24 h volume of the window: the old systems added a rolling figure to itself.
+"""
+
+from __future__ import annotations
+
+VIEWS: dict[str, str] = {
+    "compat.metrics_gold": """
+SELECT b.coin_id AS asset, b.symbol AS symbol, b.window_start AS window_start, b.window_end AS window_end,
+       b.price_avg AS price_avg, b.price_vol AS price_vol, CAST(b.low AS DOUBLE) AS price_min,
+       CAST(b.high AS DOUBLE) AS price_max, CAST(b.volume_24h_usd AS DOUBLE) AS vol_sum,
+       CAST(b.close AS DOUBLE) / CAST(b.open AS DOUBLE) - 1 AS ret_window
+FROM gold.bars_5m b""",
+    "compat.prices_silver": """
+SELECT p.coin_id AS asset, p.symbol AS symbol, p.name AS name, CAST(p.price_usd AS DOUBLE) AS price,
+       CAST(p.volume_24h_usd AS DOUBLE) AS volume, p.last_updated_at AS event_ts, p.ingestion_timestamp AS ingest_ts,
+       p.available_at AS load_ts, concat(p.coin_id, '@', CAST(p.last_updated_at AS STRING)) AS event_key
+FROM silver.prices p""",
+    "compat.anomalies": """
+SELECT a.coin_id AS asset, a.symbol AS symbol, a.window_end AS window_end, b.price_avg AS price_avg,
+       b.price_vol AS price_vol, CAST(b.close AS DOUBLE) / CAST(b.open AS DOUBLE) - 1 AS ret_window,
+       CAST(b.volume_24h_usd AS DOUBLE) AS vol_sum, f.r5 AS ret_prev, a.anomaly_score AS anomaly_score,
+       a.is_anomaly AS is_anomaly, a.model_version AS model_version, a.scored_at AS scored_at
+FROM gold.anomalies a
+LEFT JOIN gold.bars_5m b ON b.coin_id = a.coin_id AND b.window_end = a.window_end
+LEFT JOIN features.price_features f ON f.coin_id = a.coin_id AND f.window_end = a.window_end""",
+    "gold.fact_bars": """
+SELECT b.*, d.coin_key AS coin_key, CAST(date_format(b.day, 'yyyyMMdd') AS INT) AS date_key
+FROM gold.bars_5m b
+LEFT JOIN gold.dim_coin d ON d.coin_id = b.coin_id AND d.valid_from <= b.window_start
+  AND (d.valid_to IS NULL OR b.window_start < d.valid_to)""",
+}
+"""View name to its SELECT. `fact_bars` joins each bar to the coin's identity as of the bar."""
+
+QUERIES: dict[str, str] = {
+    "recent_anomalies": """
+SELECT coin_id, symbol, window_end, anomaly_score, threshold, scope, explanation, model_version
+FROM gold.anomalies WHERE is_anomaly ORDER BY window_end DESC LIMIT 100""",
+    "anomaly_rate_24h": """
+SELECT coin_id, count(*) AS slots, sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS flags,
+       avg(CASE WHEN is_anomaly THEN 1.0 ELSE 0.0 END) AS rate
+FROM gold.anomalies
+WHERE window_end > (SELECT max(window_end) FROM gold.anomalies) - INTERVAL 24 HOURS
+GROUP BY coin_id ORDER BY coin_id""",
+    "score_histogram": """
+SELECT floor(anomaly_score * 2) / 2 AS bucket, count(*) AS slots
+FROM gold.anomalies WHERE anomaly_score IS NOT NULL GROUP BY floor(anomaly_score * 2) / 2 ORDER BY 1""",
+    "price_line": """
+SELECT window_end, close, low, high FROM gold.bars_5m
+WHERE coin_id = :asset AND window_end > :from_ts AND window_end <= :to_ts ORDER BY window_end""",
+    "leaderboard_24h": "\nSELECT * FROM gold.leaderboard_24h ORDER BY rank",
+    "volume_trend": """
+SELECT coin_id, window_end, volume_24h_usd FROM gold.bars_1h
+WHERE volume_24h_usd IS NOT NULL ORDER BY coin_id, window_end""",
+    "prediction_accuracy": """
+SELECT day, horizon, model_version, mode, sum(forecasts) AS forecasts, avg(skill) AS skill, avg(coverage_90) AS coverage_90
+FROM gold.prediction_accuracy GROUP BY day, horizon, model_version, mode ORDER BY day, horizon""",
+}
+"""Board queries by name; parameters as `:name`."""

@@ -1,0 +1,218 @@
+"""The coins that are polled: identity, former ids, and when each was active.
+
+Belongs here: the registry as a value, its TOML text and its plain records. Does not belong here: files (`home`),
+prices, or asking a source whether a coin exists.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+BEGINNING = datetime(2009, 1, 3, tzinfo=UTC)
+"""Start of validity of the built-in coins: before any of them was traded."""
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A former id (and symbol) of a coin, in use before `until` (a UTC day, exclusive)."""
+
+    old_id: str
+    until: date
+    old_symbol: str | None = None
+
+
+@dataclass(frozen=True)
+class Coin:
+    """One coin. `active_from` (inclusive) and `active_to` (exclusive, None = still active) are UTC."""
+
+    coin_id: str
+    symbol: str
+    name: str
+    aliases: tuple[Alias, ...] = ()
+    active_from: datetime = BEGINNING
+    active_to: datetime | None = None
+
+    def active_at(self, moment: datetime) -> bool:
+        """Whether the coin is polled at `moment`."""
+        return self.active_from <= moment and (self.active_to is None or moment < self.active_to)
+
+
+class CoinRegistry:
+    """An ordered set of coins, immutable.
+
+    Raises:
+        ValueError: An id or alias is used twice, an id is empty, or a span is empty; every problem is named.
+    """
+
+    def __init__(self, coins: Iterable[Coin]) -> None:
+        self.coins = tuple(coins)
+        problems = []
+        seen: dict[str, str] = {}
+        for coin in self.coins:
+            if not coin.coin_id or not coin.symbol or not coin.name:
+                problems.append(f"coin {coin.coin_id or '(no id)'} lacks id, symbol or name")
+            for name in (coin.coin_id, *(a.old_id for a in coin.aliases)):
+                if name in seen:
+                    problems.append(f"id {name!r} is used by {seen[name]} and {coin.coin_id}")
+                seen[name] = coin.coin_id
+            if coin.active_to is not None and coin.active_to <= coin.active_from:
+                problems.append(f"{coin.coin_id} ends ({coin.active_to}) before it begins ({coin.active_from})")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CoinRegistry) and other.coins == self.coins
+
+    def __hash__(self) -> int:
+        return hash(self.coins)
+
+    def active_at(self, moment: datetime) -> tuple[Coin, ...]:
+        """Coins that are polled at `moment` (UTC)."""
+        return tuple(c for c in self.coins if c.active_at(moment))
+
+    def resolve(self, coin_id: str, at: datetime) -> str | None:
+        """Canonical id of `coin_id` at a time (UTC); a former id counts only before its date. None = unknown then."""
+        for coin in self.coins:
+            known = coin.coin_id == coin_id or any(a.old_id == coin_id and at.date() < a.until for a in coin.aliases)
+            if known:
+                return coin.coin_id if coin.active_at(at) else None
+        return None
+
+    def add(
+        self, coin_id: str, symbol: str, name: str, *, active_from: datetime, aliases: Sequence[Alias] = ()
+    ) -> CoinRegistry:
+        """A registry with one more coin; a retired coin becomes active again.
+
+        Raises:
+            ValueError: The coin is active already, or the result is not valid.
+        """
+        for i, coin in enumerate(self.coins):
+            if coin.coin_id == coin_id:
+                if coin.active_to is None:
+                    raise ValueError(f"{coin_id} is active already, since {coin.active_from:%Y-%m-%d}")
+                revived = replace(coin, active_to=None)
+                return CoinRegistry((*self.coins[:i], revived, *self.coins[i + 1 :]))
+        return CoinRegistry((*self.coins, Coin(coin_id, symbol.upper(), name, tuple(aliases), active_from)))
+
+    def retire(self, coin_id: str, *, active_to: datetime) -> CoinRegistry:
+        """A registry in which the coin is not polled from `active_to` on.
+
+        Raises:
+            ValueError: The coin is not there, not active, or the last one.
+        """
+        active = [c.coin_id for c in self.coins if c.active_to is None]
+        if coin_id not in active:
+            raise ValueError(f"{coin_id} is not an active coin; active: {', '.join(active)}")
+        if active == [coin_id]:
+            raise ValueError(f"{coin_id} is the last active coin; add another first")
+        return CoinRegistry(replace(c, active_to=active_to) if c.coin_id == coin_id else c for c in self.coins)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Plain JSON-safe records, times as ISO 8601: what steps get."""
+        return [
+            {
+                "coin_id": c.coin_id,
+                "symbol": c.symbol,
+                "name": c.name,
+                "aliases": [
+                    {"old_id": a.old_id, "until": a.until.isoformat(), "old_symbol": a.old_symbol} for a in c.aliases
+                ],
+                "active_from": c.active_from.isoformat(),
+                "active_to": c.active_to.isoformat() if c.active_to else None,
+            }
+            for c in self.coins
+        ]
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]]) -> CoinRegistry:
+        """Rebuild from `to_records`.
+
+        Raises:
+            ValueError: A field is missing or malformed, or the registry is not valid.
+        """
+        coins, problems = [], []
+        for number, record in enumerate(records, start=1):
+            try:
+                coins.append(_coin(record))
+            except (KeyError, TypeError, ValueError) as error:
+                problems.append(f"coin {number} ({record.get('coin_id', '?')}): {type(error).__name__}: {error}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return cls(coins)
+
+    def to_toml(self) -> str:
+        """Text of `coins.toml`."""
+        lines = ["# The coins of this home. Change it with: crypto-assets coins add|retire"]
+        for c in self.coins:
+            lines += ["", "[[coin]]", f'coin_id = "{c.coin_id}"', f'symbol = "{c.symbol}"', f'name = "{c.name}"']
+            lines.append(f'active_from = "{c.active_from.isoformat()}"')
+            if c.active_to:
+                lines.append(f'active_to = "{c.active_to.isoformat()}"')
+            for a in c.aliases:
+                lines += ["", "[[coin.aliases]]", f'old_id = "{a.old_id}"', f'until = "{a.until.isoformat()}"']
+                if a.old_symbol:
+                    lines.append(f'old_symbol = "{a.old_symbol}"')
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> CoinRegistry:
+        """Parse `coins.toml`.
+
+        Raises:
+            ValueError: It is not TOML, or a coin is malformed; every problem is named.
+        """
+        return cls.from_records(tomllib.loads(text).get("coin", []))
+
+
+def _coin(record: Mapping[str, Any]) -> Coin:
+    def moment(value: str | None) -> datetime | None:
+        if value is None:
+            return None
+        parsed = datetime.fromisoformat(value)
+        if parsed.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone")
+        return parsed.astimezone(UTC)
+
+    return Coin(
+        coin_id=record["coin_id"],
+        symbol=record["symbol"],
+        name=record["name"],
+        aliases=tuple(
+            Alias(a["old_id"], date.fromisoformat(a["until"]), a.get("old_symbol")) for a in record.get("aliases", ())
+        ),
+        active_from=moment(record.get("active_from")) or BEGINNING,
+        active_to=moment(record.get("active_to")),
+    )
+
+
+DEFAULT_COINS = CoinRegistry(
+    (
+        Coin("bitcoin", "BTC", "Bitcoin"),
+        Coin("ethereum", "ETH", "Ethereum"),
+        Coin("solana", "SOL", "Solana"),
+        Coin("cardano", "ADA", "Cardano"),
+        # Polygon replaced MATIC by POL; CoinGecko lists the new token under another id.
+        Coin(
+            "polygon-ecosystem-token",
+            "POL",
+            "POL (ex-MATIC)",
+            (Alias("matic-network", date(2024, 9, 4), "MATIC"),),
+        ),
+        Coin("chainlink", "LINK", "Chainlink"),
+        Coin("avalanche-2", "AVAX", "Avalanche"),
+        Coin("polkadot", "DOT", "Polkadot"),
+        Coin("uniswap", "UNI", "Uniswap"),
+        Coin("litecoin", "LTC", "Litecoin"),
+    )
+)
+
+REPLAY_COINS = CoinRegistry(c for c in DEFAULT_COINS.coins if c.coin_id in ("bitcoin", "ethereum", "litecoin"))
+
+
+def default_registry(source: str) -> CoinRegistry:
+    """The basket of a new home: what the recording holds, or the ten default coins."""
+    return REPLAY_COINS if source == "replay" else DEFAULT_COINS

@@ -1,0 +1,153 @@
+"""The credit governor: how often a plan lets us poll. Pure: state in, state out; time is an argument.
+
+Belongs here: budgets, cadence, Retry-After, the forecast of the day on which the credits run dry. Does not belong
+here: keeping the state (`kafka.producer`) or polling.
+
+Budgets are CoinGecko's published ones (https://docs.coingecko.com/docs/common-errors-rate-limit and
+https://www.coingecko.com/en/api/pricing): the demo plan has 10,000 credits a month and 30 calls a minute; the keyless
+host allows 5 to 15 calls a minute by load, of which we use 5; paid plans start at 250 calls a minute and 500,000 credits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+QUOTE_CACHE_S = 60.0
+"""CoinGecko refreshes /coins/markets about once a minute: polling faster brings no new quote."""
+
+KEPT_CALLS = timedelta(minutes=1)
+MAX_BACKOFF_S = 600.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a plan allows. `per_month` None = not metered."""
+
+    per_minute: int
+    per_month: int | None
+
+
+BUDGETS = {
+    "keyless": Budget(per_minute=5, per_month=None),
+    "demo": Budget(per_minute=30, per_month=10_000),
+    "paid": Budget(per_minute=250, per_month=500_000),
+}
+
+
+@dataclass(frozen=True)
+class CreditState:
+    """What must survive a restart. Times are UTC epoch seconds."""
+
+    month: str = ""
+    used_this_month: int = 0
+    recent_calls: tuple[float, ...] = ()
+    blocked_until: float = 0.0
+    failures: int = 0
+    last_poll: float | None = None
+
+    def to_json(self) -> str:
+        """JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> CreditState:
+        """Rebuild from `to_json`."""
+        raw = json.loads(text)
+        return cls(**{**raw, "recent_calls": tuple(raw["recent_calls"])})
+
+
+@dataclass(frozen=True)
+class CreditReport:
+    """Where the budget stands. `dry_on` is the UTC day on which the month's credits end at this pace, or None."""
+
+    used: int
+    left: int | None
+    dry_on: datetime | None
+    text: str
+
+
+class Governor:
+    """Decides when a poll is due.
+
+    Args:
+        budget: What the plan allows.
+        loop_s: Seconds between looks of the producer; cadences are multiples of it.
+        floor_s: Shortest useful cadence: how often the source has new quotes.
+    """
+
+    def __init__(self, budget: Budget, *, loop_s: float = 10.0, floor_s: float = QUOTE_CACHE_S) -> None:
+        self.budget, self.loop_s, self.floor_s = budget, loop_s, floor_s
+
+    def cadence_s(self, state: CreditState, now: datetime) -> float:
+        """Seconds between polls in force: the source's pace, or what spreads the remaining credits over the month.
+
+        10,000 credits over a month of 31 days are one poll per 267.84 s, in a loop of 10 s one per 270 s.
+        """
+        shortest = max(self.floor_s, 60.0 / self.budget.per_minute)
+        left = self._left(state, now)
+        if left is not None:
+            remaining_s = (_next_month(now) - now) / timedelta(seconds=1)
+            shortest = max(shortest, remaining_s / left) if left > 0 else max(shortest, remaining_s)
+        return math.ceil(round(shortest / self.loop_s, 6)) * self.loop_s
+
+    def may_poll(self, state: CreditState, now: datetime) -> bool:
+        """Whether a poll is due and allowed at `now`."""
+        at = now.timestamp()
+        left = self._left(state, now)
+        if at < state.blocked_until or (left is not None and left <= 0):
+            return False
+        minute = sum(at - c < KEPT_CALLS.total_seconds() for c in state.recent_calls)
+        if minute >= self.budget.per_minute:
+            return False
+        # Half a loop of slack: a tick that comes a little early must not wait a whole loop more.
+        return state.last_poll is None or at - state.last_poll >= self.cadence_s(state, now) - self.loop_s / 2
+
+    def record(
+        self, state: CreditState, now: datetime, *, credits_used: int, ok: bool, retry_after_s: float | None = None
+    ) -> CreditState:
+        """The state after a poll. A failure without Retry-After waits 2, 4, 8 … loops, at most ten minutes."""
+        at, month = now.timestamp(), _month(now)
+        used = (state.used_this_month if state.month == month else 0) + credits_used
+        kept = tuple(c for c in state.recent_calls if at - c < KEPT_CALLS.total_seconds())
+        failures = 0 if ok else state.failures + 1
+        wait = 0.0 if ok else min(MAX_BACKOFF_S, self.loop_s * 2.0**min(failures, 16))
+        if retry_after_s is not None:
+            wait = retry_after_s
+        return replace(
+            state,
+            month=month,
+            used_this_month=used,
+            recent_calls=(*kept, *([at] * credits_used)),
+            blocked_until=at + wait if wait else state.blocked_until,
+            failures=failures,
+            last_poll=at,
+        )
+
+    def report(self, state: CreditState, now: datetime) -> CreditReport:
+        """Credits left and the day on which they run dry at the cadence in force."""
+        used = state.used_this_month if state.month == _month(now) else 0
+        left = self._left(state, now)
+        if left is None:
+            return CreditReport(used, None, None, f"{used:,} calls this month, not metered")
+        dry = now + timedelta(seconds=left * self.cadence_s(state, now))
+        dry_on = dry if dry < _next_month(now) else None
+        tail = f"dry on {dry:%Y-%m-%d} at this pace" if dry_on else "lasts to the end of the month at this pace"
+        return CreditReport(used, left, dry_on, f"{left:,} credits left, {tail}")
+
+    def _left(self, state: CreditState, now: datetime) -> int | None:
+        if self.budget.per_month is None:
+            return None
+        used = state.used_this_month if state.month == _month(now) else 0
+        return max(0, self.budget.per_month - used)
+
+
+def _month(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m")
+
+
+def _next_month(now: datetime) -> datetime:
+    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)

@@ -1,0 +1,302 @@
+"""A reply of `/coins/markets` as ticks or a named failure, and ticks and polls as Kafka messages.
+
+Belongs here: pure parsing and formatting. Does not belong here: HTTP (`sources.coingecko`) or publishing (`kafka`).
+The shapes of replies follow CoinGecko's OpenAPI description (coingecko-api-oas) and recorded exchanges.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from crypto_assets.contracts.messages import SOURCE_PAYLOAD_LIMIT
+from crypto_assets.sources.base import Outcome, Poll, Tick
+
+DETAIL_LIMIT = 500
+LONGEST_RETRY_AFTER_S = 24 * 3600.0
+"""A longer wait than a day is taken for garbage."""
+
+_RATE_WORDS = re.compile(rb"rate.?limit|too many requests|throttl|error code: 10(15|20)", re.IGNORECASE)
+_KEY_WORDS = re.compile(rb"api.?key|unauthori[sz]ed", re.IGNORECASE)
+_RATE_CODES = {429, 10005}
+_KEY_CODES = {10002, 10010, 10011, 401}
+_FIELDS = {
+    "market_cap_usd": "market_cap",
+    "volume_24h_usd": "total_volume",
+    "change_1h_pct": "price_change_percentage_1h_in_currency",
+    "change_24h_pct": "price_change_percentage_24h_in_currency",
+    "change_7d_pct": "price_change_percentage_7d_in_currency",
+}
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a reply says: ticks (only when `ok`), coins that are missing, problems by coin, or the named failure."""
+
+    outcome: Outcome
+    ticks: tuple[Tick, ...] = ()
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    detail: str | None = None
+    retry_after_s: float | None = None
+
+
+def parse_markets(
+    body: bytes, status: int, headers: Mapping[str, str], asked: Sequence[str], *, now: datetime
+) -> Parsed:
+    """Parse one reply.
+
+    Args:
+        body: Decoded body.
+        status: HTTP status.
+        headers: Response headers, any case.
+        asked: Coin ids that were asked for.
+        now: Time of the reply (UTC), for Retry-After given as a date.
+
+    Returns:
+        `ok` with a tick for every usable coin, or a named failure without any tick. A coin with a null price, a null
+        or unreadable time, or that appears twice with different quotes is a problem and no tick. A reply in which no
+        coin that was asked for appears is `unknown_coin`; one that holds only unusable coins is `bad_payload`.
+    """
+    found = {k.lower(): v for k, v in headers.items()}
+    failure = _failure(body, status, found, now)
+    if failure is not None:
+        return failure
+    try:
+        # Numbers stay text until they are decimals: no value passes through a float.
+        reply = json.loads(body, parse_float=Decimal, parse_int=Decimal, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return Parsed("bad_payload", detail=_short(f"the body is not JSON: {error}"))
+    if not isinstance(reply, list):
+        return Parsed("bad_payload", detail=_short(f"expected a list of coins, got {type(reply).__name__}"))
+    return _coins(reply, _elements(body), asked)
+
+
+def _coins(reply: list[Any], texts: list[str] | None, asked: Sequence[str]) -> Parsed:
+    wanted, ticks, problems = set(asked), {}, {}
+    for i, coin in enumerate(reply):
+        if not isinstance(coin, dict) or not isinstance(coin.get("id"), str):
+            return Parsed("bad_payload", detail=f"element {i} of the reply is no coin with an id")
+        coin_id = coin["id"]
+        if coin_id not in wanted:
+            continue
+        try:
+            tick = _tick(coin, texts[i] if texts else None)
+        except (ValueError, KeyError, TypeError, InvalidOperation) as error:
+            problems[coin_id] = f"{coin_id}: {error}"
+            continue
+        if coin_id in ticks and ticks[coin_id] != tick:
+            problems[coin_id] = f"{coin_id}: appears twice with different quotes"
+        ticks[coin_id] = tick
+    good = tuple(t for c, t in ticks.items() if c not in problems)
+    missing = tuple(c for c in asked if c not in ticks and c not in problems)
+    told = tuple(problems.values())
+    if asked and len(missing) == len(wanted):
+        return Parsed("unknown_coin", missing=missing, detail=_short(f"not one of {', '.join(asked)} is in the reply"))
+    if not good and told:
+        return Parsed("bad_payload", missing=missing, problems=told, detail=_short("; ".join(told)))
+    return Parsed("ok", good, missing, told)
+
+
+def _tick(coin: Mapping[str, Any], payload: str | None) -> Tick:
+    price = coin.get("current_price")
+    if price is None:
+        raise ValueError("null price")
+    values = {name: _optional(coin, field) for name, field in _FIELDS.items()}
+    if values["change_24h_pct"] is None:
+        values["change_24h_pct"] = _optional(coin, "price_change_percentage_24h")
+    updated = coin.get("last_updated")
+    if not isinstance(updated, str):
+        raise ValueError("last_updated is not a time")
+    symbol, name = coin.get("symbol"), coin.get("name")
+    if not isinstance(symbol, str) or not symbol:
+        raise ValueError("no symbol")
+    return Tick(
+        coin_id=coin["id"],
+        symbol=symbol.upper(),
+        name=name if isinstance(name, str) else None,
+        price_usd=_number(price, "current_price"),
+        last_updated_at=_time(updated),
+        payload=payload if payload is not None and len(payload.encode()) <= SOURCE_PAYLOAD_LIMIT else None,
+        **values,
+    )
+
+
+def _optional(coin: Mapping[str, Any], field: str) -> Decimal | None:
+    value = coin.get(field)
+    return None if value is None else _number(value, field)
+
+
+def _number(value: object, field: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, Decimal) or not value.is_finite():
+        raise ValueError(f"{field} is not a number: {str(value)[:40]!r}")
+    if abs(value.adjusted()) > 30:
+        raise ValueError(f"{field} is out of range: {str(value)[:40]}")
+    return value
+
+
+def _time(text: str) -> datetime:
+    parsed = datetime.fromisoformat(text)
+    if parsed.tzinfo is None:
+        raise ValueError(f"last_updated has no time zone: {text!r}")
+    return parsed.astimezone(UTC)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _elements(body: bytes) -> list[str] | None:
+    """Verbatim text of every element of a JSON array; None when it cannot be cut (then no payload is kept)."""
+    text = body.decode("utf-8", errors="strict")
+    decoder = json.JSONDecoder()
+    position, texts = text.index("[") + 1, []
+    while True:
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        if position >= len(text) or text[position] == "]":
+            return texts
+        _, end = decoder.raw_decode(text, position)
+        texts.append(text[position:end])
+        position = end
+
+
+def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime) -> Parsed | None:
+    """The named failure that status and body tell, or None when the body should be a list of coins."""
+    code, message = _error_body(body)
+    wait = retry_after(headers.get("retry-after"), now)
+    is_json = body.lstrip()[:1] in (b"[", b"{")
+    plain = not is_json and bool(body.strip())
+    rate = status == 429 or code in _RATE_CODES or (plain and status in (200, 403, 503) and _RATE_WORDS.search(body))
+    if rate:
+        return Parsed("rate_limited", detail=_short(message or _text(body)), retry_after_s=wait)
+    if status in (401, 403) or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode())):
+        return Parsed("unauthorized", detail=_short(message or _text(body)))
+    if 300 <= status < 400:
+        return Parsed("bad_payload", detail=f"HTTP {status}: redirects are not followed")
+    if status >= 500:
+        return Parsed("upstream_down", detail=_short(f"HTTP {status}: {message or _text(body)}"), retry_after_s=wait)
+    if status in (404, 422):
+        return Parsed("unknown_coin", detail=_short(f"HTTP {status}: {message or _text(body)}"))
+    if status != 200:
+        return Parsed("bad_payload", detail=_short(f"HTTP {status}: {message or _text(body)}"))
+    if code is not None or message:
+        return Parsed("bad_payload", detail=_short(f"an error in a 200 reply: {message or code}"))
+    return None
+
+
+def _error_body(body: bytes) -> tuple[int | None, str]:
+    """Code and message of CoinGecko's error object, in both nestings (`status.error_code`, `error`)."""
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, ""
+    if not isinstance(reply, dict):
+        return None, ""
+    status = reply.get("status")
+    error = reply.get("error")
+    if not isinstance(status, dict) and isinstance(error, dict):
+        status = error.get("status") if isinstance(error.get("status"), dict) else error
+    if isinstance(status, dict):
+        code = status.get("error_code")
+        return (code if isinstance(code, int) else None), str(status.get("error_message") or "")
+    return None, str(error or reply.get("error_message") or "")
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for, given in seconds or as an HTTP date (RFC 9110, 10.2.3).
+
+    Returns:
+        None when absent, garbage, or beyond a day; never negative.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if re.fullmatch(r"\d{1,9}", text):
+        seconds = float(text)
+    else:
+        try:
+            when = parsedate_to_datetime(text)
+        except (ValueError, TypeError, IndexError):
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        seconds = max(0.0, (when - now) / timedelta(seconds=1))
+    return seconds if seconds <= LONGEST_RETRY_AFTER_S else None
+
+
+def _text(body: bytes) -> str:
+    text = body[:2000].decode("utf-8", errors="replace")
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
+
+
+def _short(text: str) -> str:
+    return text[:DETAIL_LIMIT]
+
+
+def plain(value: Decimal | None) -> str | None:
+    """A decimal as plain text without exponent; exact."""
+    return None if value is None else format(value, "f")
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC time with milliseconds and Z (finer digits are cut)."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def tick_to_message(tick: Tick, ingestion_timestamp: datetime) -> dict[str, Any]:
+    """A tick as message v1 (`contracts.messages.PRICE_SCHEMA`)."""
+    return {
+        "coin_id": tick.coin_id,
+        "symbol": tick.symbol,
+        "name": tick.name,
+        "price_usd": plain(tick.price_usd),
+        "market_cap_usd": plain(tick.market_cap_usd),
+        "volume_24h_usd": plain(tick.volume_24h_usd),
+        "change_1h_pct": plain(tick.change_1h_pct),
+        "change_24h_pct": plain(tick.change_24h_pct),
+        "change_7d_pct": plain(tick.change_7d_pct),
+        "last_updated_at": rfc3339(tick.last_updated_at),
+        "ingestion_timestamp": rfc3339(ingestion_timestamp),
+        "source_payload": tick.payload,
+    }
+
+
+def poll_to_message(
+    poll: Poll,
+    *,
+    poll_id: str,
+    source: str,
+    asked: int,
+    unchanged: int,
+    cadence_s: float,
+    credits_left: int | None,
+    delivered: int,
+) -> dict[str, Any]:
+    """A poll as message v1 (`contracts.messages.POLL_SCHEMA`)."""
+    detail = poll.detail or ("; ".join(poll.problems) or None)
+    return {
+        "poll_id": poll_id,
+        "started_at": rfc3339(poll.started_at),
+        "finished_at": rfc3339(poll.finished_at),
+        "source": source,
+        "outcome": poll.outcome,
+        "http_status": poll.http_status,
+        "detail": _short(detail) if detail else None,
+        "coins_asked": asked,
+        "coins_returned": len(poll.ticks),
+        "coins_unchanged": unchanged,
+        "coins_missing": list(poll.missing),
+        "age_s": poll.age_s,
+        "latency_ms": round((poll.finished_at - poll.started_at) / timedelta(milliseconds=1), 3),
+        "cadence_s": cadence_s,
+        "credits_used": poll.credits_used,
+        "credits_left": credits_left,
+        "delivered": delivered,
+    }

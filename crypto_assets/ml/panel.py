@@ -1,0 +1,124 @@
+"""Feature rows as dense arrays: coins x slots. What models compute on.
+
+Belongs here: pivoting, and the inputs derived from features. Does not belong here: any model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+SLOT_S = 300
+SLOTS_A_DAY = 288
+FIELDS = ("price", "r5", "r15", "r1h", "r5_median", "s", "rz", "rv1h", "r5_market", "rsi14", "macd_hist", "bollinger_b")
+ANOMALY_INPUTS = ("rz", "r15", "r1h", "rv1h", "r5_market")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Features of C coins at T consecutive slots.
+
+    Args:
+        coins: C coin ids, sorted.
+        first_slot: Number of the first slot's end since 1970 in 5-minute slots.
+        values: By field, C x T doubles; NaN = null or no row.
+    """
+
+    coins: tuple[str, ...]
+    first_slot: int
+    values: dict[str, np.ndarray]
+
+    @property
+    def slots(self) -> int:
+        """T."""
+        return self.values["r5"].shape[1]
+
+    def __getitem__(self, field: str) -> np.ndarray:
+        return self.values[field]
+
+    def window_ends(self) -> list[datetime]:
+        """End of every slot (UTC)."""
+        return [datetime.fromtimestamp((self.first_slot + i) * SLOT_S, UTC) for i in range(self.slots)]
+
+    def cut(self, start: int, end: int) -> Panel:
+        """Slots [start, end) by index."""
+        start, end = max(0, start), min(self.slots, end)
+        return replace(
+            self, first_slot=self.first_slot + start, values={k: v[:, start:end] for k, v in self.values.items()}
+        )
+
+    def days(self) -> list[tuple[int, int]]:
+        """Index spans of the whole UTC days, counted from the end; a shorter first piece is left out."""
+        spans = []
+        end = self.slots
+        while end - SLOTS_A_DAY >= 0:
+            spans.insert(0, (end - SLOTS_A_DAY, end))
+            end -= SLOTS_A_DAY
+        return spans
+
+
+def slot_of(moment: datetime) -> int:
+    """Number of a slot by its end."""
+    return int(moment.timestamp()) // SLOT_S
+
+
+def panel(rows: pa.Table, cutoff: datetime) -> Panel:
+    """Pivot feature rows that were known at the cut-off.
+
+    Args:
+        rows: Rows of `features.price_features`, any order.
+        cutoff: Rows whose window_end or available_at is later are left out (UTC).
+
+    Returns:
+        A panel that ends at the cut-off's slot; empty (T = 0) when no row is left.
+    """
+    import numpy as np
+
+    ends = rows.column("window_end").cast("int64").to_numpy() // 1_000_000
+    available = rows.column("available_at").cast("int64").fill_null(0).to_numpy() // 1_000_000
+    known = (ends <= cutoff.timestamp()) & (available <= cutoff.timestamp())
+    coin_ids = np.array(rows.column("coin_id").to_pylist(), dtype=object)[known]
+    slots = (ends // SLOT_S)[known]
+    coins = tuple(sorted(set(coin_ids)))
+    if not len(slots):
+        return Panel((), slot_of(cutoff), {f: np.empty((0, 0)) for f in FIELDS})
+    first, last = int(slots.min()), slot_of(cutoff)
+    index = {c: i for i, c in enumerate(coins)}
+    row = np.array([index[c] for c in coin_ids])
+    values = {}
+    for field in FIELDS:
+        grid = np.full((len(coins), last - first + 1), np.nan)
+        column = rows.column(field).cast("double").fill_null(float("nan")).to_numpy()[known]
+        grid[row, slots - first] = column
+        values[field] = grid
+    return Panel(coins, first, values)
+
+
+def anomaly_inputs(data: Panel) -> np.ndarray:
+    """C x T x 5 inputs in units of the coin's own sigma: rz, r15/(s sqrt 3), r1h/(s sqrt 12), ln(rv1h/(s sqrt 12)),
+    r5_market/s. NaN where any part is null."""
+    import numpy as np
+
+    s = data["s"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        volatility = np.log(np.maximum(data["rv1h"], 1e-9) / s)
+    parts = [
+        data["rz"],
+        data["r15"] / (s * np.sqrt(3)),
+        data["r1h"] / (s * np.sqrt(12)),
+        volatility,
+        data["r5_market"] / s,
+    ]
+    return np.stack(parts, axis=-1)
+
+
+def usable(inputs: np.ndarray) -> np.ndarray:
+    """C x T mask of slots whose inputs are all finite."""
+    import numpy as np
+
+    return np.isfinite(inputs).all(axis=-1)

@@ -1,0 +1,298 @@
+"""`verify`: an audit of log and lake by code of its own, law by law.
+
+Belongs here: what is read, in which order, and the report. The laws are in `audit_rules`, the readers in
+`audit_lake` (Delta), `audit_log` (Kafka) and `audit_secrets`. Does not belong here: anything of `storage`,
+`transforms`, `steps` or `kafka`; contracts and the coin registry are all that is shared with what is audited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from crypto_assets.contracts.slices import key_slice
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.quality import audit_lake, audit_log, audit_rules, audit_secrets
+from crypto_assets.quality.audit_rules import LOG_TABLES, Law
+
+if TYPE_CHECKING:
+    import duckdb
+
+EXAMPLES = 10
+_APP_ID = re.compile(r"^[^/]+/(?P<topic_id>[^/]+)/(?P<y>\d{4})-?(?P<m>\d{2})-?(?P<d>\d{2})[-T ](?P<h>\d{2})")
+_CONTRACT_TYPES = {
+    "string": "VARCHAR", "bigint": "BIGINT", "int": "INTEGER", "double": "DOUBLE", "boolean": "BOOLEAN",
+    "binary": "BLOB", "date": "DATE", "timestamp": "TIMESTAMPTZ", "decimal(38,18)": "DECIMAL(38,18)",
+    "array<string>": "VARCHAR[]",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one law.
+
+    Args:
+        law: Name of the check.
+        says: What should hold.
+        outcome: `holds`, `broken`, or `skipped` when there was nothing to judge it by (`note` says what).
+        checked: Things looked at.
+        violations: Things that break the law.
+        examples: At most ten of them.
+        note: What a reader should know beside.
+    """
+
+    law: str
+    says: str
+    outcome: Literal["holds", "broken", "skipped"]
+    checked: int = 0
+    violations: int = 0
+    examples: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass
+class Report:
+    """All findings; `counted` are rows by table and records by topic."""
+
+    findings: list[Finding] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no law is broken."""
+        return not self.broken
+
+    @property
+    def broken(self) -> list[Finding]:
+        """The laws that do not hold."""
+        return [f for f in self.findings if f.outcome == "broken"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a law, broken ones first, for a table of text."""
+        shown = {"holds": "yes", "broken": "NO", "skipped": "skipped"}
+        return [
+            {
+                "holds": shown[f.outcome],
+                "law": f.law,
+                "checked": f.checked,
+                "violations": f.violations,
+                "what": "; ".join([*f.examples, *([f.note] if f.note else [])]) or f.says,
+            }
+            for f in sorted(self.findings, key=lambda f: f.outcome != "broken")
+        ]
+
+
+@dataclass
+class _Audit:
+    lake: Path
+    connection: duckdb.DuckDBPyConnection
+    report: Report
+    stored: dict[str, audit_lake.Snapshot] = field(default_factory=dict)
+
+
+def audit(
+    lake: str | Path,
+    kafka: Callable[[], Mapping[str, Any]] | None,
+    *,
+    now: datetime,
+    topics: Mapping[str, str] | None = None,
+    home: Path | None = None,
+    secrets: Mapping[str, str] | None = None,
+    coins: Sequence[Mapping[str, Any]] | None = None,
+    excluding: Iterable[str] = (),
+) -> Report:
+    """Audit a lake against its log and against itself. Nothing is written.
+
+    Args:
+        lake: Root of the tables, a local folder.
+        kafka: Gives consumer options; None leaves the topics unread (their laws are then `skipped`).
+        now: Time of the audit (UTC), for retention.
+        topics: Topic by append-once table.
+        home: Folder that is searched for secrets; None skips the search.
+        secrets: Secret values by name.
+        coins: Registry records (coin_id, aliases with old_id and until), so that a quote under a former id is found
+            under its coin; None reads the home's registry, if there is a home.
+        excluding: Hourly partition keys with a pending restatement: event hours that Silver, bars and the balance of
+            Bronze are not judged by.
+
+    Returns:
+        The report. A table that cannot be read is a broken law, not an exception.
+
+    Raises:
+        ValueError: The lake is not a local folder.
+    """
+    if "://" in str(lake):
+        raise ValueError(f"the audit reads local lakes; {lake} is not one. Run it where the files are")
+    run = _Audit(Path(lake), audit_lake.fresh_connection(), Report())
+    try:
+        _load_tables(run)
+        _load_context(run, now, coins if coins is not None else _registry(home), list(excluding))
+        for table in LOG_TABLES:
+            _judge_all(run, audit_rules.log_laws(table))
+        for table, short in LOG_TABLES.items():
+            _judge_topic(run, table, short, kafka, (topics or {}).get(table))
+        if "bronze.raw_prices" in run.stored:
+            run.connection.execute(audit_rules.PARSED_RECORDS)
+        _judge_all(run, audit_rules.silver_laws())
+        _judge_all(run, [audit_rules.bars_law(width) for width in audit_rules.BAR_WIDTHS])
+        _judge_all(run, audit_rules.model_laws())
+        _judge_secrets(run, home, secrets or {})
+    finally:
+        run.connection.close()
+    return run.report
+
+
+def _load_tables(run: _Audit) -> None:
+    """Read every table's log and make its view; tables of the contracts that do not exist become empty views."""
+    problems: list[str] = []
+    found = dict(audit_lake.tables_of(run.lake))
+    for name, folder in found.items():
+        try:
+            snapshot = audit_lake.read_snapshot(folder)
+            if snapshot is None:
+                continue
+            audit_lake.create_view(run.connection, name, folder, snapshot)
+            count = run.connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
+        except (audit_lake.UnreadableLogError, OSError, _duckdb_error()) as error:
+            problems.append(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        run.stored[name] = snapshot
+        run.report.counted[name] = count[0] if count else 0
+        problems += [
+            f"{name}: the log lists {path}, which is not there" for path in audit_lake.missing_files(folder, snapshot)
+        ]
+        contract = TABLES.get(name)
+        absent = [c for c in contract.column_names if c not in snapshot.columns] if contract else []
+        if absent:
+            problems.append(f"{name}: column(s) {absent} of the contract are not in the table")
+            del run.stored[name]
+    for name, contract in TABLES.items():
+        if name not in run.stored:
+            types = ", ".join(f'NULL::{_CONTRACT_TYPES[c.type]} AS "{c.name}"' for c in contract.columns)
+            run.connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {types} WHERE false')
+    says = "every table's log is whole, and every file that it lists is there"
+    _add(run, "tables_are_readable", says, len(found), len(problems), problems[:EXAMPLES])
+
+
+def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]], excluding: Sequence[str]) -> None:
+    """Small tables that the laws refer to: transactions, aliases, excluded hours, retention."""
+    connection = run.connection
+    connection.execute(
+        "CREATE TABLE audit_transactions"
+        " (table_name VARCHAR, app_id VARCHAR, topic_id VARCHAR, arrival_hour TIMESTAMPTZ, version BIGINT)"
+    )
+    for table in LOG_TABLES:
+        for app_id, version in (run.stored[table].transactions if table in run.stored else {}).items():
+            match = _APP_ID.match(app_id)
+            hour = datetime(*(int(match[g]) for g in "ymdh"), tzinfo=UTC) if match else None  # type: ignore[misc]
+            topic_id = match["topic_id"] if match else None
+            connection.execute(
+                "INSERT INTO audit_transactions VALUES (?, ?, ?, ?, ?)", [table, app_id, topic_id, hour, version]
+            )
+    connection.execute("CREATE TABLE audit_aliases (old_id VARCHAR, until TIMESTAMPTZ, coin_id VARCHAR)")
+    for coin in coins:
+        for alias in coin.get("aliases") or ():
+            row = [alias["old_id"], str(alias["until"]), coin["coin_id"]]
+            connection.execute("INSERT INTO audit_aliases VALUES (?, ?::TIMESTAMPTZ, ?)", row)
+    connection.execute("CREATE TABLE audit_excluded (hour TIMESTAMPTZ)")
+    for key in excluding:
+        connection.execute("INSERT INTO audit_excluded VALUES (?)", [key_slice(key, "hour").start])
+    kept = {
+        name: now - timedelta(days=TABLES[name].retention_days or 0) for name in ("bronze.raw_prices", "silver.prices")
+    }
+    connection.execute(
+        "CREATE TABLE audit_clock AS SELECT ?::TIMESTAMPTZ AS bronze_from, ?::TIMESTAMPTZ AS silver_from, "
+        '(SELECT max(kafka_timestamp) FROM "bronze.raw_prices") AS covered_until',
+        [kept["bronze.raw_prices"], kept["silver.prices"]],
+    )
+
+
+def _judge_all(run: _Audit, laws: Iterable[Law]) -> None:
+    for law in laws:
+        absent = [t for t in law.tables if t not in run.stored]
+        if absent:
+            run.report.findings.append(Finding(law.name, law.says, "skipped", note=f"no table {', '.join(absent)}"))
+            continue
+        try:
+            checked = run.connection.execute(law.checked).fetchone()
+            run.connection.execute(f"CREATE OR REPLACE TEMP TABLE audit_broken AS {law.broken}")
+        except _duckdb_error() as error:
+            _add(run, law.name, law.says, 0, 1, [f"cannot be judged: {str(error).splitlines()[0]}"])
+            continue
+        total = run.connection.execute("SELECT count(*) FROM audit_broken").fetchone()
+        shown = run.connection.execute(f"SELECT * FROM audit_broken ORDER BY ALL LIMIT {EXAMPLES}")  # noqa: S608
+        names = [d[0] for d in shown.description or ()]
+        examples = [_example(names, row) for row in shown.fetchall()]
+        _add(run, law.name, law.says, checked[0] if checked else 0, total[0] if total else 0, examples)
+
+
+def _judge_topic(
+    run: _Audit, table: str, short: str, kafka: Callable[[], Mapping[str, Any]] | None, topic: str | None
+) -> None:
+    law = audit_rules.topic_law(table)
+    why = "no broker was given" if kafka is None else "no topic was given" if topic is None else ""
+    if kafka is None or topic is None or table not in run.stored:
+        run.report.findings.append(Finding(law.name, law.says, "skipped", note=why or f"no table {table}"))
+        return
+    try:
+        run.report.counted[topic] = audit_log.load_topic(run.connection, short, kafka(), topic)
+    except audit_log.UnreadableTopicError as error:
+        _add(run, law.name, law.says, 0, 1, [str(error)])
+        return
+    _judge_all(run, [law])
+
+
+def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -> None:
+    name, says = "no_secret_is_stored", "no secret value is in logs, event log, state or table metadata"
+    if home is None:
+        run.report.findings.append(Finding(name, says, "skipped", note="no home was given"))
+        return
+    read, found = audit_secrets.search(home, secrets)
+    if not run.lake.is_relative_to(home):
+        more, also = audit_secrets.search(run.lake, secrets)
+        read, found = read + more, found + also
+    texts = ((f"table properties of {n}", str(s.configuration)) for n, s in run.stored.items())
+    found += audit_secrets.in_texts(texts, secrets)
+    examples = [f"{hit['secret']} in {hit['where']}" for hit in found[:EXAMPLES]]
+    note = "" if secrets else "no secret is set, so there is none to look for"
+    _add(run, name, says, read, len(found), examples, note)
+
+
+def _add(
+    run: _Audit, law: str, says: str, checked: int, violations: int, examples: Sequence[str], note: str = ""
+) -> None:
+    outcome: Literal["holds", "broken"] = "broken" if violations else "holds"
+    run.report.findings.append(Finding(law, says, outcome, checked, violations, tuple(examples), note))
+
+
+def _registry(home: Path | None) -> Sequence[Mapping[str, Any]]:
+    """Registry records of a home: its `coins.toml`, else the default basket of the mode that it is bound to."""
+    import json
+
+    from crypto_assets.market.coins import CoinRegistry, default_registry
+
+    if home is None:
+        return ()
+    if (home / "coins.toml").exists():
+        return CoinRegistry.from_toml((home / "coins.toml").read_text(encoding="utf-8")).to_records()
+    if not (home / "home.json").exists():
+        return ()
+    return default_registry(json.loads((home / "home.json").read_text(encoding="utf-8"))["source"]).to_records()
+
+
+def _example(names: Sequence[str], row: Sequence[object]) -> str:
+    def text(value: object) -> str:
+        return value.isoformat() if hasattr(value, "isoformat") else str(value)  # type: ignore[attr-defined]
+
+    pairs = [(n, v) for n, v in zip(names, row, strict=True) if v is not None and v != ""]
+    return " ".join(text(v) if n == "problem" else f"{n}={text(v).strip()}" for n, v in pairs)
+
+
+def _duckdb_error() -> type[Exception]:
+    import duckdb
+
+    return duckdb.Error

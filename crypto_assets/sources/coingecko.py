@@ -1,0 +1,280 @@
+"""The CoinGecko client: one call for all coins, every outcome named.
+
+Belongs here: HTTP with limits. Does not belong here: what a reply means (`market.payload`), when to poll
+(`market.credits`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from crypto_assets.market.payload import Parsed, parse_markets
+from crypto_assets.sources.base import Poll
+
+HOSTS = {"keyless": "api.coingecko.com", "demo": "api.coingecko.com", "paid": "pro-api.coingecko.com"}
+KEY_HEADERS = {"demo": "x-cg-demo-api-key", "paid": "x-cg-pro-api-key"}
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+BODY_LIMIT = 8 * 1024 * 1024
+DEADLINE_S = 20.0
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 10.0
+ATTEMPTS = 3
+TRANSIENT = ("upstream_down",)
+"""Failures worth another try at once; a rate limit is waited out by the governor, the rest would fail again."""
+
+
+class BadBaseUrl(ValueError):
+    """The base URL is not an official host of the plan or a loopback stand-in."""
+
+
+class _Transient(Exception):
+    """Carries a transient failure to the retry loop."""
+
+    def __init__(self, reply: Parsed, status: int | None, age_s: float | None) -> None:
+        super().__init__(reply.outcome)
+        self.reply, self.status, self.age_s = reply, status, age_s
+
+
+@dataclass(frozen=True)
+class _Body:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True)
+class CoinInfo:
+    """What the source says of a coin: id, symbol in upper case, name."""
+
+    coin_id: str
+    symbol: str
+    name: str
+
+
+def base_url(plan: str, override: str | None) -> str:
+    """The API's base URL of a plan, or an accepted override.
+
+    Raises:
+        BadBaseUrl: The override is neither an official https host of that plan nor a loopback address.
+    """
+    if override is None:
+        return f"https://{HOSTS[plan]}/api/v3"
+    parts = urlsplit(override)
+    official = parts.scheme == "https" and parts.hostname == HOSTS[plan]
+    local = parts.scheme in ("http", "https") and parts.hostname in LOOPBACK
+    if not (official or local) or parts.username or parts.password or parts.query:
+        raise BadBaseUrl(
+            f"COINGECKO_BASE_URL {parts.scheme}://{parts.hostname} is not accepted for the {plan} plan: use "
+            f"https://{HOSTS[plan]}/api/v3 or a stand-in on 127.0.0.1"
+        )
+    return override.rstrip("/")
+
+
+class CoinGeckoSource:
+    """Polls `/coins/markets`. Thread-safe for one poll at a time.
+
+    Args:
+        url: Base URL from `base_url`.
+        plan: keyless, demo or paid.
+        api_key: Key; sent in the plan's header, and only to the host of `url`.
+        name: Source name in messages.
+        deadline_s: Seconds for one attempt, connection to last byte.
+        body_limit: Bytes of a decoded body that are read at most.
+        wait_initial_s: First back-off between attempts.
+        extra_headers: More headers by time of the poll (a stand-in's virtual time).
+
+    Raises:
+        BadBaseUrl: `url` is not acceptable.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        plan: str = "keyless",
+        api_key: SecretStr | None = None,
+        *,
+        name: Literal["coingecko", "replay", "simulator"] = "coingecko",
+        deadline_s: float = DEADLINE_S,
+        body_limit: int = BODY_LIMIT,
+        wait_initial_s: float = 0.5,
+        extra_headers: Callable[[datetime], Mapping[str, str]] | None = None,
+    ) -> None:
+        import requests
+
+        self.url, self.plan, self.name = base_url(plan, url), plan, name
+        self._deadline_s, self._body_limit, self._wait_initial_s = deadline_s, body_limit, wait_initial_s
+        self._extra_headers = extra_headers
+        self._session = requests.Session()
+        # Proxies and .netrc of the environment would see or replace the key.
+        self._session.trust_env = urlsplit(self.url).hostname not in LOOPBACK
+        self._session.headers.update({"accept": "application/json", "user-agent": "crypto_assets/0.1"})
+        if api_key is not None and plan in KEY_HEADERS:
+            self._session.headers[KEY_HEADERS[plan]] = api_key.get_secret_value()
+
+    def __repr__(self) -> str:
+        return f"CoinGeckoSource({self.url}, plan={self.plan})"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
+        """One look at all coins. Never raises for what the outside world does.
+
+        Args:
+            coin_ids: Coins to ask for.
+            now: Time of the poll (UTC); virtual when a stand-in is polled.
+        """
+        params = {
+            "vs_currency": "usd",
+            "ids": ",".join(coin_ids),
+            "order": "id_asc",
+            "per_page": "250",
+            "page": "1",
+            "sparkline": "false",
+            "price_change_percentage": "1h,24h,7d",
+            "precision": "full",
+        }
+        started = time.monotonic()
+        calls = [0]
+        reply, status, age_s = self._with_retries(params, coin_ids, now, calls)
+        finished = now + timedelta(seconds=time.monotonic() - started)
+        return Poll(
+            started_at=now,
+            finished_at=finished,
+            outcome=reply.outcome,
+            ticks=reply.ticks,
+            missing=reply.missing,
+            problems=reply.problems,
+            http_status=status,
+            detail=reply.detail,
+            retry_after_s=reply.retry_after_s,
+            age_s=age_s,
+            credits_used=calls[0],
+        )
+
+    def _with_retries(
+        self, params: Mapping[str, str], coin_ids: Sequence[str], now: datetime, calls: list[int]
+    ) -> tuple[Parsed, int | None, float | None]:
+        import stamina
+
+        try:
+            for attempt in stamina.retry_context(
+                on=_Transient, attempts=ATTEMPTS, wait_initial=self._wait_initial_s, wait_max=5.0, timeout=60.0
+            ):
+                with attempt:
+                    calls[0] += 1
+                    found = self._once(params, coin_ids, now)
+                    if found[0].outcome in TRANSIENT and found[0].retry_after_s is None:
+                        raise _Transient(*found)
+                    return found
+        except _Transient as last:
+            return last.reply, last.status, last.age_s
+        raise AssertionError("a retry loop ends by return or exception")
+
+    def _once(
+        self, params: Mapping[str, str], coin_ids: Sequence[str], now: datetime
+    ) -> tuple[Parsed, int | None, float | None]:
+        got = self._get("/coins/markets", params, now)
+        if isinstance(got, Parsed):
+            return got, None, None
+        parsed = parse_markets(got.content, got.status, got.headers, coin_ids, now=now)
+        return parsed, got.status, _seconds(got.headers.get("age"))
+
+    def _get(self, path: str, params: Mapping[str, str], now: datetime) -> _Body | Parsed:
+        """One request within deadline and body limit; transport troubles as a named failure."""
+        import requests
+
+        end = time.monotonic() + self._deadline_s
+        headers = dict(self._extra_headers(now)) if self._extra_headers else None
+        try:
+            with self._session.get(
+                self.url + path,
+                params=dict(params),
+                headers=headers,
+                timeout=(CONNECT_TIMEOUT_S, min(READ_TIMEOUT_S, self._deadline_s)),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                content = bytearray()
+                for chunk in response.iter_content(64 * 1024):
+                    content += chunk
+                    if len(content) > self._body_limit:
+                        return Parsed("bad_payload", detail=f"the body is larger than {self._body_limit:,} bytes")
+                    if time.monotonic() > end:
+                        return Parsed("upstream_down", detail=f"no whole reply within {self._deadline_s:g} s")
+                declared = response.headers.get("content-length")
+                if declared and not response.headers.get("content-encoding") and len(content) < int(declared):
+                    return Parsed("upstream_down", detail=f"the reply ended after {len(content)} of {declared} bytes")
+                lowered = {k.lower(): v for k, v in response.headers.items()}
+                return _Body(response.status_code, lowered, bytes(content))
+        except requests.exceptions.ContentDecodingError:
+            return Parsed("bad_payload", detail="the compressed body is damaged")
+        except requests.exceptions.RequestException as error:
+            # The exception's text may hold the URL, never the key; its class says enough.
+            return Parsed("upstream_down", detail=f"no reply: {type(error).__name__}")
+
+    def validate_coin(self, coin_id: str, now: datetime | None = None) -> CoinInfo:
+        """Ask the source for a coin.
+
+        Raises:
+            ValueError: The source does not know it, or did not answer; says which.
+        """
+        poll = self.poll([coin_id], now or datetime.now(UTC))
+        if poll.outcome == "unknown_coin":
+            raise ValueError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
+        if poll.outcome != "ok" or not poll.ticks:
+            raise ValueError(f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})")
+        tick = poll.ticks[0]
+        return CoinInfo(tick.coin_id, tick.symbol, tick.name or tick.coin_id)
+
+    def market_chart_range(
+        self, coin_id: str, start: datetime, end: datetime, now: datetime
+    ) -> tuple[dict[str, Any] | None, Poll]:
+        """`/coins/{id}/market_chart/range` for [start, end).
+
+        Returns:
+            The reply as JSON with numbers as text-exact decimals, and the poll that tells outcome and credits; the
+            reply is None unless the outcome is ok.
+        """
+        import json
+        from decimal import Decimal
+
+        params = {
+            "vs_currency": "usd",
+            "from": str(int(start.timestamp())),
+            "to": str(int(end.timestamp()) - 1),
+            "precision": "full",
+        }
+        started = time.monotonic()
+        got = self._get(f"/coins/{coin_id}/market_chart/range", params, now)
+        finished = now + timedelta(seconds=time.monotonic() - started)
+        about = Poll(now, finished, "ok", credits_used=1)
+        if isinstance(got, Parsed):
+            return None, replace(about, outcome=got.outcome, detail=got.detail)
+        failed = parse_markets(got.content, got.status, got.headers, [], now=now)
+        about = replace(about, http_status=got.status)
+        if got.status != 200 or failed.outcome in ("rate_limited", "unauthorized"):
+            return None, replace(
+                about, outcome=failed.outcome, detail=failed.detail, retry_after_s=failed.retry_after_s
+            )
+        try:
+            reply = json.loads(got.content, parse_float=Decimal)
+        except ValueError as error:
+            return None, replace(about, outcome="bad_payload", detail=str(error)[:500])
+        if not isinstance(reply, dict) or not isinstance(reply.get("prices"), list):
+            return None, replace(about, outcome="bad_payload", detail="the reply has no list of prices")
+        return reply, about
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None

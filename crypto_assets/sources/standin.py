@@ -1,0 +1,321 @@
+"""A server on 127.0.0.1 that speaks the CoinGecko API, from the recording or the simulator, with faults on request.
+
+It serves /ping, /coins/list, /coins/markets and /coins/{id}/market_chart/range. A client that drives time sends its
+present moment in `X-Standin-Now` (ISO 8601); without it, real time counts. Faults are set by `POST /_faults` with a
+JSON object `{"kind": ..., "coin": ..., "times": n}` (times absent = until cleared) and cleared by `{"kind": null}`.
+Run it by itself with: python -m crypto_assets.sources.standin --source simulator --port 8099
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from crypto_assets.sources.feed import Feed, Quote
+
+FAULTS = (
+    "null_price",
+    "missing_coin",
+    "frozen_quote",
+    "duplicate_coin",
+    "scientific",
+    "malformed",
+    "rate_limited_json",
+    "rate_limited_200",
+    "rate_limited_text",
+    "rate_limited_html",
+    "unauthorized",
+    "down",
+    "slow",
+    "huge",
+    "truncated_gzip",
+)
+HUGE_BYTES = 10 * 1024 * 1024
+NOW_HEADER = "X-Standin-Now"
+
+
+@dataclass
+class Fault:
+    """A fault in force. `times` None = until cleared."""
+
+    kind: str
+    coin: str | None = None
+    times: int | None = None
+    retry_after: str | None = "30"
+
+
+class StandIn:
+    """The server; use it as a context manager.
+
+    Args:
+        feed: What is served.
+        port: Port on 127.0.0.1; 0 = a free one.
+    """
+
+    def __init__(self, feed: Feed, port: int = 0) -> None:
+        self.feed = feed
+        self._fault: Fault | None = None
+        self._frozen: dict[str, Quote] = {}
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.stopped = threading.Event()
+        handler = type("Handler", (_Handler,), {"standin": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Base URL of the API."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/api/v3"
+
+    def __enter__(self) -> StandIn:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving; replies under way end early."""
+        self.stopped.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def set_fault(self, kind: str | None, **options: Any) -> None:
+        """Put a fault in force, or clear it with None.
+
+        Raises:
+            ValueError: There is no such fault; names those that are.
+        """
+        if kind is not None and kind not in FAULTS:
+            raise ValueError(f"{kind!r} is no fault; choose one of {', '.join(FAULTS)}")
+        with self._lock:
+            self._fault = Fault(kind, **options) if kind else None
+            self._frozen = {}
+
+    def take_fault(self) -> Fault | None:
+        """The fault for one request."""
+        with self._lock:
+            self.requests += 1
+            fault = self._fault
+            if fault is not None and fault.times is not None:
+                fault.times -= 1
+                if fault.times <= 0:
+                    self._fault = None
+            return fault
+
+    def quotes(self, ids: Sequence[str], now: datetime, fault: Fault | None) -> list[dict[str, Any]]:
+        """Elements of `/coins/markets`."""
+        quotes = {q.coin_id: q for q in self.feed.quotes(now) if q.coin_id in ids}
+        if fault is not None and fault.kind == "frozen_quote":
+            with self._lock:
+                for coin_id, quote in quotes.items():
+                    if fault.coin in (None, coin_id):
+                        self._frozen.setdefault(coin_id, quote)
+                quotes |= self._frozen
+        elements = [element(q) for q in quotes.values()]
+        if fault is not None:
+            elements = _damaged(elements, fault)
+        return elements
+
+
+def element(quote: Quote) -> dict[str, Any]:
+    """A quote as CoinGecko writes a coin; numbers stay text here and are written bare by `_dump`."""
+    return {
+        "id": quote.coin_id,
+        "symbol": quote.symbol.lower(),
+        "name": quote.name,
+        "current_price": _Number.of(quote.price),
+        "market_cap": _Number.of(quote.market_cap),
+        "total_volume": _Number.of(quote.volume_24h),
+        "price_change_percentage_24h": _Number.of(quote.change_24h_pct),
+        "last_updated": quote.last_updated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "price_change_percentage_1h_in_currency": _Number.of(quote.change_1h_pct),
+        "price_change_percentage_24h_in_currency": _Number.of(quote.change_24h_pct),
+        "price_change_percentage_7d_in_currency": _Number.of(quote.change_7d_pct),
+    }
+
+
+class _Number(float):
+    """A decimal that JSON writes with all its digits: `json` calls `__repr__` of float subclasses' text."""
+
+    text: str
+
+    @classmethod
+    def of(cls, value: Any) -> _Number | None:
+        if value is None:
+            return None
+        number = cls(value)
+        number.text = format(value, "f")
+        return number
+
+
+def _dump(value: Any) -> str:
+    """JSON text in which every `_Number` has all its digits."""
+    if isinstance(value, _Number):
+        return value.text
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k)}:{_dump(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_dump, value)) + "]"
+    return json.dumps(value)
+
+
+def _damaged(elements: list[dict[str, Any]], fault: Fault) -> list[dict[str, Any]]:
+    hit = [e for e in elements if fault.coin in (None, e["id"])][: None if fault.coin else 1]
+    if fault.kind == "null_price":
+        for e in hit:
+            e["current_price"] = None
+    elif fault.kind == "missing_coin":
+        return [e for e in elements if e not in hit]
+    elif fault.kind == "duplicate_coin" and hit:
+        other = {**hit[0], "current_price": 1}
+        return [*elements, other]
+    elif fault.kind == "scientific":
+        for e in hit:
+            small = _Number(1.9e-08)
+            small.text = "1.9e-08"
+            e["current_price"] = small
+    return elements
+
+
+class _Handler(BaseHTTPRequestHandler):
+    standin: StandIn
+    protocol_version = "HTTP/1.1"
+    # Headers and body are two writes; without this the second waits 40 ms for an acknowledgement of the first.
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Requests are not logged: the key may be in their headers."""
+
+    def do_POST(self) -> None:
+        """Set or clear a fault."""
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
+        if urlsplit(self.path).path != "/_faults":
+            self._send(404, b"{}")
+            return
+        try:
+            self.standin.set_fault(body.pop("kind", None), **body)
+        except (ValueError, TypeError) as error:
+            self._send(400, json.dumps({"error": str(error)}).encode())
+            return
+        self._send(200, b"{}")
+
+    def do_GET(self) -> None:
+        """Serve the API."""
+        parts = urlsplit(self.path)
+        query = {k: v[-1] for k, v in parse_qs(parts.query).items()}
+        path = parts.path.removeprefix("/api/v3")
+        given = self.headers.get(NOW_HEADER)
+        now = datetime.fromisoformat(given) if given else datetime.now(UTC)
+        fault = self.standin.take_fault() if path.startswith("/coins/") else None
+        if fault is not None and self._fail(fault):
+            return
+        if path == "/ping":
+            self._send(200, b'{"gecko_says":"(V3) To the Moon!"}')
+        elif path == "/coins/markets":
+            self._markets(query, now, fault)
+        elif path == "/coins/list":
+            coins = [{"id": q.coin_id, "symbol": q.symbol.lower(), "name": q.name} for q in self.standin.feed.quotes(now)]
+            self._send(200, json.dumps(coins).encode())
+        elif path.startswith("/coins/") and path.endswith("/market_chart/range"):
+            self._range(path.split("/")[2], query)
+        else:
+            self._send(404, b'{"error":"not found"}')
+
+    def _markets(self, query: dict[str, str], now: datetime, fault: Fault | None) -> None:
+        elements = self.standin.quotes(query.get("ids", "").split(","), now, fault)
+        extra = {f"X-Standin-{k}": v for k, v in self.standin.feed.headers(now).items()}
+        self._send(200, _dump(elements).encode(), {"Age": "0", **extra})
+
+    def _range(self, coin_id: str, query: dict[str, str]) -> None:
+        start = datetime.fromtimestamp(int(query["from"]), UTC)
+        end = datetime.fromtimestamp(int(query["to"]), UTC)
+        days = (end - start) / timedelta(days=1)
+        # The spacing that CoinGecko documents for market_chart/range.
+        step = timedelta(minutes=5) if days <= 1 else timedelta(hours=1) if days <= 90 else timedelta(days=1)
+        times = [start + i * step for i in range(int((end - start) / step) + 1)]
+        points = [[int(t.timestamp() * 1000), _Number.of(p)] for t, p in self.standin.feed.history(coin_id, times)]
+        if not points and coin_id not in {q.coin_id for q in self.standin.feed.quotes(end)}:
+            self._send(404, b'{"error":"coin not found"}')
+            return
+        self._send(200, _dump({"prices": points, "market_caps": [], "total_volumes": []}).encode())
+
+    def _fail(self, fault: Fault) -> bool:
+        """Answer as the fault says; False when the fault only changes a good reply."""
+        wait = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+        error = {"status": {"error_code": 429, "error_message": "You've exceeded the Rate Limit."}}
+        html = b"<html><head><title>Too Many Requests</title></head><body>error code: 1015</body></html>"
+        answers: dict[str, tuple[int, bytes, dict[str, str]]] = {
+            "rate_limited_json": (429, json.dumps(error).encode(), wait),
+            "rate_limited_200": (200, json.dumps(error).encode(), wait),
+            "rate_limited_text": (429, b"Throttled", {**wait, "Content-Type": "text/plain"}),
+            "rate_limited_html": (429, html, {"Content-Type": "text/html"}),
+            "unauthorized": (401, b'{"status":{"error_code":10002,"error_message":"API Key Missing"}}', {}),
+            "down": (503, b"upstream connect error", {"Content-Type": "text/plain"}),
+            "malformed": (200, b'[{"id":"bitcoin","current_price":1', {}),
+            "huge": (200, b"[" + b" " * HUGE_BYTES + b"]", {}),
+            "truncated_gzip": (200, gzip.compress(b"[" + b" " * 5000 + b"]")[:-20], {"Content-Encoding": "gzip"}),
+        }
+        if fault.kind in answers:
+            self._send(*answers[fault.kind])
+            return True
+        if fault.kind == "slow":
+            self._drip()
+            return True
+        return False
+
+    def _drip(self) -> None:
+        """A byte now and then, for ever: until the client gives up or the server stops."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        try:
+            while not self.standin.stopped.wait(0.05):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+        except OSError:
+            pass
+        self.close_connection = True
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    import argparse
+
+    from crypto_assets.sources.replay import ReplayFeed
+    from crypto_assets.sources.simulator import SimulatorFeed
+
+    parser = argparse.ArgumentParser(description="A stand-in of the CoinGecko API on 127.0.0.1.")
+    parser.add_argument("--source", choices=("replay", "simulator"), default="simulator")
+    parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--seed", type=int, default=7)
+    asked = parser.parse_args()
+    feed: Feed = SimulatorFeed(asked.seed) if asked.source == "simulator" else ReplayFeed(datetime.now(UTC).date())
+    with StandIn(feed, asked.port) as standin:
+        print(f"serving {asked.source} at {standin.url}; Ctrl-C stops", flush=True)  # noqa: T201
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""`gold.anomalies`: every slot of an hour scored by the version that was effective then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.compute.base import CheckOutcome, Engine, Result, StepInputs
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key
+from crypto_assets.contracts.tables import ANOMALIES
+from crypto_assets.ml import registry, scoring
+from crypto_assets.ml.baselines import ANOMALY, effective
+from crypto_assets.ml.panel import SLOT_S, panel
+from crypto_assets.steps import training
+from crypto_assets.steps.base import publish
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CUTOFF_BEFORE = "cutoff_before_window"
+EXTRA_CHECKS = {CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
+VOLATILE = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
+KEPT = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
+COMPARED = ("anomaly_score", "threshold", "is_anomaly", "price", "model_version")
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Score hours.
+
+    Args:
+        engine: Engine whose store is read and written.
+        partition_keys: Hours.
+        inputs: `now` is scored_at of new rows; `coins` gives symbols.
+
+    Returns:
+        Rows and checks by hour. A row that was scored before and is unchanged keeps scored_at and revision; a changed
+        one gets the next revision and remembers its flag.
+    """
+    decided = training.promotions(engine, inputs)
+
+    def build(slice_: Slice) -> pa.Table:
+        return _scored(engine, slice_, decided, inputs)
+
+    cutoffs = {p["version"]: p["cutoff"] for p in decided if p["model"] == ANOMALY}
+
+    def check(slice_: Slice, rows: pa.Table) -> dict[str, list[CheckOutcome]]:
+        return {hour_key(h): [_cutoffs(h, rows, cutoffs)] for h in slice_.hours()}
+
+    done = publish(
+        engine,
+        ANOMALIES,
+        partition_keys,
+        inputs,
+        build,
+        extra_checks=check,
+        volatile=VOLATILE,
+        why_empty="the features of this hour are empty",
+    )
+    return Result({ANOMALIES.full_name: done})
+
+
+def _scored(
+    engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs
+) -> pa.Table:
+    import pyarrow as pa
+
+    features = engine.store.read_arrow("features.price_features", slice_.extend(before=HOUR))
+    stored = {
+        (r["coin_id"], r["window_end"]): r for r in engine.store.read_arrow(ANOMALIES.full_name, slice_).to_pylist()
+    }
+    symbols = {c["coin_id"]: c["symbol"] for c in inputs.coins}
+    rows: list[dict[str, Any]] = []
+    for day in sorted({floor_day(h) for h in slice_.hours()}):
+        part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
+        # Versions change only at midnight, so a day has one.
+        version = registry.load(effective(decided, ANOMALY, part.start))
+        rows += _day(features, part, version, symbols, inputs.now)
+    finished = [_revised(row, stored.get((row["coin_id"], row["window_end"]))) for row in rows]
+    return pa.Table.from_pylist(finished, schema=arrow_schema(ANOMALIES))
+
+
+def _day(
+    features: pa.Table, part: Slice, version: scoring.Version, symbols: Mapping[str, str], now: datetime
+) -> list[dict[str, Any]]:
+    """Rows of one day's part; the hour before is in the panel, so that a flag's neighbours are seen."""
+    import numpy as np
+
+    data = panel(features, part.end)
+    if not data.slots:
+        return []
+    scores, told = scoring.scores(data, version), scoring.explanations(data)
+    limits = {c: scoring.threshold(version, c) for c in data.coins}
+    level = np.array([limits[c] for c in data.coins])[:, None]
+    flags = np.nan_to_num(scores, nan=-np.inf) > level
+    index = {c: i for i, c in enumerate(data.coins)}
+    rows = []
+    for f in features.to_pylist():
+        if not part.start <= f["window_start"] < part.end:
+            continue
+        c, t = index[f["coin_id"]], int(f["window_end"].timestamp()) // SLOT_S - data.first_slot
+        score = float(scores[c, t])
+        known = np.isfinite(score)
+        rows.append(
+            {
+                "coin_id": f["coin_id"],
+                "symbol": symbols.get(f["coin_id"], f["coin_id"]),
+                "window_start": f["window_start"],
+                "window_end": f["window_end"],
+                "anomaly_score": score if known else None,
+                "threshold": limits[f["coin_id"]],
+                "is_anomaly": bool(flags[c, t]),
+                "explanation": told[c][t],
+                "size_sigma": abs(f["rz"]) if f["rz"] is not None else None,
+                "scope": scoring.scope(flags, c, t),
+                "suspicion": scoring.suspicion(f),
+                "price": f["price"],
+                "model_name": ANOMALY,
+                "model_version": version.name,
+                "scored_at": now,
+                "latency_s": (now - f["window_end"]) / timedelta(seconds=1),
+                "revision": 0,
+                "previous_is_anomaly": None,
+                "day": f["day"],
+                "hour": f["hour"],
+            }
+        )
+    return rows
+
+
+def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The row as it should stand beside what was stored for its slot."""
+    if old is None:
+        return row
+    if all(row[n] == old[n] for n in COMPARED):
+        return {**row, **{n: old[n] for n in KEPT}}
+    return {**row, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}
+
+
+def _cutoffs(hour: datetime, rows: pa.Table, cutoffs: Mapping[str, datetime]) -> CheckOutcome:
+    picked = rows.select(["hour", "window_start", "model_version"]).to_pylist()
+    bad = [r for r in picked if r["hour"] == hour and cutoffs[r["model_version"]] > r["window_start"]]
+    return CheckOutcome(
+        CUTOFF_BEFORE,
+        not bad,
+        f"{len(bad)} rows were scored by a version that had seen their slot" if bad else "no version had seen its slots",
+        metadata={"violations": len(bad)},
+    )

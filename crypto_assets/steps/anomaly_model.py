@@ -1,0 +1,142 @@
+"""`ml/anomaly_model`: one training a day, and the decision which detector serves from the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from crypto_assets.compute.base import (
+    CheckOutcome,
+    Engine,
+    NotEnoughData,
+    PartitionResult,
+    Result,
+    StepInputs,
+    TableResult,
+)
+from crypto_assets.contracts.slices import key_slice
+from crypto_assets.ml import anomaly, artifacts, registry
+from crypto_assets.ml.anomaly import Detector, Training
+from crypto_assets.ml.baselines import ANOMALY
+from crypto_assets.steps import training
+
+ASSET = "ml.anomaly_model"
+EXTRA_CHECKS = training.COMMON_CHECKS
+DAYS = anomaly.FIT_DAYS + anomaly.CALIBRATION_DAYS
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Train the detectors of days, in time order.
+
+    Args:
+        engine: Engine whose store is read and whose `ml.promotions` is written.
+        partition_keys: Days; day D sees nothing after its end.
+        inputs: `anomaly_budget`, and `params` of the model store.
+
+    Returns:
+        A version and its figures by day. If no day had data enough, only the red check `enough_data`.
+    """
+    result = TableResult()
+    short: list[str] = []
+    for key in sorted(partition_keys):
+        cutoff = key_slice(key, "day").end
+        decided = training.promotions(engine, inputs)
+        try:
+            trained = anomaly.train(training.known(engine, cutoff, DAYS), inputs.anomaly_budget)
+        except NotEnoughData as error:
+            short.append(f"{key}: {error}")
+            continue
+        result.partitions[key] = _decide(engine, key, cutoff, trained, decided, inputs)
+    if not result.partitions:
+        return Result(skipped={ASSET: [CheckOutcome(training.ENOUGH_DATA, False, short[-1].split(": ", 1)[1], "warn")]})
+    if short:
+        result.metadata["run_days_without_enough_data"] = short
+    return Result({ASSET: result})
+
+
+def _decide(
+    engine: Engine,
+    key: str,
+    cutoff: datetime,
+    trained: Training,
+    decided: Sequence[Mapping[str, Any]],
+    inputs: StepInputs,
+) -> PartitionResult:
+    """Record champion and challenger of the day; equal content is the version that is there already."""
+    rows = [_row(f"{key}-robust-z", trained.champion, cutoff, inputs, not trained.challenger_wins, trained.why, decided)]
+    if trained.challenger is not None:
+        rows.append(
+            _row(f"{key}-forest", trained.challenger, cutoff, inputs, trained.challenger_wins, trained.why, decided)
+        )
+    training.record(engine, [r for r in rows if r is not None])
+    now_decided = training.promotions(engine, inputs)
+    registry.render_alias(registry.Store.of(inputs.params), now_decided, ANOMALY)
+    serving = trained.challenger if trained.challenger_wins and trained.challenger else trained.champion
+    version = f"{key}-{'forest' if trained.challenger_wins else 'robust-z'}"
+    return PartitionResult(
+        rows=1,
+        data_version=artifacts.content_hash(_parameters(serving), serving.forest),
+        metadata={
+            "version": version,
+            "algorithm": serving.algorithm,
+            "cutoff": cutoff.isoformat(),
+            "calibration_days": serving.calibration_days,
+            "provisional": serving.provisional,
+            "why": trained.why,
+            "challenger_missing": trained.missing,
+            "metrics": serving.metrics,
+        },
+        checks=[
+            CheckOutcome(training.ENOUGH_DATA, True, f"calibrated on {serving.calibration_days} days"),
+            CheckOutcome(
+                "promotion_gate", trained.challenger_wins, trained.missing or trained.why, "warn", serving.metrics
+            ),
+            training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"] == ANOMALY]),
+        ],
+    )
+
+
+def _parameters(detector: Detector) -> dict[str, Any]:
+    return {"algorithm": detector.algorithm, "thresholds": detector.thresholds, "days": detector.calibration_days}
+
+
+def _row(
+    version: str,
+    detector: Detector,
+    cutoff: datetime,
+    inputs: StepInputs,
+    promoted: bool,
+    why: str,
+    decided: Sequence[Mapping[str, Any]],
+) -> dict[str, Any] | None:
+    """The promotion row of a detector, its files saved and registered; None when the version is there already."""
+    if any(d["model"] == ANOMALY and d["version"] == version for d in decided):
+        return None
+    parameters = _parameters(detector)
+    folder, sha256, run_id = registry.log_version(
+        registry.Store.of(inputs.params),
+        ANOMALY,
+        version,
+        parameters=parameters,
+        estimator=detector.forest,
+        metrics=detector.metrics,
+        tags={"cutoff": cutoff.isoformat(), "algorithm": detector.algorithm},
+    )
+    return {
+        "model": ANOMALY,
+        "version": version,
+        "algorithm": detector.algorithm,
+        "cutoff": cutoff,
+        "effective_from": cutoff,
+        "decision": "promoted" if promoted else "rejected",
+        "provisional": detector.provisional,
+        "why": why,
+        "metrics": json.dumps(detector.metrics, sort_keys=True),
+        "artifact_uri": folder,
+        "artifact_sha256": sha256,
+        "content_hash": artifacts.content_hash(parameters, detector.forest),
+        "run_id": run_id,
+        "decided_at": inputs.now,
+    }

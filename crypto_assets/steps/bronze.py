@@ -1,0 +1,358 @@
+"""From the log to Bronze: hours of a Kafka topic, appended exactly once.
+
+Belongs here: which offsets an hour still lacks, rows from records, the chain of ranges as a check. Does not belong
+here: reading Kafka (`kafka.log`), the write protocol (`storage`), judging records (`transforms.parse`).
+
+Hour H covers [start, b(H+1)) of every Kafka partition, where start is what the hour before has stored and b(t) is the
+first offset at or after t. Stored ranges win over b(t), which moves when the log is trimmed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from crypto_assets.compute.base import (
+    CheckOutcome,
+    Engine,
+    LogBounds,
+    PartitionBounds,
+    PartitionResult,
+    Result,
+    StepFailed,
+    StepInputs,
+    TableResult,
+)
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import HOUR, Slice, hour_key, key_slice
+from crypto_assets.contracts.tables import POLLS, RAW_PRICES
+from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
+from crypto_assets.quality import rules
+from crypto_assets.steps.base import has_rows, summary
+from crypto_assets.steps.log_rows import PollRows, PriceRows, RowMaker, gap_rows, gather
+from crypto_assets.storage.base import AppendBatch, OffsetRange, StoredRanges, WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OFFSETS_CONTIGUOUS = "offsets_contiguous"
+EXTRA_CHECKS = {
+    OFFSETS_CONTIGUOUS: "The offset ranges stored for the hour follow each other and the hours before without a hole "
+    "or an overlap, in every Kafka partition."
+}
+"""Checks that these steps evaluate beside the contract's."""
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Bring hours of `bronze.raw_prices` up to what the log holds.
+
+    Args:
+        engine: Engine whose store is written and whose log is read.
+        partition_keys: Hours, in any order.
+        inputs: `bounds` of every hour (that of the hour before is used where given), `accept_gap`, `now`, `run_id`.
+
+    Returns:
+        Per hour: rows stored, what was appended, end offsets as data version, touched event hours, checks.
+
+    Raises:
+        StepFailed: Bounds are missing, records are no longer retained, or the log went backwards or cannot be read.
+    """
+    return _ingest(engine, RAW_PRICES, "bronze", PriceRows(inputs.partitions_start), partition_keys, inputs)
+
+
+def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Bring hours of `ops.polls` up to what the log holds; otherwise as `work`."""
+    return _ingest(engine, POLLS, "polls", PollRows(), partition_keys, inputs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one commit will cover: ranges to read, and trimmed ranges to record as gaps."""
+
+    reads: tuple[OffsetRange, ...]
+    gaps: tuple[OffsetRange, ...]
+
+
+def plan(
+    bounds: LogBounds,
+    stored: StoredRanges,
+    *,
+    what: str,
+    accept_gap: bool,
+    chained: Mapping[int, int],
+    log_reaches: Callable[[int, int], bool],
+) -> Plan:
+    """The offsets that an hour still lacks.
+
+    Args:
+        bounds: b(H) and b(H+1) of every Kafka partition.
+        stored: What the table holds, on the snapshot that will be committed on.
+        what: Table and hour, for messages.
+        accept_gap: Record trimmed offsets as gaps instead of failing.
+        chained: Partitions of which the hour before is complete up to b(H) (values are not used): H starts at its end.
+        log_reaches: Whether the log of a partition still reaches an offset, asked when bounds say it does not.
+
+    Raises:
+        StepFailed: The log went backwards, or offsets are gone that were never stored; lists every partition.
+    """
+    reads: list[OffsetRange] = []
+    gaps: list[OffsetRange] = []
+    gone: list[str] = []
+    backwards: list[str] = []
+    for b in bounds.partitions:
+        start, unknown = _expected_start(b, stored, chained)
+        if b.provisional and start > b.end and not log_reaches(b.partition, start):
+            backwards.append(f"partition {b.partition}: stored up to {start}, the log ends at {b.end}")
+            continue
+        if start >= b.end:
+            continue
+        end = min(b.end, stored.next_starts.get(b.partition, b.end))
+        if start >= end:
+            continue
+        lost = min(b.log_start, end)
+        if start < lost:
+            gaps.append(OffsetRange(b.partition, start, lost))
+            gone.append(f"partition {b.partition}: {'unknown, at most ' if unknown else ''}[{start}, {lost})")
+        if max(start, lost) < end:
+            reads.append(OffsetRange(b.partition, max(start, lost), end))
+    topic = f"topic {bounds.topic} (incarnation {bounds.topic_id})"
+    if backwards:
+        raise StepFailed(
+            f"{what}: log went backwards: {topic} ends before what was already stored: {'; '.join(backwards)}. "
+            "Its records were lost or an older state was restored. Delete the topic and let it be created anew, which "
+            "starts a new incarnation beside the stored rows: crypto-assets broker stop, restore or remove "
+            "<home>/kafka, crypto-assets broker start (for an external Kafka: kafka-topics.sh --delete)"
+        )
+    if gone and not accept_gap:
+        raise StepFailed(
+            f"{what}: records of {topic} were deleted by its retention before they were stored: {'; '.join(gone)}. "
+            "Accept the loss with accept_gap = true in the run's config (it is recorded as a gap), and fill the hours "
+            "from history: crypto-assets backfill DAY --from history"
+        )
+    return Plan(tuple(reads), tuple(gaps))
+
+
+def _expected_start(b: PartitionBounds, stored: StoredRanges, chained: Mapping[int, int]) -> tuple[int, bool]:
+    """Where the hour goes on in one Kafka partition, and whether that is only a lower bound of what is unknown."""
+    if b.partition in stored.ends:
+        return stored.ends[b.partition], False
+    if b.end == 0 and not b.log_start:
+        return 0, False  # the partition never had a record: spares the search through all earlier hours
+    before = stored.previous_ends.get(b.partition)
+    if before is not None and (b.partition in chained or b.start <= b.log_start != 0):
+        # Either the hour before is complete up to here, or where H began can no longer be known from the log.
+        return before, False
+    if b.start <= b.log_start != 0:
+        return 0, True
+    return max(b.start, before or 0), False
+
+
+def _ingest(
+    engine: Engine, table: Table, name: str, maker: RowMaker, partition_keys: Sequence[str], inputs: StepInputs
+) -> Result:
+    keys = sorted(set(partition_keys))
+    missing = [key for key in keys if key not in inputs.bounds]
+    if missing:
+        raise StepFailed(f"{table.full_name}: no offset bounds were given for {', '.join(missing)}; run the step again")
+    result, writes = TableResult(), []
+    try:
+        for key in keys:
+            hour = _Hour(engine, table, name, maker, inputs, inputs.bounds[key], key_slice(key, "hour"))
+            writes += hour.bring_up_to_date(before_is_done=hour_key(hour.slice.start - HOUR) in result.partitions)
+            result.partitions[key] = hour.report()
+    except LogError as error:
+        raise StepFailed(f"{table.full_name}: {error}") from error
+    result.metadata = {**summary(writes), "run_rows_appended": sum(w.rows for w in writes)}
+    return Result({table.full_name: result})
+
+
+@dataclass
+class _Hour:
+    """One hour of one table: its commits and its report."""
+
+    engine: Engine
+    table: Table
+    name: str
+    maker: RowMaker
+    inputs: StepInputs
+    bounds: LogBounds
+    slice: Slice
+    stored: StoredRanges | None = None
+    appended: dict[str, object] = field(default_factory=dict)
+    write: WriteResult | None = None
+
+    @property
+    def what(self) -> str:
+        """Table and hour, for messages."""
+        return f"{self.table.full_name} {hour_key(self.slice.start)}"
+
+    def bring_up_to_date(self, *, before_is_done: bool) -> list[WriteResult]:
+        """Append what the hour before still lacks, then what this hour lacks; at most one commit each."""
+        before = self._before()
+        writes = [] if before_is_done else [before.append({}, leftovers=True)]
+        ends = before.ends_now() if before_is_done else dict(before.stored.ends) if before.stored else {}
+        self.write = self.append(ends)
+        return [*writes, self.write]
+
+    def _before(self) -> _Hour:
+        """The hour before, bounded by b(H), in the Kafka partitions whose beginning there is known."""
+        piece = Slice(self.slice.start - HOUR, self.slice.start)
+        given = self.inputs.bounds.get(hour_key(piece.start))
+        own = {b.partition: b.start for b in given.partitions} if given else {}
+        partitions = tuple(replace(b, start=own.get(b.partition, -1), end=b.start) for b in self.bounds.partitions)
+        bounds = replace(self.bounds, partitions=tuple(replace(b, provisional=False) for b in partitions))
+        return _Hour(self.engine, self.table, self.name, self.maker, self.inputs, bounds, piece)
+
+    def ends_now(self) -> dict[int, int]:
+        """Stored ends of the hour."""
+        rows = self._ranges(self.slice)
+        return {p: max(r[2] for r in rows if r[0] == p) for p in {r[0] for r in rows}}
+
+    def append(self, chained: Mapping[int, int], *, leftovers: bool = False) -> WriteResult:
+        """Append what the hour lacks in one commit.
+
+        Args:
+            chained: See `plan`.
+            leftovers: Only complete an hour that has rows (else it was never asked for), in Kafka partitions that it
+                holds or whose b(H) is still to be had from the log.
+        """
+
+        def build(stored: StoredRanges) -> AppendBatch | None:
+            self.stored = stored
+            bounds = self.bounds
+            if leftovers:
+                # Where even b(H) is trimmed, nothing is left of this hour; what is missing is H's to report.
+                retained = [b for b in bounds.partitions if b.end > b.log_start]
+                known = [b for b in retained if b.partition in stored.ends or b.start > b.log_start or b.start == 0]
+                bounds = replace(bounds, partitions=tuple(known) if stored.ends else ())
+            todo = plan(
+                bounds,
+                stored,
+                what=self.what,
+                accept_gap=self.inputs.accept_gap,
+                chained=chained,
+                log_reaches=self._log_reaches,
+            )
+            return self._batch(todo) if todo.reads or todo.gaps else None
+
+        app_id = f"{self.name}/{self.bounds.topic_id}/{hour_key(self.slice.start)}"
+        return self.engine.store.append_once(self.table.full_name, self.slice, app_id, build)
+
+    def _log_reaches(self, partition: int, offset: int) -> bool:
+        """Whether the log still ends at or after an offset: bounds may merely be older than what was stored."""
+        try:
+            for _ in self.engine.read_log(self.bounds.topic, [OffsetRange(partition, offset - 1, offset)]):
+                break
+        except LogTrimmed:
+            return True  # it was there once
+        except LogWentBackwards:
+            return False
+        return True
+
+    def _batch(self, todo: Plan) -> AppendBatch:
+        """Read the ranges and make the rows of one commit."""
+        gaps = gap_rows(self.table, self.bounds, self.slice, todo.gaps, self.inputs.now)
+        rows = gather(
+            self.table,
+            [gaps],
+            self.engine.read_log(self.bounds.topic, todo.reads) if todo.reads else (),
+            lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, todo.reads, chunk, self.inputs.now),
+        )
+        touched = self.maker.touched(rows.table)
+        newest = rows.max_timestamp
+        self.appended = {
+            "touched_hours": touched,
+            "max_kafka_timestamp": None if newest is None else newest.isoformat(),
+            "gaps": [[g.partition, g.start, g.end] for g in todo.gaps],
+        }
+        metadata = {"run_id": self.inputs.run_id, "touched_hours": json.dumps(touched)}
+        if newest is not None:
+            metadata["max_kafka_timestamp"] = newest.isoformat()
+        return AppendBatch(rows.table, (*todo.gaps, *todo.reads), metadata)
+
+    # --- reporting ------------------------------------------------------------------------------------------------
+
+    def report(self) -> PartitionResult:
+        """What the hour now holds, with its checks."""
+        assert self.write is not None
+        key = hour_key(self.slice.start)
+        rows = self._checked_columns()
+        ranges = self._ranges(self.slice)
+        ends = {p: max(r[2] for r in ranges if r[0] == p) for p in sorted({r[0] for r in ranges})}
+        asked = ", ".join(f"{b.partition}: [{b.start}, {b.end})" for b in self.bounds.partitions)
+        why = f"topic {self.bounds.topic} holds no record of this hour (offsets by Kafka partition {asked})"
+        appended = self.appended if self.write.committed else {}
+        return PartitionResult(
+            rows=rows.num_rows,
+            data_version=f"{self.bounds.topic_id}@" + ",".join(f"{p}:{end}" for p, end in ends.items()),
+            metadata={
+                "rows_appended": self.write.rows if self.write.committed else 0,
+                "delta_version": self.write.version_after,
+                "topic": self.bounds.topic,
+                "topic_id": self.bounds.topic_id,
+                "offsets": {str(p): [min(r[1] for r in ranges if r[0] == p), end] for p, end in ends.items()},
+                "provisional_partitions": [b.partition for b in self.bounds.partitions if b.provisional],
+                **appended,
+            },
+            checks=[
+                has_rows(rows.num_rows, why),
+                *rules.evaluate(self.table, rows, [key])[key],
+                self._contiguous(ranges),
+            ],
+        )
+
+    def _checked_columns(self) -> pa.Table:
+        """The hour's rows as far as rules look at them; the other columns, all nullable, are left null."""
+        import pyarrow as pa
+
+        from crypto_assets.contracts.arrow import arrow_schema
+
+        said = " ".join(rule.sql for rule in self.table.rules)
+        needed = [c.name for c in self.table.columns if not c.nullable or c.name in self.table.key or c.name in said]
+        rows = self.engine.store.read_arrow(self.table.full_name, self.slice, columns=needed)
+        schema = arrow_schema(self.table)
+        return pa.table(
+            [rows.column(f.name) if f.name in needed else pa.nulls(rows.num_rows, f.type) for f in schema],
+            schema=schema,
+        )
+
+    def _ranges(self, piece: Slice) -> list[tuple[int, int, int]]:
+        """Distinct (partition, start, end) stored for a slice of this incarnation, sorted."""
+        columns = ["partition", "range_start", "range_end"]
+        where = "topic_id = '" + self.bounds.topic_id.replace("'", "''") + "'"
+        rows = self.engine.store.read_arrow(self.table.full_name, piece, columns=columns, where=where)
+        found = rows.group_by(columns).aggregate([]).to_pylist()
+        return sorted((r["partition"], r["range_start"], r["range_end"]) for r in found)
+
+    def _contiguous(self, ranges: list[tuple[int, int, int]]) -> CheckOutcome:
+        """Whether every range begins where the one before it ended, beginning with the hours before."""
+        assert self.stored is not None
+        problems: list[str] = []
+        for partition in sorted({r[0] for r in ranges}):
+            mine = [r for r in ranges if r[0] == partition]
+            end = self.stored.previous_ends.get(partition)
+            for _, start, stop in mine:
+                if end is not None and start < end:
+                    problems.append(f"partition {partition}: [{start}, {end}) is stored twice")
+                elif end is not None and start > end:
+                    problems += self._hole(OffsetRange(partition, end, start))
+                end = stop
+        if problems:
+            text = f"{'; '.join(problems)}"
+            return CheckOutcome(OFFSETS_CONTIGUOUS, False, text, metadata={"problems": problems})
+        count = len(ranges)
+        return CheckOutcome(OFFSETS_CONTIGUOUS, True, f"{count} range(s) follow each other", metadata={"ranges": count})
+
+    def _hole(self, piece: OffsetRange) -> list[str]:
+        """What is wrong with offsets that no range covers: nothing if the log proves that they hold no record."""
+        span = f"partition {piece.partition}: [{piece.start}, {piece.end}) is not stored"
+        try:
+            for chunk in self.engine.read_log(self.bounds.topic, [piece]):
+                first = chunk.column("kafka_timestamp")[0].as_py()
+                hour = hour_key(first)
+                return [f"{span}; its records begin at {first.isoformat()}: materialize {hour} and the hours after it"]
+        except LogError as error:
+            return [f"{span} and the log cannot say whether it holds records: {error}"]
+        return []

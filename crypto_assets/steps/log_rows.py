@@ -1,0 +1,323 @@
+"""Records of the log as rows of append-once tables, in bounded memory.
+
+Belongs here: columns of `bronze.raw_prices` and `ops.polls` from chunks of records, and gathering the rows of one
+commit. Does not belong here: which offsets to read (`steps.bronze`).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from crypto_assets.compute.base import LogBounds
+from crypto_assets.contracts.arrow import arrow_schema, compute
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.storage.base import OffsetRange
+from crypto_assets.storage.staging import FILLED_BY_STORE
+from crypto_assets.transforms.bronze import event_hour, rfc3339
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPILL_ABOVE_BYTES = 128 * 1024 * 1024
+"""Rows of one commit above this size wait in a mapped temporary file, so that an hour of any size can be one commit."""
+
+
+class RowMaker(Protocol):
+    """Makes the rows of one table from records."""
+
+    def rows(
+        self,
+        table: Table,
+        bounds: LogBounds,
+        slice_: Slice,
+        ranges: Sequence[OffsetRange],
+        chunk: pa.Table,
+        now: datetime,
+    ) -> pa.Table:
+        """Rows of one chunk, without what the store fills in."""
+        ...
+
+    def touched(self, rows: pa.Table) -> list[str]:
+        """Event hours that the rows touch, as sorted partition keys."""
+        ...
+
+
+class PriceRows:
+    """Rows of `bronze.raw_prices`."""
+
+    def __init__(self, partitions_start: datetime) -> None:
+        self._partitions_start = partitions_start
+
+    def rows(
+        self,
+        table: Table,
+        bounds: LogBounds,
+        slice_: Slice,
+        ranges: Sequence[OffsetRange],
+        chunk: pa.Table,
+        now: datetime,
+    ) -> pa.Table:
+        """Rows of one chunk; `event_hour` is read leniently."""
+        columns = _common(bounds, slice_, ranges, chunk, now)
+        columns["event_hour"] = event_hour(columns["raw_json"], columns["kafka_timestamp"], self._partitions_start)
+        return _table(table, columns)
+
+    def touched(self, rows: pa.Table) -> list[str]:
+        """Event hours of the rows."""
+        return sorted(hour_key(h) for h in rows.column("event_hour").unique().to_pylist() if h is not None)
+
+
+class PollRows:
+    """Rows of `ops.polls`: the message's fields as columns, all null when the record cannot be read."""
+
+    FIELDS = (
+        "poll_id", "started_at", "finished_at", "source", "outcome", "http_status", "detail", "coins_asked",
+        "coins_returned", "coins_unchanged", "coins_missing", "age_s", "latency_ms", "cadence_s", "credits_used",
+        "credits_left", "delivered",
+    )  # fmt: skip
+
+    def rows(
+        self,
+        table: Table,
+        bounds: LogBounds,
+        slice_: Slice,
+        ranges: Sequence[OffsetRange],
+        chunk: pa.Table,
+        now: datetime,
+    ) -> pa.Table:
+        """Rows of one chunk."""
+        import pyarrow as pa
+
+        columns = _common(bounds, slice_, ranges, chunk, now)
+        records = [_object(text) for text in columns["raw_json"].to_pylist()]
+        for name in self.FIELDS:
+            column = table.column(name)
+            type_ = arrow_schema(table, [name]).field(0).type
+            columns[name] = pa.array([_value(r.get(name), column.type) for r in records], type_)
+        return _table(table, columns)
+
+    def touched(self, rows: pa.Table) -> list[str]:  # noqa: ARG002
+        """Polls are read by their arrival alone."""
+        return []
+
+
+def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[OffsetRange], now: datetime) -> pa.Table:
+    """One row of kind `gap` for each range of offsets that was lost and accepted as lost."""
+    import pyarrow as pa
+
+    values: dict[str, Sequence[Any]] = {
+        "topic": [bounds.topic] * len(gaps),
+        "topic_id": [bounds.topic_id] * len(gaps),
+        "partition": [g.partition for g in gaps],
+        "offset": [g.start for g in gaps],
+        "arrival_hour": [slice_.start] * len(gaps),
+        "kind": ["gap"] * len(gaps),
+        "range_start": [g.start for g in gaps],
+        "range_end": [g.end for g in gaps],
+        "bronze_ingested_at": [now] * len(gaps),
+    }
+    schema = _schema(table)
+    arrays = [pa.array(values.get(f.name, [None] * len(gaps)), f.type) for f in schema]
+    return pa.table(arrays, schema=schema)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows of one commit and the newest broker time among them (UTC)."""
+
+    table: pa.Table
+    max_timestamp: datetime | None
+
+
+def gather(
+    table: Table, first: Sequence[pa.Table], chunks: Iterable[pa.Table], make: Callable[[pa.Table], pa.Table]
+) -> Gathered:
+    """All rows of one commit.
+
+    Args:
+        table: Contract.
+        first: Rows to begin with.
+        chunks: Records from the log.
+        make: Makes rows of a chunk.
+
+    Returns:
+        The rows; above `SPILL_ABOVE_BYTES` they lie in a temporary file that is gone when they are.
+    """
+    sink = _Sink(_schema(table))
+    for rows in first:
+        sink.add(rows)
+    newest: datetime | None = None
+
+    def take(chunk: pa.Table) -> None:
+        sink.add(make(chunk))
+
+    try:
+        # Rows of one chunk are made while the next is read: reading keeps one core busy, this mostly the other.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-rows") as pool:
+            pending: Future[None] | None = None
+            for chunk in chunks:
+                latest = compute().max(chunk.column("kafka_timestamp")).as_py()
+                newest = latest if newest is None else max(newest, latest)
+                if pending is not None:
+                    pending.result()
+                pending = pool.submit(take, chunk)
+            if pending is not None:
+                pending.result()
+    except BaseException:
+        sink.discard()
+        raise
+    return Gathered(sink.table(), newest)
+
+
+class _Sink:
+    """Rows in memory, or from a size on in a temporary Arrow file that is read back by mapping it."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._held: list[pa.Table] = []
+        self._bytes = 0
+        self._path: Path | None = None
+        self._writer: Any = None
+
+    def add(self, rows: pa.Table) -> None:
+        """Add rows of the schema."""
+        self._bytes += rows.nbytes
+        self._held.append(rows)
+        if self._bytes > SPILL_ABOVE_BYTES:
+            writer = self._writer or self._open()
+            for part in self._held:
+                writer.write_table(part)
+            self._held = []
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        import pyarrow as pa
+
+        if self._path is None:
+            return pa.concat_tables(self._held) if self._held else self._schema.empty_table()
+        self._writer.close()
+        mapped = pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
+        self._path.unlink()  # the mapping keeps the data until the table is dropped
+        return mapped
+
+    def discard(self) -> None:
+        """Remove the file of rows that will not be used."""
+        if self._path is not None:
+            self._writer.close()
+            self._path.unlink(missing_ok=True)
+
+    def _open(self) -> Any:
+        import pyarrow as pa
+
+        with tempfile.NamedTemporaryFile(prefix="crypto-assets-rows-", suffix=".arrow", delete=False) as file:
+            self._path = Path(file.name)
+        self._writer = pa.ipc.new_file(self._path, self._schema)
+        return self._writer
+
+
+def _schema(table: Table) -> pa.Schema:
+    return arrow_schema(table, [n for n in table.column_names if n not in FILLED_BY_STORE])
+
+
+def _table(table: Table, columns: dict[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    schema = _schema(table)
+    return pa.table([columns[f.name] for f in schema], schema=schema)
+
+
+def _common(
+    bounds: LogBounds, slice_: Slice, ranges: Sequence[OffsetRange], chunk: pa.Table, now: datetime
+) -> dict[str, Any]:
+    """Columns that every table of log records has."""
+    import numpy as np
+    import pyarrow as pa
+
+    rows = chunk.num_rows
+    whole = {name: _one(chunk.column(name)) for name in chunk.column_names}
+    partition = whole["partition"].to_numpy(zero_copy_only=False)
+    starts = np.full(int(partition.max(initial=0)) + 1, -1, np.int64)
+    ends = starts.copy()
+    for piece in ranges:
+        if piece.partition < len(starts):
+            starts[piece.partition], ends[piece.partition] = piece.start, piece.end
+    raw_json, raw_bytes = _texts(whole["value"])
+
+    def constant(value: object, type_: pa.DataType) -> pa.Array:
+        return pa.repeat(pa.scalar(value, type_), rows)
+
+    zoned = pa.timestamp("us", "UTC")
+    return {
+        "topic": constant(bounds.topic, pa.string()),
+        "topic_id": constant(bounds.topic_id, pa.string()),
+        "partition": whole["partition"],
+        "offset": whole["offset"],
+        "kafka_timestamp": whole["kafka_timestamp"],
+        "message_key": whole["message_key"],
+        "raw_json": raw_json,
+        "raw_bytes": raw_bytes,
+        "headers": whole["headers"],
+        "arrival_hour": constant(slice_.start, zoned),
+        "kind": constant("record", pa.string()),
+        "range_start": pa.array(starts[partition]),
+        "range_end": pa.array(ends[partition]),
+        "bronze_ingested_at": constant(now, zoned),
+    }
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _texts(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Values as text, and as bytes where they are not UTF-8; both null for a record without value."""
+    import pyarrow as pa
+
+    try:
+        return values.cast(pa.string()), pa.nulls(len(values), pa.binary())
+    except pa.ArrowInvalid:  # at least one value is not UTF-8
+        texts = [_decoded(v) for v in values.to_pylist()]
+    raw = [v if t is None else None for v, t in zip(values.to_pylist(), texts, strict=True)]
+    return pa.array(texts, pa.string()), pa.array(raw, pa.binary())
+
+
+def _decoded(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """The record's fields; none when it is no JSON object."""
+    try:
+        found = json.loads(text) if text is not None else None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _value(value: object, type_: str) -> object:
+    """A JSON value as a column's value, or None when it is of another kind (nothing is converted)."""
+    if type_ == "timestamp":
+        return rfc3339(value)
+    if type_ == "array<string>":
+        return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
+    if isinstance(value, bool):
+        return None
+    if type_ == "int":
+        return value if isinstance(value, int) and abs(value) < 2**31 else None
+    if type_ == "double":
+        return float(value) if isinstance(value, (int, float)) else None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,97 @@
+"""`gold.price_predictions`: forecasts inserted once and never rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.compute.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs, TableResult
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key
+from crypto_assets.contracts.tables import PRICE_PREDICTIONS
+from crypto_assets.ml import registry, scoring
+from crypto_assets.ml.baselines import HORIZONS, effective
+from crypto_assets.ml.panel import panel
+from crypto_assets.quality import rules
+from crypto_assets.steps import training
+from crypto_assets.steps.base import has_rows, pieces, summary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CUTOFF_BEFORE = "cutoff_before_window"
+EXTRA_CHECKS = {CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Forecast from every slot of hours, where the key is not in the ledger yet.
+
+    Args:
+        engine: Engine whose store is read and written.
+        partition_keys: Hours.
+        inputs: `now` decides whether a forecast is live or a backfill.
+
+    Returns:
+        Rows that the ledger holds for each hour, and its checks.
+    """
+    decided = training.promotions(engine, inputs)
+    cutoffs = {(p["model"], p["version"]): p["cutoff"] for p in decided}
+    result, writes = TableResult(), []
+    for slice_, keys in pieces(partition_keys, "hour"):
+        made = _forecasts(engine, slice_, decided, inputs)
+        write = engine.store.merge(
+            PRICE_PREDICTIONS.full_name,
+            made,
+            mode="insert_if_absent",
+            audit=rules.audit(PRICE_PREDICTIONS, keys),
+            commit_metadata={"run_id": inputs.run_id},
+        )
+        writes.append(write)
+        rows = engine.store.read_arrow(PRICE_PREDICTIONS.full_name, slice_)
+        outcomes = rules.evaluate(PRICE_PREDICTIONS, rows, keys)
+        versions = rules.content_version(PRICE_PREDICTIONS, rows, keys, ("predicted_at", "mode"))
+        counts = rules.row_counts(PRICE_PREDICTIONS, rows, keys)
+        for key in keys:
+            result.partitions[key] = PartitionResult(
+                rows=counts[key],
+                data_version=versions[key],
+                metadata={"written": write.committed, "delta_version": write.version_after},
+                checks=[
+                    has_rows(counts[key], "no slot of this hour has a price and a scale yet"),
+                    *outcomes[key],
+                    _cutoffs(key, rows, cutoffs),
+                ],
+            )
+    result.metadata = summary(writes)
+    return Result({PRICE_PREDICTIONS.full_name: result})
+
+
+def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs) -> pa.Table:
+    import pyarrow as pa
+
+    features = engine.store.read_arrow("features.price_features", slice_)
+    rows = features.to_pylist()
+    made: list[dict[str, Any]] = []
+    for day in sorted({floor_day(h) for h in slice_.hours()}):
+        part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
+        mine = [r for r in rows if part.start <= r["window_start"] < part.end]
+        data = panel(features, part.end)
+        if not mine or not data.slots:
+            continue
+        for horizon in HORIZONS:
+            version = registry.load(effective(decided, f"price_{horizon}", part.start))
+            made += scoring.forecasts(mine, data, version, horizon, inputs.now)
+    return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))
+
+
+def _cutoffs(key: str, rows: pa.Table, cutoffs: dict[tuple[str, str], datetime]) -> CheckOutcome:
+    picked = rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist()
+    mine = [r for r in picked if hour_key(r["hour"]) == key]
+    bad = [r for r in mine if cutoffs[r["model_name"], r["model_version"]] > r["window_end"] - HOUR / 12]
+    return CheckOutcome(
+        CUTOFF_BEFORE,
+        not bad,
+        f"{len(bad)} forecasts came from a version that had seen their slot" if bad else "no version had seen its slots",
+        metadata={"violations": len(bad), "rows": len(mine)},
+    )

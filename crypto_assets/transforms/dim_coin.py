@@ -1,0 +1,68 @@
+"""Dimensions that follow from the registry and the calendar alone: coins over time, and days."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+FOREVER: datetime | None = None
+
+
+def dim_coin(coins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Versions of every coin (SCD 2) as rows of `gold.dim_coin`.
+
+    A coin changes identity when an alias ends (until then it has the alias's symbol), begins when it becomes active,
+    and ends when it is retired; the span after retirement is a version of its own, not active.
+
+    Args:
+        coins: Registry records.
+    """
+    rows = []
+    for coin in coins:
+        begins = _moment(coin["active_from"])
+        ends = _moment(coin["active_to"]) if coin["active_to"] else None
+        changes = sorted(
+            (datetime.combine(date.fromisoformat(a["until"]), time(), UTC), a) for a in coin.get("aliases", ())
+        )
+        edges = [begins, *(at for at, _ in changes if at > begins), *([ends] if ends else [])]
+        for i, start in enumerate(edges):
+            end = edges[i + 1] if i + 1 < len(edges) else FOREVER
+            named = next((a for at, a in changes if start < at), None)
+            rows.append(
+                {
+                    "coin_key": f"{coin['coin_id']}@{start:%Y-%m-%dT%H:%M:%SZ}",
+                    "coin_id": coin["coin_id"],
+                    "symbol": (named or {}).get("old_symbol") or coin["symbol"],
+                    "name": coin["name"],
+                    "aliases": [a["old_id"] for _, a in changes],
+                    "valid_from": start,
+                    "valid_to": end,
+                    "is_current": end is None,
+                    "is_active": ends is None or start < ends,
+                }
+            )
+    return rows
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def dim_date(first: date, last: date) -> list[dict[str, Any]]:
+    """Days first..last as rows of `gold.dim_date`; weeks by ISO 8601."""
+    days = (first + timedelta(days=i) for i in range((last - first).days + 1))
+    return [
+        {
+            "date_key": int(f"{d:%Y%m%d}"),
+            "day": d,
+            "year": d.year,
+            "quarter": (d.month + 2) // 3,
+            "month": d.month,
+            "day_of_month": d.day,
+            "iso_week": d.isocalendar().week,
+            "iso_weekday": d.isoweekday(),
+            "is_weekend": d.isoweekday() >= 6,
+        }
+        for d in days
+    ]

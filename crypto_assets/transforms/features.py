@@ -1,0 +1,340 @@
+"""Scale-free features per coin on the 5-minute grid, point in time.
+
+Every active coin has a row at every closed slot. All lags are by grid time: the grid is complete, so that "so many rows
+before" is "so many slots before". Nothing later than a row's window_end enters it. Definitions are in the contract and
+in the functions below; windows end at the row itself unless said otherwise.
+
+Belongs here: DataFrame -> DataFrame. Does not belong here: which slice is read, or writing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.slices import Slice
+from crypto_assets.contracts.tables import PRICE_FEATURES
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+NAME, VERSION = "price_features", "1"
+SLOT = timedelta(minutes=5)
+LOOK_BACK = timedelta(hours=26)
+SETTLED = timedelta(seconds=60)
+"""A slot is closed when the log covers its end by so much."""
+
+MAX_AGE_S = 600
+MAD_SLOTS, MAD_PRESENT = 288, 144
+SIGMA_FLOOR = 1e-5
+MAD_TO_SIGMA = 1.4826
+"""Consistency factor of the MAD for a normal distribution, 1 / Phi^-1(3/4)."""
+
+KERNEL = 130
+DIGITS = 12
+"""Decimals kept: takes the order of summation, which engines choose freely, out of the result."""
+
+
+def features(
+    bars_5m: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as_of: datetime
+) -> DataFrame:
+    """Feature rows of one slice.
+
+    Args:
+        bars_5m: Rows of `gold.bars_5m` of at least [slice start - 26 h, slice end).
+        slice_: Slots whose window_start lies in it get rows.
+        coins: Registry records; a coin has rows while it is active.
+        as_of: Highest broker timestamp that the log covers; later slots are not closed and have no row.
+
+    Returns:
+        Rows of `features.price_features`, in no order.
+    """
+    from pyspark.sql import functions as F
+
+    grid = _with_prices(_grid(bars_5m, slice_, coins, as_of), bars_5m)
+    rows = _with_returns(grid)
+    wanted = rows.where(F.col("window_start") >= F.lit(slice_.start))
+    frame = (
+        wanted.join(_kernels(wanted, rows), ["coin_id", "slot"], "left")
+        .join(_market(wanted), ["coin_id", "slot"], "left")
+        .join(_baskets(wanted), ["slot"], "left")
+    )
+    return _finish(frame)
+
+
+def _grid(bars: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as_of: datetime) -> DataFrame:
+    """Every coin x every closed slot of look-back and slice; `slot` numbers slots since the epoch."""
+    from pyspark.sql import functions as F
+
+    first = int((slice_.start - LOOK_BACK).timestamp() // SLOT.total_seconds())
+    end = min(slice_.end, as_of - SETTLED)
+    last = int(end.timestamp() // SLOT.total_seconds()) - 1
+    spark = bars.sparkSession
+    records = [
+        (c["coin_id"], _epoch(c["active_from"], 0), _epoch(c["active_to"], 2**40))
+        for c in coins
+    ]
+    basket = spark.createDataFrame(records, "coin_id string, active_from bigint, active_to bigint")
+    slots = spark.range(first, max(first, last + 1)).withColumnRenamed("id", "slot")
+    start = F.col("slot") * F.lit(int(SLOT.total_seconds()))
+    return (
+        basket.crossJoin(slots)
+        .withColumn("at", start)
+        .where((F.col("active_from") <= F.col("at")) & (F.col("at") < F.col("active_to")))
+        .withColumn("window_start", F.timestamp_seconds("at"))
+        .withColumn("window_end", F.timestamp_seconds(F.col("at") + F.lit(int(SLOT.total_seconds()))))
+        .drop("active_from", "active_to", "at")
+    )
+
+
+def _epoch(text: str | None, default: int) -> int:
+    return default if text is None else int(datetime.fromisoformat(text).astimezone(UTC).timestamp())
+
+
+def _with_prices(grid: DataFrame, bars: DataFrame) -> DataFrame:
+    """price(t), its time and age. A sample counts for 2 x cadence, at most 10 min: so only this slot's and the one before's.
+
+    The cadence is 300 s / expected_count of the sample's own bar (history without a cadence: 300 s).
+    """
+    from pyspark.sql import functions as F
+
+    seconds = F.lit(SLOT.total_seconds())
+    cadence = seconds / F.coalesce(F.col("expected_count").cast("double"), F.lit(1.0))
+    kept = bars.where(F.col("is_closed") & (F.col("granularity").isin("tick", "5m"))).select(
+        "coin_id",
+        "window_end",
+        F.col("close").cast("double").alias("bar_close"),
+        F.col("last_event_at").alias("bar_at"),
+        F.least(cadence * 2, F.lit(float(MAX_AGE_S))).alias("bar_max_age"),
+        F.col("sample_count").alias("bar_samples"),
+        F.col("volume_24h_usd").cast("double").alias("bar_volume"),
+        F.col("available_at").alias("bar_available_at"),
+        F.col("is_complete").alias("bar_complete"),
+    )
+    joined = grid.join(kept, ["coin_id", "window_end"], "left")
+    by_coin = _by_coin()
+    previous = {n: F.lag(n, 1).over(by_coin) for n in ("bar_close", "bar_at", "bar_max_age", "bar_volume")}
+    joined = joined.withColumns({f"previous_{n}": c for n, c in previous.items()})
+    age = _seconds("window_end", "bar_at")
+    previous_age = _seconds("window_end", "previous_bar_at")
+    own, before = age <= F.col("bar_max_age"), previous_age <= F.col("previous_bar_max_age")
+    from_before = F.col("bar_close").isNull() & before
+
+    def pick(name: str) -> Column:
+        return F.when(own, F.col(name)).when(from_before, F.col(f"previous_{name}"))
+
+    return joined.withColumns({"price": pick("bar_close"), "price_at": pick("bar_at")}).withColumn(
+        "staleness_s", _seconds("window_end", "price_at")
+    )
+
+
+def _with_returns(grid: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    coin = _by_coin()
+    log = F.ln("price")
+    frame = grid.withColumn("x", log)
+    frame = frame.withColumns(
+        {name: F.col("x") - F.lag("x", slots).over(coin) for name, slots in _LAGS.items()}
+        | {"step": F.col("price") - F.lag("price", 1).over(coin)}
+        | {"volume_change": F.ln(F.col("bar_volume") / F.col("previous_bar_volume"))}
+    )
+    return frame.withColumns(
+        {
+            "rv1h": _full(F.sqrt(F.sum(F.col("r5") * F.col("r5")).over(_last(12))), "r5", 12),
+            "gain": _full(F.sum(F.greatest("step", F.lit(0.0))).over(_last(14)), "step", 14),
+            "loss": _full(F.sum(F.greatest(-F.col("step"), F.lit(0.0))).over(_last(14)), "step", 14),
+            "band_mean": _full(F.avg("price").over(_last(20)), "price", 20),
+            "band_sigma": _full(F.stddev_pop("price").over(_last(20)), "price", 20),
+            "r5_median": F.median("r5").over(_past(MAD_SLOTS)),
+            "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
+            "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
+        }
+    )
+
+
+_LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
+
+
+def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
+    """What needs every single one of the last 288 slots: the MAD around the row's own median, and MACD's sums.
+
+    MACD is EMA12 - EMA26 of ln price and its signal EMA9 of that, each a finite kernel of 130 slots with weights
+    (1 - a)^k, a = 2 / (n + 1), scaled to sum to 1. The signal is therefore one kernel of 259 slots on ln price. All
+    slots under a kernel must have a price.
+    """
+    from pyspark.sql import functions as F
+
+    weights = wanted.sparkSession.createDataFrame(_weights(), "k bigint, w_macd double, w_signal double")
+    lagged = (
+        wanted.select("coin_id", "slot", F.col("r5_median").alias("median"))
+        .crossJoin(F.broadcast(weights))
+        .withColumn("past", F.col("slot") - F.col("k"))
+    )
+    values = rows.select("coin_id", F.col("slot").alias("past"), "x", "r5")
+    deviation = F.when(F.col("k") >= 1, F.abs(F.col("r5") - F.col("median")))
+    sums = (
+        lagged.join(values, ["coin_id", "past"])
+        .groupBy("coin_id", "slot")
+        .agg(
+            F.median(deviation).alias("mad"),
+            F.sum(F.col("w_macd") * F.col("x")).alias("macd_sum"),
+            F.sum(F.col("w_signal") * F.col("x")).alias("signal_sum"),
+            F.count(F.when(F.col("k") < KERNEL, F.col("x"))).alias("macd_present"),
+            F.count(F.when(F.col("k") < 2 * KERNEL - 1, F.col("x"))).alias("signal_present"),
+        )
+    )
+    return sums.select(
+        "coin_id",
+        "slot",
+        "mad",
+        F.when(F.col("macd_present") == KERNEL, F.col("macd_sum")).alias("macd"),
+        F.when(F.col("signal_present") == 2 * KERNEL - 1, F.col("signal_sum")).alias("macd_signal"),
+    )
+
+
+@lru_cache(maxsize=1)
+def _weights() -> list[tuple[int, float, float]]:
+    def kernel(n: int) -> list[float]:
+        raw = [(1 - 2 / (n + 1)) ** k for k in range(KERNEL)]
+        return [w / sum(raw) for w in raw]
+
+    macd = [a - b for a, b in zip(kernel(12), kernel(26), strict=True)]
+    signal = [0.0] * (2 * KERNEL - 1)
+    for i, a in enumerate(kernel(9)):
+        for j, b in enumerate(macd):
+            signal[i + j] += a * b
+    pad = [0.0] * (MAD_SLOTS + 1)
+    return [(k, (macd + pad)[k], (signal + pad)[k]) for k in range(MAD_SLOTS + 1)]
+
+
+def _market(wanted: DataFrame) -> DataFrame:
+    """Median r5 of the other coins in the slot, where at least two others have one."""
+    from pyspark.sql import functions as F
+
+    mine = wanted.where(F.col("r5").isNotNull()).select("coin_id", "slot")
+    others = wanted.where(F.col("r5").isNotNull()).select(F.col("coin_id").alias("other"), "slot", F.col("r5").alias("o"))
+    return (
+        mine.join(others, ["slot"])
+        .where(F.col("other") != F.col("coin_id"))
+        .groupBy("coin_id", "slot")
+        .agg(F.median("o").alias("median"), F.count("o").alias("others"))
+        .select("coin_id", "slot", F.when(F.col("others") >= 2, F.col("median")).alias("others_median"))
+    )
+
+
+def _baskets(wanted: DataFrame) -> DataFrame:
+    """Hash of the coins that had r5 in the slot."""
+    from pyspark.sql import functions as F
+
+    having = F.when(F.col("r5").isNotNull(), F.col("coin_id"))
+    return wanted.groupBy("slot").agg(
+        F.substring(F.sha2(F.concat_ws(",", F.array_sort(F.collect_list(having))), 256), 1, 16).alias("basket_hash")
+    )
+
+
+def basket_hash(coin_ids: Sequence[str]) -> str:
+    """The hash that a basket of coins has in the table: SHA-256 of the sorted ids, joined by commas, 16 hex digits."""
+    return hashlib.sha256(",".join(sorted(coin_ids)).encode()).hexdigest()[:16]
+
+
+def _finish(frame: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    enough = F.col("r5_present") >= MAD_PRESENT
+    width = F.col("band_sigma") * 4
+    moved = F.col("gain") + F.col("loss")
+    frame = frame.withColumns(
+        {
+            "s": F.when(enough, F.greatest(F.col("mad") * MAD_TO_SIGMA, F.lit(SIGMA_FLOOR))),
+            "r5_median": F.when(enough, F.col("r5_median")),
+            # Without any move gains and losses balance: 50, as the limit of equal ones.
+            "rsi14": F.when(moved == 0, F.lit(50.0)).otherwise(F.col("gain") / moved * 100),
+            "macd_hist": F.col("macd") - F.col("macd_signal"),
+            "bollinger_b": F.when(width > 0, (F.col("price") - F.col("band_mean") + width / 2) / width),
+            "r5_market": F.col("r5") - F.col("others_median"),
+        }
+    )
+    frame = frame.withColumn("rz", (F.col("r5") - F.col("r5_median")) / F.col("s"))
+    rounded = ("r5", "r15", "r1h", "r24h", "r5_median", "s", "rz", "rv1h", "rsi14", "macd", "macd_signal", "macd_hist",
+               "bollinger_b", "r5_market", "volume_change")
+    frame = frame.withColumns({n: F.round(n, DIGITS) for n in rounded})
+    frame = frame.withColumns(
+        {
+            "sample_count": F.coalesce(F.col("bar_samples"), F.lit(0)).cast("bigint"),
+            "is_complete": F.coalesce(F.col("bar_complete"), F.lit(False)),
+            "available_at": F.col("latest_input"),
+            "null_reason": _reason(),
+            "hour": F.date_trunc("hour", "window_start"),
+            "day": F.to_date("window_start"),
+        }
+    )
+    return frame.select(*(F.col(c.name).cast(c.type).alias(c.name) for c in PRICE_FEATURES.columns))
+
+
+def _reason() -> Column:
+    """Codes of everything that is null, sorted and joined; null when nothing is."""
+    from pyspark.sql import functions as F
+
+    known = F.col("price").isNotNull()
+
+    def any_null(*names: str) -> Column:
+        condition = F.col(names[0]).isNull()
+        for name in names[1:]:
+            condition = condition | F.col(name).isNull()
+        return condition
+
+    codes = (
+        F.when(F.col("r5").isNotNull() & F.col("r5_market").isNull(), F.lit("few_coins")),
+        F.when(known & any_null("r5", "r15", "r1h", "r24h"), F.lit("no_lag")),
+        F.when(F.col("volume_change").isNull(), F.lit("no_volume")),
+        F.when(known & any_null("s", "rv1h", "rsi14", "macd", "macd_signal", "bollinger_b"), F.lit("short_history")),
+        F.when(~known, F.lit("stale_price")),
+    )
+    text = F.concat_ws(",", *codes)
+    return F.when(text != "", text)
+
+
+def _by_coin() -> Any:
+    from pyspark.sql import Window
+
+    return Window.partitionBy("coin_id").orderBy("slot")
+
+
+def _last(slots: int) -> Any:
+    """The row's slot and those before it, `slots` in all."""
+    return _by_coin().rowsBetween(1 - slots, 0)
+
+
+def _past(slots: int) -> Any:
+    """The `slots` before the row's own."""
+    return _by_coin().rowsBetween(-slots, -1)
+
+
+def _full(value: Column, column: str, slots: int) -> Column:
+    """The value where all of the last `slots` have the column."""
+    from pyspark.sql import functions as F
+
+    return F.when(F.count(column).over(_last(slots)) == slots, value)
+
+
+def _seconds(later: str, earlier: str) -> Column:
+    """Difference of two timestamp columns in seconds, to the microsecond."""
+    from pyspark.sql import functions as F
+
+    return (F.unix_micros(F.col(later)) - F.unix_micros(F.col(earlier))) / F.lit(1e6)
+
+
+def manifest() -> dict[str, Any]:
+    """Name, version, columns with definitions, and a hash of this code: what a model records of its inputs."""
+    code = inspect.getsource(inspect.getmodule(manifest) or features)
+    return {
+        "name": NAME,
+        "version": VERSION,
+        "columns": {c.name: c.description for c in PRICE_FEATURES.columns},
+        "code_sha256": hashlib.sha256(code.encode()).hexdigest(),
+    }

@@ -1,0 +1,37 @@
+"""The newest quote of every coin."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from crypto_assets.contracts.tables import LATEST_PRICES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def latest_prices(silver: DataFrame, covered_until: datetime, covered_offsets: str, now: datetime) -> DataFrame:
+    """Newest row of each coin by event time, as rows of `gold.latest_prices`.
+
+    Args:
+        silver: Rows of `silver.prices`.
+        covered_until: Highest broker timestamp that the log covers.
+        covered_offsets: JSON object of end offsets by Kafka partition.
+        now: Time of the refresh.
+    """
+    from pyspark.sql import functions as F
+
+    kept = ("symbol", "name", "price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct",
+            "change_7d_pct", "last_updated_at", "available_at", "source")
+    newest = silver.groupBy("coin_id").agg(F.max_by(F.struct(*kept), "last_updated_at").alias("q"))
+    frame = newest.select("coin_id", *(F.col(f"q.{n}").alias(n) for n in kept)).withColumns(
+        {
+            "covered_until": F.lit(covered_until),
+            "covered_offsets": F.lit(covered_offsets),
+            "refreshed_at": F.lit(now),
+        }
+    )
+    age = (F.unix_micros("covered_until") - F.unix_micros("last_updated_at")) / F.lit(1e6)
+    frame = frame.withColumn("age_s", age)
+    return frame.select(*(F.col(c.name).cast(c.type).alias(c.name) for c in LATEST_PRICES.columns))

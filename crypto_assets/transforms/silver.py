@@ -1,0 +1,185 @@
+"""Silver and its quarantine: from parsed records and history replies to rows.
+
+Belongs here: which of several records of one quote counts, which history points fill a hole, the shape of both tables.
+Does not belong here: judging single records (`transforms.parse`), reading or writing tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.messages import NUMERIC
+from crypto_assets.contracts.model import MONEY
+from crypto_assets.contracts.tables import QUARANTINE, SILVER_PRICES
+from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, utc, where_computed
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from crypto_assets.contracts.slices import Slice
+
+TICK = "tick"
+SLOT_S = 300
+"""Seconds of a slot: a history point counts only where no live sample lies in its slot."""
+
+ARRIVAL_ORDER = ("kafka_timestamp", "topic_id", "partition", "offset")
+"""Order in which records arrived: the first of a quote wins, so that later copies change nothing."""
+
+
+def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataFrame:
+    """Rows of `silver.prices` of some hours.
+
+    Args:
+        parsed: What `parse_bronze` returns, of all records whose event lies in the slice.
+        history: What `history_points` returns, or None when there is none (the parse then runs once, not twice).
+        slice_: Hours by event time (UTC).
+
+    Returns:
+        One row per coin_id and last_updated_at. Columns and types of the contract.
+    """
+    from pyspark.sql import functions as F
+
+    live = _first_arrived(parsed, slice_)
+    if history is None:
+        return live
+    slots = live.select("coin_id", _slot("last_updated_at").alias("_slot")).distinct()
+    points = history.where(_within(F.col("last_updated_at"), slice_)).withColumn("_slot", _slot("last_updated_at"))
+    return live.unionByName(_as_silver(points.join(slots, ["coin_id", "_slot"], "left_anti")))
+
+
+def examined(parsed: DataFrame) -> DataFrame:
+    """Every parsed record as a row of `silver.quarantine`, with `is_valid` and `last_updated_at` beside it.
+
+    Those that are not valid are the quarantine, the others its balance: one pass tells both. Of a valid record the
+    value, the headers and the detail are null, so that all records of many hours fit into memory.
+    """
+    from pyspark.sql import functions as F
+
+    arrival = F.col("arrival_hour")
+    heavy = ("raw_json", "raw_bytes", "headers", "detail", "message_key")
+    light = {name: F.when(~F.col("is_valid"), F.col(name)) for name in heavy}
+    shaped = parsed.withColumns({**light, "hour": arrival, "day": day_of(arrival)})
+    return shaped.select(*QUARANTINE.column_names, "is_valid", "last_updated_at")
+
+
+def history_points(market_history: DataFrame, coins: Sequence[Mapping[str, Any]]) -> DataFrame:
+    """Points of stored history replies, one row each.
+
+    A point needs a price above zero; capitalisation and volume come from the point of the same time, else are null.
+    Where a reply has a time twice, its first point counts. Numbers are taken from the reply's text digit by digit.
+
+    Args:
+        market_history: Rows of `bronze.market_history`.
+        coins: The registry (see `parse_bronze`); points of coins that are not in it are left out.
+
+    Returns:
+        coin_id, symbol, last_updated_at, price_usd, market_cap_usd, volume_24h_usd, available_at, source, granularity.
+    """
+    from pyspark.sql import functions as F
+
+    prices, caps, volumes = (
+        _points(market_history, name, alias)
+        for name, alias in (
+            ("prices", "price_usd"),
+            ("market_caps", "market_cap_usd"),
+            ("total_volumes", "volume_24h_usd"),
+        )
+    )
+    key = ["coin_id", "day", "last_updated_at"]
+    about = market_history.select(
+        "coin_id",
+        "day",
+        F.col("fetched_at").alias("available_at"),
+        "source",
+        "granularity",
+        _symbol(coins).alias("symbol"),
+    )
+    joined = prices.join(caps, key, "left").join(volumes, key, "left").join(about, ["coin_id", "day"])
+    usable = (F.col("price_usd") > 0) & (F.col("price_usd") < PRICE_LIMIT) & F.col("symbol").isNotNull()
+    of_its_day = F.col("day") == day_of(F.col("last_updated_at"))
+    return joined.where(usable & of_its_day).drop("day")
+
+
+def _first_arrived(parsed: DataFrame, slice_: Slice) -> DataFrame:
+    """Of the valid records of each quote the first that arrived, as rows of Silver."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    valid = where_computed(parsed, F.col("is_valid") & _within(F.col("event_hour"), slice_))
+    needed = valid.select(
+        "coin_id", "symbol", "name", "last_updated_at", *NUMERIC, "ingestion_timestamp", "kafka_timestamp", "source",
+        "cadence_s", "poll_id", "topic_id", "partition", "offset",
+    )  # fmt: skip
+    # Times differ more often than coins do, so they come first: comparing them decides most of the sort.
+    copies = Window.partitionBy("last_updated_at", "coin_id").orderBy(*ARRIVAL_ORDER)
+    first = needed.withColumn("_copy", F.row_number().over(copies)).where(F.col("_copy") == 1)
+    return _shaped(first.withColumns({"available_at": F.col("kafka_timestamp"), "granularity": F.lit(TICK)}))
+
+
+def _as_silver(points: DataFrame) -> DataFrame:
+    """History points as rows of Silver; what only a record has is null."""
+    from pyspark.sql import functions as F
+
+    absent = [c for c in SILVER_PRICES.columns if c.name not in points.columns and c.name not in ("day", "hour")]
+    return _shaped(points.withColumns({c.name: F.lit(None).cast(c.type) for c in absent}))
+
+
+def _shaped(rows: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    event = F.col("last_updated_at")
+    return rows.withColumns({"hour": hour_of(event), "day": day_of(event)}).select(*SILVER_PRICES.column_names)
+
+
+def _within(moment: Column, slice_: Slice) -> Column:
+    from pyspark.sql import functions as F
+
+    return (moment >= F.lit(slice_.start)) & (moment < F.lit(slice_.end))
+
+
+def _slot(moment: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.floor(F.unix_seconds(F.col(moment)) / F.lit(SLOT_S))
+
+
+def _symbol(coins: Sequence[Mapping[str, Any]]) -> Column:
+    """Symbol that a coin had at the start of `day`: its former one before the date of change."""
+    from pyspark.sql import functions as F
+
+    found: list[Column] = []
+    for coin in coins:
+        is_coin = F.col("coin_id") == coin["coin_id"]
+        for alias in coin.get("aliases") or ():
+            until = utc(alias["until"])
+            if alias.get("old_symbol") and until is not None:
+                before = reduce(and_, [is_coin, F.col("day") < F.lit(until.date())])
+                found.append(F.when(before, F.lit(str(alias["old_symbol"]).upper())))
+        found.append(F.when(is_coin, F.lit(str(coin["symbol"]).upper())))
+    return F.coalesce(*found, F.lit(None).cast("string"))
+
+
+def _points(market_history: DataFrame, array: str, value: str) -> DataFrame:
+    """`[[milliseconds, value], ...]` of one array of the replies as rows (coin_id, day, last_updated_at, value).
+
+    The text is split rather than parsed: Sail's `from_json` passes numbers through a double that can be off by one in
+    its last digit.
+    """
+    from pyspark.sql import functions as F
+
+    text = F.regexp_replace(F.get_json_object("raw_json", f"$.{array}"), r'[\s"]', "")
+    inner = F.regexp_replace(text, r"^\[\[|\]\]$", "")
+    exploded = market_history.select("coin_id", "day", F.posexplode(F.split(inner, r"\],\[")).alias("_at", "_point"))
+    millis = decimal_of(F.substring_index("_point", ",", 1)).cast("bigint")
+    number = decimal_of(F.substring_index("_point", ",", -1)).cast(MONEY)
+    typed = exploded.select(
+        "coin_id", "day", "_at", F.timestamp_millis(millis).alias("last_updated_at"), number.alias(value)
+    )
+    named = typed.where(F.col("last_updated_at").isNotNull() & F.col(value).isNotNull())
+    return named.groupBy("coin_id", "day", "last_updated_at").agg(F.min_by(value, "_at").alias(value))
+
+
+__all__ = ["ARRIVAL_ORDER", "SLOT_S", "TICK", "examined", "history_points", "silver"]

@@ -1,0 +1,253 @@
+"""Doctor: what it finds, that every finding has a fix, and that it changes and shows nothing it should not."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto_assets.cli import doctor
+from crypto_assets.cli.instance import prepare
+from crypto_assets.home import open_home
+from crypto_assets.kafka.producer import STATE_FILE, ProducerState
+from crypto_assets.market.credits import CreditState
+from crypto_assets.settings import Settings
+from crypto_assets.storage.delta_rs import DeltaRsStore
+
+NOW = datetime(2026, 5, 10, 12, tzinfo=UTC)
+
+
+def make(tmp_path: Path, **values: Any) -> Settings:
+    return Settings(**{"source": "simulator", "home_path": tmp_path / "home", **values})
+
+
+def found(findings: Any, area: str) -> list[tuple[str, str, str]]:
+    return [(f.level, f.found, f.fix) for f in findings if f.area == area]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CONFLEUNT_API_SECRET", "CONFLUENT_API_SECRET"),
+        ("COINGEKO_API_KEY", "COINGECKO_API_KEY"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("CRYPTO_ASSET_HOME", "CRYPTO_ASSETS_HOME"),
+        ("ALERT_WEBHOOK", "ALERT_WEBHOOK_URL"),
+    ],
+)
+def test_near_misses_of_names_are_found_and_no_value_is_shown(name, meant):
+    (finding,) = doctor.names({name: "hunter2", "PATH": "/bin", "HOME": "/root", "LANG": "C"})
+    assert (finding.level, finding.fix) == ("warn", f"did you mean {meant}?")
+    assert name in finding.found
+    assert "hunter2" not in str(finding)
+
+
+def test_right_and_unrelated_names_are_left_alone():
+    environment = dict.fromkeys(
+        [
+            *doctor.known_names(),
+            *doctor.ALSO_KNOWN,
+            "PATH",
+            "KAFKA_LOG_DIRS",
+            "MLFLOW_ENABLE_SYSTEM_METRICS",
+            "JAVA_HOME",
+        ]
+    )
+    (finding,) = doctor.names(environment)  # type: ignore[arg-type]
+    assert finding.level == "ok"
+
+
+def test_an_unknown_name_with_our_prefix_is_found():
+    (finding,) = doctor.names({"CRYPTO_ASSETS_FLAVOUR": "x"})
+    assert finding.level == "warn"
+    assert "CRYPTO_ASSETS_SOURCE" in finding.fix
+
+
+def test_dotenv_names(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("# COMMENT=1\nexport COINGEKO_API_KEY=abc\n\nKAFKA_TOPIC = t\nnonsense\n")
+    assert doctor.dotenv_names(file) == ["COINGEKO_API_KEY", "KAFKA_TOPIC"]
+    assert doctor.dotenv_names(tmp_path / "absent") == []
+
+
+def test_it_makes_no_home(tmp_path):
+    settings = make(tmp_path)
+    findings = doctor.examine(settings, {}, NOW)
+    assert not settings.home.exists()
+    assert [f for f in findings if f.level == "error"] == []
+    assert found(findings, "home")[0][0] == "note"
+    assert found(findings, "disk")[0][1].endswith(f"GB free at {tmp_path}")
+    assert "crypto-assets broker start" in found(findings, "kafka")[0][2]
+
+
+def test_a_home_bound_to_another_source_is_an_error(tmp_path):
+    open_home(make(tmp_path))
+    (finding,) = doctor.home(make(tmp_path, source="replay"))
+    assert finding.level == "error"
+    assert "it holds simulator data" in finding.found
+
+
+def test_a_foreign_dagster_home_and_a_changed_instance_are_found(tmp_path):
+    settings = make(tmp_path)
+    folder = prepare(open_home(settings))
+    (finding,) = doctor.dagster_home(settings, {"DAGSTER_HOME": str(folder)})
+    assert finding.level == "ok"
+    (finding,) = doctor.dagster_home(settings, {"DAGSTER_HOME": "/elsewhere"})
+    assert (finding.level, finding.fix) == ("warn", f"export DAGSTER_HOME={folder}, or unset it")
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    _, threads = doctor.dagster_home(settings, {"DAGSTER_HOME": str(folder)})
+    assert threads.level == "warn"
+    assert "use_threads" in threads.found
+
+
+def test_table_properties_that_break_exactly_once_are_errors(tmp_path):
+    from deltalake import DeltaTable
+
+    settings = make(tmp_path)
+    store = DeltaRsStore(settings.lake, lambda: None)  # type: ignore[arg-type,return-value]
+    store.create("silver.prices")
+    store.create("ops.alerts")
+    (finding,) = doctor.lake(settings)
+    assert (finding.level, finding.found) == ("ok", f"2 tables at {settings.lake}")
+    DeltaTable(settings.table_uri("silver.prices")).alter.set_table_properties(
+        {"delta.setTransactionRetentionDuration": "interval 1 days"}
+    )
+    _rewrite_isolation(Path(settings.table_uri("ops.alerts")))
+    findings = list(doctor.lake(settings))
+    assert [f.level for f in findings] == ["error", "error"]
+    assert "silver.prices: delta.setTransactionRetentionDuration is set" in findings[0].found
+    assert "UNSET TBLPROPERTIES" in findings[0].fix
+    assert "ops.alerts: delta.isolationLevel is SnapshotIsolation" in findings[1].found
+
+
+def _rewrite_isolation(table: Path) -> None:
+    first = table / "_delta_log" / f"{0:020}.json"
+    first.write_text(first.read_text().replace('"Serializable"', '"SnapshotIsolation"'))
+
+
+@pytest.mark.kafka
+def test_broker_topics_and_a_clock_in_the_future(tmp_path, kafka_broker, topic_factory):
+    from confluent_kafka import Producer
+
+    good = {"message.timestamp.type": "CreateTime", "retention.ms": "-1", "message.timestamp.after.max.ms": "60000"}
+    prices, polls = (
+        topic_factory(config={**good, "message.timestamp.after.max.ms": "7200000"}),
+        topic_factory(config=good),
+    )
+    settings = make(tmp_path, kafka_bootstrap_servers=kafka_broker.bootstrap_servers, kafka_topic="not-there-yet")
+    levels = [(f.area, f.level) for f in doctor.kafka(settings, NOW)]
+    assert levels == [("kafka", "ok"), ("topics", "note")]
+
+    now = datetime.now(UTC)
+    producer = Producer(kafka_broker.config)
+    producer.produce(prices, b"{}", timestamp=int((now + timedelta(seconds=600)).timestamp() * 1000))
+    assert producer.flush(20) == 0
+    settings = settings.model_copy(update={"kafka_topic": prices, "kafka_polls_topic": polls})
+    findings = list(doctor.kafka(settings, now))
+    assert [(f.area, f.level) for f in findings] == [
+        ("kafka", "ok"),
+        ("topics", "error"),
+        ("topics", "ok"),
+        ("clock", "error"),
+    ]
+    assert "message.timestamp.after.max.ms" in findings[1].found
+    assert "in the future" in findings[3].found
+
+
+def test_an_external_broker_that_does_not_answer_is_an_error(tmp_path):
+    settings = make(tmp_path, kafka_bootstrap_servers="127.0.0.1:1")
+    (finding,) = doctor.kafka(settings, NOW)
+    assert finding.level == "error"
+    assert "127.0.0.1:1" in finding.found
+
+
+def test_quota_and_credentials_of_a_live_home(tmp_path):
+    live = make(tmp_path, source="coingecko", coingecko_api_key="S3CRET", coingecko_plan="demo")
+    assert [f.level for f in doctor.quota(live, NOW)] == ["note"]
+    state = live.home / "state" / STATE_FILE
+    state.parent.mkdir(parents=True)
+    spent_all = CreditState(month="2026-05", used_this_month=10_000, blocked_until=NOW.timestamp() + 60)
+    state.write_text(ProducerState(credits=spent_all).to_json())
+    spent, blocked = doctor.quota(live, NOW)
+    assert (spent.level, spent.found.split(",")[0]) == ("error", "plan demo: 0 credits left")
+    assert "12:01:00Z" in blocked.found
+    keyless = make(tmp_path, source="coingecko", coingecko_plan="paid")
+    first = next(iter(doctor.credentials(keyless)))
+    assert (first.level, "COINGECKO_API_KEY" in first.fix) == ("error", True)
+    assert "S3CRET" not in str([*doctor.credentials(live), spent])
+
+
+class _Dated(http.server.BaseHTTPRequestHandler):
+    behind = timedelta(0)
+
+    def do_HEAD(self) -> None:
+        self.send_response_only(404)
+        self.send_header("Date", format_datetime(datetime.now(UTC) - self.behind, usegmt=True))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server():
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Dated)
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_address[1]}"
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def test_clock_skew_against_the_source(tmp_path, server, monkeypatch):
+    settings = make(tmp_path, source="coingecko", coingecko_base_url=f"{server}/api/v3")
+    (finding,) = doctor.source_clock(settings)
+    assert finding.level == "ok"
+    monkeypatch.setattr(_Dated, "behind", timedelta(minutes=5))
+    (finding,) = doctor.source_clock(settings)
+    assert finding.level == "error"
+    assert "s ahead of the source" in finding.found
+    silent = make(tmp_path, source="coingecko", coingecko_base_url="http://127.0.0.1:1/api/v3")
+    (finding,) = doctor.source_clock(silent)
+    assert (finding.area, finding.level) == ("source", "error")
+
+
+def test_tracking_addresses(tmp_path, server):
+    assert [f.level for f in doctor.tracking(make(tmp_path))] == ["ok"]
+    settings = make(tmp_path, mlflow_tracking_uri=server, mlflow_registry_uri="databricks-uc")
+    tracking, registry = doctor.tracking(settings)
+    assert (tracking.level, tracking.found) == ("error", "tracking: /health answers 503")
+    assert (registry.level, "DATABRICKS_HOST" in registry.found) == ("error", True)
+
+
+def test_a_look_that_breaks_is_a_finding_without_secrets(tmp_path):
+    settings = make(tmp_path, source="coingecko", coingecko_api_key="S3CRET")
+    state = settings.home / "state" / STATE_FILE
+    state.parent.mkdir(parents=True)
+    state.write_text("{S3CRET")
+    findings = doctor.examine(settings, {}, NOW)
+    assert found(findings, "quota")[0][0] == "error"
+    assert "S3CRET" not in str(findings)
+
+
+def test_the_command_prints_json_or_a_table(tmp_path, capsys):
+    settings = make(tmp_path)
+    assert doctor.run(settings, now=NOW, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == 0
+    assert {"area", "level", "found", "fix"} == set(told["findings"][0])
+    open_home(settings)
+    assert doctor.run(make(tmp_path, source="replay"), now=NOW, as_json=False) == 1
+    assert "1 errors" in capsys.readouterr().out

@@ -1,0 +1,221 @@
+"""Status of a home with real tables, a real Dagster instance and a real broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from crypto_assets.cli import status
+from crypto_assets.cli.instance import open_instance
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.home import HomeError, open_home
+from crypto_assets.settings import Settings
+from crypto_assets.storage.delta_rs import DeltaRsStore
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+LATEST = dg.AssetKey(["gold", "latest_prices"])
+
+
+def no_spark() -> Any:
+    raise AssertionError("status needs no Spark session")
+
+
+def quote(covered: dict[int, int], age_s: float = 5) -> dict[str, Any]:
+    values = dict.fromkeys(TABLES["gold.latest_prices"].column_names)
+    return values | {
+        "coin_id": "bitcoin",
+        "symbol": "BTC",
+        "price_usd": Decimal("7000.5"),
+        "last_updated_at": NOW - timedelta(seconds=age_s),
+        "available_at": NOW,
+        "source": "simulator",
+        "covered_until": NOW,
+        "covered_offsets": json.dumps(covered),
+        "age_s": age_s,
+        "refreshed_at": NOW,
+    }
+
+
+class Bench:
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self.settings, self.instance = settings, instance
+        self.store = DeltaRsStore(settings.lake, no_spark)
+
+    def write(self, row: dict[str, Any]) -> None:
+        import pyarrow as pa
+
+        rows = pa.Table.from_pylist([row], schema=arrow_schema(TABLES["gold.latest_prices"]))
+        self.store.merge("gold.latest_prices", rows, mode="replace_all")
+
+    def collect(self, now: datetime = NOW) -> status.StatusReport:
+        return status.collect(self.settings, self.instance, self.store, now)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(source="simulator", home_path=tmp_path / "home")  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def bench(settings: Settings) -> Iterator[Bench]:
+    with open_instance(open_home(settings)) as instance:
+        yield Bench(settings, instance)
+
+
+@pytest.fixture
+def with_log(bench: Bench, kafka_broker, topic_factory) -> Bench:
+    topic = topic_factory(partitions=2)
+    bench.settings = bench.settings.model_copy(
+        update={"kafka_bootstrap_servers": kafka_broker.bootstrap_servers, "kafka_topic": topic}
+    )
+    return bench
+
+
+def publish(bench: Bench, kafka_broker, partition: int, at: datetime) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer(kafka_broker.config)
+    producer.produce(bench.settings.prices_topic, b"{}", partition=partition, timestamp=int(at.timestamp() * 1000))
+    assert producer.flush(20) == 0
+
+
+def by_name(report: status.StatusReport) -> dict[str, status.AssetStatus]:
+    return {a.asset: a for a in report.assets}
+
+
+def test_an_empty_home_is_shown_without_problems(bench):
+    report = bench.collect()
+    assert {a.asset for a in report.assets} == {"/".join(t.asset_key) for t in TABLES.values()}
+    assert all(a.rows is None and a.last_run is None for a in report.assets)
+    assert report.lag_s is None
+    assert report.lag_unknown_because is not None
+    assert "crypto-assets broker start" in report.lag_unknown_because
+    assert report.exit_code == 0  # nothing runs, nothing is promised
+    assert report.promise.startswith("cadence 60 s")
+
+
+@pytest.mark.kafka
+def test_lag_is_the_age_of_the_oldest_record_not_in_latest_prices(with_log, kafka_broker):
+    for partition, age in ((0, 500), (0, 40), (1, 20)):
+        publish(with_log, kafka_broker, partition, NOW - timedelta(seconds=age))
+    with_log.write(quote({0: 2, 1: 1}))
+    report = with_log.collect()
+    assert (report.lag_s, report.lag_records, report.event_age_s, report.exit_code) == (0.0, 0, 5.0, 0)
+
+    with_log.write(quote({0: 1, 1: 0}))
+    report = with_log.collect()
+    assert (report.lag_s, report.lag_records, report.exit_code) == (40.0, 2, 0)
+    latest = by_name(report)["gold/latest_prices"]
+    assert (latest.rows, latest.newest_event, latest.event_age_s) == (1, NOW - timedelta(seconds=5), 5.0)
+
+    with_log.write(quote({0: 0, 1: 0}))
+    report = with_log.collect()
+    assert report.lag_s == 500
+    assert report.exit_code == 1
+    assert report.problems == ("lag 500 s is more than the promised 180 s; see failed runs in the UI",)
+
+
+def test_runs_and_checks_of_an_asset(bench):
+    specs = [dg.AssetCheckSpec(n, asset=LATEST) for n in ("unique_key", "price_positive", "has_rows")]
+
+    @dg.asset(key=LATEST, check_specs=specs)
+    def latest():
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(check_name="unique_key", passed=True),
+                dg.AssetCheckResult(check_name="price_positive", passed=False),
+                dg.AssetCheckResult(check_name="has_rows", passed=False, severity=dg.AssetCheckSeverity.WARN),
+            ]
+        )
+
+    run = dg.materialize([latest], instance=bench.instance)
+    for partition, passed in (("2024-05-01-12:00", False), ("2024-05-01-13:00", True)):
+        bench.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey(["silver", "prices"]), check_name="not_null", passed=passed, partition=partition
+            )
+        )
+    bench.instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(["ops", "alerts"])))
+    found = by_name(bench.collect(datetime.now(UTC)))
+    one = found["gold/latest_prices"]
+    assert one.last_run is not None
+    assert (one.last_run.run_id, one.last_run.state) == (run.run_id, "SUCCESS")
+    assert (one.checks_green, one.checks_red) == (1, ("has_rows (warn)", "price_positive"))
+    assert (found["silver/prices"].checks_green, found["silver/prices"].checks_red) == (1, ())
+    by_sensor = found["ops/alerts"].last_run
+    assert by_sensor is not None
+    assert by_sensor.state == "sensor"
+
+
+def test_a_range_run_is_red_when_any_of_its_partitions_is(bench):
+    keys = ["a", "b", "c"]
+    asset_key = dg.AssetKey(["gold", "bars_1m"])
+
+    def bars(context):
+        for key in keys:
+            context.log_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=asset_key, check_name="ohlc", passed=key != "a", partition=key, description=f"of {key}"
+                )
+            )
+        yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False)])
+
+    made = dg.asset(key=asset_key, check_specs=[dg.AssetCheckSpec("ohlc", asset=asset_key)])(bars)
+    dg.materialize([made], instance=bench.instance)
+    assert by_name(bench.collect())["gold/bars_1m"].checks_red == ("ohlc",)
+    from crypto_assets.automation.event_store import check_states
+
+    (state,) = check_states(bench.instance)
+    assert (state.red, state.description) == (("a",), "of a")
+
+
+def test_missing_producer_ticks_are_a_problem_only_while_the_sensor_runs(with_log, kafka_broker):
+    from crypto_assets_tests.automation.test_alert_sensor import Bench as Ticks
+
+    ticks = object.__new__(Ticks)
+    ticks.instance = with_log.instance
+    ticks.producer()
+    ticks.producer_tick(NOW)
+    assert with_log.collect(NOW + timedelta(seconds=30)).exit_code == 0
+    late = with_log.collect(NOW + timedelta(seconds=61))
+    assert late.exit_code == 1
+    assert "newest good tick is 61 s old" in late.problems[0]
+    ticks.producer(running=False)
+    assert with_log.collect(NOW + timedelta(seconds=61)).exit_code == 0
+
+
+def test_an_unknown_lag_is_a_problem_while_the_producer_runs(bench):
+    from crypto_assets_tests.automation.test_alert_sensor import Bench as Ticks
+
+    ticks = object.__new__(Ticks)
+    ticks.instance = bench.instance
+    ticks.producer()
+    ticks.producer_tick(NOW)
+    report = bench.collect()
+    assert report.exit_code == 1
+    assert report.problems[0].startswith("the lag is unknown: no Kafka")
+
+
+def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsys):
+    code = status.run(settings, now=NOW, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert code == told["exit_code"] == 0
+    assert told["source"] == "simulator"
+    assert told["producer"] == {"running": False, "newest_tick_age_s": None, "trouble": None}
+    bench.write(quote({}))
+    assert status.run(settings, now=NOW, as_json=False) == 0
+    text = capsys.readouterr().out
+    assert "gold/latest_prices" in text
+    assert "newest quote is 5.0 s old" in text
+    nowhere = settings.model_copy(update={"home_path": settings.home / "nowhere"})
+    with pytest.raises(HomeError, match="crypto-assets demo"):
+        status.run(nowhere, now=NOW, as_json=False)
+    assert not nowhere.home.exists()

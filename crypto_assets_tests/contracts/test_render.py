@@ -1,0 +1,110 @@
+"""Rendered texts are current, complete, and accepted by what reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from crypto_assets.contracts import render
+from crypto_assets.contracts.messages import QUARANTINE_REASONS
+from crypto_assets.contracts.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_rendered_files_of_the_checkout_are_current():
+    assert render.stale(ROOT) == [], "run: python -m crypto_assets.contracts.render"
+
+
+def test_writing_makes_stale_files_current(tmp_path, capsys):
+    assert set(render.stale(tmp_path)) == set(render.files())
+    assert render.main(["--check", str(tmp_path)]) == 1
+    assert "python -m crypto_assets.contracts.render" in capsys.readouterr().out
+    assert render.main([str(tmp_path)]) == 0
+    assert render.main(["--check", str(tmp_path)]) == 0
+    (tmp_path / render.DATA_DICTIONARY).write_text("edited by hand")
+    assert render.stale(tmp_path) == [render.DATA_DICTIONARY]
+
+
+def test_the_data_dictionary_says_everything():
+    text = render.data_dictionary()
+    for table in TABLES.values():
+        assert f"\n## {table.full_name}\n" in text
+        section = text.split(f"\n## {table.full_name}\n")[1].split("\n## ")[0]
+        for column in table.columns:
+            assert f"| `{column.name}` | {column.type} | {'yes' if column.nullable else 'no'} |" in section
+        for rule in table.rules:
+            assert f"| `{rule.name}` |" in section
+    for reason in QUARANTINE_REASONS:
+        assert f"`{reason}`" in text
+
+
+def test_links_of_the_data_dictionary_lead_somewhere():
+    text = render.data_dictionary()
+    headings = {line.lstrip("# ") for line in text.splitlines() if line.startswith("#")}
+    anchors = {h.lower().replace(" ", "-").replace(".", "") for h in headings}
+    linked = {part.split(")")[0] for part in text.split("](#")[1:]}
+    assert linked
+    assert linked <= anchors
+
+
+@pytest.mark.parametrize("name", ["crypto-prices-raw-v1", "crypto-polls-v1"])
+def test_message_schemas_are_valid_json_schema(name):
+    jsonschema.Draft202012Validator.check_schema(json.loads(render.json_schema(name)))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_ddl_creates_the_table_that_the_contract_says(name, spark, tmp_path):
+    table = TABLES[name]
+    temporary = f"ddl_{table.schema}_{table.name}"
+    spark.sql(render.create_table(table, temporary, str(tmp_path / "t")))
+    try:
+        described = spark.table(temporary).schema
+    finally:
+        spark.sql(f"DROP TABLE {temporary}")
+    assert [(f.name, f.dataType.simpleString()) for f in described.fields] == [(c.name, c.type) for c in table.columns]
+
+
+def test_ddl_carries_comments_keys_of_partitioning_and_properties():
+    text = render.create_table(TABLES["bronze.raw_prices"], "crypto_analytics.bronze.raw_prices")
+    assert text.startswith("CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`raw_prices` (")
+    assert "`offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.'" in text
+    assert "COMMENT 'Broker\\'s timestamp" in text
+    assert "PARTITIONED BY (`arrival_hour`)" in text
+    assert "'delta.isolationLevel' = 'Serializable'" in text
+    assert "'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour'" in text
+    assert "setTransactionRetentionDuration" not in text
+    assert "LOCATION" not in text
+
+
+def test_constraints_are_the_blocking_rules():
+    for table in TABLES.values():
+        made = render.constraints(table)
+        assert len(made) == sum(rule.blocking for rule in table.rules)
+        assert all("ADD CONSTRAINT" in text and "CHECK (" in text for text in made)
+
+
+def test_grants_never_give_everything():
+    made = render.grants(
+        TABLES["silver.prices"], "crypto_analytics.silver.prices", readers=["analysts"], writers=["etl"]
+    )
+    assert made[0] == "GRANT SELECT ON TABLE `crypto_analytics`.`silver`.`prices` TO `analysts`"
+    assert made[1] == "GRANT SELECT, MODIFY ON TABLE `crypto_analytics`.`silver`.`prices` TO `etl`"
+    assert "team:analytics" in made[2]
+    assert not any("ALL PRIVILEGES" in text for text in made)
+
+
+def test_lineage_names_columns_that_exist():
+    for table in TABLES.values():
+        for column in render.columns(table):
+            for (schema, name), upstream in column.upstream:
+                assert TABLES[f"{schema}.{name}"].column(upstream)
+
+
+def test_lineage_markdown_lists_columns_with_upstream_only():
+    text = render.lineage_markdown(TABLES["silver.prices"])
+    assert "| price_usd | `bronze.raw_prices.raw_json` |" in text
+    assert "granularity" not in text

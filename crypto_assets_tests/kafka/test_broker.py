@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crypto_assets.kafka import runtime
+from crypto_assets.kafka.broker import EmbeddedBroker, bootstrap_of
+from crypto_assets.kafka.client import client_config, describe_config
+from crypto_assets.kafka.errors import LogUnavailable
+from crypto_assets.kafka.files import LockHeld, file_lock, write_atomic
+from crypto_assets.kafka.log import bounds, read_ranges
+from crypto_assets.kafka.runtime import BrokerError
+from crypto_assets.kafka.topic import ensure_topics
+from crypto_assets.settings import Settings
+from crypto_assets.storage.base import OffsetRange
+from crypto_assets_tests.kafka.messages import T0, send, texts
+
+
+def test_start_stop_and_start_again_keep_port_and_records(tmp_path, impatient):
+    settings = Settings(source="replay", home_path=tmp_path)
+    with pytest.raises(LogUnavailable, match="no embedded broker yet; start it: crypto-assets broker start"):
+        client_config(settings)
+    broker = EmbeddedBroker(tmp_path)
+    assert not broker.status().running
+    assert not broker.stop()
+    said: list[str] = []
+    try:
+        status = broker.start(timeout_s=120, progress=said.append)
+        assert status.running
+        assert status.pid is not None
+        assert any("starting Apache Kafka" in line for line in said)
+        # Ctrl-C in our terminal does not reach it
+        assert os.getsid(status.pid) == status.pid != os.getsid(0)
+        # starting what runs changes nothing
+        assert EmbeddedBroker(tmp_path).start().pid == status.pid
+        config = client_config(settings)
+        topic = ensure_topics(settings, T0)[0].topic
+        send(config, topic, [(0, T0, "kept")])
+
+        assert EmbeddedBroker(tmp_path).stop()
+        assert not psutil.pid_exists(status.pid)
+        assert bootstrap_of(tmp_path) == status.bootstrap_servers
+        with pytest.raises(LogUnavailable, match="is not running; start it: crypto-assets broker start"):
+            bounds(settings, topic, [T0])
+
+        again = broker.start(timeout_s=120)
+        assert (again.port, again.running) == (status.port, True)
+        assert again.pid != status.pid
+        assert texts(config, topic, [OffsetRange(0, 0, 1)]) == [(0, 0, "kept")]
+
+        # a client that was already configured learns of the stop by a named failure as well
+        broker.stop()
+        for ask in (
+            lambda: bounds(config, topic, [T0]),
+            lambda: list(read_ranges(config, topic, [OffsetRange(0, 0, 1)])),
+        ):
+            with pytest.raises(LogUnavailable, match="crypto-assets broker start"):
+                ask()
+    finally:
+        broker.stop()
+
+
+def test_a_killed_broker_recovers_and_a_stale_pid_is_not_believed(tmp_path):
+    broker = EmbeddedBroker(tmp_path)
+    try:
+        pid = broker.start(timeout_s=120).pid
+        assert pid is not None
+        psutil.Process(pid).kill()
+        psutil.Process(pid).wait(30)
+        assert not broker.status().running
+        # the id now belongs to somebody else
+        write_atomic(tmp_path / "kafka" / "broker.pid", json.dumps({"pid": os.getpid(), "create_time": 0, "port": 1}))
+        assert not broker.status().running
+        assert not broker.stop()
+        assert broker.start(timeout_s=120).running
+    finally:
+        broker.stop()
+
+
+def test_a_port_in_use_is_named_with_the_setting_that_changes_it(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerError, match=rf"port {port} .* already in use .*CRYPTO_ASSETS_KAFKA_PORT"):
+            EmbeddedBroker(tmp_path, port).start()
+    assert not EmbeddedBroker(tmp_path).status().running
+
+
+def test_a_broker_that_cannot_run_says_its_last_words(tmp_path):
+    data = tmp_path / "kafka" / "data"
+    data.mkdir(parents=True)
+    (data / "meta.properties").write_text("version=1\nnode.id=99\ncluster.id=AAAAAAAAAAAAAAAAAAAAAA\n")
+    with pytest.raises(BrokerError, match="ended while it started") as caught:
+        EmbeddedBroker(tmp_path).start(timeout_s=60)
+    assert "99" in str(caught.value)
+
+
+def test_the_jars_are_the_pinned_ones_and_a_damaged_one_is_named(tmp_path):
+    folder = runtime.ensure_jars()
+    assert runtime.check_jars(folder) == []
+    coordinate = "org.apache.kafka:kafka-clients:4.1.0"
+    (tmp_path / "kafka-clients-4.1.0.jar").write_bytes(b"not the jar")
+    problems = runtime.check_jars(tmp_path)
+    assert len(problems) == len(runtime.JARS)
+    assert f"{coordinate}: sha256 " in "\n".join(problems)
+    assert "org.apache.kafka:kafka_2.13:4.1.0: absent" in problems
+
+
+def test_two_first_starts_at_once_download_once_and_leave_only_the_complete_folder(tmp_path, monkeypatch):
+    """The fetching itself is replaced by a copy of the cached jars: the network lies outside."""
+    source = runtime.ensure_jars()
+    fetched: list[Path] = []
+
+    def copy(work: Path) -> None:
+        fetched.append(work)
+        (work / "jars").mkdir()
+        for jar in source.glob("*.jar"):
+            (work / "jars" / jar.name).hardlink_to(jar)
+
+    monkeypatch.setattr(runtime, "_retrieve", copy)
+    with ThreadPoolExecutor(2) as pool:
+        folders = set(pool.map(lambda _: runtime.ensure_jars(cache=tmp_path), range(2)))
+    assert len(fetched) == 1
+    assert folders == {tmp_path / "kafka-4.1.0"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kafka-4.1.0", "kafka-4.1.0.lock"]
+
+    def damaged(work: Path) -> None:
+        copy(work)
+        victim = work / "jars" / "kafka-clients-4.1.0.jar"
+        victim.unlink()
+        victim.write_bytes(b"")
+
+    (tmp_path / "kafka-4.1.0" / "COMPLETE").unlink()
+    monkeypatch.setattr(runtime, "_retrieve", damaged)
+    with pytest.raises(BrokerError, match=r"kafka-clients:4\.1\.0: sha256"):
+        runtime.ensure_jars(cache=tmp_path)
+    # what was there is untouched
+    assert runtime.check_jars(tmp_path / "kafka-4.1.0") == []
+
+
+def test_java_trusts_the_authorities_that_python_trusts(tmp_path):
+    options = runtime._trust_options(tmp_path / "trust.jks")
+    if not options:
+        pytest.skip("this Python has no certificate authorities of its own")
+    content = (tmp_path / "trust.jks").read_bytes()
+    assert struct.unpack(">III", content[:12])[:2] == (0xFEEDFEED, 2)
+    assert options[0] == f"-Djavax.net.ssl.trustStore={tmp_path / 'trust.jks'}"
+
+
+def test_a_lock_has_one_holder(tmp_path):
+    path = tmp_path / "a.lock"
+    with file_lock(path, timeout_s=0), pytest.raises(LockHeld, match=r"a\.lock"), file_lock(path, timeout_s=0):
+        raise AssertionError("two holders")
+    with file_lock(tmp_path / "a.lock", timeout_s=0):
+        pass
+
+
+def test_an_external_kafka_needs_no_broker_but_its_credentials(tmp_path):
+    base = {"home_path": tmp_path, "kafka_bootstrap_servers": "broker.example:9092"}
+    config = client_config(
+        Settings(
+            **base,
+            kafka_security_protocol="SASL_SSL",
+            kafka_sasl_username="key",
+            kafka_sasl_password="s3cret",
+            kafka_ssl_ca_location="/ca.pem",
+        )
+    )
+    assert config["bootstrap.servers"] == "broker.example:9092"
+    assert (config["security.protocol"], config["sasl.mechanism"]) == ("SASL_SSL", "PLAIN")
+    assert config["ssl.ca.location"] == "/ca.pem"
+    assert config["sasl.password"] == "s3cret"
+    assert "s3cret" not in str(describe_config(config))
+    assert describe_config(config)["sasl.username"] == "key"
+    with pytest.raises(LogUnavailable, match=r"KAFKA_SASL_USERNAME .* and KAFKA_SASL_PASSWORD"):
+        client_config(Settings(**base, kafka_security_protocol="SASL_SSL"))
+    assert "sasl.password" not in client_config(Settings(**base))
+
+
+def test_an_unreachable_external_kafka_is_named(tmp_path, impatient):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    settings = Settings(home_path=tmp_path, kafka_bootstrap_servers=address)
+    with pytest.raises(LogUnavailable, match=address):
+        bounds(settings, "crypto-prices-raw", [T0 + timedelta(hours=1)])

@@ -1,0 +1,61 @@
+"""Thresholds follow the cadence that source and plan allow."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.quality import freshness
+from crypto_assets.settings import Settings
+
+
+def live(**changed) -> Settings:
+    return Settings(source="coingecko", **changed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        (live(coingecko_api_key="k"), 270),
+        (live(coingecko_plan="paid", coingecko_api_key="k"), 60),
+        (live(), 60),
+        (live(coingecko_api_key="k", coingecko_monthly_credits=1_000), 2680),
+        (live(coingecko_api_key="k", coingecko_monthly_credits=10_000_000), 60),
+        (Settings(source="replay"), 60),
+        (Settings(source="replay", replay_speed=60), 10),
+        (Settings(source="simulator", replay_speed=2), 30),
+    ],
+)
+def test_cadence_of_source_and_plan(settings, seconds):
+    assert freshness.cadence_s(settings) == seconds
+
+
+def test_thresholds():
+    assert freshness.thresholds(270) == (timedelta(minutes=10), timedelta(minutes=20))
+    assert freshness.thresholds(10) == (timedelta(seconds=80), timedelta(seconds=160))
+
+
+def test_policies_by_grain():
+    policy = freshness.policies(live(coingecko_api_key="k"))
+    hourly, daily = policy("gold.bars_1m"), policy("gold.bars_1d")
+    assert hourly.warn_window.to_timedelta() == timedelta(minutes=10)  # type: ignore[attr-defined]
+    assert hourly.fail_window.to_timedelta() == timedelta(minutes=20)  # type: ignore[attr-defined]
+    assert policy("gold.latest_prices") == hourly
+    assert policy("ml.anomaly_model") == daily
+    assert daily.warn_window.to_timedelta() == timedelta(hours=26)  # type: ignore[attr-defined]
+    quick = freshness.policies(Settings(source="replay"))
+    assert quick("gold.leaderboard_24h").warn_window.to_timedelta() == timedelta(minutes=11)  # type: ignore[attr-defined]
+
+
+def test_every_table_gets_a_policy_that_dagster_accepts():
+    policy = freshness.policies(Settings(source="replay", replay_speed=3600, poll_interval_s=1))
+    for name in TABLES:
+        assert policy(name) is not None
+
+
+def test_the_promise_is_a_sentence():
+    assert freshness.promise(270) == "cadence 270 s → data age ≤ 10 min; bars_1m mostly empty"
+    assert freshness.promise(10) == "cadence 10 s → data age ≤ 80 s; every bar table filled"
+    assert "bars_1m and bars_5m mostly empty" in freshness.promise(600)
