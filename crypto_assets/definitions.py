@@ -43,15 +43,20 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     ]
     asset_jobs = jobs.jobs(partitions.hourly, partitions.daily)
     maintain = maintenance_job.build()
+    status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
+    producer = producer_sensor.shared_producer(settings)
     return dg.Definitions(
         assets=[*ingest.specs(), ops.alerts_spec(), *steps],
         asset_checks=ingest.checks(),
         jobs=[*asset_jobs, maintain],
-        schedules=schedules.schedules(asset_jobs, maintain),
+        schedules=schedules.schedules(asset_jobs, maintain, running=settings.automation),
         sensors=[
-            producer_sensor.build(asset_jobs[0], producer_sensor.shared_producer(settings), settings.source),
-            restatement_sensor.build(),
-            alert_sensor.build(),
+            producer_sensor.build(asset_jobs[0], producer, settings.source, status=status),
+            restatement_sensor.build(status=status),
+            alert_sensor.build(status=status),
+            dg.AutomationConditionSensorDefinition(
+                "conditions", target=dg.AssetSelection.all(), default_status=status, minimum_interval_seconds=30
+            ),
         ],
         executor=dg.in_process_executor,
         resources={

@@ -3,9 +3,12 @@
 Observations and evaluations come from the producer sensor; nothing here materializes.
 """
 
-from __future__ import annotations
+# Dagster reads the annotations of check functions at run time, so this module has no `annotations` future import.
+from collections.abc import Iterator
 
 import dagster as dg
+
+from crypto_assets.steps import source_health
 
 PRICES = dg.AssetKey(["kafka", "crypto_prices_raw"])
 POLLS = dg.AssetKey(["kafka", "crypto_polls"])
@@ -42,7 +45,27 @@ def specs() -> list[dg.AssetSpec]:
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:
-    """Checks that the producer sensor evaluates."""
+    """Checks that the producer sensor evaluates at every poll, and that a person may run from the UI."""
     return [dg.AssetCheckSpec(name, asset=PRICES, description=text) for name, text in SOURCE_CHECKS.items()] + [
         dg.AssetCheckSpec("polls_recorded", asset=POLLS, description="The newest poll was itself recorded.")
     ]
+
+
+def checks() -> list[dg.AssetChecksDefinition]:
+    """The topics' checks as something that can be run: they then judge the newest polls in the polls topic."""
+
+    @dg.multi_asset_check(
+        name="source_checks",
+        specs=check_specs(),
+        required_resource_keys={"step_inputs"},
+        description="Judges the newest polls as the topic holds them.",
+    )
+    def source_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        found = source_health.judge(context.resources.step_inputs.settings)
+        for spec in check_specs():
+            passed, text = found.get(spec.name, (False, "not known without an answer of the source"))
+            yield dg.AssetCheckResult(
+                asset_key=spec.asset_key, check_name=spec.name, passed=passed, description=text
+            )
+
+    return [source_checks]

@@ -90,16 +90,20 @@ class Cursor:
         )
 
 
-def build(interval_s: int = 10) -> dg.SensorDefinition:
+def build(
+    interval_s: int = 10, *, status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED
+) -> dg.SensorDefinition:
     """The sensor definition; stopped by default.
 
     Args:
         interval_s: Seconds between ticks.
+        status: Whether it runs before a person has switched it.
     """
 
     @dg.sensor(
         name="alerts",
         minimum_interval_seconds=interval_s,
+        default_status=status,
         required_resource_keys={"engine", "step_inputs"},
         description="Red checks, failed runs and missing producer ticks become alerts in ops/alerts and at the "
         "webhook: transitions only, one per cause.",

@@ -81,40 +81,61 @@ def poll_events(tick: TickSummary) -> list[Any]:
     return events
 
 
+def evaluate(
+    producer: Producer, instance: dg.DagsterInstance, cursor_text: str | None, now: datetime, source: str
+) -> dg.SensorResult:
+    """One tick: poll if due, say what happened, ask for a refresh once Kafka has confirmed.
+
+    Args:
+        producer: The process's producer.
+        instance: Asked whether a refresh is in progress.
+        cursor_text: Cursor of the tick before: the poll whose refresh is still wanted.
+        now: Time of the tick (UTC).
+        source: Data mode, for run tags.
+    """
+    cursor = json.loads(cursor_text) if cursor_text else {}
+    tick = producer.tick(now)
+    if tick.delivered:
+        cursor["wanted"] = tick.poll_id
+    wanted = cursor.get("wanted")
+    requests = []
+    if wanted and not refresh_in_progress(instance):
+        requests = [refresh_request(wanted, now, source)]
+        cursor["wanted"] = None
+    return dg.SensorResult(
+        asset_events=poll_events(tick) if tick.polled else [],
+        run_requests=requests or None,
+        skip_reason=None if requests else tick.text,
+        cursor=json.dumps(cursor),
+    )
+
+
 def build(
-    refresh: dg.UnresolvedAssetJobDefinition, open_producer: Callable[[], Any], source: str, interval_s: int = 10
+    refresh: dg.UnresolvedAssetJobDefinition,
+    open_producer: Callable[[], Producer],
+    source: str,
+    interval_s: int = 10,
+    *,
+    status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
 ) -> dg.SensorDefinition:
-    """The sensor definition; stopped by default.
+    """The sensor definition.
 
     Args:
         refresh: Job that is requested.
         open_producer: Returns the process's producer, opened once and kept between ticks.
         source: Data mode, for run tags.
         interval_s: Seconds between ticks.
+        status: Whether it runs before a person has switched it.
     """
 
     @dg.sensor(
         name="producer",
         job=refresh,
         minimum_interval_seconds=interval_s,
+        default_status=status,
         description="Polls the source as the credit budget allows, publishes to Kafka, then requests the refresh.",
     )
     def producer_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        cursor = json.loads(context.cursor) if context.cursor else {}
-        now = datetime.now(UTC)
-        tick = open_producer().tick(now)
-        if tick.delivered:
-            cursor["wanted"] = tick.poll_id
-        wanted = cursor.get("wanted")
-        requests = []
-        if wanted and not refresh_in_progress(context.instance):
-            requests = [refresh_request(wanted, now, source)]
-            cursor["wanted"] = None
-        return dg.SensorResult(
-            asset_events=poll_events(tick) if tick.polled else [],
-            run_requests=requests or None,
-            skip_reason=None if requests else tick.text,
-            cursor=json.dumps(cursor),
-        )
+        return evaluate(open_producer(), context.instance, context.cursor, datetime.now(UTC), source)
 
     return producer_sensor

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crypto_assets.storage.base import Commit, TableStore
 
 COMMITS_PER_TICK = 200
+STOPPED = dg.DefaultSensorStatus.STOPPED
 
 
 def pending_hours(
@@ -71,13 +72,14 @@ def silver_versions(store: TableStore, hours: Sequence[str]) -> dict[str, int]:
     return read
 
 
-def build(interval_s: int = 30) -> dg.SensorDefinition:
+def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> dg.SensorDefinition:
     """The sensor definition; stopped by default."""
 
     @dg.sensor(
         name="restatement",
         asset_selection=dg.AssetSelection.assets(restatement.ORIGIN, *restatement.RESTATED),
         minimum_interval_seconds=interval_s,
+        default_status=status,
         required_resource_keys={"engine"},
         description="Late records restate exactly their hours and the materialized partitions that read them.",
     )

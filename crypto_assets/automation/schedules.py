@@ -14,14 +14,18 @@ import dagster as dg
 from crypto_assets.contracts.slices import day_key, hour_key
 
 
-def schedules(jobs: Sequence[dg.UnresolvedAssetJobDefinition], maintain: dg.JobDefinition) -> list[dg.ScheduleDefinition]:
-    """All schedules."""
+def schedules(
+    jobs: Sequence[dg.UnresolvedAssetJobDefinition], maintain: dg.JobDefinition, *, running: bool = False
+) -> list[dg.ScheduleDefinition]:
+    """All schedules; stopped by default unless `running`."""
+    status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     by_name = {job.name: job for job in jobs}
 
     @dg.schedule(
         job=by_name["refresh"],
         cron_schedule="5 * * * *",
         execution_timezone="UTC",
+        default_status=status,
         name="close_hour",
         description="At :05 the hour before is refreshed once more, now that its last minute has arrived.",
     )
@@ -33,6 +37,7 @@ def schedules(jobs: Sequence[dg.UnresolvedAssetJobDefinition], maintain: dg.JobD
         job=by_name["daily"],
         cron_schedule="15 0 * * *",
         execution_timezone="UTC",
+        default_status=status,
         name="close_day",
         description="At 00:15 yesterday's day bars, models and accuracy are made.",
     )
@@ -44,6 +49,7 @@ def schedules(jobs: Sequence[dg.UnresolvedAssetJobDefinition], maintain: dg.JobD
         job=maintain,
         cron_schedule="35 * * * *",
         execution_timezone="UTC",
+        default_status=status,
         name="housekeeping",
         description="Hourly: compact closed hours, vacuum, clean logs, apply retention, prune old refresh runs.",
     )

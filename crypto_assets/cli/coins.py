@@ -38,7 +38,7 @@ def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
     from crypto_assets.sources.factory import open_source
 
     home = _home(settings)
-    with open_source(settings, now=now) as source:
+    with open_source(settings, anchor=now.date()) as source:
         coin = source.validate_coin(coin_id)
     registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
     _save(settings, home, registry, now)

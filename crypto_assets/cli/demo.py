@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from crypto_assets.home import Home
+    from crypto_assets.kafka.producer import Producer
     from crypto_assets.settings import Settings
 
 DAYS = 2
@@ -102,8 +103,8 @@ def run(source: str, now: datetime) -> int:
             servers = broker.__enter__()
         try:
             output.say(f"kafka {servers} (Apache Kafka, embedded)")
-            sent = _produce(settings, span, stages)
             instance = open_instance(home)
+            sent = _produce(settings, instance, span, stages)
             report = _materialize(settings, instance, span, stages)
             _print_report(settings, home, instance, stages, report, sent)
         finally:
@@ -136,16 +137,32 @@ def _mark(home: Home, today: date) -> None:
     (home.path / MARKER).write_text(json.dumps({"day": today.isoformat()}) + "\n", encoding="utf-8")
 
 
-def _produce(settings: Settings, span: Slice, stages: Stages) -> int:
+def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> int:
     """Poll the stand-in at every minute of the span, and publish what changed."""
     from crypto_assets.kafka.producer import open_producer
 
     moments = poll_moments(span.start, span.end)
-    with stages.stage("poll and publish"), open_producer(settings) as producer:
+    anchor = (span.end - DAY).date()
+    with stages.stage("poll and publish"), open_producer(settings, anchor=anchor) as producer:
         with output.progress(f"polling {len(moments):,} times over HTTP, publishing to Kafka", len(moments)) as advance:
-            summary = producer.catch_up(moments, advance)
+            summary = producer.catch_up(moments[:-1], advance)
+        told = _last_poll_by_sensor(producer, instance, settings, moments[-1])
     output.say(summary.text)
+    output.say(f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {told}")
     return summary.sent
+
+
+def _last_poll_by_sensor(
+    producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime
+) -> str:
+    """The newest poll as the sensor makes it, so that the topics have observations and evaluated checks."""
+    from crypto_assets.automation import producer_sensor
+
+    result = producer_sensor.evaluate(producer, instance, None, moment, settings.source)
+    for event in result.asset_events:
+        instance.report_runless_asset_event(event)
+    asked = [r.partition_key or "a range of hours" for r in result.run_requests or ()]
+    return f"asks to refresh {', '.join(asked)}" if asked else str(result.skip_reason.skip_message)
 
 
 def poll_moments(start: datetime, end: datetime) -> list[datetime]:

@@ -1,14 +1,15 @@
-"""How far in time the lake reaches: the clock by which windows are closed.
+"""How far the lake reaches, in time (the clock by which windows are closed) and in offsets.
 
-Belongs here: `covered_until`. Does not belong here: offsets and ranges (`steps.bronze`).
+Does not belong here: reading the log itself (`steps.bronze`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from crypto_assets.compute.base import Engine
-from crypto_assets.contracts.slices import HOUR
+from crypto_assets.contracts.slices import HOUR, floor_hour
 
 
 def covered_until(engine: Engine, as_of: datetime | None = None) -> datetime | None:
@@ -20,6 +21,43 @@ def covered_until(engine: Engine, as_of: datetime | None = None) -> datetime | N
     if found is None or as_of is None:
         return found
     return min(found, as_of)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How far Bronze reaches.
+
+    Args:
+        until: Highest broker timestamp (UTC); None = nothing has been read yet.
+        topic_id: Incarnation of the topic that the newest record came from; None = no record.
+        offsets: By partition, the end of what has been read of that incarnation. A partition that has had no record
+            since the hour before the newest one is absent.
+    """
+
+    until: datetime | None
+    topic_id: str | None
+    offsets: dict[int, int]
+
+
+def coverage(engine: Engine) -> Coverage:
+    """How far Bronze reaches now, read from its newest two arrival hours."""
+    table = "bronze.raw_prices"
+    version = engine.store.version(table)
+    until = covered_until(engine)
+    if version is None or until is None:
+        return Coverage(until, None, {})
+    where = f"arrival_hour >= '{floor_hour(until) - HOUR:%Y-%m-%dT%H:%M:%SZ}'"
+    columns = ["arrival_hour", "topic_id", "partition", "range_end"]
+    rows = engine.store.read_arrow(table, columns=columns, where=where, version=version)
+    ends = rows.group_by(columns[:3]).aggregate([("range_end", "max")]).to_pylist()
+    if not ends:
+        return Coverage(until, None, {})
+    topic_id = max(ends, key=lambda r: r["arrival_hour"])["topic_id"]
+    offsets: dict[int, int] = {}
+    for row in ends:
+        if row["topic_id"] == topic_id:
+            offsets[row["partition"]] = max(offsets.get(row["partition"], 0), row["range_end_max"])
+    return Coverage(until, topic_id, offsets)
 
 
 def _newest_record(engine: Engine) -> datetime | None:

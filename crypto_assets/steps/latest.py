@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import LATEST_PRICES
 from crypto_assets.steps.base import publish_whole
-from crypto_assets.steps.bronze_coverage import coverage
+from crypto_assets.steps.bronze_coverage import Coverage, coverage
 from crypto_assets.transforms.latest import latest_prices
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> R
     return Result({LATEST_PRICES.full_name: publish_whole(engine, LATEST_PRICES, inputs, rows, volatile=VOLATILE)})
 
 
-def _newest(engine: Engine, inputs: StepInputs, covered: Any) -> pa.Table:
+def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     import pyarrow as pa
 
     from crypto_assets.contracts.arrow import arrow_schema
@@ -46,17 +46,33 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Any) -> pa.Table:
     wanted = {
         c["coin_id"] for c in inputs.coins if c["active_to"] is None or c["active_to"] > inputs.now.isoformat()
     }
+    stored = engine.store.read_arrow(LATEST_PRICES.full_name).to_pylist()
+    offsets = _with_silent_partitions(covered.offsets, stored)
     found: dict[str, dict[str, Any]] = {}
     end = floor_hour(covered.until + timedelta(minutes=5)) + HOUR
     for look in LOOKS:
         slice_ = Slice(max(floor_hour(end - look), inputs.partitions_start - DAY), end)
         silver = engine.store.read("silver.prices", slice_)
-        rows = latest_prices(silver, covered.until, json.dumps(covered.offsets), inputs.now).toArrow().to_pylist()
+        rows = latest_prices(silver, covered.until, json.dumps(offsets), inputs.now).toArrow().to_pylist()
         found |= {r["coin_id"]: r for r in rows if r["coin_id"] in wanted and r["coin_id"] not in found}
         if wanted <= set(found) or slice_.start <= inputs.partitions_start:
             break
-    for old in engine.store.read_arrow(LATEST_PRICES.full_name).to_pylist():
+    for old in stored:
         mine = found.get(old["coin_id"])
         if mine is not None and old["last_updated_at"] > mine["last_updated_at"]:
             found[old["coin_id"]] = old
     return pa.Table.from_pylist([found[c] for c in sorted(found)], schema=schema)
+
+
+def _with_silent_partitions(offsets: Mapping[int, int], stored: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """End offsets with those of partitions that had no recent record, as the stored rows remember them.
+
+    Nothing is carried over from another incarnation of the topic, where offsets began anew.
+    """
+    if not stored:
+        return dict(offsets)
+    newest = max(stored, key=lambda r: r["refreshed_at"])
+    before = {int(p): int(end) for p, end in json.loads(newest["covered_offsets"]).items()}
+    if any(before.get(p, 0) > end for p, end in offsets.items()):
+        return dict(offsets)
+    return before | dict(offsets)
