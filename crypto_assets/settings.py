@@ -246,3 +246,8 @@ def environment() -> Mapping[str, str]:
 def quiet_native_logs() -> None:
     """Ask native libraries (the embedded engine) for errors only, unless the user set RUST_LOG; call before import."""
     os.environ.setdefault("RUST_LOG", "error")
+
+
+def export_dagster_home(folder: Path) -> None:
+    """Make `folder` DAGSTER_HOME of this process and of its children: `dagster.yaml` refers to it."""
+    os.environ["DAGSTER_HOME"] = str(folder)

@@ -59,7 +59,7 @@ def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
         with output.progress(f"materializing {len(hours)} hours", 2) as advance:
             run_job(defs, instance, "refresh", hours, failed, seconds)
             advance()
-            run_job(defs, instance, "leaderboard", [], failed, seconds)
+            run_job(defs, instance, "gold/leaderboard_24h", [], failed, seconds)
             advance()
         if not _has_dimensions(settings):
             yesterday = day_key(floor_day(now) - DAY)

@@ -174,8 +174,6 @@ def poll_moments(start: datetime, end: datetime) -> list[datetime]:
 
 def _materialize(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> RunReport:
     """All hourly partitions in one run, then the daily ones, then what no job moves."""
-    import dagster as dg
-
     from crypto_assets.definitions import build_definitions
 
     defs = build_definitions(settings)
@@ -189,8 +187,7 @@ def _materialize(settings: Settings, instance: dg.DagsterInstance, span: Slice, 
         with stages.stage(stage):
             run_job(defs, instance, job, keys, failed, seconds)
     with stages.stage("leaderboard"):
-        run_job(defs, instance, "leaderboard", [], failed, seconds)
-    assert dg is not None
+        run_job(defs, instance, "gold/leaderboard_24h", [], failed, seconds)
     return RunReport(tuple(failed), seconds)
 
 
@@ -207,16 +204,24 @@ def run_job(
     Args:
         defs: Definitions.
         instance: Where the run is recorded.
-        job: Job name.
-        keys: Partition keys in order, contiguous; empty for an unpartitioned job.
+        job: Job name, or the key of an unpartitioned asset that no job holds, as `schema/name`.
+        keys: Partition keys in order, contiguous; empty without partitions.
         failed: Receives `job/step: reason` of every failed step.
         seconds: Receives seconds by step.
     """
+    import dagster as dg
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
     tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if keys else {}
-    result = defs.resolve_job_def(job).execute_in_process(
-        instance=instance, tags={**tags, "crypto_assets/why": "demo"}, raise_on_error=False
+    selection = [dg.AssetKey(job.split("/"))] if "/" in job else None
+    definition = defs.resolve_implicit_global_asset_job_def() if selection else defs.resolve_job_def(job)
+    result = definition.execute_in_process(
+        instance=instance,
+        tags={**tags, "crypto_assets/why": "first run"},
+        raise_on_error=False,
+        asset_selection=selection,
+        # The run's events are in the instance; on the terminal they would bury the report.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
     for event in result.all_events:
         if event.is_step_success and event.step_key:

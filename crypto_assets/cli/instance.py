@@ -32,7 +32,11 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     """The home's Dagster instance."""
     import dagster as dg
 
-    return dg.DagsterInstance.from_config(str(prepare(home)))
+    from crypto_assets.settings import export_dagster_home
+
+    folder = prepare(home)
+    export_dagster_home(folder)
+    return dg.DagsterInstance.from_config(str(folder))
 
 
 def child_environment(settings: Settings, home: Home, *, automation: bool) -> Mapping[str, str]:
