@@ -41,7 +41,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         build_step(step, partitions_def=partitions.of(step.grain), freshness=freshness, table_uri=settings.table_uri)
         for step in STEPS
     ]
-    asset_jobs = jobs.jobs(partitions.hourly, partitions.daily)
+    asset_jobs = jobs.jobs()
     maintain = maintenance_job.build()
     status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
     producer = producer_sensor.shared_producer(settings)

@@ -11,6 +11,7 @@ from datetime import date
 
 import dagster as dg
 
+import crypto_assets.dagster_notices  # noqa: F401  (before the mappings below, which are beta)
 from crypto_assets.contracts.slices import DAY_FORMAT, HOUR_FORMAT
 
 LIMIT = 100_000

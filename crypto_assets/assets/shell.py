@@ -236,8 +236,19 @@ def report(
         if name in result.tables:
             yield _materialized(context, key, result.tables[name], keys, declared)
         else:
-            outcomes = {None: result.skipped.get(name, [])}
-            yield from _aggregates(key, outcomes, declared)
+            yield from _aggregates(key, {None: _of_skipped(result.skipped.get(name, []), declared)}, declared)
+
+
+def _of_skipped(outcomes: Sequence[CheckOutcome], declared: Sequence[str]) -> list[CheckOutcome]:
+    """What a skipped asset's checks say: its own outcomes, and of the others that there was nothing to evaluate."""
+    reasons = "; ".join(o.description for o in outcomes if not o.passed)
+    said = {o.name for o in outcomes}
+    rest = [
+        CheckOutcome(name, False, f"not evaluated, nothing was materialized: {reasons}", "warn")
+        for name in declared
+        if reasons and name not in said
+    ]
+    return [*outcomes, *rest]
 
 
 def _materialized(

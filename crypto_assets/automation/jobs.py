@@ -35,24 +35,23 @@ REFRESH_MAX_RUNTIME_S = 240
 DAILY_MAX_RUNTIME_S = 3600
 
 
-def _job(name: str, assets: tuple[str, ...], partitions: dg.PartitionsDefinition, description: str, max_runtime_s: int):  # noqa: ANN202
+def _job(name: str, assets: tuple[str, ...], description: str, max_runtime_s: int):  # noqa: ANN202
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*(dg.AssetKey(a.split("/")) for a in assets)),
-        partitions_def=partitions,
         description=description,
         tags={"dagster/max_runtime": str(max_runtime_s)},
     )
 
 
-def jobs(hourly: dg.PartitionsDefinition, daily: dg.PartitionsDefinition) -> list[dg.UnresolvedAssetJobDefinition]:
-    """All asset jobs."""
+def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
+    """All asset jobs; their partitions are those of their assets."""
     return [
-        _job("refresh", REFRESH_ASSETS, hourly, "Everything that follows a poll, for the running window of hours.",
+        _job("refresh", REFRESH_ASSETS, "Everything that follows a poll, for the running window of hours.",
              REFRESH_MAX_RUNTIME_S),
-        _job("daily", DAILY_ASSETS, daily, "Day bars, models and forecast accuracy of a day that has ended.",
+        _job("daily", DAILY_ASSETS, "Day bars, models and forecast accuracy of a day that has ended.",
              DAILY_MAX_RUNTIME_S),
-        _job("rebuild_hours", REBUILT_FROM_LOG, hourly, "Rebuild hours from the log: pick a partition or a range.",
+        _job("rebuild_hours", REBUILT_FROM_LOG, "Rebuild hours from the log: pick a partition or a range.",
              DAILY_MAX_RUNTIME_S),
-        _job("rebuild_day", DAILY_ASSETS, daily, "Rebuild a day's bars, models and accuracy.", DAILY_MAX_RUNTIME_S),
+        _job("rebuild_day", DAILY_ASSETS, "Rebuild a day's bars, models and accuracy.", DAILY_MAX_RUNTIME_S),
     ]

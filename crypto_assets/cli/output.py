@@ -11,7 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+PLAIN_WIDTH = 120
+"""Columns of tables where there is no terminal to ask."""
+
+_terminal = Console(highlight=False, soft_wrap=True)
+console = _terminal if _terminal.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.tables import TABLES
@@ -62,7 +63,7 @@ def checks(instance: dg.DagsterInstance) -> tuple[int, list[dict[str, Any]]]:
                     "asset": key.asset_key.to_user_string(),
                     "check": key.name,
                     "severity": severity,
-                    "found": (evaluation.description or "")[:160],
+                    "found": (evaluation.description or "")[:110],
                 }
             )
     return passed, red
@@ -120,12 +121,20 @@ def _decisions(engine: Engine, asset: str) -> list[str]:
     ]
 
 
-def gap_lines(settings: Settings) -> list[str]:
-    """Holes that the recording itself has."""
-    if settings.source != "replay":
-        return []
-    from crypto_assets.sources.replay import Recording
-
-    return [f"gap in the recording: {gap}" for gap in Recording.load().gaps()]
+GAP = timedelta(minutes=15)
 
 
+def gap_lines(engine: Engine) -> list[str]:
+    """Times without a quote of a coin, longer than `GAP`, as Silver shows them: sentences."""
+    rows = engine.store.read_arrow("silver.prices", columns=["coin_id", "last_updated_at"]).to_pylist()
+    times: dict[str, list[datetime]] = {}
+    for row in rows:
+        times.setdefault(row["coin_id"], []).append(row["last_updated_at"])
+    lines = []
+    for coin, found in sorted(times.items()):
+        found.sort()
+        for before, after in zip(found, found[1:], strict=False):
+            if after - before > GAP:
+                hours = (after - before) / timedelta(hours=1)
+                lines.append(f"gap: no quote of {coin} from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({hours:.1f} h)")
+    return lines

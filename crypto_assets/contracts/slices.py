@@ -123,6 +123,17 @@ def contiguous(keys: Iterable[str], grain: Grain) -> list[tuple[Slice, list[str]
     return runs
 
 
+def key_spans(keys: Iterable[str]) -> list[str]:
+    """Keys as text for people: runs without holes as `first..last`, single keys as they are, in time order."""
+    found = []
+    by_grain: dict[Grain, list[str]] = {"day": [], "hour": []}
+    for key in keys:
+        by_grain["hour" if ":" in key else "day"].append(key)
+    for grain, mine in by_grain.items():
+        found += [run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}" for _, run in contiguous(mine, grain)]
+    return found
+
+
 def hour_keys(slice_: Slice) -> list[str]:
     """Hourly partition keys within a slice."""
     return [hour_key(h) for h in slice_.hours()]

@@ -35,8 +35,13 @@ class Store:
 
     def client(self) -> Any:
         """An MLflow client; creates the folder of a sqlite store."""
+        import logging
+
         from mlflow import MlflowClient
 
+        # Creating a sqlite store logs each of its migrations.
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         if self.tracking_uri.startswith("sqlite:///"):
             Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(self.tracking_uri, self.registry_uri)

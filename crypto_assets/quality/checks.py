@@ -15,11 +15,12 @@ import dagster as dg
 from crypto_assets.compute.base import CheckOutcome
 from crypto_assets.contracts import render
 from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import key_spans
 from crypto_assets.quality.rules import NOT_NULL, UNIQUE_KEY, is_blocking
 
 HAS_ROWS = "has_rows"
 NAMED = 10
-"""Failing partitions that an aggregate names; the count is always of all."""
+"""Runs of failing partitions that an aggregate names; the count is always of all."""
 
 
 def described(table: Table) -> dict[str, str]:
@@ -121,8 +122,10 @@ def aggregate(asset_key: dg.AssetKey, name: str, outcomes: Mapping[str | None, C
         )
     else:
         shown = sorted(red)[:NAMED]
-        more = f" and {len(red) - NAMED} more" if len(red) > NAMED else ""
-        told = f"red in {len(red)} of {len(outcomes)} partitions: {', '.join(shown)}{more}. {red[shown[0]].description}"
+        spans = key_spans(red)
+        more = f" and {len(spans) - NAMED} more" if len(spans) > NAMED else ""
+        where = f"{', '.join(spans[:NAMED])}{more}"
+        told = f"red in {len(red)} of {len(outcomes)} partitions: {where}. {red[shown[0]].description}"
         metadata["failing"] = dg.MetadataValue.json({key: red[key].description for key in shown})
     worst_is_error = any(o.severity == "error" for o in red.values())
     severity = dg.AssetCheckSeverity.ERROR if worst_is_error or not red else dg.AssetCheckSeverity.WARN

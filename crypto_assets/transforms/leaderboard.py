@@ -39,6 +39,7 @@ def leaderboard_24h(bars_5m: DataFrame) -> DataFrame:
     )
     change = F.col("price_usd").cast("double") / F.col("price_24h_ago_usd").cast("double") - 1
     board = board.withColumn("change_24h", F.round(change, 12)).withColumnRenamed("newest_end", "window_end")
-    order = Window.orderBy(F.col("change_24h").desc_nulls_last(), F.col("coin_id"))
+    # One row a coin: a single partition is what is wanted.
+    order = Window.partitionBy(F.lit(1)).orderBy(F.col("change_24h").desc_nulls_last(), F.col("coin_id"))
     board = board.withColumn("rank", F.row_number().over(order))
     return board.select(*(F.col(c.name).cast(c.type).alias(c.name) for c in LEADERBOARD.columns))
