@@ -47,7 +47,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     producer = producer_sensor.shared_producer(settings)
     return dg.Definitions(
         assets=[*ingest.specs(), ops.alerts_spec(), *steps],
-        asset_checks=ingest.checks(),
+        asset_checks=[*ingest.checks(), ops.alert_checks()],
         jobs=[*asset_jobs, maintain],
         schedules=schedules.schedules(asset_jobs, maintain, running=settings.automation),
         sensors=[

@@ -1,11 +1,15 @@
 """The pipeline's own metrics and alerts."""
 
-from __future__ import annotations
+# Dagster reads the annotations of check functions at run time, so this module has no `annotations` future import.
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from crypto_assets.assets.shell import Step, asset_spec, dep
-from crypto_assets.steps import metrics
+from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.quality import checks, rules
+from crypto_assets.steps import alert_delivery, metrics
 
 STEPS = (
     Step(
@@ -26,3 +30,27 @@ STEPS = (
 def alerts_spec() -> dg.AssetSpec:
     """`ops/alerts` is written by the alert sensor, which reports its materializations."""
     return asset_spec("ops.alerts", deps=(), partitions_def=None, freshness=None, table_uri=None)
+
+
+def alert_checks() -> dg.AssetChecksDefinition:
+    """Checks of `ops/alerts`. No run writes the table, so they run by themselves: from the UI and with `maintain`."""
+    specs = checks.specs(ALERTS.asset_key, ALERTS, alert_delivery.EXTRA_CHECKS)
+
+    @dg.multi_asset_check(
+        name="alert_checks",
+        specs=specs,
+        required_resource_keys={"engine", "step_inputs"},
+        description="The contract of ops/alerts, and whether the webhook accepted what was sent.",
+    )
+    def alert_checks_op(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        rows = context.resources.engine.store.read_arrow(ALERTS.full_name)
+        configured = context.resources.step_inputs.settings.alert_webhook_url is not None
+        found = [
+            *rules.evaluate(ALERTS, rows, [None])[None],
+            alert_delivery.judge(rows.to_pylist(), datetime.now(UTC), configured=configured),
+        ]
+        for spec in specs:
+            outcomes = {None: o for o in found if o.name == spec.name}
+            yield checks.aggregate(spec.asset_key, spec.name, outcomes)
+
+    return alert_checks_op

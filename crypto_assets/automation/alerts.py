@@ -25,7 +25,7 @@ Ancestors = Callable[[str], frozenset[str]]
 """All upstream asset keys (`schema/name`) of an asset, the asset itself excluded."""
 
 SOURCE_CHECKS = frozenset({"source_answers", "quotes_move", "no_coin_missing", "delivered", "polls_recorded"})
-WARN_ALERTS = SOURCE_CHECKS | {"quarantine_below_1pct", "bounds", "cadence_kept"}
+WARN_ALERTS = SOURCE_CHECKS | {"quarantine_below_1pct"}
 """Checks that alert (at severity warn) although they only warn; every other warning stays in the UI."""
 
 CAUSES_ELSEWHERE: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {

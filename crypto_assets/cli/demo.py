@@ -45,7 +45,8 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
+        """Time one stage, and say that it began: some take half a minute."""
+        output.say(f"{name} ...", style="dim")
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started

@@ -211,12 +211,12 @@ def maintain(
 
 
 @app.command()
-def drill(port: Port = 3101) -> None:
+def drill() -> None:
     """Inject six faults into a home of its own; print check, alert and recovery of each; exit 1 if one stays silent."""
     from crypto_assets.cli import drill as module
 
     with _told():
-        raise typer.Exit(module.run(port=port))
+        raise typer.Exit(module.run())
 
 
 @broker_app.command("start")
