@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["crypto_assets_tests.kafka_fixtures", "crypto_assets_tests.engine_fixtures"]
+pytest_plugins = [
+    "crypto_assets_tests.kafka_fixtures",
+    "crypto_assets_tests.engine_fixtures",
+    "crypto_assets_tests.home_fixtures",
+]
 
 
 @pytest.fixture(autouse=True)

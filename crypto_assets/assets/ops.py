@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from crypto_assets.assets.shell import Step, asset_spec, dep
+from crypto_assets.compute.base import CheckOutcome
 from crypto_assets.contracts.tables import ALERTS
 from crypto_assets.quality import checks, rules
 from crypto_assets.steps import alert_delivery, metrics
@@ -49,8 +50,9 @@ def alert_checks() -> dg.AssetChecksDefinition:
             *rules.evaluate(ALERTS, rows, [None])[None],
             alert_delivery.judge(rows.to_pylist(), datetime.now(UTC), configured=configured),
         ]
+        by_name = {o.name: o for o in found}
         for spec in specs:
-            outcomes = {None: o for o in found if o.name == spec.name}
+            outcomes: dict[str | None, CheckOutcome] = {None: by_name[spec.name]}
             yield checks.aggregate(spec.asset_key, spec.name, outcomes)
 
     return alert_checks_op

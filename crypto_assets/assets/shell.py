@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.compute.base import CheckOutcome, NotEnoughData, Result, StepFailed, StepInputs, TableResult
-from crypto_assets.contracts.model import Grain, Table
+from crypto_assets.contracts.model import Grain
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality import checks
 from crypto_assets.storage.base import AuditFailed, SliceRefused
@@ -216,7 +216,12 @@ def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFai
         table = TABLES.get(full_name(asset))
         for partition, outcome in error.outcomes:  # type: ignore[misc]
             if table is not None and key in context.selected_asset_keys and checks.belongs(outcome, table):
-                context.log_event(checks.evaluation(outcome, key, partition))
+                _log_evaluation(context, checks.evaluation(outcome, key, partition))
+
+
+def _log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Store an evaluation of one partition: Dagster takes it as it takes observations, but does not declare that."""
+    context.log_event(evaluation)  # type: ignore[arg-type]
 
 
 def report(
@@ -267,7 +272,7 @@ def _materialized(
         )
         for outcome in done.checks:
             if outcome.name in declared:
-                context.log_event(checks.evaluation(outcome, key, partition))
+                _log_evaluation(context, checks.evaluation(outcome, key, partition))
     rows = sum(p.rows for p in table.partitions.values())
     versions = [table.partitions[k].data_version for k in keys if k in table.partitions]
     metadata: dict[str, Any] = {**_plain(table.metadata), "source": context.resources.step_inputs.banner}
@@ -289,6 +294,13 @@ def _aggregates(
         yield checks.aggregate(key, name, {p: o for p, outs in outcomes.items() for o in outs if o.name == name})
 
 
+def _listed(value: Any) -> Any:
+    """A container as JSON can hold it; sets in order of their text."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
+
+
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata values that Dagster stores as they are; containers become JSON."""
     plain: dict[str, Any] = {}
@@ -296,7 +308,7 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-            plain[name] = dg.MetadataValue.json(value if isinstance(value, Mapping) else sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value))
+            plain[name] = dg.MetadataValue.json(_listed(value))
         elif isinstance(value, datetime):
             plain[name] = value.isoformat()
         else:

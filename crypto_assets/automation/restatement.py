@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import dagster as dg
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.temporal_context import TemporalContext
 
 ORIGIN = dg.AssetKey(["silver", "prices"])
 RESTATED = tuple(

@@ -168,7 +168,8 @@ def _last_poll_by_sensor(
     for event in result.asset_events:
         instance.report_runless_asset_event(event)
     asked = [r.partition_key or "a range of hours" for r in result.run_requests or ()]
-    return f"asks to refresh {', '.join(asked)}" if asked else str(result.skip_reason.skip_message)
+    told = result.skip_reason.skip_message if result.skip_reason else None
+    return f"asks to refresh {', '.join(asked)}" if asked else str(told)
 
 
 def poll_moments(start: datetime, end: datetime) -> list[datetime]:

@@ -160,6 +160,14 @@ class Drill:
         )
         self._alert_cursor = result.cursor
 
+    def stop_broker(self) -> None:
+        """Stop Kafka as `broker stop` does."""
+        self.broker.stop()
+
+    def start_broker(self) -> None:
+        """Start Kafka again on the same port and data."""
+        self.broker.start()
+
     def set_fault(self, kind: str | None, **options: Any) -> None:
         """Tell the stand-in, over HTTP as anyone may."""
         import requests
@@ -248,7 +256,7 @@ def faults(drill: Drill) -> list[Fault]:
         Fault("missing coin", (prices, "no_coin_missing"), at_source("missing_coin", coin="solana"), over),
         Fault("frozen quotes", (prices, "quotes_move"), at_source("frozen_quote"), over),
         Fault("429 storm", (prices, "source_answers"), at_source("rate_limited_json", retry_after="45"), over),
-        Fault("broker stopped", (prices, "delivered"), drill.broker.stop, lambda: None if drill.broker.start() else None),
+        Fault("broker stopped", (prices, "delivered"), drill.stop_broker, drill.start_broker),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -40,7 +41,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] 
         say(f"{title}: none")
         return
     names = list(columns or rows[0])
-    grid = Table(title=title, title_justify="left", title_style="bold", box=None if not console.is_terminal else None,
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD if console.is_terminal else None,
                  pad_edge=False)
     for name in names:
         numeric = all(isinstance(r.get(name), (int, float)) or r.get(name) is None for r in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.tables import TABLES
@@ -71,12 +72,10 @@ def checks(instance: dg.DagsterInstance) -> tuple[int, list[dict[str, Any]]]:
 
 def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
     """The strangest slots of the lake."""
-    import pyarrow.compute as pc
-
     if not engine.store.exists("gold.anomalies"):
         return []
     rows = engine.store.read_arrow("gold.anomalies", where="anomaly_score IS NOT NULL")
-    order = pc.sort_indices(rows, sort_keys=[("anomaly_score", "descending")])[:limit]
+    highest = rows.sort_by([("anomaly_score", "descending")]).slice(0, limit)
     return [
         {
             "coin": r["coin_id"],
@@ -87,7 +86,7 @@ def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
             "scope": r["scope"],
             "model": f"{r['model_name']} {r['model_version']}",
         }
-        for r in rows.take(order).to_pylist()
+        for r in highest.to_pylist()
     ]
 
 
@@ -133,7 +132,7 @@ def gap_lines(engine: Engine) -> list[str]:
     lines = []
     for coin, found in sorted(times.items()):
         found.sort()
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in pairwise(found):
             if after - before > GAP:
                 hours = (after - before) / timedelta(hours=1)
                 lines.append(f"gap: no quote of {coin} from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({hours:.1f} h)")

@@ -224,7 +224,13 @@ def _balances(slice_: Slice, records: pa.Table, stored: Counter[str], rows: pa.T
         reasons[hour_key(row["hour"])].update(row["reasons"])
     by_hour = [_by_hour(table) for table in (valid, quotes, rows)]
     return {
-        key: Balance(stored[key], *(counts[key] for counts in by_hour), dict(sorted(reasons[key].items())))
+        key: Balance(
+            stored=stored[key],
+            valid=by_hour[0][key],
+            distinct=by_hour[1][key],
+            quarantined=by_hour[2][key],
+            reasons=dict(sorted(reasons[key].items())),
+        )
         for key in hour_keys(slice_)
     }
 

@@ -64,7 +64,7 @@ def test_evaluations_are_stored_and_read_back_by_partition():
     def bars(context):
         context.log_event(checks.evaluation(GREEN, KEY, "a"))
         context.log_event(checks.evaluation(RED, KEY, "b"))
-        return dg.MaterializeResult(check_results=[checks.aggregate(KEY, "ohlc_ordered", {"a": GREEN, "b": RED})])
+        return dg.MaterializeResult(check_results=[checks.aggregate(KEY, "ohlc_ordered", {"2026-01-01": GREEN, "2026-01-02": RED})])
 
     with dg.DagsterInstance.ephemeral() as instance:
         tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
@@ -78,24 +78,24 @@ def test_evaluations_are_stored_and_read_back_by_partition():
 
 
 def test_the_aggregate_names_what_failed():
-    result = checks.aggregate(KEY, "ohlc_ordered", {"a": GREEN, "b": RED, "c": RED})
+    result = checks.aggregate(KEY, "ohlc_ordered", {"2026-01-01": GREEN, "2026-01-03": RED, "2026-01-02": RED, "2026-01-05": RED})
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.ERROR
-    assert "2 of 3 partitions: b, c" in (result.description or "")
-    assert result.metadata["failing_partitions"].value == 2
-    assert result.metadata["violations"].value == 4
-    assert result.metadata["rows"].value == 180
+    assert "3 of 4 partitions: 2026-01-02..2026-01-03, 2026-01-05. " in (result.description or "")
+    assert result.metadata["failing_partitions"].value == 3
+    assert result.metadata["violations"].value == 6
+    assert result.metadata["rows"].value == 240
 
 
 def test_the_aggregate_of_many_failures_stays_short():
-    result = checks.aggregate(KEY, "ohlc_ordered", {f"{h:03d}": RED for h in range(500)})
+    result = checks.aggregate(KEY, "ohlc_ordered", {f"{1600 + 2 * y}-01-01": RED for y in range(500)})
     assert "and 490 more" in (result.description or "")
     assert len(result.metadata["failing"].value) == 10  # type: ignore[arg-type]
 
 
 def test_the_aggregate_warns_when_all_failures_are_warnings():
     warned = CheckOutcome("complete_windows", False, "few", "warn")
-    assert checks.aggregate(KEY, "complete_windows", {"a": warned, "b": warned}).severity is dg.AssetCheckSeverity.WARN
+    assert checks.aggregate(KEY, "complete_windows", {"2026-01-01": warned, "2026-01-02": warned}).severity is dg.AssetCheckSeverity.WARN
     assert checks.aggregate(KEY, "complete_windows", {None: warned}).severity is dg.AssetCheckSeverity.WARN
 
 
