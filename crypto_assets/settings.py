@@ -243,9 +243,17 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def quiet_native_logs() -> None:
-    """Ask native libraries (the embedded engine) for errors only, unless the user set RUST_LOG; call before import."""
+ENGINE_SESSION_S = 30 * 24 * 3600
+
+
+def prepare_embedded_engine() -> None:
+    """Settings of the embedded engine that it takes from the environment only; call before it is imported.
+
+    It logs errors only, unless the user set RUST_LOG. A session lives as long as its process: by default Sail forgets one
+    that was idle for some minutes, and a step that spent them training would then fail.
+    """
     os.environ.setdefault("RUST_LOG", "error")
+    os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(ENGINE_SESSION_S))
 
 
 def export_dagster_home(folder: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import pytest
 
 from crypto_assets.cli.demo import run_job
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_key, key_slice
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, day_key, floor_day, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.definitions import build_definitions
 from crypto_assets.home import Home, open_home
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crypto_assets.compute.base import Engine
     from crypto_assets_tests.kafka_fixtures import RunningBroker
 
-VOLATILE = {"bronze_ingested_at", "scored_at", "latency_s", "made_at", "updated_at", "batch_id", "seq"}
+VOLATILE = {"bronze_ingested_at", "scored_at", "latency_s", "made_at", "decided_at", "refreshed_at", "age_s", "batch_id", "seq"}
 """Columns that say when or by which write, not what."""
 
 POLL_PHASE = timedelta(seconds=59, milliseconds=500)
@@ -72,6 +72,11 @@ class SmallHome:
     @property
     def graph(self) -> Any:
         return self.defs.resolve_asset_graph()
+
+    @property
+    def days(self) -> list[str]:
+        """Both days whose bars and accuracy are materialized; H lies in the first."""
+        return [day_key(self.event_hour), day_key(self.event_hour + DAY)]
 
     def hour(self, after: int) -> str:
         """Key of the hour so many hours after H."""
@@ -175,6 +180,10 @@ def filled_home(kafka_broker: RunningBroker, tmp_path_factory: pytest.TempPathFa
             producer.catch_up([m for s in spans for m in moments(s)])
         for span in spans:
             home.run("refresh", [hour_key(h) for h in span.hours()])
+        # The last slot of the first span is closed only now that later records are there.
+        home.run("refresh", [hour_key(spans[0].end - HOUR)])
+        for asset in ("gold/bars_1d", "gold/prediction_accuracy"):
+            home.run(asset, home.days)
     return settings, event_hour, keys
 
 

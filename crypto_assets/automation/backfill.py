@@ -15,6 +15,7 @@ from typing import Literal
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.backfill import PartitionBackfill
 
 from crypto_assets.automation.jobs import REBUILT_FROM_LOG
@@ -102,11 +103,11 @@ def subset(graph: BaseAssetGraph, chosen: Plan) -> AssetGraphSubset:
     """The plan's partitions in Dagster's terms."""
     span = Slice(key_slice(chosen.days[0], "day").start, key_slice(chosen.days[-1], "day").end)
     pairs = {
-        dg.AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key)
+        AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key)
         for asset in chosen.hourly
         for key in hour_keys(span)
     } | {
-        dg.AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key) for asset in chosen.daily for key in chosen.days
+        AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key) for asset in chosen.daily for key in chosen.days
     }
     return AssetGraphSubset.from_asset_partition_set(pairs, graph)
 
@@ -150,6 +151,3 @@ def parse_days(text: str) -> tuple[date, date]:
 
 def _span(days: Sequence[str]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]}..{days[-1]}"
-
-
-

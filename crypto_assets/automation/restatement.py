@@ -13,6 +13,10 @@ import dagster as dg
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.events import AssetKeyPartitionKey
+
+from crypto_assets.contracts.slices import DAY, key_slice
+from crypto_assets.contracts.tables import RAW_PRICES
 from dagster._core.definitions.temporal_context import TemporalContext
 
 ORIGIN = dg.AssetKey(["silver", "prices"])
@@ -30,6 +34,18 @@ RESTATED = tuple(
 )
 """What follows restated Silver hours, in flow order. Models are never retrained for old hours, the forecast ledger is
 insert-only, and unpartitioned tables show the present."""
+
+
+def expired(hours: Iterable[str], now: datetime) -> list[str]:
+    """Hours whose records Bronze may no longer hold: their late records are quarantined, and Silver refuses a rewrite.
+
+    Args:
+        hours: Hourly keys.
+        now: Present time (UTC).
+    """
+    assert RAW_PRICES.retention_days is not None
+    horizon = now - (RAW_PRICES.retention_days - 1) * DAY
+    return sorted(h for h in hours if key_slice(h, "hour").start < horizon)
 
 
 def affected(
@@ -71,7 +87,7 @@ def request(
 
     Uses `RunRequest.for_asset_graph_subset`, which Dagster marks as not yet public: pinned by a test on our version.
     """
-    pairs = {dg.AssetKeyPartitionKey(key, k) for key, keys in partitions.items() for k in keys}
+    pairs = {AssetKeyPartitionKey(key, k) for key, keys in partitions.items() for k in keys}
     return dg.RunRequest.for_asset_graph_subset(
         AssetGraphSubset.from_asset_partition_set(pairs, graph, validate_time_range=False), tags=tags
     )

@@ -15,7 +15,7 @@ import dagster as dg
 
 from crypto_assets.automation import restatement
 from crypto_assets.automation.running_window import running_window
-from crypto_assets.contracts.slices import hour_key, key_slice
+from crypto_assets.contracts.slices import hour_key, key_slice, key_spans
 
 if TYPE_CHECKING:
     from crypto_assets.storage.base import Commit, TableStore
@@ -93,7 +93,12 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         older = [h for h in touched if h != hour_key(now)]
         pending, settled = pending_hours(commits, silver_versions(store, older) if older else {}, now)
         position = str(cursor if settled is None else settled)
-        hours = sorted({h for hs in pending.values() for h in hs})
+        late = {h for hs in pending.values() for h in hs}
+        expired = restatement.expired(late, now)
+        hours = sorted(late - set(expired))
+        if expired and not hours:
+            told = f"records of {', '.join(key_spans(expired))} came too late to restate anything: see silver/quarantine"
+            return dg.SensorResult(skip_reason=told, cursor=position)
         if not hours:
             return dg.SensorResult(skip_reason=f"{len(commits)} Bronze commits read, no late hour", cursor=position)
         assert context.repository_def is not None
@@ -108,5 +113,3 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         return dg.SensorResult(run_requests=[restatement.request(graph, found, tags)], cursor=position)
 
     return restatement_sensor
-
-

@@ -35,7 +35,9 @@ def start(settings: Settings, *, as_json: bool) -> None:
         output.as_json({"bootstrap_servers": status.bootstrap_servers, "topics": [asdict(t) for t in topics]})
         return
     output.say(f"kafka {status.bootstrap_servers}")
-    output.table("Topics", [{k: str(v) for k, v in asdict(t).items()} for t in topics])
+    for t in topics:
+        config = ", ".join(f"{k}={v}" for k, v in t.config.items())
+        output.say(f"topic {t.topic} ({t.partitions} partitions, id {t.topic_id}): {'; '.join(t.problems) or 'as it should be'}; {config}")
 
 
 def stop(settings: Settings) -> None:

@@ -42,9 +42,9 @@ def _settings(source: str | None = None, home: Path | None = None) -> Settings:
 
     from pydantic import ValidationError
 
-    from crypto_assets.settings import Settings, quiet_native_logs
+    from crypto_assets.settings import Settings, prepare_embedded_engine
 
-    quiet_native_logs()
+    prepare_embedded_engine()
     chosen: dict[str, object] = {}
     if source:
         chosen["source"] = source

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import StepFailed
-from crypto_assets.settings import quiet_native_logs
+from crypto_assets.settings import prepare_embedded_engine
 from crypto_assets.storage.base import OffsetRange, TableStore
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Server:
         return self._session is not None
 
     def _start(self) -> SparkSession:
-        quiet_native_logs()
+        prepare_embedded_engine()
         from pysail.spark import SparkConnectServer
         from pyspark.sql import SparkSession
 

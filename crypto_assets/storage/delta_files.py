@@ -9,6 +9,7 @@ SQL goes through `deltalake.QueryBuilder`: `to_pyarrow_table` and `to_pyarrow_da
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,13 @@ from crypto_assets.storage.base import Commit, StoredRanges
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
+
+ONE_CALL = threading.RLock()
+"""Held around every call into delta-rs: one at a time in a process.
+
+A write fed by a Python stream occupies delta-rs's worker threads until it gets the interpreter lock; a query of another
+thread holds that lock while it waits for a worker (deltalake 1.6: three writing threads stopped for ever within
+seconds). Processes do not disturb one another, and threads of one process would only take turns anyway."""
 
 HISTORY_CLEANED = "HISTORY CLEANED"
 """Operation of the entry by which `read_commits` says that older commits are no longer in the log."""
@@ -38,12 +46,13 @@ def open_table(path: str, version: int | None = None) -> DeltaTable | None:
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
-    if not DeltaTable.is_deltatable(path):
-        return None
-    try:
-        return DeltaTable(path, version=version)
-    except TableNotFoundError:
-        return None
+    with ONE_CALL:
+        if not DeltaTable.is_deltatable(path):
+            return None
+        try:
+            return DeltaTable(path, version=version)
+        except TableNotFoundError:
+            return None
 
 
 def quote(name: str) -> str:
@@ -56,7 +65,8 @@ def query(handle: DeltaTable, sql: str) -> pa.Table:
     import pyarrow as pa
     from deltalake import QueryBuilder
 
-    found = pa.table(QueryBuilder().register("t", handle).execute(sql).read_all())
+    with ONE_CALL:
+        found = pa.table(QueryBuilder().register("t", handle).execute(sql).read_all())
     plain = [
         pa.field(f.name, {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(f.type, f.type), f.nullable)
         for f in found.schema

@@ -155,9 +155,10 @@ class DeltaRsStore:
             properties = self._properties(contract, slice_, {**batch.commit_metadata, **own}, {})
             properties.app_transactions = [Transaction(app_id, seq)]
             rows = staging.completed(contract, batch.rows, seq, batch_id)
-            write_deltalake(
-                handle, rows, mode="append", commit_properties=properties, writer_properties=_writer_properties()
-            )
+            with files.ONE_CALL:
+                write_deltalake(
+                    handle, rows, mode="append", commit_properties=properties, writer_properties=_writer_properties()
+                )
             ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
             return WriteResult(
                 table,
@@ -212,17 +213,18 @@ class DeltaRsStore:
                 return WriteResult(table, False, staged.num_rows, before, handle.version())
             properties = self._properties(contract, slice_, commit_metadata or {}, versions)
             predicate = slice_.predicate(contract)
-            if staged.num_rows:
-                write_deltalake(
-                    handle,
-                    staged,
-                    mode="overwrite",
-                    predicate=predicate,
-                    commit_properties=properties,
-                    writer_properties=_writer_properties(),
-                )
-            else:
-                handle.delete(predicate, commit_properties=properties)
+            with files.ONE_CALL:
+                if staged.num_rows:
+                    write_deltalake(
+                        handle,
+                        staged,
+                        mode="overwrite",
+                        predicate=predicate,
+                        commit_properties=properties,
+                        writer_properties=_writer_properties(),
+                    )
+                else:
+                    handle.delete(predicate, commit_properties=properties)
             return WriteResult(
                 table, True, staged.num_rows, before, handle.version(), metadata={"rows_before": stored.num_rows}
             )
@@ -267,7 +269,8 @@ class DeltaRsStore:
                 changed, result, how = (0 if same else staged.num_rows), staged, "overwrite"
                 if not same and not staged.num_rows:
                     properties = self._properties(contract, None, commit_metadata or {}, {})
-                    handle.delete(commit_properties=properties)
+                    with files.ONE_CALL:
+                        handle.delete(commit_properties=properties)
                     return WriteResult(table, True, 0, before, handle.version())
             else:
                 result = staging.concat(staging.without_keys(contract, stored, staged), staged)
@@ -275,14 +278,15 @@ class DeltaRsStore:
                 changed, how = (0 if same else staged.num_rows), "overwrite"
             if not changed:
                 return WriteResult(table, False, 0, before, handle.version())
-            write_deltalake(
-                handle,
-                result,
-                mode=how,  # type: ignore[arg-type]
-                predicate=scope if how == "overwrite" else None,
-                commit_properties=self._properties(contract, None, {"mode": mode, **(commit_metadata or {})}, {}),
-                writer_properties=_writer_properties(),
-            )
+            with files.ONE_CALL:
+                write_deltalake(
+                    handle,
+                    result,
+                    mode=how,  # type: ignore[arg-type]
+                    predicate=scope if how == "overwrite" else None,
+                    commit_properties=self._properties(contract, None, {"mode": mode, **(commit_metadata or {})}, {}),
+                    writer_properties=_writer_properties(),
+                )
             return WriteResult(table, True, changed, before, handle.version())
 
         return self._until_committed(table, attempt)
@@ -292,7 +296,8 @@ class DeltaRsStore:
     def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
         """Compact, expire, vacuum, checkpoint and clean one table; see `storage.maintenance.maintain`."""
         contract = self._contract(table)
-        return maintain(self.path(table), contract, now=now, closed_before=closed_before, dry_run=dry_run)
+        with files.ONE_CALL:
+            return maintain(self.path(table), contract, now=now, closed_before=closed_before, dry_run=dry_run)
 
     def create(self, table: str) -> bool:
         """Create the table from its contract unless it exists; whether it was this call that created it.
@@ -304,24 +309,25 @@ class DeltaRsStore:
 
         contract = self._contract(table)
         path = self.path(table)
-        if DeltaTable.is_deltatable(path):
-            return False
-        try:
-            DeltaTable.create(
-                path,
-                schema=Schema.from_arrow(_commented(contract)),
-                mode="error",
-                partition_by=list(contract.partition_by),
-                name=contract.full_name,
-                description=contract.description,
-                configuration=_configuration(contract),
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-        except DeltaError:  # includes a commit that lost the race for version 0
-            if not DeltaTable.is_deltatable(path):
-                raise
-            return False
-        return True
+        with files.ONE_CALL:
+            if DeltaTable.is_deltatable(path):
+                return False
+            try:
+                DeltaTable.create(
+                    path,
+                    schema=Schema.from_arrow(_commented(contract)),
+                    mode="error",
+                    partition_by=list(contract.partition_by),
+                    name=contract.full_name,
+                    description=contract.description,
+                    configuration=_configuration(contract),
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+            except DeltaError:  # includes a commit that lost the race for version 0
+                if not DeltaTable.is_deltatable(path):
+                    raise
+                return False
+            return True
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def pipeline_metrics(
     by_hour = seen.groupBy(F.col("arrival_hour").alias("hour")).agg(
         n.alias("n"),
         valid.alias("valid"),
-        (1 - kept / valid).alias("dedup_rate"),
+        (1 - kept / F.nullif(valid, F.lit(0))).alias("dedup_rate"),
         (F.count(F.when(F.col("bad"), 1)) / n).alias("quarantine_rate"),
         F.percentile("latency", 0.5).alias("p50"),
         F.percentile("latency", 0.99).alias("p99"),

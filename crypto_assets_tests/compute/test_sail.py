@@ -13,6 +13,7 @@ from crypto_assets.compute.base import StepFailed
 from crypto_assets.compute.sail import STAGE_ABOVE_BYTES, SailEngine
 from crypto_assets.contracts.arrow import arrow_schema, empty_rows, spark_schema
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.settings import environment
 from crypto_assets.storage.base import OffsetRange
 
 RUN = """
@@ -96,3 +97,9 @@ def test_rows_beyond_one_grpc_message_become_a_frame(engine):
 def test_an_engine_without_kafka_settings_says_so(engine):
     with pytest.raises(StepFailed, match="topic t: this engine was made without Kafka settings"):
         list(engine.read_log("t", [OffsetRange(0, 0, 1)]))
+
+
+def test_an_idle_session_is_not_forgotten(engine):
+    """Sail reads its idle limit from the environment only, when it is imported."""
+    assert engine.spark.sql("select 1").toArrow().num_rows == 1
+    assert int(environment()["SAIL_SPARK__SESSION_TIMEOUT_SECS"]) >= 24 * 3600

@@ -1,0 +1,81 @@
+"""Schedules: keys come from the scheduled time, whatever the moment of the tick."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import dagster as dg
+import pytest
+
+from crypto_assets.definitions import build_definitions
+from crypto_assets.settings import Settings
+
+
+def settings(**changed) -> Settings:
+    return Settings(_env_file=None, source="replay", partitions_start=date(2024, 1, 1), **changed)  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="module")
+def defs() -> dg.Definitions:
+    return build_definitions(settings())
+
+
+def request(defs: dg.Definitions, name: str, scheduled: datetime) -> dg.RunRequest:
+    """What the schedule asks for at a scheduled time, resolved against the real partitions."""
+    context = dg.build_schedule_context(scheduled_execution_time=scheduled, repository_def=defs.get_repository_def())
+    (found,) = defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or ()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "key"),
+    [
+        (datetime(2024, 5, 1, 10, 5, tzinfo=UTC), "2024-05-01-09:00"),
+        (datetime(2024, 5, 1, 0, 5, tzinfo=UTC), "2024-04-30-23:00"),
+        (datetime(2024, 5, 1, 2, 5, tzinfo=timezone(timedelta(hours=2))), "2024-04-30-23:00"),
+    ],
+)
+def test_close_hour_asks_for_the_hour_before(defs, scheduled, key):
+    found = request(defs, "close_hour", scheduled)
+    assert found.partition_key == key
+    assert found.run_key == f"close-{key}"
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "key"),
+    [
+        (datetime(2024, 5, 1, 0, 15, tzinfo=UTC), "2024-04-30"),
+        (datetime(2024, 1, 2, 0, 15, tzinfo=UTC), "2024-01-01"),
+        (datetime(2024, 5, 1, 2, 15, tzinfo=timezone(timedelta(hours=2))), "2024-04-30"),
+    ],
+)
+def test_close_day_asks_for_yesterday(defs, scheduled, key):
+    found = request(defs, "close_day", scheduled)
+    assert found.partition_key == key
+    assert found.run_key == f"close-{key}"
+
+
+def test_housekeeping_has_one_run_an_hour(defs):
+    first = request(defs, "housekeeping", datetime(2024, 5, 1, 10, 35, tzinfo=UTC))
+    assert first.partition_key is None
+    assert first.run_key == request(defs, "housekeeping", datetime(2024, 5, 1, 10, 35, tzinfo=UTC)).run_key
+    assert first.run_key != request(defs, "housekeeping", datetime(2024, 5, 1, 11, 35, tzinfo=UTC)).run_key
+
+
+def test_each_moves_its_job_at_its_minute_in_utc(defs):
+    found = {}
+    for schedule in defs.get_repository_def().schedule_defs:
+        found[schedule.name] = (schedule.job_name, schedule.cron_schedule, schedule.execution_timezone)
+    assert found == {
+        "close_hour": ("refresh", "5 * * * *", "UTC"),
+        "close_day": ("daily", "15 0 * * *", "UTC"),
+        "housekeeping": ("maintain", "35 * * * *", "UTC"),
+    }
+
+
+@pytest.mark.parametrize("automation", [False, True])
+def test_everything_is_off_until_up_switches_it_on(automation):
+    repository = build_definitions(settings(automation=automation)).get_repository_def()
+    schedules = {s.default_status == dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs}
+    sensors = {s.default_status == dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs}
+    assert schedules == sensors == {automation}
