@@ -250,12 +250,15 @@ class _Reader:
     def _table(self, batch: list[Message]) -> pa.Table | None:
         """The batch's records that lie in the ranges, and the bookkeeping of positions."""
         events = [m for m in batch if m.error() is not None]
-        if events:
-            for event in events:
-                self._note(event)
-            batch = [m for m in batch if m.error() is None]
-            if not batch:
-                return None
+        records = [m for m in batch if m.error() is None] if events else batch
+        table = self._inside(records) if records else None
+        # Only now: the end of a partition is told after its last records, which may be of the same batch.
+        for event in events:
+            self._note(event)
+        return table
+
+    def _inside(self, batch: list[Message]) -> pa.Table:
+        """The records that lie in the ranges; advances the positions to where they end."""
         import numpy as np
 
         partitions = np.array([m.partition() for m in batch], dtype=np.int32)

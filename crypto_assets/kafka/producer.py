@@ -25,7 +25,8 @@ from crypto_assets.kafka.topic import require_topics
 from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.market.credits import BUDGETS, Budget, Governor
 from crypto_assets.market.payload import poll_to_message, rfc3339, tick_to_message
-from crypto_assets.sources.base import Poll, PriceSource, Tick
+from crypto_assets.market.quotes import Poll, Tick
+from crypto_assets.sources.base import PriceSource
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home

@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from crypto_assets.contracts.messages import SOURCE_PAYLOAD_LIMIT
-from crypto_assets.sources.base import Outcome, Poll, Tick
+from crypto_assets.market.quotes import Outcome, Poll, Tick
 
 DETAIL_LIMIT = 500
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
@@ -69,16 +69,29 @@ def parse_markets(
     if failure is not None:
         return failure
     try:
-        # Numbers stay text until they are decimals: no value passes through a float.
-        reply = json.loads(body, parse_float=Decimal, parse_int=Decimal, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        reply = exact_json(body)
+    except ValueError as error:
         return Parsed("bad_payload", detail=_short(f"the body is not JSON: {error}"))
     if not isinstance(reply, list):
         return Parsed("bad_payload", detail=_short(f"expected a list of coins, got {type(reply).__name__}"))
     return _coins(reply, _elements(body), asked)
 
 
-def _coins(reply: list[Any], texts: list[str] | None, asked: Sequence[str]) -> Parsed:
+def exact_json(body: bytes) -> Any:
+    """A body as JSON whose numbers are exact decimals: none passes through a float.
+
+    Raises:
+        ValueError: It is not JSON in UTF-8, nests too deep, or holds a number that no decimal can hold.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8-sig"), parse_float=Decimal, parse_int=Decimal, parse_constant=_no_constant
+        )
+    except (ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} in the body") from error
+
+
+def _coins(reply: list[Any], texts: list[str], asked: Sequence[str]) -> Parsed:
     wanted, ticks, problems = set(asked), {}, {}
     for i, coin in enumerate(reply):
         if not isinstance(coin, dict) or not isinstance(coin.get("id"), str):
@@ -87,8 +100,8 @@ def _coins(reply: list[Any], texts: list[str] | None, asked: Sequence[str]) -> P
         if coin_id not in wanted:
             continue
         try:
-            tick = _tick(coin, texts[i] if texts else None)
-        except (ValueError, KeyError, TypeError, InvalidOperation) as error:
+            tick = _tick(coin, texts[i])
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             problems[coin_id] = f"{coin_id}: {error}"
             continue
         if coin_id in ticks and ticks[coin_id] != tick:
@@ -104,7 +117,7 @@ def _coins(reply: list[Any], texts: list[str] | None, asked: Sequence[str]) -> P
     return Parsed("ok", good, missing, told)
 
 
-def _tick(coin: Mapping[str, Any], payload: str | None) -> Tick:
+def _tick(coin: Mapping[str, Any], payload: str) -> Tick:
     price = coin.get("current_price")
     if price is None:
         raise ValueError("null price")
@@ -123,7 +136,7 @@ def _tick(coin: Mapping[str, Any], payload: str | None) -> Tick:
         name=name if isinstance(name, str) else None,
         price_usd=_number(price, "current_price"),
         last_updated_at=_time(updated),
-        payload=payload if payload is not None and len(payload.encode()) <= SOURCE_PAYLOAD_LIMIT else None,
+        payload=payload if len(payload.encode()) <= SOURCE_PAYLOAD_LIMIT else None,
         **values,
     )
 
@@ -152,10 +165,10 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _elements(body: bytes) -> list[str] | None:
-    """Verbatim text of every element of a JSON array; None when it cannot be cut (then no payload is kept)."""
-    text = body.decode("utf-8", errors="strict")
-    decoder = json.JSONDecoder()
+def _elements(body: bytes) -> list[str]:
+    """Verbatim text of every element of a JSON array that `exact_json` has read."""
+    text = body.decode("utf-8-sig")
+    decoder = json.JSONDecoder(parse_int=str, parse_float=str)
     position, texts = text.index("[") + 1, []
     while True:
         while position < len(text) and text[position] in " \t\r\n,":
@@ -173,10 +186,11 @@ def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime
     wait = retry_after(headers.get("retry-after"), now)
     is_json = body.lstrip()[:1] in (b"[", b"{")
     plain = not is_json and bool(body.strip())
-    rate = status == 429 or code in _RATE_CODES or (plain and status in (200, 403, 503) and _RATE_WORDS.search(body))
+    told = body if plain and status in (200, 403, 503) else message.encode(errors="replace")
+    rate = status == 429 or code in _RATE_CODES or _RATE_WORDS.search(told)
     if rate:
         return Parsed("rate_limited", detail=_short(message or _text(body)), retry_after_s=wait)
-    if status in (401, 403) or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode())):
+    if status in (401, 403) or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode(errors="replace"))):
         return Parsed("unauthorized", detail=_short(message or _text(body)))
     if 300 <= status < 400:
         return Parsed("bad_payload", detail=f"HTTP {status}: redirects are not followed")
@@ -223,7 +237,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     else:
         try:
             when = parsedate_to_datetime(text)
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)
@@ -237,7 +251,8 @@ def _text(body: bytes) -> str:
 
 
 def _short(text: str) -> str:
-    return text[:DETAIL_LIMIT]
+    # A lone surrogate is legal in JSON and cannot be sent as UTF-8.
+    return text[:DETAIL_LIMIT].encode(errors="replace").decode()
 
 
 def plain(value: Decimal | None) -> str | None:

@@ -6,17 +6,19 @@ Belongs here: HTTP with limits. Does not belong here: what a reply means (`marke
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
-from crypto_assets.market.payload import Parsed, parse_markets
-from crypto_assets.sources.base import Poll
+from crypto_assets.market.credits import CALLS_PER_POLL
+from crypto_assets.market.payload import Parsed, exact_json, parse_markets
+from crypto_assets.market.quotes import Poll
 
 HOSTS = {"keyless": "api.coingecko.com", "demo": "api.coingecko.com", "paid": "pro-api.coingecko.com"}
 KEY_HEADERS = {"demo": "x-cg-demo-api-key", "paid": "x-cg-pro-api-key"}
@@ -24,7 +26,7 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 BODY_LIMIT = 8 * 1024 * 1024
 DEADLINE_S = 20.0
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 10.0
-ATTEMPTS = 3
+ATTEMPTS = CALLS_PER_POLL
 TRANSIENT = ("upstream_down",)
 """Failures worth another try at once; a rate limit is waited out by the governor, the rest would fail again."""
 
@@ -111,7 +113,7 @@ class CoinGeckoSource:
         self._deadline_s, self._body_limit, self._wait_initial_s = deadline_s, body_limit, wait_initial_s
         self._extra_headers = extra_headers
         self._session = requests.Session()
-        # Proxies and .netrc of the environment would see or replace the key.
+        # A stand-in is on this machine: proxies of the environment are for the way out.
         self._session.trust_env = urlsplit(self.url).hostname not in LOOPBACK
         self._session.headers.update({"accept": "application/json", "user-agent": "crypto_assets/0.1"})
         if api_key is not None and plan in KEY_HEADERS:
@@ -190,6 +192,7 @@ class CoinGeckoSource:
     def _get(self, path: str, params: Mapping[str, str], now: datetime) -> _Body | Parsed:
         """One request within deadline and body limit; transport troubles as a named failure."""
         import requests
+        from urllib3.exceptions import DecodeError, HTTPError
 
         end = time.monotonic() + self._deadline_s
         headers = dict(self._extra_headers(now)) if self._extra_headers else None
@@ -203,20 +206,21 @@ class CoinGeckoSource:
                 stream=True,
             ) as response:
                 content = bytearray()
-                for chunk in response.iter_content(64 * 1024):
+                # One read of the socket at a time: `iter_content` would collect slow bytes far past the deadline.
+                while chunk := response.raw.read1(64 * 1024, decode_content=True):
                     content += chunk
                     if len(content) > self._body_limit:
                         return Parsed("bad_payload", detail=f"the body is larger than {self._body_limit:,} bytes")
                     if time.monotonic() > end:
                         return Parsed("upstream_down", detail=f"no whole reply within {self._deadline_s:g} s")
                 declared = response.headers.get("content-length")
-                if declared and not response.headers.get("content-encoding") and len(content) < int(declared):
-                    return Parsed("upstream_down", detail=f"the reply ended after {len(content)} of {declared} bytes")
+                if declared and declared.isdecimal() and response.raw.tell() < int(declared):
+                    return Parsed("upstream_down", detail=f"the reply ended before its {declared} bytes")
                 lowered = {k.lower(): v for k, v in response.headers.items()}
                 return _Body(response.status_code, lowered, bytes(content))
-        except requests.exceptions.ContentDecodingError:
+        except DecodeError:
             return Parsed("bad_payload", detail="the compressed body is damaged")
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, HTTPError) as error:
             # The exception's text may hold the URL, never the key; its class says enough.
             return Parsed("upstream_down", detail=f"no reply: {type(error).__name__}")
 
@@ -243,9 +247,6 @@ class CoinGeckoSource:
             The reply as JSON with numbers as text-exact decimals, and the poll that tells outcome and credits; the
             reply is None unless the outcome is ok.
         """
-        import json
-        from decimal import Decimal
-
         params = {
             "vs_currency": "usd",
             "from": str(int(start.timestamp())),
@@ -253,7 +254,7 @@ class CoinGeckoSource:
             "precision": "full",
         }
         started = time.monotonic()
-        got = self._get(f"/coins/{coin_id}/market_chart/range", params, now)
+        got = self._get(f"/coins/{quote(coin_id, safe='')}/market_chart/range", params, now)
         finished = now + timedelta(seconds=time.monotonic() - started)
         about = Poll(now, finished, "ok", credits_used=1)
         if isinstance(got, Parsed):
@@ -265,7 +266,7 @@ class CoinGeckoSource:
                 about, outcome=failed.outcome, detail=failed.detail, retry_after_s=failed.retry_after_s
             )
         try:
-            reply = json.loads(got.content, parse_float=Decimal)
+            reply = exact_json(got.content)
         except ValueError as error:
             return None, replace(about, outcome="bad_payload", detail=str(error)[:500])
         if not isinstance(reply, dict) or not isinstance(reply.get("prices"), list):
@@ -275,6 +276,7 @@ class CoinGeckoSource:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        return float(text) if text is not None else None
+        seconds = float(text) if text is not None else None
     except ValueError:
         return None
+    return seconds if seconds is not None and math.isfinite(seconds) else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from crypto_assets.sources.base import Poll
+from crypto_assets.market.quotes import Poll
 from crypto_assets.sources.coingecko import CoinGeckoSource, base_url
 
 if TYPE_CHECKING:

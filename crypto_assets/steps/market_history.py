@@ -23,7 +23,7 @@ from crypto_assets.transforms.parse import utc
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from crypto_assets.sources.base import Poll
+    from crypto_assets.market.quotes import Poll
 
 ALL_COINS, FILLS = "all_coins_fetched", "fills_bars_5m"
 EXTRA_CHECKS = {

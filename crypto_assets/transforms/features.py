@@ -35,8 +35,14 @@ MAD_TO_SIGMA = 1.4826
 """Consistency factor of the MAD for a normal distribution, 1 / Phi^-1(3/4)."""
 
 KERNEL = 130
+BAND = 20
+_EXACT = "decimal(38,24)"
+"""Type of terms to be summed. Sums of doubles depend on the order of the terms, and a sliding window's also on slots that
+have left it: then a row would depend on where its slice begins. Prices and their logarithms fit, with 14 digits before
+the point."""
+
 DIGITS = 12
-"""Decimals kept: takes the order of summation, which engines choose freely, out of the result."""
+"""Decimals kept: what engines compute differently in the last bits of a double is not told."""
 
 
 def features(
@@ -96,7 +102,7 @@ def _epoch(text: str | None, default: int) -> int:
 
 
 def _with_prices(grid: DataFrame, bars: DataFrame) -> DataFrame:
-    """price(t), its time and age. A sample counts for 2 x cadence, at most 10 min: so only this slot's and the one before's.
+    """price(t), its time and age. A sample counts for 2 x cadence, at most 10 min: of this slot or the one before.
 
     The cadence is 300 s / expected_count of the sample's own bar (history without a cadence: 300 s).
     """
@@ -136,23 +142,27 @@ def _with_returns(grid: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     coin = _by_coin()
-    log = F.ln("price")
-    frame = grid.withColumn("x", log)
+    positive = (F.col("bar_volume") > 0) & (F.col("previous_bar_volume") > 0)
+    frame = grid.withColumn("x", F.ln("price"))
     frame = frame.withColumns(
         {name: F.col("x") - F.lag("x", slots).over(coin) for name, slots in _LAGS.items()}
         | {"step": F.col("price") - F.lag("price", 1).over(coin)}
-        | {"volume_change": F.ln(F.col("bar_volume") / F.col("previous_bar_volume"))}
+        | {"volume_change": F.when(positive, F.ln(F.col("bar_volume") / F.col("previous_bar_volume")))}
     )
+    up, down = F.greatest("step", F.lit(0.0)), F.greatest(-F.col("step"), F.lit(0.0))
+    band = _last(BAND)
     return frame.withColumns(
         {
-            "rv1h": _full(F.sqrt(F.sum(F.col("r5") * F.col("r5")).over(_last(12))), "r5", 12),
-            "gain": _full(F.sum(F.greatest("step", F.lit(0.0))).over(_last(14)), "step", 14),
-            "loss": _full(F.sum(F.greatest(-F.col("step"), F.lit(0.0))).over(_last(14)), "step", 14),
-            "band_mean": _full(F.avg("price").over(_last(20)), "price", 20),
-            "band_sigma": _full(F.stddev_pop("price").over(_last(20)), "price", 20),
+            "rv1h": _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(12))), "r5", 12),
+            "gain": _full(_sum(up, _last(14)), "step", 14),
+            "loss": _full(_sum(down, _last(14)), "step", 14),
+            "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
+            "band_is_flat": F.max("price").over(band) == F.min("price").over(band),
             "r5_median": F.median("r5").over(_past(MAD_SLOTS)),
             "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
             "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
+            # A return sees its own slot, the one before, and the one before that where a price is carried over.
+            "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
         }
     )
 
@@ -161,29 +171,32 @@ _LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
 
 
 def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
-    """What needs every single one of the last 288 slots: the MAD around the row's own median, and MACD's sums.
+    """What needs every single one of the last 288 slots: MAD around the row's own median, spread, and MACD's sums.
 
     MACD is EMA12 - EMA26 of ln price and its signal EMA9 of that, each a finite kernel of 130 slots with weights
     (1 - a)^k, a = 2 / (n + 1), scaled to sum to 1. The signal is therefore one kernel of 259 slots on ln price. All
-    slots under a kernel must have a price.
+    slots under a kernel must have a price. The Bollinger band's spread is here too, because it needs the finished mean.
     """
     from pyspark.sql import functions as F
 
     weights = wanted.sparkSession.createDataFrame(_weights(), "k bigint, w_macd double, w_signal double")
     lagged = (
-        wanted.select("coin_id", "slot", F.col("r5_median").alias("median"))
+        wanted.select("coin_id", "slot", F.col("r5_median").alias("median"), "band_mean")
         .crossJoin(F.broadcast(weights))
         .withColumn("past", F.col("slot") - F.col("k"))
     )
-    values = rows.select("coin_id", F.col("slot").alias("past"), "x", "r5")
+    values = rows.select("coin_id", F.col("slot").alias("past"), "x", "r5", F.col("price").alias("past_price"))
     deviation = F.when(F.col("k") >= 1, F.abs(F.col("r5") - F.col("median")))
+    # Relative to the mean, so that cheap and dear coins keep the same digits.
+    spread = F.when(F.col("k") < BAND, F.col("past_price") / F.col("band_mean") - 1)
     sums = (
         lagged.join(values, ["coin_id", "past"])
         .groupBy("coin_id", "slot")
         .agg(
             F.median(deviation).alias("mad"),
-            F.sum(F.col("w_macd") * F.col("x")).alias("macd_sum"),
-            F.sum(F.col("w_signal") * F.col("x")).alias("signal_sum"),
+            F.sum((spread * spread).cast(_EXACT)).cast("double").alias("spread_squares"),
+            F.sum((F.col("w_macd") * F.col("x")).cast(_EXACT)).cast("double").alias("macd_sum"),
+            F.sum((F.col("w_signal") * F.col("x")).cast(_EXACT)).cast("double").alias("signal_sum"),
             F.count(F.when(F.col("k") < KERNEL, F.col("x"))).alias("macd_present"),
             F.count(F.when(F.col("k") < 2 * KERNEL - 1, F.col("x"))).alias("signal_present"),
         )
@@ -192,6 +205,7 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
         "coin_id",
         "slot",
         "mad",
+        F.sqrt(F.col("spread_squares") / BAND).alias("spread"),
         F.when(F.col("macd_present") == KERNEL, F.col("macd_sum")).alias("macd"),
         F.when(F.col("signal_present") == 2 * KERNEL - 1, F.col("signal_sum")).alias("macd_signal"),
     )
@@ -216,8 +230,9 @@ def _market(wanted: DataFrame) -> DataFrame:
     """Median r5 of the other coins in the slot, where at least two others have one."""
     from pyspark.sql import functions as F
 
-    mine = wanted.where(F.col("r5").isNotNull()).select("coin_id", "slot")
-    others = wanted.where(F.col("r5").isNotNull()).select(F.col("coin_id").alias("other"), "slot", F.col("r5").alias("o"))
+    having = wanted.where(F.col("r5").isNotNull())
+    mine = having.select("coin_id", "slot")
+    others = having.select(F.col("coin_id").alias("other"), "slot", F.col("r5").alias("o"))
     return (
         mine.join(others, ["slot"])
         .where(F.col("other") != F.col("coin_id"))
@@ -228,12 +243,13 @@ def _market(wanted: DataFrame) -> DataFrame:
 
 
 def _baskets(wanted: DataFrame) -> DataFrame:
-    """Hash of the coins that had r5 in the slot."""
+    """Hash of the coins that had r5 in the slot, and when the last of these returns could be known."""
     from pyspark.sql import functions as F
 
     having = F.when(F.col("r5").isNotNull(), F.col("coin_id"))
     return wanted.groupBy("slot").agg(
-        F.substring(F.sha2(F.concat_ws(",", F.array_sort(F.collect_list(having))), 256), 1, 16).alias("basket_hash")
+        F.substring(F.sha2(F.concat_ws(",", F.array_sort(F.collect_list(having))), 256), 1, 16).alias("basket_hash"),
+        F.max("r5_available_at").alias("basket_available_at"),
     )
 
 
@@ -246,7 +262,7 @@ def _finish(frame: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     enough = F.col("r5_present") >= MAD_PRESENT
-    width = F.col("band_sigma") * 4
+    width = F.col("band_mean") * F.col("spread") * 4
     moved = F.col("gain") + F.col("loss")
     frame = frame.withColumns(
         {
@@ -255,7 +271,10 @@ def _finish(frame: DataFrame) -> DataFrame:
             # Without any move gains and losses balance: 50, as the limit of equal ones.
             "rsi14": F.when(moved == 0, F.lit(50.0)).otherwise(F.col("gain") / moved * 100),
             "macd_hist": F.col("macd") - F.col("macd_signal"),
-            "bollinger_b": F.when(width > 0, (F.col("price") - F.col("band_mean") + width / 2) / width),
+            # Likewise a price that did not move lies in the middle of its band.
+            "bollinger_b": F.when(F.col("band_mean").isNotNull() & F.col("band_is_flat"), F.lit(0.5)).when(
+                width > 0, (F.col("price") - F.col("band_mean") + width / 2) / width
+            ),
             "r5_market": F.col("r5") - F.col("others_median"),
         }
     )
@@ -267,7 +286,7 @@ def _finish(frame: DataFrame) -> DataFrame:
         {
             "sample_count": F.coalesce(F.col("bar_samples"), F.lit(0)).cast("bigint"),
             "is_complete": F.coalesce(F.col("bar_complete"), F.lit(False)),
-            "available_at": F.col("latest_input"),
+            "available_at": F.greatest("latest_input", "basket_available_at"),
             "null_reason": _reason(),
             "hour": F.date_trunc("hour", "window_start"),
             "day": F.to_date("window_start"),
@@ -313,6 +332,13 @@ def _last(slots: int) -> Any:
 def _past(slots: int) -> Any:
     """The `slots` before the row's own."""
     return _by_coin().rowsBetween(-slots, -1)
+
+
+def _sum(value: Column, window: Any) -> Column:
+    """Exact sum over a window, as a double."""
+    from pyspark.sql import functions as F
+
+    return F.sum(value.cast(_EXACT)).over(window).cast("double")
 
 
 def _full(value: Column, column: str, slots: int) -> Column:

@@ -18,8 +18,8 @@ from crypto_assets.kafka.producer import Producer, ProducerState, budget_of, gov
 from crypto_assets.kafka.publisher import Publisher
 from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.market.credits import Budget, CreditState, Governor
+from crypto_assets.market.quotes import Poll, Tick
 from crypto_assets.settings import Settings
-from crypto_assets.sources.base import Poll, Tick
 from crypto_assets_tests.kafka.messages import T0, everything, ms
 
 MINUTE = timedelta(minutes=1)
