@@ -142,9 +142,9 @@ def parse_days(text: str) -> tuple[date, date]:
     Raises:
         ValueError: The text is neither.
     """
-    first, _, last = text.partition("..")
+    first, dots, last = text.partition("..")
     try:
-        return date.fromisoformat(first), date.fromisoformat(last or first)
+        return date.fromisoformat(first), date.fromisoformat(last if dots else first)
     except ValueError as error:
         raise ValueError(f"{text!r} is not a day (2024-05-01) or a range of days (2024-05-01..2024-05-07)") from error
 

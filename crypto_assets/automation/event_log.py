@@ -77,12 +77,20 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
             self._engines.pop(name).dispose()
         return engine
 
+    def wipe(self) -> None:
+        """Remove all events. The files go, so connections to them must go first: they would write into nothing."""
+        self._close()
+        super().wipe()
+
     def dispose(self) -> None:
         """Close what is kept."""
+        self._close()
+        super().dispose()
+
+    def _close(self) -> None:
         with self._db_lock:
             while self._engines:
                 self._engines.popitem()[1].dispose()
-        super().dispose()
 
 
 def _commit_without_waiting(connection: Any, _record: Any) -> None:

@@ -134,7 +134,7 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
     promised = freshness.thresholds(cadence)[0].total_seconds()
     covered, newest_quote = _latest(store)
     lag_s, lag_records, unknown = _lag(settings, covered, now)
-    producer = _producer(instance, now)
+    producer = _producer(settings, instance, now)
     problems = []
     if producer.running and (producer.newest_tick_age_s is None or producer.newest_tick_age_s > TICK_TIMEOUT_S):
         age = "none yet" if producer.newest_tick_age_s is None else f"{producer.newest_tick_age_s:.0f} s old"
@@ -233,12 +233,20 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> tuple
     return lag, sum(start.uncovered.values()), None
 
 
-def _producer(instance: dg.DagsterInstance, now: datetime) -> ProducerStatus:
+def _producer(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> ProducerStatus:
+    """State of the producer sensor. Under `ui` what was started by `up` is off, though its state is still stored."""
+    from dagster._core.scheduler.instigation import InstigatorStatus
+
     from crypto_assets.automation import event_store
     from crypto_assets.automation.alert_sensor import producer_alive
+    from crypto_assets.home import Home
 
     state = event_store.sensor_state(instance, "producer")
     newest, trouble = producer_alive(instance)
+    if state is not None and state.status is InstigatorStatus.DECLARED_IN_CODE:
+        home = Home(settings.home, settings.source, settings.partitions_start)
+        if "(ui)" in (home.holder("serve") or ""):
+            return ProducerStatus(False, _age(newest, now), trouble)
     return ProducerStatus(state is not None and state.is_running, _age(newest, now), trouble)
 
 

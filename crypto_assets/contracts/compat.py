@@ -27,7 +27,7 @@ FROM gold.anomalies a
 LEFT JOIN gold.bars_5m b ON b.coin_id = a.coin_id AND b.window_end = a.window_end
 LEFT JOIN features.price_features f ON f.coin_id = a.coin_id AND f.window_end = a.window_end""",
     "gold.fact_bars": """
-SELECT b.*, d.coin_key AS coin_key, CAST(date_format(b.day, 'yyyyMMdd') AS INT) AS date_key
+SELECT b.*, d.coin_key AS coin_key, year(b.day) * 10000 + month(b.day) * 100 + day(b.day) AS date_key
 FROM gold.bars_5m b
 LEFT JOIN gold.dim_coin d ON d.coin_id = b.coin_id AND d.valid_from <= b.window_start
   AND (d.valid_to IS NULL OR b.window_start < d.valid_to)""",

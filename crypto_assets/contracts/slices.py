@@ -23,7 +23,7 @@ class Slice:
     """The half-open interval [start, end) of a table's time column; both are UTC and whole hours.
 
     Raises:
-        ValueError: A bound has no time zone, is not a whole hour, or the interval is empty.
+        ValueError: A bound has no time zone or another than UTC, is not a whole hour, or the interval is empty.
     """
 
     start: datetime
@@ -33,6 +33,8 @@ class Slice:
         for bound in (self.start, self.end):
             if bound.tzinfo is None:
                 raise ValueError(f"slice bound {bound!r} has no time zone; use UTC")
+            if bound.utcoffset():
+                raise ValueError(f"slice bound {bound.isoformat()} is not in UTC")  # predicates print it as it is
             if bound != bound.replace(minute=0, second=0, microsecond=0):
                 raise ValueError(f"slice bound {bound.isoformat()} is not a whole hour")
         if not self.start < self.end:
@@ -96,12 +98,12 @@ def key_slice(key: str, grain: Grain) -> Slice:
     Raises:
         ValueError: The key does not have the grain's format (`2024-01-31-23:00` or `2024-01-31`).
     """
+    form, length = (HOUR_FORMAT, HOUR) if grain == "hour" else (DAY_FORMAT, DAY)
     try:
-        if grain == "hour":
-            start = datetime.strptime(key, HOUR_FORMAT).replace(tzinfo=UTC)
-            return Slice(start, start + HOUR)
-        start = datetime.strptime(key, DAY_FORMAT).replace(tzinfo=UTC)
-        return Slice(start, start + DAY)
+        start = datetime.strptime(key, form).replace(tzinfo=UTC)
+        if start.strftime(form) != key:  # 2024-1-31 is read too, but would not sort among keys
+            raise ValueError("digits are missing")
+        return Slice(start, start + length)
     except ValueError as error:
         expected = "2024-01-31-23:00" if grain == "hour" else "2024-01-31"
         raise ValueError(f"{key!r} is not a {grain} partition key such as {expected!r}: {error}") from error

@@ -221,8 +221,8 @@ class Producer:
     def _idle(self, state: ProducerState, now: datetime) -> TickSummary:
         report = self.governor.report(state.credits, now)
         cadence = self.governor.cadence_s(state.credits, now)
-        if report.left == 0:
-            why = "no credits left this month"
+        if report.dry_on is not None:
+            why = "no credits left this month for a poll"
         elif now.timestamp() < state.credits.blocked_until:
             until = datetime.fromtimestamp(state.credits.blocked_until, UTC)
             why = f"waiting until {until:%H:%M:%S}Z after a failed poll"

@@ -6,6 +6,7 @@ prices, or asking a source whether a coin exists.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,17 +51,7 @@ class CoinRegistry:
 
     def __init__(self, coins: Iterable[Coin]) -> None:
         self.coins = tuple(coins)
-        problems = []
-        seen: dict[str, str] = {}
-        for coin in self.coins:
-            if not coin.coin_id or not coin.symbol or not coin.name:
-                problems.append(f"coin {coin.coin_id or '(no id)'} lacks id, symbol or name")
-            for name in (coin.coin_id, *(a.old_id for a in coin.aliases)):
-                if name in seen:
-                    problems.append(f"id {name!r} is used by {seen[name]} and {coin.coin_id}")
-                seen[name] = coin.coin_id
-            if coin.active_to is not None and coin.active_to <= coin.active_from:
-                problems.append(f"{coin.coin_id} ends ({coin.active_to}) before it begins ({coin.active_from})")
+        problems = _problems(self.coins)
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -76,8 +67,9 @@ class CoinRegistry:
 
     def resolve(self, coin_id: str, at: datetime) -> str | None:
         """Canonical id of `coin_id` at a time (UTC); a former id counts only before its date. None = unknown then."""
+        day = at.astimezone(UTC).date()
         for coin in self.coins:
-            known = coin.coin_id == coin_id or any(a.old_id == coin_id and at.date() < a.until for a in coin.aliases)
+            known = coin.coin_id == coin_id or any(a.old_id == coin_id and day < a.until for a in coin.aliases)
             if known:
                 return coin.coin_id if coin.active_at(at) else None
         return None
@@ -138,8 +130,12 @@ class CoinRegistry:
         for number, record in enumerate(records, start=1):
             try:
                 coins.append(_coin(record))
-            except (KeyError, TypeError, ValueError) as error:
-                problems.append(f"coin {number} ({record.get('coin_id', '?')}): {type(error).__name__}: {error}")
+            except KeyError as error:
+                problems.append(f"coin {number} ({record.get('coin_id', '?')}): {error.args[0]} is missing")
+            except (TypeError, ValueError) as error:
+                name = record.get("coin_id", "?") if isinstance(record, Mapping) else "?"
+                problems.append(f"coin {number} ({name}): {error}")
+        problems += _problems(coins)
         if problems:
             raise ValueError("; ".join(problems))
         return cls(coins)
@@ -148,14 +144,15 @@ class CoinRegistry:
         """Text of `coins.toml`."""
         lines = ["# The coins of this home. Change it with: crypto-assets coins add|retire"]
         for c in self.coins:
-            lines += ["", "[[coin]]", f'coin_id = "{c.coin_id}"', f'symbol = "{c.symbol}"', f'name = "{c.name}"']
+            lines += ["", "[[coin]]", f"coin_id = {_quoted(c.coin_id)}", f"symbol = {_quoted(c.symbol)}"]
+            lines.append(f"name = {_quoted(c.name)}")
             lines.append(f'active_from = "{c.active_from.isoformat()}"')
             if c.active_to:
                 lines.append(f'active_to = "{c.active_to.isoformat()}"')
             for a in c.aliases:
-                lines += ["", "[[coin.aliases]]", f'old_id = "{a.old_id}"', f'until = "{a.until.isoformat()}"']
+                lines += ["", "[[coin.aliases]]", f"old_id = {_quoted(a.old_id)}", f'until = "{a.until.isoformat()}"']
                 if a.old_symbol:
-                    lines.append(f'old_symbol = "{a.old_symbol}"')
+                    lines.append(f"old_symbol = {_quoted(a.old_symbol)}")
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -163,30 +160,68 @@ class CoinRegistry:
         """Parse `coins.toml`.
 
         Raises:
-            ValueError: It is not TOML, or a coin is malformed; every problem is named.
+            ValueError: It is not TOML, holds no coin, or a coin is malformed; every problem is named.
         """
-        return cls.from_records(tomllib.loads(text).get("coin", []))
+        records = tomllib.loads(text).get("coin")
+        if not records or not isinstance(records, list):
+            raise ValueError("there is no coin: each one is a [[coin]] table with coin_id, symbol and name")
+        return cls.from_records(records)
+
+
+def _problems(coins: Iterable[Coin]) -> list[str]:
+    problems = []
+    seen: dict[str, str] = {}
+    for coin in coins:
+        if not coin.coin_id or not coin.symbol or not coin.name:
+            problems.append(f"coin {coin.coin_id or '(no id)'} lacks id, symbol or name")
+        for name in (coin.coin_id, *(a.old_id for a in coin.aliases)):
+            if name in seen:
+                problems.append(f"id {name!r} is used by {seen[name]} and {coin.coin_id}")
+            seen[name] = coin.coin_id
+        if coin.active_to is not None and coin.active_to <= coin.active_from:
+            problems.append(f"{coin.coin_id} ends ({coin.active_to}) before it begins ({coin.active_from})")
+    return problems
 
 
 def _coin(record: Mapping[str, Any]) -> Coin:
-    def moment(value: str | None) -> datetime | None:
-        if value is None:
-            return None
-        parsed = datetime.fromisoformat(value)
-        if parsed.tzinfo is None:
-            raise ValueError(f"{value!r} has no time zone")
-        return parsed.astimezone(UTC)
-
+    if not isinstance(record, Mapping):
+        raise TypeError("it is no table")
     return Coin(
-        coin_id=record["coin_id"],
-        symbol=record["symbol"],
-        name=record["name"],
-        aliases=tuple(
-            Alias(a["old_id"], date.fromisoformat(a["until"]), a.get("old_symbol")) for a in record.get("aliases", ())
-        ),
-        active_from=moment(record.get("active_from")) or BEGINNING,
-        active_to=moment(record.get("active_to")),
+        coin_id=_text(record, "coin_id"),
+        symbol=_text(record, "symbol"),
+        name=_text(record, "name"),
+        aliases=tuple(_alias(a) for a in record.get("aliases", ())),
+        active_from=_moment(record, "active_from") or BEGINNING,
+        active_to=_moment(record, "active_to"),
     )
+
+
+def _alias(record: Mapping[str, Any]) -> Alias:
+    if not isinstance(record, Mapping):
+        raise TypeError("an alias is no table")
+    symbol = _text(record, "old_symbol") if record.get("old_symbol") is not None else None
+    return Alias(_text(record, "old_id"), date.fromisoformat(_text(record, "until")), symbol)
+
+
+def _text(record: Mapping[str, Any], field: str) -> str:
+    value = record[field]
+    if not isinstance(value, str):
+        raise TypeError(f"{field} is not text: {value!r}")
+    return value
+
+
+def _moment(record: Mapping[str, Any], field: str) -> datetime | None:
+    if record.get(field) is None:
+        return None
+    parsed = datetime.fromisoformat(_text(record, field))
+    if parsed.tzinfo is None:
+        raise ValueError(f"{field} {record[field]!r} has no time zone")
+    return parsed.astimezone(UTC)
+
+
+def _quoted(text: str) -> str:
+    """Text as a basic string of TOML, whose escapes are JSON's but for DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 DEFAULT_COINS = CoinRegistry(

@@ -5,7 +5,8 @@ here: keeping the state (`kafka.producer`) or polling.
 
 Budgets are CoinGecko's published ones (https://docs.coingecko.com/docs/common-errors-rate-limit and
 https://www.coingecko.com/en/api/pricing): the demo plan has 10,000 credits a month and 30 calls a minute; the keyless
-host allows 5 to 15 calls a minute by load, of which we use 5; paid plans start at 250 calls a minute and 500,000 credits.
+host allows 5 to 15 calls a minute by load, of which we use 5; paid plans start at 250 calls a minute and 500,000
+credits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from datetime import UTC, datetime, timedelta
 
 QUOTE_CACHE_S = 60.0
 """CoinGecko refreshes /coins/markets about once a minute: polling faster brings no new quote."""
+
+CALLS_PER_POLL = 3
+"""Calls that a poll makes at most: one, and two more after transient failures."""
 
 KEPT_CALLS = timedelta(minutes=1)
 MAX_BACKOFF_S = 600.0
@@ -61,7 +65,11 @@ class CreditState:
 
 @dataclass(frozen=True)
 class CreditReport:
-    """Where the budget stands. `dry_on` is the UTC day on which the month's credits end at this pace, or None."""
+    """Where the budget stands.
+
+    `dry_on` is the time from which the month's credits do not cover another poll, or None: the cadence in force always
+    makes what is left last to the end of the month.
+    """
 
     used: int
     left: int | None
@@ -90,17 +98,17 @@ class Governor:
         left = self._left(state, now)
         if left is not None:
             remaining_s = (_next_month(now) - now) / timedelta(seconds=1)
-            shortest = max(shortest, remaining_s / left) if left > 0 else max(shortest, remaining_s)
+            shortest = max(shortest, remaining_s / left if self._affords_poll(left) else remaining_s)
         return math.ceil(round(shortest / self.loop_s, 6)) * self.loop_s
 
     def may_poll(self, state: CreditState, now: datetime) -> bool:
-        """Whether a poll is due and allowed at `now`."""
+        """Whether a poll is due and allowed at `now`, also if it needs all its calls (`CALLS_PER_POLL`)."""
         at = now.timestamp()
         left = self._left(state, now)
-        if at < state.blocked_until or (left is not None and left <= 0):
+        if at < state.blocked_until or not self._affords_poll(left):
             return False
         minute = sum(at - c < KEPT_CALLS.total_seconds() for c in state.recent_calls)
-        if minute >= self.budget.per_minute:
+        if minute + min(CALLS_PER_POLL, self.budget.per_minute) > self.budget.per_minute:
             return False
         # Half a loop of slack: a tick that comes a little early must not wait a whole loop more.
         return state.last_poll is None or at - state.last_poll >= self.cadence_s(state, now) - self.loop_s / 2
@@ -113,7 +121,7 @@ class Governor:
         used = (state.used_this_month if state.month == month else 0) + credits_used
         kept = tuple(c for c in state.recent_calls if at - c < KEPT_CALLS.total_seconds())
         failures = 0 if ok else state.failures + 1
-        wait = 0.0 if ok else min(MAX_BACKOFF_S, self.loop_s * 2.0**min(failures, 16))
+        wait = 0.0 if ok else min(MAX_BACKOFF_S, self.loop_s * 2.0 ** min(failures, 16))
         if retry_after_s is not None:
             wait = retry_after_s
         return replace(
@@ -127,15 +135,19 @@ class Governor:
         )
 
     def report(self, state: CreditState, now: datetime) -> CreditReport:
-        """Credits left and the day on which they run dry at the cadence in force."""
+        """Credits left, and whether they are dry."""
         used = state.used_this_month if state.month == _month(now) else 0
         left = self._left(state, now)
         if left is None:
             return CreditReport(used, None, None, f"{used:,} calls this month, not metered")
-        dry = now + timedelta(seconds=left * self.cadence_s(state, now))
-        dry_on = dry if dry < _next_month(now) else None
-        tail = f"dry on {dry:%Y-%m-%d} at this pace" if dry_on else "lasts to the end of the month at this pace"
-        return CreditReport(used, left, dry_on, f"{left:,} credits left, {tail}")
+        if not self._affords_poll(left):
+            tail = f"dry on {now.astimezone(UTC):%Y-%m-%d}, new credits on {_next_month(now):%Y-%m-%d}"
+            return CreditReport(used, left, now, f"{left:,} credits left, {tail}")
+        return CreditReport(used, left, None, f"{left:,} credits left, lasts to the end of the month at this pace")
+
+    def _affords_poll(self, left: int | None) -> bool:
+        """Whether the month's credits cover a poll with all its calls; a budget below that buys one poll."""
+        return left is None or self.budget.per_month is None or left >= min(CALLS_PER_POLL, self.budget.per_month)
 
     def _left(self, state: CreditState, now: datetime) -> int | None:
         if self.budget.per_month is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -77,16 +77,18 @@ def parse_markets(
     return _coins(reply, _elements(body), asked)
 
 
-def exact_json(body: bytes) -> Any:
+def exact_json(body: bytes, *, whole: Callable[[str], Any] = Decimal) -> Any:
     """A body as JSON whose numbers are exact decimals: none passes through a float.
+
+    Args:
+        body: Decoded body.
+        whole: Reads numbers without fraction and exponent, such as times in milliseconds.
 
     Raises:
         ValueError: It is not JSON in UTF-8, nests too deep, or holds a number that no decimal can hold.
     """
     try:
-        return json.loads(
-            body.decode("utf-8-sig"), parse_float=Decimal, parse_int=Decimal, parse_constant=_no_constant
-        )
+        return json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_int=whole, parse_constant=_no_constant)
     except (ArithmeticError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} in the body") from error
 
@@ -132,8 +134,8 @@ def _tick(coin: Mapping[str, Any], payload: str) -> Tick:
         raise ValueError("no symbol")
     return Tick(
         coin_id=coin["id"],
-        symbol=symbol.upper(),
-        name=name if isinstance(name, str) else None,
+        symbol=_sendable(symbol.upper()),
+        name=_sendable(name) if isinstance(name, str) else None,
         price_usd=_number(price, "current_price"),
         last_updated_at=_time(updated),
         payload=payload if len(payload.encode()) <= SOURCE_PAYLOAD_LIMIT else None,
@@ -186,11 +188,11 @@ def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime
     wait = retry_after(headers.get("retry-after"), now)
     is_json = body.lstrip()[:1] in (b"[", b"{")
     plain = not is_json and bool(body.strip())
-    told = body if plain and status in (200, 403, 503) else message.encode(errors="replace")
+    told = body if plain and status in (200, 403, 503) else message.encode()
     rate = status == 429 or code in _RATE_CODES or _RATE_WORDS.search(told)
     if rate:
         return Parsed("rate_limited", detail=_short(message or _text(body)), retry_after_s=wait)
-    if status in (401, 403) or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode(errors="replace"))):
+    if status in (401, 403) or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode())):
         return Parsed("unauthorized", detail=_short(message or _text(body)))
     if 300 <= status < 400:
         return Parsed("bad_payload", detail=f"HTTP {status}: redirects are not followed")
@@ -219,8 +221,8 @@ def _error_body(body: bytes) -> tuple[int | None, str]:
         status = error.get("status") if isinstance(error.get("status"), dict) else error
     if isinstance(status, dict):
         code = status.get("error_code")
-        return (code if isinstance(code, int) else None), str(status.get("error_message") or "")
-    return None, str(error or reply.get("error_message") or "")
+        return (code if isinstance(code, int) else None), _sendable(str(status.get("error_message") or ""))
+    return None, _sendable(str(error or reply.get("error_message") or ""))
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -251,8 +253,12 @@ def _text(body: bytes) -> str:
 
 
 def _short(text: str) -> str:
-    # A lone surrogate is legal in JSON and cannot be sent as UTF-8.
-    return text[:DETAIL_LIMIT].encode(errors="replace").decode()
+    return _sendable(text[:DETAIL_LIMIT])
+
+
+def _sendable(text: str) -> str:
+    """Text that UTF-8 can hold: JSON may bring a lone surrogate, which it cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def plain(value: Decimal | None) -> str | None:

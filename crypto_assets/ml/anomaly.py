@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FIT_DAYS = 7
 CALIBRATION_DAYS, LEAST_CALIBRATION_DAYS = 28, 7
+LEAST_SHARE = 0.5
+"""Share of slots whose inputs must be known for a day, or a week, to count."""
+
 TREES, SEED = 200, 42
 COMPARED = faults.KINDS
 
@@ -108,7 +111,7 @@ def train(data: Panel, budget: float) -> Training:
     import numpy as np
 
     z = z_scores(data)
-    days = [span for span in data.days() if np.isfinite(z[:, slice(*span)]).mean() > 0.5] if data.slots else []
+    days = [span for span in data.days() if np.isfinite(z[:, slice(*span)]).mean() > LEAST_SHARE] if data.slots else []
     days = days[-CALIBRATION_DAYS:]
     _require(len(days), budget)
     spans = [slice(*span) for span in days]
@@ -120,6 +123,9 @@ def train(data: Panel, budget: float) -> Training:
         metrics=flag_statistics(_flags(calibrated, data.coins, thresholds(calibrated, data.coins, budget)), data.coins),
     )
     scored = _out_of_sample(data, days)
+    last = data.cut(data.slots - FIT_DAYS * SLOTS_A_DAY, data.slots)
+    if not usable(anomaly_inputs(last)).mean() > LEAST_SHARE:
+        return Training(champion, None, False, "no challenger", "the inputs of the last 7 days are mostly unknown")
     if len(scored) < LEAST_CALIBRATION_DAYS:
         missing = f"needs {LEAST_CALIBRATION_DAYS - len(scored)} more days ({FIT_DAYS} to fit and 7 to calibrate)"
         return Training(champion, None, False, "no challenger yet", missing)
@@ -146,7 +152,7 @@ def _out_of_sample(data: Panel, days: list[tuple[int, int]]) -> list[np.ndarray]
     scored = []
     for start, end in days:
         before = data.cut(start - FIT_DAYS * SLOTS_A_DAY, start)
-        if start >= FIT_DAYS * SLOTS_A_DAY and usable(anomaly_inputs(before)).mean() > 0.5:
+        if start >= FIT_DAYS * SLOTS_A_DAY and usable(anomaly_inputs(before)).mean() > LEAST_SHARE:
             scored.append(forest_scores(fit_forest(before), data.cut(start, end)))
     return scored
 

@@ -11,13 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TRUSTED: tuple[str, ...] = ()
-"""Types beyond skops' own trusted ones (scikit-learn, numpy) that our models may hold: none."""
+from crypto_assets.compute.base import StepFailed
+
+TRUSTED: tuple[str, ...] = (
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+"""Types beyond skops' own trusted ones that our models may hold: the trees of the forest and of the boosting."""
 
 MODEL_FILE, PARAMETERS_FILE = "model.skops", "parameters.json"
 
 
-class ArtifactRefused(Exception):
+class ArtifactRefused(StepFailed):
     """A model file is missing, altered, or holds types that are not allowed; the message says which and what to do."""
 
 
@@ -49,7 +54,7 @@ def checksum(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     if not (folder / PARAMETERS_FILE).exists():
-        raise ArtifactRefused(f"{folder} holds no model ({PARAMETERS_FILE} is missing); retrain its day or restore it")
+        raise ArtifactRefused(f"{folder} holds no model ({PARAMETERS_FILE} is missing): restore it from a backup")
     for name in (PARAMETERS_FILE, MODEL_FILE):
         path = folder / name
         if path.exists():
@@ -66,8 +71,8 @@ def load(folder: Path, sha256: str) -> tuple[dict[str, Any], Any]:
     found = checksum(folder)
     if found != sha256:
         raise ArtifactRefused(
-            f"{folder} is not what was registered (sha256 {found[:12]}…, recorded {sha256[:12]}…): retrain its day "
-            "with `dagster asset materialize`, or restore the file"
+            f"{folder} is not what was registered (sha256 {found[:12]}…, recorded {sha256[:12]}…): restore it from a "
+            "backup. Decisions are never rewritten, so training its day again does not replace it"
         )
     parameters = json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8"))
     path = folder / MODEL_FILE
@@ -96,9 +101,11 @@ def _arrays(model: Any) -> list[bytes]:
         return []
     if hasattr(model, "estimators_"):
         trees = [e.tree_ for e in model.estimators_]
-        return [np.ascontiguousarray(a).tobytes() for t in trees for a in (t.feature, t.threshold, t.children_left)]
+        parts = ("feature", "threshold", "children_left", "children_right", "n_node_samples")
+        return [np.ascontiguousarray(getattr(t, part)).tobytes() for t in trees for part in parts]
     if hasattr(model, "coef_"):
         return [np.ascontiguousarray(model.coef_).tobytes(), np.asarray(model.intercept_).tobytes()]
     if hasattr(model, "_predictors"):
-        return [p.nodes.tobytes() for stage in model._predictors for p in stage]  # noqa: SLF001
+        baseline = np.asarray(model._baseline_prediction).tobytes()  # noqa: SLF001
+        return [baseline, *(p.nodes.tobytes() for stage in model._predictors for p in stage)]  # noqa: SLF001
     raise TypeError(f"the content of a {type(model).__name__} cannot be hashed")

@@ -8,6 +8,9 @@ from datetime import datetime
 from typing import Any
 
 ANOMALY, PRICE_5M, PRICE_1H = "anomaly", "price_5m", "price_1h"
+BASELINE = "v0"
+"""Version text of every baseline."""
+
 HORIZONS = {"5m": 1, "1h": 12}
 """Slots ahead by horizon."""
 
@@ -37,7 +40,7 @@ def v0_rows(begin: datetime, now: datetime) -> list[dict[str, Any]]:
     return [
         {
             "model": model,
-            "version": "v0",
+            "version": BASELINE,
             "algorithm": algorithm,
             "cutoff": begin,
             "effective_from": begin,

@@ -75,6 +75,8 @@ def _recomputed(data: Panel, logs: np.ndarray) -> Panel:
     sums = np.cumsum(squares, axis=1)
     rv = np.full_like(logs, np.nan)
     rv[:, 12:] = np.sqrt(np.maximum(sums[:, 12:] - sums[:, :-12], 0))
+    unknown = np.cumsum(~np.isfinite(r5), axis=1)
+    rv[:, 12:][unknown[:, 12:] > unknown[:, :-12]] = np.nan
     market = np.full_like(logs, np.nan)
     for c in range(len(data.coins)):
         others = np.delete(r5, c, axis=0)

@@ -67,27 +67,31 @@ def slot_of(moment: datetime) -> int:
     return int(moment.timestamp()) // SLOT_S
 
 
-def panel(rows: pa.Table, cutoff: datetime) -> Panel:
-    """Pivot feature rows that were known at the cut-off.
+def panel(rows: pa.Table, end: datetime, *, known_at: datetime | None = None) -> Panel:
+    """Pivot feature rows up to a time.
 
     Args:
         rows: Rows of `features.price_features`, any order.
-        cutoff: Rows whose window_end or available_at is later are left out (UTC).
+        end: Rows whose window_end is later are left out (UTC).
+        known_at: Rows whose available_at is later are left out too: a training's cut-off. None for scoring, where the
+            newest row always becomes available only after its slot.
 
     Returns:
-        A panel that ends at the cut-off's slot; empty (T = 0) when no row is left.
+        A panel whose last slot ends at `end`; empty (T = 0) when no row is left.
     """
     import numpy as np
 
     ends = rows.column("window_end").cast("int64").to_numpy() // 1_000_000
-    available = rows.column("available_at").cast("int64").fill_null(0).to_numpy() // 1_000_000
-    known = (ends <= cutoff.timestamp()) & (available <= cutoff.timestamp())
+    available = rows.column("available_at").cast("int64").fill_null(0).to_numpy() / 1_000_000
+    known = ends <= end.timestamp()
+    if known_at is not None:
+        known &= available <= known_at.timestamp()
     coin_ids = np.array(rows.column("coin_id").to_pylist(), dtype=object)[known]
     slots = (ends // SLOT_S)[known]
     coins = tuple(sorted(set(coin_ids)))
     if not len(slots):
-        return Panel((), slot_of(cutoff), {f: np.empty((0, 0)) for f in FIELDS})
-    first, last = int(slots.min()), slot_of(cutoff)
+        return Panel((), slot_of(end), {f: np.empty((0, 0)) for f in FIELDS})
+    first, last = int(slots.min()), slot_of(end)
     index = {c: i for i, c in enumerate(coins)}
     row = np.array([index[c] for c in coin_ids])
     values = {}
@@ -100,7 +104,7 @@ def panel(rows: pa.Table, cutoff: datetime) -> Panel:
 
 
 def anomaly_inputs(data: Panel) -> np.ndarray:
-    """C x T x 5 inputs in units of the coin's own sigma: rz, r15/(s sqrt 3), r1h/(s sqrt 12), ln(rv1h/(s sqrt 12)),
+    """C x T x 5 inputs in units of the coin's own sigma: rz, r15/(s sqrt 3), r1h/(s sqrt 12), ln(rv1h/s),
     r5_market/s. NaN where any part is null."""
     import numpy as np
 

@@ -6,7 +6,7 @@ are in units of the coin's own sigma, so that no coin dominates. Expect no skill
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import NotEnoughData
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 TRAIN_DAYS, EVALUATION_DAYS = 28, 14
+LOOK_BACK_DAYS = TRAIN_DAYS + EVALUATION_DAYS + 14
+"""Days read: days with long gaps do not count, so there are some to spare."""
+
+LEAST_DAY_SHARE = 0.05
+"""Share of a day's slots that must have all inputs and an outcome for the day to count. It is low, because the inputs of a
+first day are known only after 22 hours."""
+
 SEED = 42
 RIDGE_ALPHA = 10.0
 CANDIDATES = ("ridge", "gradient_boosting")
@@ -26,11 +33,17 @@ LEAST_ERRORS = 500
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm's walk-forward result: skill on the target, and on the target that starts a bar later."""
+    """One algorithm's walk-forward result: skill on the target, and on the target that starts a bar later.
+
+    What is only an echo of the newest price (a stale or averaged quote) is gone a bar later; what is a property of the
+    market is weaker, but there.
+    """
 
     algorithm: str
     skill: Skill
     skill_delayed: Skill
+    interval: tuple[float, float]
+    """5 % and 95 % quantiles of the errors of these forecasts, which no model had seen, in own sigmas."""
 
     @property
     def passes(self) -> bool:
@@ -108,53 +121,53 @@ def train(data: Panel, slots: int, candidates: tuple[str, ...] = CANDIDATES) -> 
     persistence = Forecaster(
         "persistence", slots, float(np.quantile(recent, 0.05)), float(np.quantile(recent, 0.95)), len(recent)
     )
-    days = len(data.days())
-    if days < TRAIN_DAYS + EVALUATION_DAYS:
-        missing = TRAIN_DAYS + EVALUATION_DAYS - days
-        metrics = {"missing": f"needs {missing} more days ({TRAIN_DAYS} to train and {EVALUATION_DAYS} to evaluate)"}
-        return Forecaster(**{**persistence.__dict__, "metrics": metrics})
-    tried = tuple(_evaluate(data, slots, name) for name in candidates)
+    days = _whole_days(data, slots)
+    if len(days) < TRAIN_DAYS + EVALUATION_DAYS:
+        missing = TRAIN_DAYS + EVALUATION_DAYS - len(days)
+        text = (
+            f"needs {missing} more days with known inputs and outcomes ({TRAIN_DAYS} to train and {EVALUATION_DAYS} to "
+            f"evaluate; there are {len(days)})"
+        )
+        return replace(persistence, metrics={"missing": text})
+    tried = tuple(_evaluate(data, days, slots, name) for name in candidates)
     passing = [c for c in tried if c.passes]
     if not passing:
-        return Forecaster(**{**persistence.__dict__, "candidates": tried})
+        return replace(persistence, candidates=tried)
     best = max(passing, key=lambda c: c.skill.value)
-    model = _fit(best.algorithm, *_samples(data.cut(data.slots - TRAIN_DAYS * SLOTS_A_DAY, data.slots), slots)[:2])
-    x, y, _ = _samples(data, slots)
-    errors = y - model.predict(x)
-    return Forecaster(
-        best.algorithm,
-        slots,
-        float(np.quantile(errors, 0.05)),
-        float(np.quantile(errors, 0.95)),
-        len(errors),
-        model,
-        tried,
-    )
+    model = _fit(best.algorithm, *_samples(data.cut(days[-TRAIN_DAYS][0], data.slots), slots)[:2])
+    return Forecaster(best.algorithm, slots, *best.interval, best.skill.samples, model, tried)
 
 
-def _evaluate(data: Panel, slots: int, algorithm: str) -> Candidate:
+def _whole_days(data: Panel, slots: int) -> list[tuple[int, int]]:
+    """Index spans of the days that can be learnt from."""
+    _, _, at = _samples(data, slots)
+    least = LEAST_DAY_SHARE * SLOTS_A_DAY * len(data.coins)
+    return [(start, end) for start, end in data.days() if ((at >= start) & (at < end)).sum() >= least]
+
+
+def _evaluate(data: Panel, days: list[tuple[int, int]], slots: int, algorithm: str) -> Candidate:
     """Walk forward: each of the last 14 days is forecast by a model of the 28 days before it.
 
     A training label may end at the day's start at the latest: the training panel is cut there, so the last `slots`
-    rows have no label (the embargo equals the horizon).
+    rows have no label (the embargo equals the horizon). The target that starts a bar later has its own models.
     """
     import numpy as np
 
-    collected: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {0: [], 1: []}
-    for number, (start, end) in enumerate(data.days()[-EVALUATION_DAYS:]):
-        x, y, _ = _samples(data.cut(start - TRAIN_DAYS * SLOTS_A_DAY, start), slots)
-        model = _fit(algorithm, x, y)
-        day = data.cut(start, min(data.slots, end + slots + 1))
-        for delay, found in collected.items():
-            x_day, y_day, at = _samples(day, slots, delay)
+    results, intervals = [], []
+    for delay in (0, 1):
+        found = []
+        for number in range(len(days) - EVALUATION_DAYS, len(days)):
+            start, end = days[number]
+            x, y, _ = _samples(data.cut(days[number - TRAIN_DAYS][0], start), slots, delay)
+            model = _fit(algorithm, x, y)
+            x_day, y_day, at = _samples(data.cut(start, end + slots + delay), slots, delay)
             inside = at < end - start
-            if inside.any():
-                found.append((model.predict(x_day[inside]), y_day[inside], np.full(int(inside.sum()), number)))
-    results = []
-    for found in collected.values():
+            found.append((model.predict(x_day[inside]), y_day[inside], np.full(int(inside.sum()), number)))
         forecasts, outcomes, day_numbers = (np.concatenate(part) for part in zip(*found, strict=True))
-        results.append(skill(outcomes - forecasts, outcomes, forecasts, day_numbers))
-    return Candidate(algorithm, results[0], results[1])
+        errors = outcomes - forecasts
+        results.append(skill(errors, outcomes, forecasts, day_numbers))
+        intervals.append((float(np.quantile(errors, 0.05)), float(np.quantile(errors, 0.95))))
+    return Candidate(algorithm, results[0], results[1], intervals[0])
 
 
 def _samples(data: Panel, slots: int, delay: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,7 +187,12 @@ def _fit(algorithm: str, x: np.ndarray, y: np.ndarray) -> Any:
     if algorithm == "gradient_boosting":
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        return HistGradientBoostingRegressor(
+        from threadpoolctl import threadpool_limits
+
+        boosted = HistGradientBoostingRegressor(
             max_iter=60, learning_rate=0.05, max_depth=3, min_samples_leaf=200, random_state=SEED
-        ).fit(x, y)
+        )
+        # Its threads wait for each other by spinning: on cores that others use too, one is over ten times as fast.
+        with threadpool_limits(1):
+            return boosted.fit(x, y)
     raise ValueError(f"{algorithm!r} is no algorithm; choose one of {', '.join(CANDIDATES)}")

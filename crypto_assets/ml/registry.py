@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from crypto_assets.ml.baselines import REGISTERED, effective
 from crypto_assets.ml.scoring import Version
 
 CHAMPION = "champion"
-_loaded: dict[str, Version] = {}
 
 
 @dataclass(frozen=True)
@@ -105,36 +105,57 @@ def _register(client: Any, model: str, version: str, folder: Path, run_id: str, 
 
 
 def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str) -> str | None:
-    """Point `champion` at the newest promoted version, by compare-and-set: looked at again after it was set.
+    """Point `champion` at the newest promoted version, by compare-and-set.
+
+    The registry has no such operation, so the alias is looked at before and after: one that points at a newer version
+    than these promotions know of is left alone.
 
     Returns:
         Our version text that the alias points at, or None when only the baseline was promoted.
 
     Raises:
-        LookupError: The promoted version is not registered.
+        LookupError: The promoted version is not registered, or someone else moves the alias at the same time.
     """
     name = REGISTERED[model]
     newest = max((p["effective_from"] for p in promotions if p["model"] == model), default=None)
     if newest is None:
         return None
-    wanted = effective(promotions, model, newest)["version"]
+    promoted = effective(promotions, model, newest)
+    wanted = promoted["version"]
     if wanted == "v0":
         return None
     client = store.client()
-    numbers = {v.tags.get("version"): v.version for v in client.search_model_versions(f"name='{name}'")}
-    if wanted not in numbers:
-        raise LookupError(f"{name} has no version {wanted}; registered: {sorted(filter(None, numbers))}")
-    current = dict(client.get_registered_model(name).aliases).get(CHAMPION)
-    if str(current) != str(numbers[wanted]):
-        client.set_registered_model_alias(name, CHAMPION, numbers[wanted])
-        after = dict(client.get_registered_model(name).aliases).get(CHAMPION)
-        if str(after) != str(numbers[wanted]):
-            raise LookupError(f"the alias champion of {name} was moved by someone else to {after}; run the step again")
+    registered = {int(v.version): v.tags for v in client.search_model_versions(f"name='{name}'")}
+    sha256 = promoted["artifact_sha256"]
+    # A run that died before its decision was recorded leaves a registered version of the same text.
+    numbers = [n for n, t in registered.items() if t.get("version") == wanted and t.get("sha256") == sha256]
+    if not numbers:
+        texts = sorted({t["version"] for t in registered.values() if "version" in t})
+        raise LookupError(f"{name} has no version {wanted} with sha256 {sha256[:12]}…; registered: {texts}")
+    number, current = max(numbers), _champion(client, name)
+    if current == number:
+        return wanted
+    decided = {p["version"] for p in promotions if p["model"] == model}
+    if current is not None and current > number and registered[current].get("version") not in decided:
+        raise LookupError(
+            f"the alias champion of {name} points at {registered[current].get('version')}, which was promoted after "
+            "this run had read the promotions; run the step again"
+        )
+    client.set_registered_model_alias(name, CHAMPION, str(number))
+    after = _champion(client, name)
+    if after != number:
+        raise LookupError(f"the alias champion of {name} was moved by someone else to {after}; run the step again")
     return wanted
 
 
+def _champion(client: Any, name: str) -> int | None:
+    """Number of the version that the alias points at."""
+    number = dict(client.get_registered_model(name).aliases).get(CHAMPION)
+    return None if number is None else int(number)
+
+
 def load(promotion: Mapping[str, Any]) -> Version:
-    """The version of a promotion; kept in the process by checksum.
+    """The version of a promotion; the process keeps the last few.
 
     Raises:
         ArtifactRefused: Files are missing, altered or not allowed.
@@ -142,11 +163,13 @@ def load(promotion: Mapping[str, Any]) -> Version:
     if promotion["artifact_uri"] == "builtin:v0":
         return Version(promotion, json.loads(promotion["metrics"]))
     sha256 = promotion["artifact_sha256"]
-    if sha256 not in _loaded:
-        parameters, model = artifacts.load(Path(promotion["artifact_uri"]), sha256)
-        _loaded[sha256] = Version(promotion, parameters, model)
-    kept = _loaded[sha256]
-    return Version(promotion, kept.parameters, kept.model)
+    parameters, model = _loaded(promotion["artifact_uri"], sha256)
+    return Version(promotion, parameters, model)
+
+
+@lru_cache(maxsize=8)
+def _loaded(folder: str, sha256: str) -> tuple[dict[str, Any], Any]:
+    return artifacts.load(Path(folder), sha256)
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

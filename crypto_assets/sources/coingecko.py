@@ -86,7 +86,7 @@ class CoinGeckoSource:
         plan: keyless, demo or paid.
         api_key: Key; sent in the plan's header, and only to the host of `url`.
         name: Source name in messages.
-        deadline_s: Seconds for one attempt, connection to last byte.
+        deadline_s: Seconds for one attempt, connection to last byte; looked at with every piece of the body that comes.
         body_limit: Bytes of a decoded body that are read at most.
         wait_initial_s: First back-off between attempts.
         extra_headers: More headers by time of the poll (a stand-in's virtual time).
@@ -116,8 +116,9 @@ class CoinGeckoSource:
         # A stand-in is on this machine: proxies of the environment are for the way out.
         self._session.trust_env = urlsplit(self.url).hostname not in LOOPBACK
         self._session.headers.update({"accept": "application/json", "user-agent": "crypto_assets/0.1"})
-        if api_key is not None and plan in KEY_HEADERS:
-            self._session.headers[KEY_HEADERS[plan]] = api_key.get_secret_value()
+        self._key = api_key.get_secret_value() if api_key is not None else None
+        if self._key is not None and plan in KEY_HEADERS:
+            self._session.headers[KEY_HEADERS[plan]] = self._key
 
     def __repr__(self) -> str:
         return f"CoinGeckoSource({self.url}, plan={self.plan})"
@@ -155,7 +156,7 @@ class CoinGeckoSource:
             missing=reply.missing,
             problems=reply.problems,
             http_status=status,
-            detail=reply.detail,
+            detail=self._redacted(reply.detail),
             retry_after_s=reply.retry_after_s,
             age_s=age_s,
             credits_used=calls[0],
@@ -224,6 +225,10 @@ class CoinGeckoSource:
             # The exception's text may hold the URL, never the key; its class says enough.
             return Parsed("upstream_down", detail=f"no reply: {type(error).__name__}")
 
+    def _redacted(self, detail: str | None) -> str | None:
+        """The text without our key, should a reply repeat it."""
+        return detail.replace(self._key, "***") if detail and self._key else detail
+
     def validate_coin(self, coin_id: str, now: datetime | None = None) -> CoinInfo:
         """Ask the source for a coin.
 
@@ -263,15 +268,21 @@ class CoinGeckoSource:
         about = replace(about, http_status=got.status)
         if got.status != 200 or failed.outcome in ("rate_limited", "unauthorized"):
             return None, replace(
-                about, outcome=failed.outcome, detail=failed.detail, retry_after_s=failed.retry_after_s
+                about, outcome=failed.outcome, detail=self._redacted(failed.detail), retry_after_s=failed.retry_after_s
             )
         try:
-            reply = exact_json(got.content)
+            reply = exact_json(got.content, whole=int)
         except ValueError as error:
             return None, replace(about, outcome="bad_payload", detail=str(error)[:500])
         if not isinstance(reply, dict) or not isinstance(reply.get("prices"), list):
             return None, replace(about, outcome="bad_payload", detail="the reply has no list of prices")
+        if not all(_is_point(p) for series in reply.values() if isinstance(series, list) for p in series):
+            return None, replace(about, outcome="bad_payload", detail="a point of the reply is no [time, number]")
         return reply, about
+
+
+def _is_point(point: object) -> bool:
+    return isinstance(point, list) and len(point) == 2 and isinstance(point[0], int)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -30,7 +30,7 @@ class VirtualSource(CoinGeckoSource):
     def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
         """One look at the virtual moment `now`; the answer counts as complete at that moment."""
         poll = super().poll(coin_ids, now)
-        return replace(poll, headers=self._feed.headers(now))
+        return replace(poll, finished_at=now, headers=self._feed.headers(now))
 
 
 def _now_header(now: datetime) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 
 from crypto_assets.market.coins import REPLAY_COINS
 from crypto_assets.sources.feed import Quote, change_pct
@@ -83,13 +84,15 @@ class Recording:
         found = []
         for coin, series in self.series.items():
             edges = [first, *series.times, first + 2 * DAY]
-            found += [Gap(coin, a, b) for a, b in zip(edges, edges[1:], strict=False) if b - a > GAP]
+            found += [Gap(coin, a, b) for a, b in pairwise(edges) if b - a > GAP]
         return found
 
 
 class ReplayFeed:
-    """The recording as a feed: 2018-04-05 is played on `anchor`, the day before it on the day before, and the whole
-    day again on every later day, scaled so that a midnight has no jump.
+    """The recording as a feed.
+
+    2018-04-05 is played on `anchor`, the day before it on the day before, and the whole day again on every later day,
+    scaled so that a midnight has no jump.
 
     Args:
         anchor: UTC day on which 2018-04-05 is played.
@@ -105,8 +108,10 @@ class ReplayFeed:
         self._first = {c: s.index_at(midnight) + 1 for c, s in self.recording.series.items()}
         # Scale of one repetition: what the day ended at over what it began at.
         self._step = {c: s.closes[-1] / s.closes[self._first[c]] for c, s in self.recording.series.items()}
-        self._usd = {c: _cumulated([p * v for p, v in zip(s.closes, s.volumes, strict=True)])
-                     for c, s in self.recording.series.items()}
+        self._usd = {
+            c: _cumulated([p * v for p, v in zip(s.closes, s.volumes, strict=True)])
+            for c, s in self.recording.series.items()
+        }
 
     def quotes(self, now: datetime) -> list[Quote]:
         """Newest quote of each coin; see `Feed`."""

@@ -120,7 +120,7 @@ class StandIn:
                 for coin_id, quote in quotes.items():
                     if fault.coin in (None, coin_id):
                         self._frozen.setdefault(coin_id, quote)
-                quotes |= self._frozen
+                quotes |= {c: q for c, q in self._frozen.items() if c in ids}
         elements = [element(q) for q in quotes.values()]
         if fault is not None:
             elements = _damaged(elements, fault)
@@ -224,7 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/coins/markets":
             self._markets(query, now, fault)
         elif path == "/coins/list":
-            coins = [{"id": q.coin_id, "symbol": q.symbol.lower(), "name": q.name} for q in self.standin.feed.quotes(now)]
+            quotes = self.standin.feed.quotes(now)
+            coins = [{"id": q.coin_id, "symbol": q.symbol.lower(), "name": q.name} for q in quotes]
             self._send(200, json.dumps(coins).encode())
         elif path.startswith("/coins/") and path.endswith("/market_chart/range"):
             self._range(path.split("/")[2], query)
@@ -310,7 +311,7 @@ def main() -> None:
     asked = parser.parse_args()
     feed: Feed = SimulatorFeed(asked.seed) if asked.source == "simulator" else ReplayFeed(datetime.now(UTC).date())
     with StandIn(feed, asked.port) as standin:
-        print(f"serving {asked.source} at {standin.url}; Ctrl-C stops", flush=True)  # noqa: T201
+        print(f"serving {asked.source} at {standin.url}; Ctrl-C stops", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -19,11 +19,10 @@ from crypto_assets.steps.base import publish
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CUTOFF_BEFORE = "cutoff_before_window"
-EXTRA_CHECKS = {CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
+EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
 VOLATILE = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
-KEPT = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
-COMPARED = ("anomaly_score", "threshold", "is_anomaly", "price", "model_version")
+FIRST = ("scored_at", "latency_s")
+"""Columns that tell of the first scoring of a slot and outlive restatements."""
 
 
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
@@ -35,18 +34,21 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         inputs: `now` is scored_at of new rows; `coins` gives symbols.
 
     Returns:
-        Rows and checks by hour. A row that was scored before and is unchanged keeps scored_at and revision; a changed
-        one gets the next revision and remembers its flag.
+        Rows and checks by hour. A row that was scored before keeps scored_at; a changed one gets the next revision and
+        remembers its flag.
+
+    Raises:
+        AuditFailed: A version would score slots that it has seen; nothing of that slice was committed.
     """
     decided = training.promotions(engine, inputs)
 
     def build(slice_: Slice) -> pa.Table:
-        return _scored(engine, slice_, decided, inputs)
-
-    cutoffs = {p["version"]: p["cutoff"] for p in decided if p["model"] == ANOMALY}
+        rows = _scored(engine, slice_, decided, inputs)
+        training.refuse_seen(ANOMALIES.full_name, _by_hour(slice_, rows), decided)
+        return rows
 
     def check(slice_: Slice, rows: pa.Table) -> dict[str, list[CheckOutcome]]:
-        return {hour_key(h): [_cutoffs(h, rows, cutoffs)] for h in slice_.hours()}
+        return {key: [training.cutoff_outcome(mine, decided)] for key, mine in _by_hour(slice_, rows).items()}
 
     done = publish(
         engine,
@@ -133,17 +135,15 @@ def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, An
     """The row as it should stand beside what was stored for its slot."""
     if old is None:
         return row
-    if all(row[n] == old[n] for n in COMPARED):
-        return {**row, **{n: old[n] for n in KEPT}}
-    return {**row, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}
+    first = {n: old[n] for n in FIRST}
+    if all(row[n] == old[n] for n in row if n not in VOLATILE):
+        return {**row, **first, **{n: old[n] for n in ("revision", "previous_is_anomaly")}}
+    return {**row, **first, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}
 
 
-def _cutoffs(hour: datetime, rows: pa.Table, cutoffs: Mapping[str, datetime]) -> CheckOutcome:
-    picked = rows.select(["hour", "window_start", "model_version"]).to_pylist()
-    bad = [r for r in picked if r["hour"] == hour and cutoffs[r["model_version"]] > r["window_start"]]
-    return CheckOutcome(
-        CUTOFF_BEFORE,
-        not bad,
-        f"{len(bad)} rows were scored by a version that had seen their slot" if bad else "no version had seen its slots",
-        metadata={"violations": len(bad)},
-    )
+def _by_hour(slice_: Slice, rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
+    """Model, version and window_start of the rows of every hour."""
+    found: dict[str, list[tuple[str, str, datetime]]] = {hour_key(h): [] for h in slice_.hours()}
+    for r in rows.select(["hour", "window_start", "model_version"]).to_pylist():
+        found[hour_key(r["hour"])].append((ANOMALY, r["model_version"], r["window_start"]))
+    return found

@@ -42,22 +42,20 @@ class Coverage:
 def coverage(engine: Engine) -> Coverage:
     """How far Bronze reaches now, read from its newest two arrival hours."""
     table = "bronze.raw_prices"
-    version = engine.store.version(table)
     until = covered_until(engine)
+    version = engine.store.version(table)
     if version is None or until is None:
         return Coverage(until, None, {})
     where = f"arrival_hour >= '{floor_hour(until) - HOUR:%Y-%m-%dT%H:%M:%SZ}'"
-    columns = ["arrival_hour", "topic_id", "partition", "range_end"]
+    columns = ["topic_id", "partition", "range_end", "kafka_timestamp", "bronze_ingested_at"]
     rows = engine.store.read_arrow(table, columns=columns, where=where, version=version)
-    ends = rows.group_by(columns[:3]).aggregate([("range_end", "max")]).to_pylist()
-    if not ends:
+    ends = rows.group_by(columns[:2]).aggregate([(name, "max") for name in columns[2:]]).to_pylist()
+    stamped = [r for r in ends if r["kafka_timestamp_max"] is not None]
+    if not stamped:
         return Coverage(until, None, {})
-    topic_id = max(ends, key=lambda r: r["arrival_hour"])["topic_id"]
-    offsets: dict[int, int] = {}
-    for row in ends:
-        if row["topic_id"] == topic_id:
-            offsets[row["partition"]] = max(offsets.get(row["partition"], 0), row["range_end_max"])
-    return Coverage(until, topic_id, offsets)
+    # A topic re-created within the hour leaves both incarnations in it.
+    topic_id = max(stamped, key=lambda r: (r["kafka_timestamp_max"], r["bronze_ingested_at_max"]))["topic_id"]
+    return Coverage(until, topic_id, {r["partition"]: r["range_end_max"] for r in ends if r["topic_id"] == topic_id})
 
 
 def _newest_record(engine: Engine) -> datetime | None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour
-from crypto_assets.contracts.tables import LATEST_PRICES
+from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES
 from crypto_assets.steps.base import publish_whole
 from crypto_assets.steps.bronze_coverage import Coverage, coverage
 from crypto_assets.transforms.latest import latest_prices
+from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +44,10 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     schema = arrow_schema(LATEST_PRICES)
     if covered.until is None:
         return schema.empty_table()
-    wanted = {
-        c["coin_id"] for c in inputs.coins if c["active_to"] is None or c["active_to"] > inputs.now.isoformat()
-    }
+    ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
+    wanted = {coin for coin, end in ends.items() if end is None or end > inputs.now}
     stored = engine.store.read_arrow(LATEST_PRICES.full_name).to_pylist()
-    offsets = _with_silent_partitions(covered.offsets, stored)
+    offsets = _with_silent_partitions(engine, covered, stored)
     found: dict[str, dict[str, Any]] = {}
     end = floor_hour(covered.until + timedelta(minutes=5)) + HOUR
     for look in LOOKS:
@@ -64,15 +64,20 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     return pa.Table.from_pylist([found[c] for c in sorted(found)], schema=schema)
 
 
-def _with_silent_partitions(offsets: Mapping[int, int], stored: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+def _with_silent_partitions(
+    engine: Engine, covered: Coverage, stored: Sequence[Mapping[str, Any]]
+) -> dict[int, int]:
     """End offsets with those of partitions that had no recent record, as the stored rows remember them.
 
     Nothing is carried over from another incarnation of the topic, where offsets began anew.
     """
-    if not stored:
-        return dict(offsets)
-    newest = max(stored, key=lambda r: r["refreshed_at"])
-    before = {int(p): int(end) for p, end in json.loads(newest["covered_offsets"]).items()}
-    if any(before.get(p, 0) > end for p, end in offsets.items()):
-        return dict(offsets)
-    return before | dict(offsets)
+    newest = max(stored, key=lambda r: r["refreshed_at"], default=None)
+    before = {int(p): int(end) for p, end in json.loads(newest["covered_offsets"]).items()} if newest else {}
+    if newest is None or before.keys() <= covered.offsets.keys():
+        return dict(covered.offsets)
+    until = newest["covered_until"]
+    # The record that those offsets reached up to tells their incarnation; it never lies in an hour before its own.
+    where = f"arrival_hour >= '{floor_hour(until):%Y-%m-%dT%H:%M:%SZ}' AND kafka_timestamp = '{until:%Y-%m-%dT%H:%M:%S.%fZ}'"
+    reached = engine.store.read_arrow(RAW_PRICES.full_name, columns=["topic_id"], where=where)
+    same = covered.topic_id in reached.column("topic_id").to_pylist()
+    return (before if same else {}) | covered.offsets

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto_assets.compute.base import CheckOutcome, Engine, Result, StepFailed, StepInputs
@@ -31,6 +32,8 @@ EXTRA_CHECKS = {
     FILLS: "The points are five minutes apart, so that they fill 5-minute bars; else it says what they can fill.",
 }
 SERIES = ("prices", "market_caps", "total_volumes")
+REFUSALS = ("rate_limited", "unauthorized")
+"""Failures that the next call would meet too."""
 DAYS_PER_CALL = 90
 """The API's longest range with points closer than a day (docs.coingecko.com, market_chart/range)."""
 CAN_FILL = {"5m": "bars_5m and coarser", "1h": "bars_1h and bars_1d", "1d": "bars_1d"}
@@ -55,7 +58,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Args:
         engine: Engine whose store is written.
         partition_keys: Days.
-        inputs: `coins`, `now`, `rebuild` (fetch again), and `params["archive"]`: opens the archive.
+        inputs: `source`, `coins`, `now`, `rebuild` (fetch again).
 
     Raises:
         StepFailed: The home is not live, or calls failed; names every coin and failure.
@@ -67,9 +70,10 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         )
     failures: list[str] = []
     with open_archive(inputs) as archive:
-        for slice_, _ in contiguous(partition_keys, "day"):
-            for part in _calls(slice_):
-                failures += _fetch(engine, archive, part, inputs)
+        for part in (part for run, _ in contiguous(partition_keys, "day") for part in _calls(run)):
+            refused = _fetch(engine, archive, part, inputs, failures)
+            if refused:
+                break
     if failures:
         raise StepFailed(
             f"{len(failures)} calls for market history failed: {'; '.join(failures)}. What was fetched is stored; run the "
@@ -109,9 +113,8 @@ def _calls(slice_: Slice) -> Iterator[Slice]:
         start = end
 
 
-def _fetch(engine: Engine, archive: Archive, part: Slice, inputs: StepInputs) -> list[str]:
-    """Store what is lacking of a run of days; the failures by coin."""
-    failures: list[str] = []
+def _fetch(engine: Engine, archive: Archive, part: Slice, inputs: StepInputs, failures: list[str]) -> bool:
+    """Store what is lacking of a run of days and add the failures by coin; whether the source refuses more calls."""
     for coin in inputs.coins:
         lacking = _lacking(engine, coin, part, inputs.rebuild)
         if not lacking:
@@ -120,12 +123,12 @@ def _fetch(engine: Engine, archive: Archive, part: Slice, inputs: StepInputs) ->
         reply, poll = archive.market_chart_range(str(coin["coin_id"]), span.start, span.end, inputs.now)
         if reply is None:
             failures.append(f"{coin['coin_id']}: {poll.outcome} ({poll.detail or 'no detail'})")
-            if poll.outcome in ("rate_limited", "unauthorized"):
-                break
+            if poll.outcome in REFUSALS:
+                return True
             continue
         rows = day_rows(str(coin["coin_id"]), reply, lacking, poll.finished_at, inputs.source)
         _store(engine, rows, inputs)
-    return failures
+    return False
 
 
 def _lacking(engine: Engine, coin: Mapping[str, Any], part: Slice, again: bool) -> list[datetime]:
@@ -177,10 +180,10 @@ def granularity(stamps: Sequence[int]) -> str:
     Args:
         stamps: Times in milliseconds.
     """
-    gaps = sorted(b - a for a, b in zip(sorted(stamps), sorted(stamps)[1:], strict=False))
+    gaps = sorted(b - a for a, b in pairwise(sorted(stamps)))
     if not gaps:
         return "1d"
-    middle = timedelta(milliseconds=gaps[len(gaps) // 2])
+    middle = timedelta(milliseconds=int(gaps[len(gaps) // 2]))
     if middle <= timedelta(minutes=15):
         return "5m"
     return "1h" if middle <= timedelta(hours=3) else "1d"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.contracts.slices import DAY, Slice
-from crypto_assets.contracts.tables import PIPELINE_METRICS
+from crypto_assets.contracts.tables import PIPELINE_METRICS, RAW_PRICES
 from crypto_assets.steps.base import publish
 from crypto_assets.transforms.metrics import pipeline_metrics
 
@@ -25,6 +25,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         engine: Engine whose store is read and written.
         partition_keys: Arrival hours.
         inputs: `source` tells whether arrivals are virtual.
+
+    Raises:
+        SliceRefused: An hour is older than Bronze's retention less one day: its figures stay as they were.
     """
 
     def build(slice_: Slice) -> DataFrame:
@@ -39,7 +42,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
             virtual_time=inputs.source in VIRTUAL_SOURCES,
         )
 
-    done = publish(engine, PIPELINE_METRICS, partition_keys, inputs, build)
+    done = publish(
+        engine, PIPELINE_METRICS, partition_keys, inputs, build, input_retention_days=RAW_PRICES.retention_days
+    )
     return Result({PIPELINE_METRICS.full_name: done})
 
 

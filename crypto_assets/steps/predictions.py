@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs, TableResult
+from crypto_assets.compute.base import Engine, PartitionResult, Result, StepInputs, TableResult
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key
+from crypto_assets.contracts.slices import Slice, floor_day, hour_key
 from crypto_assets.contracts.tables import PRICE_PREDICTIONS
 from crypto_assets.ml import registry, scoring
-from crypto_assets.ml.baselines import HORIZONS, effective
-from crypto_assets.ml.panel import panel
+from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
+from crypto_assets.ml.panel import SLOT_S, Panel, panel
 from crypto_assets.quality import rules
 from crypto_assets.steps import training
 from crypto_assets.steps.base import has_rows, pieces, summary
@@ -20,8 +20,8 @@ from crypto_assets.steps.base import has_rows, pieces, summary
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CUTOFF_BEFORE = "cutoff_before_window"
-EXTRA_CHECKS = {CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
+SLOT = timedelta(seconds=SLOT_S)
+EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
 
 
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
@@ -36,10 +36,10 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         Rows that the ledger holds for each hour, and its checks.
     """
     decided = training.promotions(engine, inputs)
-    cutoffs = {(p["model"], p["version"]): p["cutoff"] for p in decided}
     result, writes = TableResult(), []
     for slice_, keys in pieces(partition_keys, "hour"):
         made = _forecasts(engine, slice_, decided, inputs)
+        training.refuse_seen(PRICE_PREDICTIONS.full_name, {key: _scored(key, made) for key in keys}, decided)
         write = engine.store.merge(
             PRICE_PREDICTIONS.full_name,
             made,
@@ -60,7 +60,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
                 checks=[
                     has_rows(counts[key], "no slot of this hour has a price and a scale yet"),
                     *outcomes[key],
-                    _cutoffs(key, rows, cutoffs),
+                    training.cutoff_outcome(_scored(key, rows), decided),
                 ],
             )
     result.metadata = summary(writes)
@@ -80,18 +80,29 @@ def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]],
         if not mine or not data.slots:
             continue
         for horizon in HORIZONS:
-            version = registry.load(effective(decided, f"price_{horizon}", part.start))
-            made += scoring.forecasts(mine, data, version, horizon, inputs.now)
+            made += _of_horizon(mine, data, horizon, effective(decided, f"price_{horizon}", part.start), decided, inputs)
     return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))
 
 
-def _cutoffs(key: str, rows: pa.Table, cutoffs: dict[tuple[str, str], datetime]) -> CheckOutcome:
+def _of_horizon(
+    rows: Sequence[Mapping[str, Any]],
+    data: Panel,
+    horizon: str,
+    promotion: Mapping[str, Any],
+    decided: Sequence[Mapping[str, Any]],
+    inputs: StepInputs,
+) -> list[dict[str, Any]]:
+    """Forecasts by the version in force; the baseline's where that one's inputs are unknown, so that there always is one."""
+    made = scoring.forecasts(rows, data, registry.load(promotion), horizon, inputs.now)
+    there = {(r["coin_id"], r["window_end"]) for r in made}
+    rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
+    baseline = next(p for p in decided if p["model"] == promotion["model"] and p["version"] == BASELINE)
+    return made + scoring.forecasts(rest, data, registry.load(baseline), horizon, inputs.now)
+
+
+def _scored(key: str, rows: pa.Table) -> list[tuple[str, str, datetime]]:
+    """Model, version and window_start of the forecasts of an hour."""
     picked = rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist()
-    mine = [r for r in picked if hour_key(r["hour"]) == key]
-    bad = [r for r in mine if cutoffs[r["model_name"], r["model_version"]] > r["window_end"] - HOUR / 12]
-    return CheckOutcome(
-        CUTOFF_BEFORE,
-        not bad,
-        f"{len(bad)} forecasts came from a version that had seen their slot" if bad else "no version had seen its slots",
-        metadata={"violations": len(bad), "rows": len(mine)},
-    )
+    return [
+        (r["model_name"], r["model_version"], r["window_end"] - SLOT) for r in picked if hour_key(r["hour"]) == key
+    ]

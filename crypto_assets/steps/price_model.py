@@ -25,7 +25,7 @@ from crypto_assets.steps import training
 
 ASSET = "ml.price_model"
 EXTRA_CHECKS = training.COMMON_CHECKS
-DAYS = price.TRAIN_DAYS + price.EVALUATION_DAYS
+DAYS = price.LOOK_BACK_DAYS
 
 
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:

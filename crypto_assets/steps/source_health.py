@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.contracts.messages import POLL_SCHEMA
 from crypto_assets.kafka import log
 from crypto_assets.kafka.errors import LogError
 from crypto_assets.kafka.ticks import ABSENT_AFTER_POLLS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 Found = dict[str, tuple[bool, str]]
+NEEDED = set(POLL_SCHEMA["required"])
 
 
 def judge(settings: Settings) -> Found:
@@ -73,7 +75,9 @@ def _newest_polls(settings: Settings, count: int) -> list[dict[str, Any]]:
     for chunk in log.read_ranges(settings, settings.polls_topic, ranges):
         for value in chunk.column("value").to_pylist():
             try:
-                found.append(json.loads(value))
+                poll = json.loads(value)
             except (ValueError, TypeError):
                 continue
+            if isinstance(poll, dict) and poll.keys() >= NEEDED:
+                found.append(poll)
     return sorted(found, key=lambda p: p["finished_at"])[-count:]

@@ -1,22 +1,25 @@
-"""What both model steps share: reading what was known, writing promotions, and the check on restated inputs."""
+"""What the model steps share: reading what was known, writing promotions, and the checks on cut-offs and restatements."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import CheckOutcome, Engine, StepInputs
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, Slice
 from crypto_assets.contracts.tables import PROMOTIONS
-from crypto_assets.ml.baselines import v0_rows
+from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, Panel, panel
+from crypto_assets.quality import rules
+from crypto_assets.storage.base import AuditFailed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ENOUGH_DATA, RESTATED = "enough_data", "inputs_restated_after_training"
+CUTOFF_BEFORE = "cutoff_before_window"
 COMMON_CHECKS = {
     ENOUGH_DATA: "There were days enough to train on; else it says how many are missing and nothing is materialized.",
     "promotion_gate": "A challenger was compared with the champion and is at least as good; else the champion serves.",
@@ -36,13 +39,13 @@ def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
     rows = engine.store.read_arrow(
         "features.price_features", Slice(cutoff - days * DAY, cutoff), columns=list(COLUMNS)
     )
-    return panel(rows, cutoff)
+    return panel(rows, cutoff, known_at=cutoff)
 
 
 def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
     """All promotions; the baselines are written at first use, so that there always is a version to score with."""
     rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
-    if not any(r["version"] == "v0" for r in rows):
+    if not any(r["version"] == BASELINE for r in rows):
         record(engine, v0_rows(inputs.partitions_start, inputs.now))
         rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
     return rows
@@ -53,22 +56,75 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
 
     frame: pa.Table = pa.Table.from_pylist(list(rows), schema=arrow_schema(PROMOTIONS))
-    engine.store.merge(PROMOTIONS.full_name, frame, mode="insert_if_absent")
+    engine.store.merge(
+        PROMOTIONS.full_name, frame, mode="insert_if_absent", audit=rules.audit(PROMOTIONS, [None])
+    )
+
+
+def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:
+    """What was decided about a model at a cut-off before; it stands, whatever a later training finds."""
+    return [d for d in decided if d["model"] == model and d["cutoff"] == cutoff and d["version"] != BASELINE]
+
+
+def cutoff_outcome(
+    scored: Iterable[tuple[str, str, datetime]], decided: Sequence[Mapping[str, Any]], *, blocking: bool = False
+) -> CheckOutcome:
+    """The check that no slot was scored by a version that had seen it.
+
+    Args:
+        scored: Model, version and window_start of rows.
+        decided: All promotions. A version that is not among them counts as one that has seen everything.
+        blocking: Whether a violation stops the write.
+    """
+    cutoffs = {(d["model"], d["version"]): d["cutoff"] for d in decided}
+    rows = list(scored)
+    bad = [r for r in rows if r[:2] not in cutoffs or cutoffs[r[:2]] > r[2]]
+    versions = sorted({version for _, version, _ in bad})
+    return CheckOutcome(
+        CUTOFF_BEFORE,
+        not bad,
+        f"{len(bad)} rows are by a version that had seen their slot ({', '.join(versions)}): its effective_from in "
+        "ml.promotions lies before its cut-off"
+        if bad
+        else "no version had seen its slots",
+        metadata={"violations": len(bad), "rows": len(rows), **({"blocking": True} if blocking else {})},
+    )
+
+
+def refuse_seen(
+    table: str, keyed: Mapping[str, Sequence[tuple[str, str, datetime]]], decided: Sequence[Mapping[str, Any]]
+) -> None:
+    """Stop a write of rows by versions that had seen their slots.
+
+    Args:
+        table: Table that would be written.
+        keyed: Model, version and window_start of its rows by partition key.
+        decided: All promotions.
+
+    Raises:
+        AuditFailed: There are such rows.
+    """
+    outcomes = [(key, cutoff_outcome(rows, decided, blocking=True)) for key, rows in keyed.items()]
+    red = [f"{key}: {o.description}" for key, o in outcomes if not o.passed]
+    if red:
+        raise AuditFailed(f"{table}: {CUTOFF_BEFORE}, so nothing was written. {'; '.join(red)}", outcomes)
 
 
 def restated(engine: Engine, cutoff: datetime, days: int, decided: Sequence[dict[str, Any]]) -> CheckOutcome:
     """Whether feature slices of the training window were rewritten after an earlier decision on this cut-off."""
-    earlier = [p["decided_at"] for p in decided if p["cutoff"] == cutoff and p["version"] != "v0"]
+    earlier = [p["decided_at"] for p in decided if p["cutoff"] == cutoff and p["version"] != BASELINE]
     if not earlier:
         return CheckOutcome(RESTATED, True, "trained for the first time", "warn")
-    since, start = min(earlier), cutoff - timedelta(days=days)
-    late = [
-        c
-        for c in engine.store.commits_after("features.price_features", -1, 100_000)
-        if c.at > since
-        and "slice_start" in c.metadata
-        and start <= datetime.fromisoformat(c.metadata["slice_start"]) < cutoff
-    ]
+    since, start = min(earlier), cutoff - days * DAY
+
+    def overlaps(metadata: Mapping[str, str]) -> bool:
+        if "slice_start" not in metadata:
+            return False
+        first, last = (datetime.fromisoformat(metadata[n]) for n in ("slice_start", "slice_end"))
+        return first < cutoff and last > start
+
+    commits = engine.store.commits_after("features.price_features", -1, 100_000)
+    late = [c for c in commits if c.at > since and overlaps(c.metadata)]
     return CheckOutcome(
         RESTATED,
         not late,

@@ -23,9 +23,11 @@ def dim_coin(coins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         begins = _moment(coin["active_from"])
         ends = _moment(coin["active_to"]) if coin["active_to"] else None
         changes = sorted(
-            (datetime.combine(date.fromisoformat(a["until"]), time(), UTC), a) for a in coin.get("aliases", ())
+            ((datetime.combine(date.fromisoformat(a["until"]), time(), UTC), a) for a in coin.get("aliases", ())),
+            key=lambda change: change[0],
         )
-        edges = [begins, *(at for at, _ in changes if at > begins), *([ends] if ends else [])]
+        within = {at for at, _ in changes if begins < at and (ends is None or at < ends)}
+        edges = [begins, *sorted(within), *([ends] if ends else [])]
         for i, start in enumerate(edges):
             end = edges[i + 1] if i + 1 < len(edges) else FOREVER
             named = next((a for at, a in changes if start < at), None)
@@ -33,7 +35,7 @@ def dim_coin(coins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 {
                     "coin_key": f"{coin['coin_id']}@{start:%Y-%m-%dT%H:%M:%SZ}",
                     "coin_id": coin["coin_id"],
-                    "symbol": (named or {}).get("old_symbol") or coin["symbol"],
+                    "symbol": str((named or {}).get("old_symbol") or coin["symbol"]).upper(),
                     "name": coin["name"],
                     "aliases": [a["old_id"] for _, a in changes],
                     "valid_from": start,

@@ -37,9 +37,8 @@ MAD_TO_SIGMA = 1.4826
 KERNEL = 130
 BAND = 20
 _EXACT = "decimal(38,24)"
-"""Type of terms to be summed. Sums of doubles depend on the order of the terms, and a sliding window's also on slots that
-have left it: then a row would depend on where its slice begins. Prices and their logarithms fit, with 14 digits before
-the point."""
+"""Type of terms to be summed. Sums of doubles depend on the order of the terms, and a sliding window's also on slots
+that have left it: then a row would depend on where its slice begins. Prices have 14 digits before the point here."""
 
 DIGITS = 12
 """Decimals kept: what engines compute differently in the last bits of a double is not told."""

@@ -14,10 +14,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.test_utils import create_run_for_test
 
 from crypto_assets.automation.event_log import KEPT_RUNS, KeptSqliteEventLogStorage
 
-DAYS = dg.StaticPartitionsDefinition(["mon", "tue", "wed"])
+DAYS = dg.StaticPartitionsDefinition(["mon", "tue"])
 KEY = dg.AssetKey("toy")
 CHECK = dg.AssetCheckKey(KEY, "toy_check")
 
@@ -50,8 +51,11 @@ def instance(folder: Path, *, kept: bool = True) -> Iterator[dg.DagsterInstance]
 
 
 def fill(found: dg.DagsterInstance) -> list[str]:
-    """Run the job for three days; ids of the runs."""
-    return [dg.materialize([toy], partition_key=day, instance=found).run_id for day in ("mon", "tue", "wed")]
+    """Run the job for two days; ids of the runs."""
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return [
+        dg.materialize([toy], partition_key=day, instance=found, run_config=quiet).run_id for day in ("mon", "tue")
+    ]
 
 
 def told(found: dg.DagsterInstance, runs: list[str]) -> dict[str, object]:
@@ -70,27 +74,44 @@ def told(found: dg.DagsterInstance, runs: list[str]) -> dict[str, object]:
     }
 
 
-def test_the_same_is_stored_and_read_back_as_with_dagsters_own(tmp_path):
-    answers = {}
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Path, list[str], dict]]:
+    """By kind: a folder that it has filled, the ids of the runs, and what it told of them."""
+    made = {}
     for kept in (True, False):
-        with instance(tmp_path / str(kept), kept=kept) as found:
-            answers[kept] = told(found, fill(found))
+        folder = tmp_path_factory.mktemp("kept" if kept else "own") / "home"
+        with instance(folder, kept=kept) as found:
+            runs = fill(found)
+            made[kept] = (folder, runs, told(found, runs))
+    return made
+
+
+def test_the_same_is_stored_and_read_back_as_with_dagsters_own(both):
+    answers = {kept: answer for kept, (_, _, answer) in both.items()}
     assert answers[True] == answers[False]
-    assert answers[True]["partitions"] == ["mon", "tue", "wed"]
-    assert [c[1][0] for c in answers[True]["checks"]] == [True, False, True]
+    assert answers[True]["partitions"] == ["mon", "tue"]
+    assert [passed for _, (passed, _) in answers[True]["checks"]] == [False, True]
 
 
-def test_each_kind_reads_the_files_of_the_other(tmp_path):
-    folder = tmp_path / "home"
-    with instance(folder) as found:
-        runs = fill(found)
-        before = told(found, runs)
-    with instance(folder, kept=False) as found:
-        assert told(found, runs) == before
-        more = [*runs, *fill(found)]
-        both = told(found, more)
-    with instance(folder) as found:
-        assert told(found, more) == both
+@pytest.mark.parametrize("kept", [True, False])
+def test_each_kind_reads_the_files_of_the_other(both, kept):
+    folder, runs, answer = both[not kept]
+    with instance(folder, kept=kept) as found:
+        assert told(found, runs) == answer
+
+
+def test_a_deleted_run_is_gone_and_the_others_stay(both):
+    """The last to use these folders."""
+    answers = {}
+    for kept, (folder, runs, _) in both.items():
+        with instance(folder, kept=kept) as found:
+            assert list(found.all_logs(runs[0]))
+            found.delete_run(runs[0])
+            assert found.get_run_by_id(runs[0]) is None
+            assert list(found.all_logs(runs[0])) == []
+            answers[kept] = (len(found.all_logs(runs[1])), sorted(found.get_materialized_partitions(KEY)))
+    assert answers[True] == answers[False]
+    assert answers[True][0] > 0
 
 
 def reported(found: dg.DagsterInstance) -> Counter[str]:
@@ -105,6 +126,7 @@ def report(found: dg.DagsterInstance, name: str, count: int) -> None:
 
 
 def test_threads_of_one_process_lose_nothing(tmp_path):
+    """Sensors tick in threads, and report what they saw."""
     with instance(tmp_path / "home") as found:
         failures: list[BaseException] = []
         start = threading.Barrier(3)
@@ -113,18 +135,16 @@ def test_threads_of_one_process_lose_nothing(tmp_path):
             try:
                 start.wait()
                 report(found, name, 40)
-                dg.materialize([toy], partition_key="mon", instance=found)
             except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
                 failures.append(error)
 
-        threads = [threading.Thread(target=write, args=(f"thread{i}",)) for i in range(3)]
+        threads = [threading.Thread(target=write, args=(f"thread{i}",), daemon=True) for i in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert failures == []
-        expected = Counter(f"thread{t}-{i}" for t in range(3) for i in range(40)) + Counter({"mon": 3})
-        assert reported(found) == expected
+        assert reported(found) == Counter(f"thread{t}-{i}" for t in range(3) for i in range(40))
 
 
 WRITER = """
@@ -164,28 +184,21 @@ def test_processes_write_at_once_and_see_each_other(tmp_path):
         assert reported(found) == Counter([*names, "before-0"])
 
 
-def test_a_deleted_run_is_gone_and_the_others_stay(tmp_path):
-    answers = {}
-    for kept in (True, False):
-        with instance(tmp_path / str(kept), kept=kept) as found:
-            runs = fill(found)
-            found.delete_run(runs[0])
-            assert found.get_run_by_id(runs[0]) is None
-            answers[kept] = (
-                list(found.all_logs(runs[0])),
-                [len(found.all_logs(run)) for run in runs[1:]],
-                sorted(found.get_materialized_partitions(KEY)),
-            )
-    assert answers[True] == answers[False]
-    assert answers[True][0] == []
+def runs_with_an_event(found: dg.DagsterInstance, count: int) -> list[str]:
+    """Runs that have one event each in a file of their own."""
+    runs = [create_run_for_test(found) for _ in range(count)]
+    for run in runs:
+        found.report_engine_event("something happened", run)
+    return [run.run_id for run in runs]
 
 
 def test_after_a_wipe_events_go_into_new_files(tmp_path):
     folder = tmp_path / "home"
     with instance(folder) as found:
-        wiped = fill(found)
+        report(found, "before", 1)
+        (wiped,) = runs_with_an_event(found, 1)
         found.wipe()
-        assert list(found.all_logs(wiped[0])) == []
+        assert list(found.all_logs(wiped)) == []
         report(found, "after", 2)
     with instance(folder, kept=False) as found:
         assert reported(found) == Counter(["after-0", "after-1"])
@@ -193,12 +206,12 @@ def test_after_a_wipe_events_go_into_new_files(tmp_path):
 
 def test_connections_of_few_runs_are_kept_and_closed_in_the_end(tmp_path):
     with instance(tmp_path / "home") as found:
-        runs = [dg.materialize([toy], partition_key="mon", instance=found).run_id for _ in range(KEPT_RUNS + 4)]
         store = found.event_log_storage
         assert isinstance(store, KeptSqliteEventLogStorage)
+        report(found, "before", 1)
+        runs = runs_with_an_event(found, KEPT_RUNS + 3)
         assert len(store._engines) == KEPT_RUNS + 1  # and the index
-        lengths = {len(found.all_logs(run)) for run in runs}
-        assert len(lengths) == 1
+        assert [[e.message for e in found.all_logs(run)] for run in runs] == [["something happened"]] * len(runs)
         assert len(store._engines) == KEPT_RUNS + 1
     assert len(store._engines) == 0
 

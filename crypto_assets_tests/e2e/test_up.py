@@ -1,0 +1,118 @@
+"""`up` as a background process: data within its promise, and no process left after SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crypto_assets_tests.e2e.commands import clean_environment, command, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+LAG_S = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Background:
+    """A command started as a shell starts `command &`: SIGINT ignored, output read line by line."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.lines: queue.Queue[str] = queue.Queue()
+        self.said: list[str] = []
+        self.process = subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.said.append(line)
+            self.lines.put(line)
+
+    def await_line(self, text: str, timeout_s: float = 200) -> None:
+        while True:
+            try:
+                line = self.lines.get(timeout=timeout_s)
+            except queue.Empty:
+                raise AssertionError(f"no line with {text!r}; it said: {''.join(self.said)[-2000:]}") from None
+            if text in line:
+                return
+
+    def family(self) -> list[psutil.Process]:
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("up") / "home"
+
+
+@pytest.fixture
+def up(home: Path, request: pytest.FixtureRequest) -> Iterator[Background]:
+    started = Background(home.parent, *request.param, "--home", str(home), "--port", str(free_port()))
+    family: list[psutil.Process] = []
+    try:
+        started.await_line("ui    http://127.0.0.1")
+        family = started.family()
+        yield started
+    finally:
+        for process in family:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+
+def ends_without_a_trace(started: Background, number: int) -> None:
+    family = started.family()
+    names = " ".join(" ".join(p.cmdline()) for p in family)
+    assert "dagster._daemon" in names
+    assert "kafka.Kafka" in names
+    os.kill(started.process.pid, number)
+    assert started.process.wait(60) == 0, "".join(started.said)[-2000:]
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [" ".join(p.cmdline())[:120] for p in alive] == []
+
+
+@pytest.mark.parametrize("up", [("up", "--source", "replay")], indirect=True)
+def test_up_keeps_its_promise_and_ends_on_sigterm(up, home):
+    report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
+    assert report["problems"] == []
+    assert report["lag_s"] < LAG_S
+    assert report["producer"]["running"] is True
+    latest = next(a for a in report["assets"] if a["asset"] == "gold/latest_prices")
+    assert latest["rows"] == 3
+    second = run(home.parent, "up", "--home", str(home), "--source", "replay", "--port", str(free_port()))
+    assert second.returncode == 1
+    assert "is in use by process" in second.stderr
+    ends_without_a_trace(up, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("up", [("ui",)], indirect=True)
+def test_ui_has_everything_off_and_ends_on_ctrl_c(up, home):
+    assert any("OFF" in line for line in up.said)
+    report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
+    assert report["producer"]["running"] is False
+    ends_without_a_trace(up, signal.SIGINT)

@@ -1,0 +1,144 @@
+"""The features of tables.md once more, in plain Python, slot by slot: slow, and written without looking at the engine's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from statistics import fmean, median, pstdev
+from typing import Any
+
+SLOT = timedelta(minutes=5)
+
+
+def weights(n: int) -> list[float]:
+    """A finite exponential kernel of 130 slots, newest first."""
+    raw = [(1 - 2 / (n + 1)) ** k for k in range(130)]
+    return [w / math.fsum(raw) for w in raw]
+
+
+FAST, SLOW, SIGNAL = weights(12), weights(26), weights(9)
+
+
+@dataclass
+class Oracle:
+    """Answers for any coin and slot (named by its window_end).
+
+    Args:
+        bars: Rows of `gold.bars_5m`.
+        coins: Registry records.
+    """
+
+    bars: Sequence[Mapping[str, Any]]
+    coins: Sequence[Mapping[str, Any]]
+    _memory: dict[Any, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        used = [b for b in self.bars if b["is_closed"] and b["granularity"] in ("tick", "5m")]
+        self.by_slot = {(b["coin_id"], b["window_end"]): b for b in used}
+        self.spans = {
+            c["coin_id"]: (datetime.fromisoformat(c["active_from"]), c["active_to"] and datetime.fromisoformat(c["active_to"]))
+            for c in self.coins
+        }  # fmt: skip
+
+    def active(self, coin: str, end: datetime) -> bool:
+        """Whether the coin has a row at the slot."""
+        begin, stop = self.spans[coin]
+        return begin <= end - SLOT and (stop is None or end - SLOT < stop)
+
+    def sample(self, coin: str, end: datetime) -> tuple[float, datetime] | None:
+        """Newest sample not older than two cadences or ten minutes, with its time."""
+        for slot in (end, end - SLOT):
+            bar = self.by_slot.get((coin, slot)) if self.active(coin, slot) else None
+            if bar is not None:
+                cadence = 300 / bar["expected_count"] if bar["expected_count"] else 300
+                fresh = (end - bar["last_event_at"]).total_seconds() <= min(2 * cadence, 600)
+                return (float(bar["close"]), bar["last_event_at"]) if fresh else None
+        return None
+
+    def price(self, coin: str, end: datetime) -> float | None:
+        key = (coin, end)
+        if key not in self._memory:
+            found = self.sample(coin, end)
+            self._memory[key] = found[0] if found else None
+        return self._memory[key]
+
+    def prices(self, coin: str, end: datetime, slots: int) -> list[float] | None:
+        """Prices of so many slots up to the given one, newest first; None when one is unknown."""
+        found = [self.price(coin, end - k * SLOT) for k in range(slots)]
+        return None if None in found else [p for p in found if p is not None]
+
+    def back(self, coin: str, end: datetime, slots: int) -> float | None:
+        now, then = self.price(coin, end), self.price(coin, end - slots * SLOT)
+        return None if now is None or then is None else math.log(now) - math.log(then)
+
+    def row(self, coin: str, end: datetime) -> dict[str, float | None]:
+        """All figures of one row."""
+        r5 = self.back(coin, end, 1)
+        past = [self.back(coin, end - k * SLOT, 1) for k in range(1, 289)]
+        known = [r for r in past if r is not None]
+        middle = s = rz = None
+        if len(known) >= 144:
+            middle = median(known)
+            s = max(1.4826 * median(abs(r - middle) for r in known), 1e-5)
+            rz = None if r5 is None else (r5 - middle) / s
+        hour = [self.back(coin, end - k * SLOT, 1) for k in range(12)]
+        others = [self.back(c, end, 1) for c in self.spans if c != coin and self.active(c, end)]
+        others_known = [r for r in others if r is not None]
+        macd, signal = self.macd(coin, end)
+        sample = self.sample(coin, end)
+        return {
+            "price": sample[0] if sample else None,
+            "staleness_s": (end - sample[1]).total_seconds() if sample else None,
+            "r5": r5,
+            "r15": self.back(coin, end, 3),
+            "r1h": self.back(coin, end, 12),
+            "r24h": self.back(coin, end, 288),
+            "r5_median": middle,
+            "s": s,
+            "rz": rz,
+            "rv1h": None if None in hour else math.sqrt(math.fsum(r * r for r in hour if r is not None)),
+            "rsi14": self.rsi(coin, end),
+            "macd": macd,
+            "macd_signal": signal,
+            "macd_hist": None if macd is None or signal is None else macd - signal,
+            "bollinger_b": self.bollinger(coin, end),
+            "r5_market": None if r5 is None or len(others_known) < 2 else r5 - median(others_known),
+            "volume_change": self.volume_change(coin, end),
+        }
+
+    def rsi(self, coin: str, end: datetime) -> float | None:
+        """Cutler: plain means of gains and losses of 14 slots; 50 where nothing moved."""
+        prices = self.prices(coin, end, 15)
+        if prices is None:
+            return None
+        moves = [newer - older for newer, older in zip(prices, prices[1:], strict=False)]
+        gain, loss = fmean(max(m, 0) for m in moves), fmean(max(-m, 0) for m in moves)
+        return 50.0 if gain == loss == 0 else 100 - 100 / (1 + gain / loss) if loss else 100.0
+
+    def bollinger(self, coin: str, end: datetime) -> float | None:
+        """(price - lower) / (upper - lower) of mean +- 2 sigma; the middle where nothing moved."""
+        prices = self.prices(coin, end, 20)
+        if prices is None:
+            return None
+        if len(set(prices)) == 1:
+            return 0.5
+        mean, sigma = fmean(prices), pstdev(prices)
+        return (prices[0] - (mean - 2 * sigma)) / (4 * sigma)
+
+    def macd(self, coin: str, end: datetime) -> tuple[float | None, float | None]:
+        """EMA12 - EMA26 of ln price, and EMA9 of that."""
+        prices = self.prices(coin, end, 259)
+        lines = []
+        for k in range(130 if prices else 1):
+            window = self.prices(coin, end - k * SLOT, 130) if prices is None else prices[k : k + 130]
+            if window is None:
+                return None, None
+            lines.append(math.fsum((f - w) * math.log(p) for f, w, p in zip(FAST, SLOW, window, strict=True)))
+        return lines[0], math.fsum(w * m for w, m in zip(SIGNAL, lines, strict=True)) if prices else None
+
+    def volume_change(self, coin: str, end: datetime) -> float | None:
+        bars = [self.by_slot.get((coin, slot)) if self.active(coin, slot) else None for slot in (end, end - SLOT)]
+        volumes = [float(b["volume_24h_usd"]) for b in bars if b is not None and b["volume_24h_usd"]]
+        return math.log(volumes[0] / volumes[1]) if len(volumes) == 2 else None
