@@ -10,7 +10,7 @@ from crypto_assets.assets import anomalies, bronze, features, gold, history, ing
 from crypto_assets.assets.shell import build_step
 from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.compute.engines import engine_resource
-from crypto_assets.compute.inputs import StepInputBuilder
+from crypto_assets.compute.inputs import BANNERS, StepInputBuilder
 from crypto_assets.partitions import Partitions
 from crypto_assets.quality.freshness import policies
 from crypto_assets.settings import Settings, load_settings
@@ -45,7 +45,12 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     maintain = maintenance_job.build()
     status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
     producer = producer_sensor.shared_producer(settings)
+    off = "sensors and schedules are stopped: nothing polls or runs by itself; crypto-assets up starts them"
     return dg.Definitions(
+        metadata={
+            "data_mode": BANNERS[settings.source],
+            "automation": "sensors and schedules run" if settings.automation else off,
+        },
         assets=[*ingest.specs(), ops.alerts_spec(), *steps],
         asset_checks=[*ingest.checks(), ops.alert_checks()],
         jobs=[*asset_jobs, maintain],

@@ -178,10 +178,10 @@ def filled_home(kafka_broker: RunningBroker, tmp_path_factory: pytest.TempPathFa
     with opened(settings, event_hour, keys) as home:
         with open_producer(settings, anchor=day.date()) as producer:
             producer.catch_up([m for s in spans for m in moments(s)])
-        for span in spans:
-            home.run("refresh", [hour_key(h) for h in span.hours()])
-        # The last slot of the first span is closed only now that later records are there.
-        home.run("refresh", [hour_key(spans[0].end - HOUR)])
+        # All records first: the last slot of a span is closed only when later records are there.
+        for job in ("bronze/raw_prices", "refresh"):
+            for span in spans:
+                home.run(job, [hour_key(h) for h in span.hours()])
         for asset in ("gold/bars_1d", "gold/prediction_accuracy"):
             home.run(asset, home.days)
     return settings, event_hour, keys

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from crypto_assets.compute.base import CheckOutcome, NotEnoughData, Result, StepFailed, StepInputs, TableResult
+from crypto_assets.compute.base import CheckOutcome, Markdown, NotEnoughData, Result, StepFailed, StepInputs, TableResult
 from crypto_assets.contracts.model import Grain
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality import checks
@@ -309,6 +309,8 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if isinstance(value, (Mapping, list, tuple, set, frozenset)):
             plain[name] = dg.MetadataValue.json(_listed(value))
+        elif isinstance(value, Markdown):
+            plain[name] = dg.MetadataValue.md(value.text)
         elif isinstance(value, datetime):
             plain[name] = value.isoformat()
         else:

@@ -69,6 +69,13 @@ class LogBounds:
 
 
 @dataclass(frozen=True)
+class Markdown:
+    """Metadata that is shown rendered rather than as text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class StepInputs:
     """Everything a step needs beside tables: JSON below 64 kB, no secrets.
 

@@ -92,20 +92,20 @@ class Governor:
     def cadence_s(self, state: CreditState, now: datetime) -> float:
         """Seconds between polls in force: the source's pace, or what spreads the remaining credits over the month.
 
-        10,000 credits over a month of 31 days are one poll per 267.84 s, in a loop of 10 s one per 270 s.
+        10,000 credits over a month of 31 days are one poll per 267.9 s, in a loop of 10 s one per 270 s.
         """
         shortest = max(self.floor_s, 60.0 / self.budget.per_minute)
         left = self._left(state, now)
         if left is not None:
             remaining_s = (_next_month(now) - now) / timedelta(seconds=1)
-            shortest = max(shortest, remaining_s / left if self._affords_poll(left) else remaining_s)
+            shortest = max(shortest, remaining_s / max(1, self._polls_left(left)))
         return math.ceil(round(shortest / self.loop_s, 6)) * self.loop_s
 
     def may_poll(self, state: CreditState, now: datetime) -> bool:
         """Whether a poll is due and allowed at `now`, also if it needs all its calls (`CALLS_PER_POLL`)."""
         at = now.timestamp()
         left = self._left(state, now)
-        if at < state.blocked_until or not self._affords_poll(left):
+        if at < state.blocked_until or self._polls_left(left) <= 0:
             return False
         minute = sum(at - c < KEPT_CALLS.total_seconds() for c in state.recent_calls)
         if minute + min(CALLS_PER_POLL, self.budget.per_minute) > self.budget.per_minute:
@@ -140,14 +140,19 @@ class Governor:
         left = self._left(state, now)
         if left is None:
             return CreditReport(used, None, None, f"{used:,} calls this month, not metered")
-        if not self._affords_poll(left):
+        if self._polls_left(left) <= 0:
             tail = f"dry on {now.astimezone(UTC):%Y-%m-%d}, new credits on {_next_month(now):%Y-%m-%d}"
             return CreditReport(used, left, now, f"{left:,} credits left, {tail}")
         return CreditReport(used, left, None, f"{left:,} credits left, lasts to the end of the month at this pace")
 
-    def _affords_poll(self, left: int | None) -> bool:
-        """Whether the month's credits cover a poll with all its calls; a budget below that buys one poll."""
-        return left is None or self.budget.per_month is None or left >= min(CALLS_PER_POLL, self.budget.per_month)
+    def _polls_left(self, left: int | None) -> float:
+        """Polls of one call that the credits buy if the last of them may need all its calls; below 1 there is none.
+
+        A budget of less than that buys one poll.
+        """
+        if left is None or self.budget.per_month is None:
+            return math.inf
+        return left - min(CALLS_PER_POLL, self.budget.per_month) + 1
 
     def _left(self, state: CreditState, now: datetime) -> int | None:
         if self.budget.per_month is None:

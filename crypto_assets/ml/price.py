@@ -21,8 +21,8 @@ LOOK_BACK_DAYS = TRAIN_DAYS + EVALUATION_DAYS + 14
 """Days read: days with long gaps do not count, so there are some to spare."""
 
 LEAST_DAY_SHARE = 0.05
-"""Share of a day's slots that must have all inputs and an outcome for the day to count. It is low, because the inputs of a
-first day are known only after 22 hours."""
+"""Share of a day's slots that must have all inputs and an outcome for the day to count. It is low, because the inputs of
+a first day are known only after 22 hours."""
 
 SEED = 42
 RIDGE_ALPHA = 10.0
@@ -36,19 +36,19 @@ class Candidate:
     """One algorithm's walk-forward result: skill on the target, and on the target that starts a bar later.
 
     What is only an echo of the newest price (a stale or averaged quote) is gone a bar later; what is a property of the
-    market is weaker, but there.
+    market is weaker, but there. None = not asked, because there is no skill on the target itself.
     """
 
     algorithm: str
     skill: Skill
-    skill_delayed: Skill
+    skill_delayed: Skill | None
     interval: tuple[float, float]
     """5 % and 95 % quantiles of the errors of these forecasts, which no model had seen, in own sigmas."""
 
     @property
     def passes(self) -> bool:
         """Both lower 95 % bounds are above zero."""
-        return self.skill.lower > 0 and self.skill_delayed.lower > 0
+        return self.skill.lower > 0 and self.skill_delayed is not None and self.skill_delayed.lower > 0
 
 
 @dataclass(frozen=True)
@@ -146,28 +146,38 @@ def _whole_days(data: Panel, slots: int) -> list[tuple[int, int]]:
 
 
 def _evaluate(data: Panel, days: list[tuple[int, int]], slots: int, algorithm: str) -> Candidate:
-    """Walk forward: each of the last 14 days is forecast by a model of the 28 days before it.
+    """Skill of an algorithm, and where there is any, its skill on the target that starts a bar later."""
+    import numpy as np
 
-    A training label may end at the day's start at the latest: the training panel is cut there, so the last `slots`
-    rows have no label (the embargo equals the horizon). The target that starts a bar later has its own models.
+    errors, now = _walk_forward(data, days, slots, algorithm, 0)
+    later = _walk_forward(data, days, slots, algorithm, 1)[1] if now.lower > 0 else None
+    return Candidate(algorithm, now, later, (float(np.quantile(errors, 0.05)), float(np.quantile(errors, 0.95))))
+
+
+def _walk_forward(
+    data: Panel, days: list[tuple[int, int]], slots: int, algorithm: str, delay: int
+) -> tuple[np.ndarray, Skill]:
+    """Each of the last 14 days is forecast by a model of the 28 days before it, for the target `delay` bars later.
+
+    A training label may end at the day's start at the latest: the training panel is cut there, so its last rows have
+    no label (the embargo equals the horizon).
+
+    Returns:
+        Errors and skill.
     """
     import numpy as np
 
-    results, intervals = [], []
-    for delay in (0, 1):
-        found = []
-        for number in range(len(days) - EVALUATION_DAYS, len(days)):
-            start, end = days[number]
-            x, y, _ = _samples(data.cut(days[number - TRAIN_DAYS][0], start), slots, delay)
-            model = _fit(algorithm, x, y)
-            x_day, y_day, at = _samples(data.cut(start, end + slots + delay), slots, delay)
-            inside = at < end - start
-            found.append((model.predict(x_day[inside]), y_day[inside], np.full(int(inside.sum()), number)))
-        forecasts, outcomes, day_numbers = (np.concatenate(part) for part in zip(*found, strict=True))
-        errors = outcomes - forecasts
-        results.append(skill(errors, outcomes, forecasts, day_numbers))
-        intervals.append((float(np.quantile(errors, 0.05)), float(np.quantile(errors, 0.95))))
-    return Candidate(algorithm, results[0], results[1], intervals[0])
+    found = []
+    for number in range(len(days) - EVALUATION_DAYS, len(days)):
+        start, end = days[number]
+        x, y, _ = _samples(data.cut(days[number - TRAIN_DAYS][0], start), slots, delay)
+        model = _fit(algorithm, x, y)
+        x_day, y_day, at = _samples(data.cut(start, end + slots + delay), slots, delay)
+        inside = at < end - start
+        found.append((model.predict(x_day[inside]), y_day[inside], np.full(int(inside.sum()), number)))
+    forecasts, outcomes, day_numbers = (np.concatenate(part) for part in zip(*found, strict=True))
+    errors = outcomes - forecasts
+    return errors, skill(errors, outcomes, forecasts, day_numbers)
 
 
 def _samples(data: Panel, slots: int, delay: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -67,14 +67,16 @@ def base_url(plan: str, override: str | None) -> str:
     """
     if override is None:
         return f"https://{HOSTS[plan]}/api/v3"
-    parts = urlsplit(override)
-    official = parts.scheme == "https" and parts.hostname == HOSTS[plan]
-    local = parts.scheme in ("http", "https") and parts.hostname in LOOPBACK
-    if not (official or local) or parts.username or parts.password or parts.query:
-        raise BadBaseUrl(
-            f"COINGECKO_BASE_URL {parts.scheme}://{parts.hostname} is not accepted for the {plan} plan: use "
-            f"https://{HOSTS[plan]}/api/v3 or a stand-in on 127.0.0.1"
-        )
+    advice = f"use https://{HOSTS[plan]}/api/v3 or a stand-in on 127.0.0.1"
+    try:
+        parts = urlsplit(override)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadBaseUrl(f"COINGECKO_BASE_URL is no address: {advice}") from error
+    official = parts.scheme == "https" and host == HOSTS[plan]
+    local = parts.scheme in ("http", "https") and host in LOOPBACK
+    if not (official or local) or parts.username or parts.password or parts.query or parts.fragment:
+        raise BadBaseUrl(f"COINGECKO_BASE_URL {parts.scheme}://{host} is not accepted for the {plan} plan: {advice}")
     return override.rstrip("/")
 
 

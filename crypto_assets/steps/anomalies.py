@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import CheckOutcome, Engine, Result, StepInputs
+from crypto_assets.compute.base import CheckOutcome, Engine, Markdown, Result, StepInputs
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_key
 from crypto_assets.contracts.tables import ANOMALIES
 from crypto_assets.ml import registry, scoring
 from crypto_assets.ml.baselines import ANOMALY, effective
 from crypto_assets.ml.panel import SLOT_S, panel
 from crypto_assets.steps import training
 from crypto_assets.steps.base import publish
+from crypto_assets.steps.plots import lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
+PLOTTED = 3 * DAY
+"""So much of a long range is plotted."""
 VOLATILE = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
 FIRST = ("scored_at", "latency_s")
 """Columns that tell of the first scoring of a slot and outlive restatements."""
@@ -60,7 +63,26 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         volatile=VOLATILE,
         why_empty="the features of this hour are empty",
     )
+    if len(partition_keys) > 1:  # a refresh of an hour or two has little to show, a thousand times a day
+        done.metadata["plot"] = _plot(engine, partition_keys)
     return Result({ANOMALIES.full_name: done})
+
+
+def _plot(engine: Engine, partition_keys: Sequence[str]) -> Markdown | None:
+    """Scores of the hours by coin, flags circled."""
+    spans = [s for s, _ in contiguous(partition_keys, "hour")]
+    slice_ = Slice(max(spans[0].start, spans[-1].end - PLOTTED), spans[-1].end)
+    columns = ["symbol", "window_end", "anomaly_score", "is_anomaly"]
+    rows = engine.store.read_arrow(ANOMALIES.full_name, slice_, columns=columns).sort_by("window_end").to_pylist()
+    scores: dict[str, list[tuple[datetime, float]]] = {}
+    flags: dict[str, list[tuple[datetime, float]]] = {}
+    for row in rows:
+        if row["anomaly_score"] is not None:
+            point = (row["window_end"], row["anomaly_score"])
+            scores.setdefault(row["symbol"], []).append(point)
+            if row["is_anomaly"]:
+                flags.setdefault(row["symbol"], []).append(point)
+    return lines("anomaly score, flags circled", "own sigma", dict(sorted(scores.items())), marks=flags)
 
 
 def _scored(

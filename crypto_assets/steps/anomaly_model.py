@@ -64,34 +64,40 @@ def _decide(
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
-    """Record champion and challenger of the day; equal content is the version that is there already."""
-    rows = [_row(f"{key}-robust-z", trained.champion, cutoff, inputs, not trained.challenger_wins, trained.why, decided)]
-    if trained.challenger is not None:
-        rows.append(
-            _row(f"{key}-forest", trained.challenger, cutoff, inputs, trained.challenger_wins, trained.why, decided)
-        )
-    training.record(engine, [r for r in rows if r is not None])
+    """Record champion and challenger of the day, both at once; a day that was decided before keeps its decision."""
+    serving = trained.challenger if trained.challenger_wins and trained.challenger else trained.champion
+    learnt = artifacts.content_hash(_parameters(serving), serving.forest)
+    rows = training.decided_on(decided, ANOMALY, cutoff)
+    if not rows:
+        rows = [_row(f"{key}-robust-z", trained.champion, cutoff, inputs, not trained.challenger_wins, trained.why)]
+        if trained.challenger is not None:
+            rows.append(_row(f"{key}-forest", trained.challenger, cutoff, inputs, trained.challenger_wins, trained.why))
+        training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
     registry.render_alias(registry.Store.of(inputs.params), now_decided, ANOMALY)
-    serving = trained.challenger if trained.challenger_wins and trained.challenger else trained.champion
-    version = f"{key}-{'forest' if trained.challenger_wins else 'robust-z'}"
+    promoted = next(r for r in rows if r["decision"] == "promoted")
     return PartitionResult(
         rows=1,
-        data_version=artifacts.content_hash(_parameters(serving), serving.forest),
+        data_version=promoted["content_hash"],
         metadata={
-            "version": version,
-            "algorithm": serving.algorithm,
+            "version": promoted["version"],
+            "algorithm": promoted["algorithm"],
             "cutoff": cutoff.isoformat(),
             "calibration_days": serving.calibration_days,
-            "provisional": serving.provisional,
-            "why": trained.why,
+            "provisional": promoted["provisional"],
+            "why": promoted["why"],
+            "reproduced": learnt == promoted["content_hash"],
             "challenger_missing": trained.missing,
-            "metrics": serving.metrics,
+            "metrics": json.loads(promoted["metrics"]),
         },
         checks=[
             CheckOutcome(training.ENOUGH_DATA, True, f"calibrated on {serving.calibration_days} days"),
             CheckOutcome(
-                "promotion_gate", trained.challenger_wins, trained.missing or trained.why, "warn", serving.metrics
+                "promotion_gate",
+                promoted["algorithm"] != trained.champion.algorithm,
+                promoted["why"] if trained.missing is None else f"{promoted['why']}: {trained.missing}",
+                "warn",
+                json.loads(promoted["metrics"]),
             ),
             training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"] == ANOMALY]),
         ],
@@ -109,11 +115,8 @@ def _row(
     inputs: StepInputs,
     promoted: bool,
     why: str,
-    decided: Sequence[Mapping[str, Any]],
-) -> dict[str, Any] | None:
-    """The promotion row of a detector, its files saved and registered; None when the version is there already."""
-    if any(d["model"] == ANOMALY and d["version"] == version for d in decided):
-        return None
+) -> dict[str, Any]:
+    """The promotion row of a detector, its files saved and registered."""
     parameters = _parameters(detector)
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),

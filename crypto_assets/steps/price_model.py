@@ -20,6 +20,7 @@ from crypto_assets.compute.base import (
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.ml import artifacts, price, registry
 from crypto_assets.ml.baselines import HORIZONS
+from crypto_assets.ml.evaluation import Skill
 from crypto_assets.ml.price import Forecaster
 from crypto_assets.steps import training
 
@@ -53,6 +54,8 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         result.partitions[key] = _decide(engine, key, cutoff, trained, decided, inputs)
     if not result.partitions:
         return Result(skipped={ASSET: [CheckOutcome(training.ENOUGH_DATA, False, short[-1].split(": ", 1)[1], "warn")]})
+    if short:
+        result.metadata["run_days_without_enough_data"] = short
     return Result({ASSET: result})
 
 
@@ -64,27 +67,40 @@ def _decide(
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
-    rows = [_row(key, f"price_{h}", f, cutoff, inputs, decided) for h, f in trained.items()]
-    training.record(engine, [r for r in rows if r is not None])
+    """Record both horizons' versions at once; a day that was decided before keeps its decision."""
+    rows = [r for h in trained for r in training.decided_on(decided, f"price_{h}", cutoff)]
+    if not rows:
+        rows = [_row(key, f"price_{h}", f, cutoff, inputs) for h, f in trained.items()]
+        training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
     for horizon in trained:
         registry.render_alias(registry.Store.of(inputs.params), now_decided, f"price_{horizon}")
-    told = {h: _why(f) for h, f in trained.items()}
-    evaluated = all(f.candidates for f in trained.values())
-    beaten = [h for h, f in trained.items() if f.model is not None]
-    hashes = [artifacts.content_hash(_parameters(f), f.model) for f in trained.values()]
+    promoted = {r["model"].removeprefix("price_"): r for r in rows}
+    evaluated = not any(r["provisional"] for r in rows)
+    learnt = {h: artifacts.content_hash(_parameters(f), f.model) for h, f in trained.items()}
     return PartitionResult(
-        rows=len(trained),
-        data_version="-".join(h[:16] for h in hashes),
-        metadata={"cutoff": cutoff.isoformat(), **{f"why_{h}": w for h, w in told.items()}},
+        rows=len(rows),
+        data_version="-".join(promoted[h]["content_hash"][:16] for h in trained),
+        metadata={
+            "cutoff": cutoff.isoformat(),
+            "reproduced": all(learnt[h] == promoted[h]["content_hash"] for h in trained),
+            **{f"why_{h}": r["why"] for h, r in promoted.items()},
+        },
         checks=[
             CheckOutcome(
                 training.ENOUGH_DATA,
                 evaluated,
-                "evaluated on 14 days" if evaluated else str(trained["5m"].metrics.get("missing")),
+                f"evaluated on {price.EVALUATION_DAYS} days"
+                if evaluated
+                else "; ".join(f"{h}: {r['why']}" for h, r in promoted.items() if r["provisional"]),
                 "warn",
             ),
-            CheckOutcome("promotion_gate", bool(beaten), "; ".join(f"{h}: {w}" for h, w in told.items()), "warn"),
+            CheckOutcome(
+                "promotion_gate",
+                any(r["algorithm"] != "persistence" for r in rows),
+                "; ".join(f"{h}: {r['why']}" for h, r in promoted.items()),
+                "warn",
+            ),
             training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"].startswith("price")]),
         ],
     )
@@ -93,14 +109,18 @@ def _decide(
 def _why(forecaster: Forecaster) -> str:
     """What was decided, with the figures."""
     if not forecaster.candidates:
-        return f"persistence serves, its errors measured on {forecaster.errors:,} outcomes; {forecaster.metrics.get('missing')}"
-    told = ", ".join(
-        f"{c.algorithm} {c.skill.value:+.2%} [{c.skill.lower:+.2%}, {c.skill.upper:+.2%}], a bar later "
-        f"{c.skill_delayed.value:+.2%} [{c.skill_delayed.lower:+.2%}, {c.skill_delayed.upper:+.2%}]"
+        measured = f"persistence serves, its errors measured on {forecaster.errors:,} outcomes"
+        return f"{measured}; {forecaster.metrics.get('missing')}"
+    told = "; ".join(
+        f"{c.algorithm} {_figures(c.skill)}" + (f", a bar later {_figures(c.skill_delayed)}" if c.skill_delayed else "")
         for c in forecaster.candidates
     )
     verdict = "promoted" if forecaster.model is not None else "no skill, not promoted"
     return f"{verdict}: skill over persistence {told}"
+
+
+def _figures(skill: Skill) -> str:
+    return f"{skill.value:+.2%} [{skill.lower:+.2%}, {skill.upper:+.2%}]"
 
 
 def _parameters(forecaster: Forecaster) -> dict[str, Any]:
@@ -119,15 +139,17 @@ def _row(
     forecaster: Forecaster,
     cutoff: datetime,
     inputs: StepInputs,
-    decided: Sequence[Mapping[str, Any]],
-) -> dict[str, Any] | None:
-    """The promotion row; None when the version is there already. What serves is always promoted: at least persistence
-    with its errors measured anew."""
+) -> dict[str, Any]:
+    """The promotion row. What serves is always promoted: at least persistence with its errors measured anew."""
     version = f"{key}-{forecaster.algorithm.replace('_', '-')}"
-    if any(d["model"] == model and d["version"] == version for d in decided):
-        return None
     parameters = _parameters(forecaster)
-    metrics = {c.algorithm: {"skill": asdict(c.skill), "delayed": asdict(c.skill_delayed)} for c in forecaster.candidates}
+    metrics = {
+        c.algorithm: {
+            "skill": asdict(c.skill),
+            **({"delayed": asdict(c.skill_delayed)} if c.skill_delayed is not None else {}),
+        }
+        for c in forecaster.candidates
+    }
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),
         model,

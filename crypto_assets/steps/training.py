@@ -1,4 +1,4 @@
-"""What the model steps share: reading what was known, writing promotions, and the checks on cut-offs and restatements."""
+"""What the model steps share: reading what was known, writing promotions, the checks on cut-offs and restatements."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def restated(engine: Engine, cutoff: datetime, days: int, decided: Sequence[dict
     return CheckOutcome(
         RESTATED,
         not late,
-        f"{len(late)} feature slices of the training window were rewritten since {since.isoformat()}; models of old days "
-        "are not retrained by themselves",
+        f"{len(late)} feature slices of the training window were rewritten since {since.isoformat()}; models of old "
+        "days are not retrained",
         "warn",
         {"rewritten_slices": len(late)},
     )

@@ -1,0 +1,102 @@
+"""`python -m bench`: choose parts, run each in a process of its own, print their tables.
+
+A part has its own process so that the memory of one does not show in another, and so that one that fails leaves the
+others. The exit code says whether everything could be measured (0, also when targets are missed) or not (1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import growth, imports, ranges, refresh, throughput
+from bench.report import Part, machine, show, show_verdict
+from crypto_assets.cli import output
+
+PARTS: dict[str, Callable[..., Part]] = {
+    imports.NAME: imports.run,
+    throughput.NAME: throughput.run,
+    refresh.NAME: refresh.run,
+    ranges.NAME: ranges.run,
+    growth.NAME: growth.run,
+}
+FULL: dict[str, dict[str, Any]] = {
+    imports.NAME: {"repeats": 5},
+    throughput.NAME: {"messages": 1_000_000, "hours": 24, "repeats": 3},
+    refresh.NAME: {"hours": 48, "repeats": 5},
+    ranges.NAME: {"hours": 72},
+    growth.NAME: {"hours": 26, "refreshes": 30},
+}
+QUICK: dict[str, dict[str, Any]] = {
+    imports.NAME: {"repeats": 3},
+    throughput.NAME: {"messages": 100_000, "hours": 2, "repeats": 1},
+    refresh.NAME: {"hours": 26, "repeats": 3},
+    ranges.NAME: {"hours": 6},
+    growth.NAME: {"hours": 2, "refreshes": 5},
+}
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """What was asked for on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the messages and fewer repeats")
+    parser.add_argument("--only", metavar="NAME", action="append", choices=list(PARTS), help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("--messages", type=int, help="messages to produce (throughput); a multiple of ten")
+    parser.add_argument("--hours", type=int, help="hours over which they are spread (throughput)")
+    parser.add_argument("--repeats", type=int, help="tries of every stage (import, throughput, refresh)")
+    parser.add_argument("--refreshes", type=int, help="refreshes (growth); with 500 the size of the event log is a target")
+    parser.add_argument("--part", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
+    return parser.parse_args(given)
+
+
+def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Options of the chosen parts."""
+    base = QUICK if asked.quick else FULL
+    own = {
+        throughput.NAME: {"messages": asked.messages, "hours": asked.hours, "repeats": asked.repeats},
+        imports.NAME: {"repeats": asked.repeats},
+        refresh.NAME: {"repeats": asked.repeats},
+        growth.NAME: {"refreshes": asked.refreshes},
+    }
+    chosen = asked.only or list(PARTS)
+    return {n: base[n] | {k: v for k, v in own.get(n, {}).items() if v is not None} for n in PARTS if n in chosen}
+
+
+def main() -> int:
+    """Run the chosen parts; 1 when one of them could not be measured."""
+    asked = arguments()
+    if asked.part:
+        name, file = asked.part
+        PARTS[name](**json.loads(asked.options)).save(Path(file))
+        return 0
+    chosen = options(asked)
+    for line in machine():
+        output.say(line)
+    output.say()
+    parts: list[Part] = []
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="crypto-assets-bench-") as folder:
+        for name, given in chosen.items():
+            told = ", ".join(f"{k} {v:,}" for k, v in given.items())
+            output.say(f"== {name} ({told})", style="bold")
+            file = Path(folder) / f"{name}.json"
+            command = [sys.executable, "-m", "bench", "--part", name, str(file), "--options", json.dumps(given)]
+            code = subprocess.run(command, check=False).returncode
+            if code or not file.exists():
+                failed[name] = f"its process ended with code {code}; see above"
+                continue
+            parts.append(Part.load(file))
+            show(parts[-1])
+    show_verdict(parts, failed)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
