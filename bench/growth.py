@@ -84,11 +84,13 @@ def _prune(pipeline: Pipeline) -> None:
 
 
 def _sizes(pipeline: Pipeline) -> Sizes:
+    import pyarrow as pa
     from deltalake import DeltaTable
 
-    import pyarrow as pa
     from crypto_assets.automation.event_store import event_log_bytes
 
+    # Closing the files writes their journals back, as the end of a run's own process does; they open again when used.
+    pipeline.instance.event_log_storage.dispose()
     events = event_log_bytes(pipeline.instance) or 0
     lake = Path(pipeline.settings.lake)
     live = 0
@@ -159,7 +161,7 @@ def _part(
             ("lake, live files", before.live, after.live, pruned.live),
         )
     ]
-    standing = (after.events - before.events) * per_day + (after.lake - before.lake) * per_day / 4
+    standing = (after.events - before.events) * per_day + (after.lake - before.lake) * per_day / 4  # 6 of 24 hours
     part.notes = [
         f"a day is {REFRESHES_A_DAY:,} refreshes. Standing at any time beside what grows: the last 24 hours of refresh "
         f"runs and 6 hours of dead files, about {told(standing)} MB",

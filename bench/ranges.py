@@ -108,7 +108,8 @@ def _backfill(pipeline: Pipeline, keys: Sequence[str]) -> tuple[int, float, int]
                 all_partitions=False,
                 title=None,
                 description=None,
-                run_config=None,
+                # The runs' events are in the instance; on the terminal they would bury the tables.
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
         )
         began = time.perf_counter()

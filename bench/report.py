@@ -101,7 +101,9 @@ class Part:
 
 
 def told(value: float) -> str:
-    """A figure with as many digits as matter."""
+    """A figure with as many digits as matter; whole numbers as they are."""
+    if isinstance(value, int):
+        return f"{value:,}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"

@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.assets import anomalies, bronze, features, gold, history, ingest, models, ops, predictions, silver
-from crypto_assets.assets.shell import build_step
+from crypto_assets.assets.shell import build_step, freshness_policies
 from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.compute.engines import engine_resource
 from crypto_assets.compute.inputs import BANNERS, StepInputBuilder
 from crypto_assets.partitions import Partitions
-from crypto_assets.quality.freshness import policies
+from crypto_assets.quality.freshness import windows
 from crypto_assets.settings import Settings, load_settings
 
 STEPS = (
@@ -36,7 +36,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         overrides: Resources by name that replace the wired ones (tests, launched steps).
     """
     partitions = Partitions.since(settings.partitions_start)
-    freshness = policies(settings)
+    freshness = freshness_policies(windows(settings))
     steps = [
         build_step(step, partitions_def=partitions.of(step.grain), freshness=freshness, table_uri=settings.table_uri)
         for step in STEPS

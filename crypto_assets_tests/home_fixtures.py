@@ -2,7 +2,7 @@
 
 `filled_home` (session) is built once: a replay of three coins, polled every five minutes through the stand-in and
 Kafka, refreshed by range runs of the job `refresh` on the home's real Dagster instance. `small_home` (module) is a copy
-of it that a test module may change; the topics are shared, so records must arrive after what is there.
+of it that a test module may change. All copies share the topics, so what a test publishes arrives in `next_hour()`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 
 from crypto_assets.cli.demo import run_job
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, day_key, floor_day, hour_key
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, day_key, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.definitions import build_definitions
 from crypto_assets.home import Home, open_home
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from crypto_assets.compute.base import Engine
     from crypto_assets_tests.kafka_fixtures import RunningBroker
 
-VOLATILE = {"bronze_ingested_at", "scored_at", "latency_s", "made_at", "decided_at", "refreshed_at", "age_s", "batch_id", "seq"}
+VOLATILE = {
+    *("bronze_ingested_at", "scored_at", "latency_s", "made_at", "decided_at", "refreshed_at", "age_s"),
+    *("batch_id", "seq"),
+}
 """Columns that say when or by which write, not what."""
 
 POLL_PHASE = timedelta(seconds=59, milliseconds=500)
@@ -81,6 +84,17 @@ class SmallHome:
     def hour(self, after: int) -> str:
         """Key of the hour so many hours after H."""
         return hour_key(self.event_hour + after * HOUR)
+
+    def next_hour(self) -> datetime:
+        """An hour in which nothing has arrived yet, by any module of the session: H+30 or later, and in the past."""
+        from crypto_assets.kafka.client import client_config
+        from crypto_assets.kafka.offsets import newest_timestamp_ms
+
+        newest = newest_timestamp_ms(client_config(self.settings), self.settings.prices_topic)
+        after = floor_hour(datetime.fromtimestamp(newest / 1000, UTC)) + HOUR
+        found = max(self.event_hour + 30 * HOUR, after)
+        assert found + HOUR < datetime.now(UTC)
+        return found
 
     def run(self, job: str, keys: Sequence[str]) -> None:
         """Run a job over a contiguous range in this process; every step must succeed."""
@@ -164,7 +178,9 @@ def moments(span: Slice) -> list[datetime]:
 
 
 @pytest.fixture(scope="session")
-def filled_home(kafka_broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, datetime, list[str]]:
+def filled_home(
+    kafka_broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Settings, datetime, list[str]]:
     """Settings, event hour and hours of the home that `small_home` copies. Its days lie before today."""
     from crypto_assets.kafka.producer import open_producer
 

@@ -7,12 +7,20 @@ Does not belong here: which assets exist (the other modules of this folder) or h
 # Dagster reads the annotations of asset functions at run time, so this module has no `annotations` future import.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from crypto_assets.compute.base import CheckOutcome, Markdown, NotEnoughData, Result, StepFailed, StepInputs, TableResult
+from crypto_assets.compute.base import (
+    CheckOutcome,
+    Markdown,
+    NotEnoughData,
+    Result,
+    StepFailed,
+    StepInputs,
+    TableResult,
+)
 from crypto_assets.contracts.model import Grain
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality import checks
@@ -96,6 +104,18 @@ def _describe(asset: str | Described) -> Described:
 def full_name(asset: str | Described) -> str:
     """`schema.name` of a step's asset."""
     return asset if isinstance(asset, str) else ".".join(asset.asset_key)
+
+
+def freshness_policies(
+    windows: Callable[[str], tuple[timedelta, timedelta]],
+) -> Callable[[str], dg.FreshnessPolicy]:
+    """Dagster's policy of an asset by its `schema.name`, from the ages at which it is late and stale."""
+
+    def policy(name: str) -> dg.FreshnessPolicy:
+        warn, fail = windows(name)
+        return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
+
+    return policy
 
 
 def asset_spec(

@@ -91,11 +91,15 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
         if age <= 1:
             notes.append("points every 5 minutes: fills bars_5m and coarser; bars_1m only at those points")
         elif age <= DAYS_PER_CALL:
-            notes.append("points every hour: fills bars_1h and bars_1d; 5-minute bars, features and anomalies stay empty")
+            notes.append(
+                "points every hour: fills bars_1h and bars_1d; 5-minute bars, features and anomalies stay empty"
+            )
         else:
             notes.append("points every day: fills bars_1d only")
     else:
-        notes.append("days whose records Kafka has dropped and Bronze never read stay empty: see `crypto-assets status`")
+        notes.append(
+            "days whose records Kafka has dropped and Bronze never read stay empty: see `crypto-assets status`"
+        )
     return Plan(days, origin, hourly, daily, 24 * len(days), calls, calls, tuple(notes))
 
 

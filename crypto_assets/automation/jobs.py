@@ -35,7 +35,7 @@ REFRESH_MAX_RUNTIME_S = 240
 DAILY_MAX_RUNTIME_S = 3600
 
 
-def _job(name: str, assets: tuple[str, ...], description: str, max_runtime_s: int):  # noqa: ANN202
+def _job(name: str, assets: tuple[str, ...], description: str, max_runtime_s: int):
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*(dg.AssetKey(a.split("/")) for a in assets)),

@@ -14,10 +14,10 @@ from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.definitions.temporal_context import TemporalContext
 
 from crypto_assets.contracts.slices import DAY, key_slice
 from crypto_assets.contracts.tables import RAW_PRICES
-from dagster._core.definitions.temporal_context import TemporalContext
 
 ORIGIN = dg.AssetKey(["silver", "prices"])
 RESTATED = tuple(
@@ -97,7 +97,7 @@ def _materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
     return set(instance.get_materialized_partitions(key))
 
 
-def _subset(view: AssetGraphView, graph: BaseAssetGraph, key: dg.AssetKey, keys: set[str]):  # noqa: ANN202
+def _subset(view: AssetGraphView, graph: BaseAssetGraph, key: dg.AssetKey, keys: set[str]):
     definition = graph.get(key).partitions_def
     assert definition is not None
     return view.get_subset_from_partition_keys(key, definition, keys)

@@ -97,7 +97,7 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         expired = restatement.expired(late, now)
         hours = sorted(late - set(expired))
         if expired and not hours:
-            told = f"records of {', '.join(key_spans(expired))} came too late to restate anything: see silver/quarantine"
+            told = f"records of {', '.join(key_spans(expired))} came too late to restate: see silver/quarantine"
             return dg.SensorResult(skip_reason=told, cursor=position)
         if not hours:
             return dg.SensorResult(skip_reason=f"{len(commits)} Bronze commits read, no late hour", cursor=position)
@@ -105,9 +105,8 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         graph = context.repository_def.asset_graph
         found = restatement.affected(context.instance, graph, hours, now)
         if not found:
-            return dg.SensorResult(
-                skip_reason=f"late hours {', '.join(hours)} were never materialized: nothing to restate", cursor=position
-            )
+            told = f"late hours {', '.join(hours)} were never materialized: nothing to restate"
+            return dg.SensorResult(skip_reason=told, cursor=position)
         tags = {"restate": str(max(pending)), "crypto_assets/why": "late records"}
         context.log.info("restating %s", {k.to_user_string(): v for k, v in found.items()})
         return dg.SensorResult(run_requests=[restatement.request(graph, found, tags)], cursor=position)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from crypto_assets.storage.base import OffsetRange, TableStore
+from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds, TableStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,34 +38,6 @@ class Engine(Protocol):
             LogUnavailable: The broker cannot be reached or a range has been trimmed.
         """
         ...
-
-
-@dataclass(frozen=True)
-class PartitionBounds:
-    """Bounds of one Kafka partition for one hour: [start, end) by time, as `kafka.log` computed them.
-
-    Args:
-        partition: Kafka partition.
-        start: b(H), the offset of the first record at or after the hour's start.
-        end: b(H+1), likewise of its end; a high watermark when no such record exists yet.
-        provisional: Whether `end` is only a watermark.
-        log_start: First offset still retained.
-    """
-
-    partition: int
-    start: int
-    end: int
-    provisional: bool
-    log_start: int
-
-
-@dataclass(frozen=True)
-class LogBounds:
-    """Bounds of every Kafka partition for one hour of one topic incarnation."""
-
-    topic: str
-    topic_id: str
-    partitions: tuple[PartitionBounds, ...]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import LogBounds, StepFailed, StepInputs
+from crypto_assets.compute.base import StepFailed, StepInputs
 from crypto_assets.contracts.slices import key_slice
+from crypto_assets.storage.base import LogBounds
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import LogBounds, PartitionBounds
 from crypto_assets.contracts.slices import HOUR, hour_key
 from crypto_assets.kafka.client import client_config, unavailable
 from crypto_assets.kafka.errors import LogUnavailable
 from crypto_assets.kafka.topic import ANSWER_TIMEOUT_S, admin_client, describe, id_text
 from crypto_assets.settings import Settings
+from crypto_assets.storage.base import LogBounds, PartitionBounds
 
 if TYPE_CHECKING:
     from confluent_kafka import TopicPartition

@@ -122,10 +122,10 @@ def train(data: Panel, budget: float) -> Training:
         len(days),
         metrics=flag_statistics(_flags(calibrated, data.coins, thresholds(calibrated, data.coins, budget)), data.coins),
     )
-    scored = _out_of_sample(data, days)
     last = data.cut(data.slots - FIT_DAYS * SLOTS_A_DAY, data.slots)
     if not usable(anomaly_inputs(last)).mean() > LEAST_SHARE:
         return Training(champion, None, False, "no challenger", "the inputs of the last 7 days are mostly unknown")
+    scored = _out_of_sample(data, days)
     if len(scored) < LEAST_CALIBRATION_DAYS:
         missing = f"needs {LEAST_CALIBRATION_DAYS - len(scored)} more days ({FIT_DAYS} to fit and 7 to calibrate)"
         return Training(champion, None, False, "no challenger yet", missing)

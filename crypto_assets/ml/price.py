@@ -196,7 +196,6 @@ def _fit(algorithm: str, x: np.ndarray, y: np.ndarray) -> Any:
         return Ridge(alpha=RIDGE_ALPHA).fit(x, y)
     if algorithm == "gradient_boosting":
         from sklearn.ensemble import HistGradientBoostingRegressor
-
         from threadpoolctl import threadpool_limits
 
         boosted = HistGradientBoostingRegressor(

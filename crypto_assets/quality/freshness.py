@@ -1,4 +1,4 @@
-"""How fresh each table is promised to be: thresholds from the polling cadence, as policies and as a sentence.
+"""How fresh each table is promised to be: thresholds from the polling cadence, and as a sentence.
 
 Belongs here: the arithmetic of the promise. Does not belong here: measuring lag (`status`), or checks on the newest
 quote (the producer sensor).
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-
-import dagster as dg
 
 from crypto_assets.contracts.tables import TABLES
 
@@ -49,23 +47,21 @@ def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
     return timedelta(seconds=2 * cadence + 60), timedelta(seconds=4 * cadence + 120)
 
 
-def policies(settings: Settings) -> Callable[[str], dg.FreshnessPolicy]:
-    """The policy of an asset by its `schema.name`.
+def windows(settings: Settings) -> Callable[[str], tuple[timedelta, timedelta]]:
+    """Age at which an asset, by its `schema.name`, is late, and at which it is stale.
 
     Tables of the live refresh follow the cadence of polling. Day tables and models follow the day. Assets that nothing
     moves by schedule take no policy at all; that is `Table.scheduled`, not this function's business.
     """
     cadence = cadence_s(settings)
 
-    def policy(name: str) -> dg.FreshnessPolicy:
+    def of(name: str) -> tuple[timedelta, timedelta]:
         table = TABLES.get(name)
         if table is None or table.grain == "day":
-            return dg.FreshnessPolicy.time_window(fail_window=DAILY_FAIL, warn_window=DAILY_WARN)
-        moves_every = max(cadence, SLOT.total_seconds()) if name in FOLLOWS_SLOTS else cadence
-        warn, fail = thresholds(moves_every)
-        return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
+            return DAILY_WARN, DAILY_FAIL
+        return thresholds(max(cadence, SLOT.total_seconds()) if name in FOLLOWS_SLOTS else cadence)
 
-    return policy
+    return of
 
 
 def promise(cadence: float) -> str:

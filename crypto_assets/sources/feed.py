@@ -11,6 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
+from crypto_assets.market.coins import Coin
+
 
 @dataclass(frozen=True)
 class Quote:
@@ -32,6 +34,7 @@ class Feed(Protocol):
     """A deterministic function of time."""
 
     name: str
+    coins: tuple[Coin, ...]
 
     def quotes(self, now: datetime) -> list[Quote]:
         """Newest quote of every coin at `now`; a coin that was not quoted yet is absent."""
@@ -42,7 +45,7 @@ class Feed(Protocol):
         ...
 
     def history(self, coin_id: str, times: Sequence[datetime]) -> list[tuple[datetime, Decimal]]:
-        """Price at each of the given times, where there is one."""
+        """Price at each of the given times, where there is one; nothing for a coin that is not in `coins`."""
         ...
 
 

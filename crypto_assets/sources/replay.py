@@ -100,6 +100,7 @@ class ReplayFeed:
     """
 
     name = "replay"
+    coins = REPLAY_COINS.coins
 
     def __init__(self, anchor: date, recording: Recording | None = None) -> None:
         self.anchor = anchor
@@ -116,7 +117,7 @@ class ReplayFeed:
     def quotes(self, now: datetime) -> list[Quote]:
         """Newest quote of each coin; see `Feed`."""
         found = []
-        for coin in REPLAY_COINS.coins:
+        for coin in self.coins:
             at = self._price_at(coin.coin_id, now)
             if at is None:
                 continue
@@ -150,6 +151,8 @@ class ReplayFeed:
     def history(self, coin_id: str, times: Sequence[datetime]) -> list[tuple[datetime, Decimal]]:
         """Price at each time that has a quote within ten minutes before it."""
         found = []
+        if coin_id not in self.recording.series:
+            return found
         for moment in times:
             at = self._price_at(coin_id, moment)
             if at is not None and moment - at[0] <= GAP:

@@ -82,7 +82,7 @@ class SimulatorFeed:
 
     def history(self, coin_id: str, times: Sequence[datetime]) -> list[tuple[datetime, Decimal]]:
         """Price at each time."""
-        return [(t, self._price(coin_id, t)) for t in times]
+        return [(t, self._price(coin_id, t)) for t in times] if coin_id in self._index else []
 
     def table(self, start: datetime, end: datetime, step: timedelta) -> pa.Table:
         """Prices of all coins on a regular grid in [start, end), quickly.

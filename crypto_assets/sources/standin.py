@@ -86,7 +86,8 @@ class StandIn:
     def close(self) -> None:
         """Stop serving; replies under way end early."""
         self.stopped.set()
-        self._server.shutdown()
+        if self._thread.is_alive():
+            self._server.shutdown()
         self._server.server_close()
 
     def set_fault(self, kind: str | None, **options: Any) -> None:
@@ -198,12 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Set or clear a fault."""
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
+        text = self.rfile.read(int(self.headers.get("content-length") or 0))
         if urlsplit(self.path).path != "/_faults":
             self._send(404, b"{}")
             return
         try:
-            self.standin.set_fault(body.pop("kind", None), **body)
+            self.standin.set_fault(**{"kind": None, **json.loads(text or b"{}")})
         except (ValueError, TypeError) as error:
             self._send(400, json.dumps({"error": str(error)}).encode())
             return
@@ -224,8 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/coins/markets":
             self._markets(query, now, fault)
         elif path == "/coins/list":
-            quotes = self.standin.feed.quotes(now)
-            coins = [{"id": q.coin_id, "symbol": q.symbol.lower(), "name": q.name} for q in quotes]
+            coins = [{"id": c.coin_id, "symbol": c.symbol.lower(), "name": c.name} for c in self.standin.feed.coins]
             self._send(200, json.dumps(coins).encode())
         elif path.startswith("/coins/") and path.endswith("/market_chart/range"):
             self._range(path.split("/")[2], query)
@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         step = timedelta(minutes=5) if days <= 1 else timedelta(hours=1) if days <= 90 else timedelta(days=1)
         times = [start + i * step for i in range(int((end - start) / step) + 1)]
         points = [[int(t.timestamp() * 1000), _Number.of(p)] for t, p in self.standin.feed.history(coin_id, times)]
-        if not points and coin_id not in {q.coin_id for q in self.standin.feed.quotes(end)}:
+        if coin_id not in {c.coin_id for c in self.standin.feed.coins}:
             self._send(404, b'{"error":"coin not found"}')
             return
         self._send(200, _dump({"prices": points, "market_caps": [], "total_volumes": []}).encode())

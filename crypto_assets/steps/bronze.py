@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 from crypto_assets.compute.base import (
     CheckOutcome,
     Engine,
-    LogBounds,
-    PartitionBounds,
     PartitionResult,
     Result,
     StepFailed,
@@ -32,7 +30,7 @@ from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
 from crypto_assets.quality import rules
 from crypto_assets.steps.base import has_rows, summary
 from crypto_assets.steps.log_rows import PollRows, PriceRows, RowMaker, gap_rows, gather
-from crypto_assets.storage.base import AppendBatch, OffsetRange, StoredRanges, WriteResult
+from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,11 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crypto_assets.compute.base import LogBounds
 from crypto_assets.contracts.arrow import arrow_schema, compute
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice, hour_key
-from crypto_assets.storage.base import OffsetRange
+from crypto_assets.storage.base import LogBounds, OffsetRange
 from crypto_assets.storage.staging import FILLED_BY_STORE
 from crypto_assets.transforms.bronze import event_hour, rfc3339
 

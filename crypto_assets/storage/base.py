@@ -40,6 +40,34 @@ class OffsetRange:
 
 
 @dataclass(frozen=True)
+class PartitionBounds:
+    """Bounds of one Kafka partition for one hour: [start, end) by time, as `kafka.log` computed them.
+
+    Args:
+        partition: Kafka partition.
+        start: b(H), the offset of the first record at or after the hour's start.
+        end: b(H+1), likewise of its end; a high watermark when no such record exists yet.
+        provisional: Whether `end` is only a watermark.
+        log_start: First offset still retained.
+    """
+
+    partition: int
+    start: int
+    end: int
+    provisional: bool
+    log_start: int
+
+
+@dataclass(frozen=True)
+class LogBounds:
+    """Bounds of every Kafka partition for one hour of one topic incarnation."""
+
+    topic: str
+    topic_id: str
+    partitions: tuple[PartitionBounds, ...]
+
+
+@dataclass(frozen=True)
 class StoredRanges:
     """What a slice of an append-once table already covers, read on the snapshot that the write will commit on.
 

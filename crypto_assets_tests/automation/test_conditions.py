@@ -86,7 +86,7 @@ def test_it_waits_while_bars_or_the_board_are_being_written(ticks, small_home, b
         job_def=small_home.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={busy}),
         tags={"dagster/partition": small_home.hour(0)} if busy == BARS else {},
         asset_selection=frozenset({busy}),
-        status=dg.DagsterRunStatus.QUEUED,
+        status=dg.DagsterRunStatus.STARTED,
     )
     assert ticks.requested(SLOT) == []
     small_home.instance.report_run_canceled(run)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -53,12 +54,10 @@ def instance(folder: Path, *, kept: bool = True) -> Iterator[dg.DagsterInstance]
 def fill(found: dg.DagsterInstance) -> list[str]:
     """Run the job for two days; ids of the runs."""
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    return [
-        dg.materialize([toy], partition_key=day, instance=found, run_config=quiet).run_id for day in ("mon", "tue")
-    ]
+    return [dg.materialize([toy], partition_key=day, instance=found, run_config=quiet).run_id for day in ("mon", "tue")]
 
 
-def told(found: dg.DagsterInstance, runs: list[str]) -> dict[str, object]:
+def told(found: Any, runs: list[str]) -> dict[str, Any]:
     """What both kinds must agree on, without ids and times."""
     history = found.event_log_storage.get_asset_check_execution_history(CHECK, limit=10)
     materializations = found.fetch_materializations(KEY, limit=10).records
@@ -67,7 +66,7 @@ def told(found: dg.DagsterInstance, runs: list[str]) -> dict[str, object]:
         "messages": [[e.user_message for e in found.all_logs(run) if not e.is_dagster_event] for run in runs],
         "checks": [(r.status, r.evaluation and (r.evaluation.passed, r.evaluation.partition)) for r in history],
         "partitions": sorted(found.get_materialized_partitions(KEY)),
-        "materializations": [(r.partition_key, r.asset_materialization.metadata["rows"].value) for r in materializations],
+        "rows": [(r.partition_key, r.asset_materialization.metadata["rows"].value) for r in materializations],
         "run statuses": [found.get_run_by_id(run).status for run in runs],
         "succeeded": [found.get_run_stats(run).steps_succeeded for run in runs],
         "latest": found.get_latest_materialization_event(KEY).asset_materialization.partition,
@@ -224,8 +223,13 @@ def test_a_failed_statement_leaves_the_connection_usable(tmp_path):
         report(found, "before", 1)
         store = found.event_log_storage
         assert isinstance(store, KeptSqliteEventLogStorage)
-        with pytest.raises(OperationalError), store.index_connection() as connection:
-            connection.execute(text("DELETE FROM event_logs"))
-            connection.execute(text("SELECT * FROM no_such_table"))
+
+        def fail() -> None:
+            with store.index_connection() as connection:
+                connection.execute(text("DELETE FROM event_logs"))
+                connection.execute(text("SELECT * FROM no_such_table"))
+
+        with pytest.raises(OperationalError):
+            fail()
         report(found, "after", 1)
         assert reported(found) == Counter(["before-0", "after-0"])

@@ -19,6 +19,7 @@ from crypto_assets.automation import jobs, producer_sensor
 from crypto_assets.automation.running_window import running_window
 from crypto_assets.contracts.slices import HOUR, hour_key
 from crypto_assets.kafka.producer import Producer, open_producer
+from crypto_assets.sources.factory import VirtualSource
 from crypto_assets_tests.home_fixtures import opened, settings_of
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 class Clock:
     """Moments that only rise, each far enough from the last that a poll is due."""
 
-    def __init__(self, start: datetime) -> None:
-        self.hour = start
+    def __init__(self, home: SmallHome) -> None:
+        self.home = home
+        self.hour = home.next_hour() - HOUR
 
     def next(self, minute: int = 30) -> datetime:
-        """So many minutes and ten seconds into the next hour."""
-        self.hour += HOUR
+        """So many minutes and ten seconds into an hour of its own."""
+        self.hour = max(self.hour + HOUR, self.home.next_hour())
         return self.hour + minute * MINUTE + 10 * SECOND
 
 
@@ -47,7 +49,7 @@ def producer(small_home: SmallHome) -> Iterator[Producer]:
 
 @pytest.fixture(scope="module")
 def clock(small_home: SmallHome) -> Clock:
-    return Clock(small_home.event_hour + 40 * HOUR)
+    return Clock(small_home)
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def tick(small_home: SmallHome, producer: Producer):
 
 def fail(producer: Producer, kind: str | None) -> None:
     """Put a fault in force at the stand-in that the producer polls, or clear it."""
+    assert isinstance(producer.source, VirtualSource)
     host = urlsplit(producer.source.url)
     answer = requests.post(f"{host.scheme}://{host.netloc}/_faults", json={"kind": kind}, timeout=5)
     assert answer.status_code == 200
@@ -71,8 +74,9 @@ def said(result: dg.SensorResult) -> str:
 
 
 def only_request(result: dg.SensorResult) -> dg.RunRequest:
-    (request,) = result.run_requests or ()
-    return request
+    found = list(result.run_requests or ())
+    assert len(found) == 1
+    return found[0]
 
 
 def checks(result: dg.SensorResult) -> dict[tuple[dg.AssetKey, str], Any]:
@@ -101,9 +105,7 @@ def test_in_the_first_minutes_of_an_hour_it_asks_for_both_hours_as_one_run(tick,
     assert request.tags[ASSET_PARTITION_RANGE_END_TAG] == hour_key(now)
 
 
-@pytest.mark.parametrize(
-    ("minute", "second", "hours"), [(0, 0, 2), (4, 59, 2), (5, 0, 1), (59, 59, 1)]
-)
+@pytest.mark.parametrize(("minute", "second", "hours"), [(0, 0, 2), (4, 59, 2), (5, 0, 1), (59, 59, 1)])
 def test_the_running_window(minute, second, hours):
     now = datetime(2024, 5, 1, 0, minute, second, tzinfo=UTC)
     assert running_window(now) == ["2024-04-30-23:00", "2024-05-01-00:00"][-hours:]
@@ -163,7 +165,7 @@ def test_a_failed_poll_says_why_and_asks_for_nothing(tick, producer, clock):
     finally:
         fail(producer, None)
     assert not result.run_requests
-    assert said(result).startswith("server_error") or "503" in said(result)
+    assert "503" in said(result)
     found = checks(result)
     assert not found[PRICES, "source_answers"].passed
     assert found[POLLS, "polls_recorded"].passed  # the failed poll is itself in the log
@@ -200,12 +202,13 @@ def test_the_sensor_of_the_definitions_polls_at_the_present_moment(kafka_broker,
         sensor = producer_sensor.build(jobs.jobs()[0], lambda: producer, "replay")
         context = dg.build_sensor_context(instance=home.instance, repository_def=home.repository)
         first = sensor.evaluate_tick(context)
-        (request,) = first.run_requests
+        (request,) = list(first.run_requests or ())
         assert request.run_key == producer.state.last_poll_id
         assert request.tags["crypto_assets/source"] == "replay"
-        again = sensor.evaluate_tick(dg.build_sensor_context(home.instance, first.cursor, repository_def=home.repository))
+        context = dg.build_sensor_context(home.instance, first.cursor, repository_def=home.repository)
+        again = sensor.evaluate_tick(context)
         assert not again.run_requests
-        assert "not due" in again.skip_message
+        assert "not due" in str(again.skip_message)
 
 
 def test_the_producer_of_a_process_is_opened_once(kafka_broker, tmp_path):

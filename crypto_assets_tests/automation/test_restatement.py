@@ -74,12 +74,13 @@ class Restated:
 
 @pytest.fixture(scope="module")
 def restated(small_home: SmallHome) -> Restated:
-    """A record 30 hours late: published, read into Bronze by a run, found by the sensor, restated by its runs."""
+    """A record 30 hours late or more: published, read into Bronze by a run, found by the sensor, restated by runs."""
     home = small_home
     event = home.event_hour + 20 * MINUTE - timedelta(milliseconds=500)  # the newest quote of its 5-minute slot
     cursor = bronze_version(home)
-    home.send_late(event, event + 30 * HOUR, "9999.5")
-    home.run("bronze/raw_prices", [home.hour(30)])
+    arrival = home.next_hour() + 10 * MINUTE
+    home.send_late(event, arrival, "9999.5")
+    home.run("bronze/raw_prices", [hour_key(arrival)])
     ingested = home.everything()
     result = tick(home, str(cursor))
     wanted = target(result.run_requests[0])
@@ -150,8 +151,9 @@ def test_what_was_restated_is_not_asked_for_again(restated: Restated):
 def test_a_commit_without_its_dagster_event_is_still_found(restated: Restated):
     """A process killed between the Bronze commit and the event: the step's own work, and nothing in Dagster."""
     home = restated.home
-    cursor, key = bronze_version(home), home.hour(31)
-    home.send_late(restated.event + 5 * MINUTE, restated.event + 31 * HOUR, "9998.5")
+    cursor, arrival = bronze_version(home), home.next_hour()
+    key = hour_key(arrival)
+    home.send_late(restated.event + 5 * MINUTE, arrival, "9998.5")
     inputs = StepInputBuilder(home.settings).build(
         now=datetime.now(UTC), run_id="killed", keys=[key], reads_log="prices"
     )
@@ -163,9 +165,8 @@ def test_a_commit_without_its_dagster_event_is_still_found(restated: Restated):
 
 def test_a_record_100_days_late_changes_no_silver_and_is_quarantined(restated: Restated):
     home = restated.home
-    cursor, key = bronze_version(home), home.hour(32)
-    arrival = restated.event + 32 * HOUR
-    event = arrival - 100 * DAY
+    cursor, arrival = bronze_version(home), home.next_hour()
+    key, event = hour_key(arrival), arrival - 100 * DAY
     # That hour was materialized when it was young: only its age keeps it from being restated.
     home.instance.report_runless_asset_event(dg.AssetMaterialization(SILVER, partition=hour_key(event)))
     before = home.rows("silver.prices")
@@ -182,9 +183,9 @@ def test_a_record_100_days_late_changes_no_silver_and_is_quarantined(restated: R
 
 def test_a_late_hour_that_was_never_materialized_is_left_alone(restated: Restated):
     home = restated.home
-    cursor, key = bronze_version(home), home.hour(33)
-    home.send_late(restated.event + 5 * HOUR, restated.event + 33 * HOUR, "9996.5")
-    home.run("bronze/raw_prices", [key])
+    cursor, arrival = bronze_version(home), home.next_hour()
+    home.send_late(restated.event + 5 * HOUR, arrival, "9996.5")
+    home.run("bronze/raw_prices", [hour_key(arrival)])
     result = tick(home, str(cursor))
     assert not result.run_requests
     assert home.hour(5) in result.skip_message

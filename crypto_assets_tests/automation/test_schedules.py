@@ -23,8 +23,9 @@ def defs() -> dg.Definitions:
 def request(defs: dg.Definitions, name: str, scheduled: datetime) -> dg.RunRequest:
     """What the schedule asks for at a scheduled time, resolved against the real partitions."""
     context = dg.build_schedule_context(scheduled_execution_time=scheduled, repository_def=defs.get_repository_def())
-    (found,) = defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or ()
-    return found
+    found = list(defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or ())
+    assert len(found) == 1
+    return found[0]
 
 
 @pytest.mark.parametrize(

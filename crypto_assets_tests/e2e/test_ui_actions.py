@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,11 +22,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._daemon.sensor import execute_sensor_iteration
 from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION, LAUNCH_PIPELINE_EXECUTION_MUTATION
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from crypto_assets.automation import backfill
-from crypto_assets.contracts.slices import HOUR, Slice, hour_keys, key_slice
+from crypto_assets.contracts.slices import HOUR, Slice, hour_key, hour_keys, key_slice
 
 if TYPE_CHECKING:
     from crypto_assets_tests.home_fixtures import SmallHome
@@ -53,8 +55,21 @@ class Ui:
         errors = [e for e in QueuedRunCoordinatorDaemon(interval_seconds=1).run_iteration(self._process) if e]
         assert errors == []
 
+    def switch_on(self, sensor: str) -> None:
+        """The switch of a sensor."""
+        location = self._process.create_request_context().get_code_location(LOCATION)
+        self.instance.start_sensor(location.get_repository("__repository__").get_sensor(sensor))
+
+    def tick(self) -> None:
+        """One round of the sensor daemon over all sensors that are on."""
+        done = execute_sensor_iteration(
+            self._process, logging.getLogger("sensors"), threadpool_executor=None, submit_threadpool_executor=None
+        )
+        assert [error for error in done if error] == []
+
     def finish(self, backfill_id: str) -> list[dg.DagsterRun]:
         """Let the daemons work until the backfill has ended; its runs, oldest first."""
+        found = self.instance.get_backfill(backfill_id)
         for _ in range(MOST_WAVES):
             errors = [e for e in execute_backfill_iteration(self._process, logging.getLogger("backfill")) if e]
             assert errors == []
@@ -63,6 +78,7 @@ class Ui:
             if found.status != BulkActionStatus.REQUESTED:
                 break
             self.dequeue()
+        assert found is not None
         assert found.status == BulkActionStatus.COMPLETED_SUCCESS
         runs = self.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
         assert {r.status for r in runs} == {dg.DagsterRunStatus.SUCCESS}
@@ -195,6 +211,29 @@ def test_the_backfill_of_a_day_changes_no_hour_that_was_there(ui: Ui):
     assert len(ui.materialized_by(runs, "silver/prices")) == 24
     assert ui.materialized_by(runs, "gold/bars_1d") == [day]
     # Hours without a record have no rows, but for tables with a row for every slot or hour.
-    unchanged(
-        before, home.everything(), but_for={"features.price_features", "gold.anomalies", "ops.pipeline_metrics"}
-    )
+    unchanged(before, home.everything(), but_for={"features.price_features", "gold.anomalies", "ops.pipeline_metrics"})
+
+
+def test_the_restatement_sensor_switched_on_restates_a_late_record_by_itself(ui: Ui, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(ui.home.home.dagster))  # as every process of a home has it
+    home, price = ui.home, Decimal("9995.5")
+    event, arrival = home.event_hour + HOUR + timedelta(minutes=20) - timedelta(milliseconds=500), home.next_hour()
+    home.send_late(event, arrival, str(price))
+    run = launched(ui, asset_job(ui, ["bronze/raw_prices"], {"dagster/partition": hour_key(arrival)}))
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    known = {b.backfill_id for b in ui.instance.get_backfills()}
+    before = home.everything()
+
+    ui.switch_on("restatement")
+    ui.tick()
+    (made,) = [b for b in ui.instance.get_backfills() if b.backfill_id not in known]
+    assert made.tags["restate"] == str(home.engine.store.version("bronze.raw_prices"))
+    runs = ui.finish(made.backfill_id)
+
+    assert ui.materialized_by(runs, "silver/prices") == [home.hour(1)]
+    bars = home.engine.store.read_arrow("gold.bars_1h").to_pylist()
+    assert [hour_key(b["window_start"]) for b in bars if b["high"] == price] == [home.hour(1)]
+    after = home.everything()
+    differing = set(map(repr, before["silver.prices"])) ^ set(map(repr, after["silver.prices"]))
+    assert len(differing) == 1
+    assert not {n for n in after if after[n] != before[n]} & {"bronze.raw_prices", "silver.quarantine", "ops.polls"}

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from crypto_assets.assets.shell import freshness_policies
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality import freshness
 from crypto_assets.settings import Settings
@@ -21,7 +22,7 @@ def live(**changed) -> Settings:
         (live(coingecko_api_key="k"), 270),
         (live(coingecko_plan="paid", coingecko_api_key="k"), 60),
         (live(), 60),
-        (live(coingecko_api_key="k", coingecko_monthly_credits=1_000), 2680),
+        (live(coingecko_api_key="k", coingecko_monthly_credits=1_000), 2690),
         (live(coingecko_api_key="k", coingecko_monthly_credits=10_000_000), 60),
         (Settings(source="replay"), 60),
         (Settings(source="replay", replay_speed=60), 10),
@@ -37,22 +38,19 @@ def test_thresholds():
     assert freshness.thresholds(10) == (timedelta(seconds=80), timedelta(seconds=160))
 
 
-def test_policies_by_grain():
-    policy = freshness.policies(live(coingecko_api_key="k"))
-    hourly, daily = policy("gold.bars_1m"), policy("gold.bars_1d")
-    assert hourly.warn_window.to_timedelta() == timedelta(minutes=10)  # type: ignore[attr-defined]
-    assert hourly.fail_window.to_timedelta() == timedelta(minutes=20)  # type: ignore[attr-defined]
-    assert policy("gold.latest_prices") == hourly
-    assert policy("ml.anomaly_model") == daily
-    assert daily.warn_window.to_timedelta() == timedelta(hours=26)  # type: ignore[attr-defined]
-    quick = freshness.policies(Settings(source="replay"))
-    assert quick("gold.leaderboard_24h").warn_window.to_timedelta() == timedelta(minutes=11)  # type: ignore[attr-defined]
+def test_windows_by_grain():
+    window = freshness.windows(live(coingecko_api_key="k"))
+    assert window("gold.bars_1m") == (timedelta(minutes=10), timedelta(minutes=20))
+    assert window("gold.latest_prices") == window("gold.bars_1m")
+    assert window("ml.anomaly_model") == window("gold.bars_1d")
+    assert window("gold.bars_1d")[0] == timedelta(hours=26)
+    assert freshness.windows(Settings(source="replay"))("gold.leaderboard_24h")[0] == timedelta(minutes=11)
 
 
 def test_every_table_gets_a_policy_that_dagster_accepts():
-    policy = freshness.policies(Settings(source="replay", replay_speed=3600, poll_interval_s=1))
+    policy = freshness_policies(freshness.windows(Settings(source="replay", replay_speed=3600, poll_interval_s=1)))
     for name in TABLES:
-        assert policy(name) is not None
+        assert policy(name).fail_window.to_timedelta() > policy(name).warn_window.to_timedelta()  # type: ignore[attr-defined]
 
 
 def test_the_promise_is_a_sentence():

@@ -1,0 +1,265 @@
+"""Anomaly detectors: as many flags as were budgeted, faults found, and a challenger that has to be better."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from crypto_assets.compute.base import NotEnoughData
+from crypto_assets.ml import anomaly, artifacts, faults, scoring
+from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, panel
+from crypto_assets.sources.simulator import SimulatorFeed
+from crypto_assets_tests.ml.synthetic import SLOT, START, feature_rows, panel_of, walk
+
+DAY = timedelta(days=1)
+CALIBRATION, SCORED = 28, 7
+
+
+def simulated(seed: int, days: int) -> Panel:
+    """Features of the simulator's ten coins over so many days; a day before them has made the scale known."""
+    table = SimulatorFeed(seed).table(START, START + (days + 1) * DAY, SLOT)
+    prices = table.column("price").to_numpy().reshape(10, -1)
+    return panel_of(prices, START).cut(SLOTS_A_DAY, (days + 1) * SLOTS_A_DAY)
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Panel:
+    """7 days to fit, 28 to calibrate and 7 that are scored."""
+    return simulated(5, anomaly.FIT_DAYS + CALIBRATION + SCORED)
+
+
+@pytest.fixture
+def small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer trees, where it does not matter how well the forest sees."""
+    monkeypatch.setattr(anomaly, "TREES", 15)
+
+
+@pytest.fixture(scope="module")
+def trained(quiet: Panel) -> anomaly.Training:
+    """Trained on what lies before the seven scored days, at one flag per coin and day."""
+    return anomaly.train(quiet.cut(0, quiet.slots - SCORED * SLOTS_A_DAY), 1.0)
+
+
+def flags(detector: anomaly.Detector, data: Panel) -> np.ndarray:
+    """What scoring flags with a detector."""
+    version = scoring.Version({"version": "x"}, {"thresholds": detector.thresholds}, detector.forest)
+    limits = np.array([scoring.threshold(version, c) for c in data.coins])[:, None]
+    return np.nan_to_num(scoring.scores(data, version), nan=-np.inf) > limits
+
+
+def test_on_quiet_days_there_are_as_many_flags_as_budgeted_and_no_coin_has_most_of_them() -> None:
+    """28 days calibrate and 7 are scored, in each of four simulated markets.
+
+    The share of a coin is that in all four: seven flags in seven days are too few to tell a coin from chance.
+    """
+    per_coin = []
+    for seed in range(4):
+        data = _without_forest(simulated(seed, CALIBRATION + SCORED))
+        champion = anomaly.train(data.cut(0, CALIBRATION * SLOTS_A_DAY), 1.0).champion
+        assert champion.calibration_days == CALIBRATION and not champion.provisional
+        scored = data.cut(CALIBRATION * SLOTS_A_DAY, data.slots)
+        per_coin.append(flags(champion, scored).sum(axis=1) / SCORED)
+        assert scored.slots == SCORED * SLOTS_A_DAY
+        assert 0.5 <= per_coin[-1].mean() <= 2, per_coin
+    together = np.mean(per_coin, axis=0)
+    assert together.max() <= 2 * together.mean(), together
+
+
+def test_the_forest_keeps_the_budget_too(quiet: Panel, trained: anomaly.Training) -> None:
+    assert trained.challenger is not None
+    assert trained.challenger.calibration_days == CALIBRATION and not trained.challenger.provisional
+    scored = quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots)
+    assert 0.5 <= flags(trained.challenger, scored).sum() / (10 * SCORED) <= 2
+
+
+def test_the_champion_finds_nine_of_ten_spikes_of_12_sigma(quiet: Panel, trained: anomaly.Training) -> None:
+    hurt = faults.inject(quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots), "spike_12")
+    assert len(hurt.starts) > 300
+    assert faults.recall(flags(trained.champion, hurt.data), hurt) >= 0.9
+    assert faults.recall(flags(trained.champion, quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots)), hurt) < 0.05
+
+
+@pytest.mark.usefixtures("small_forest")
+def test_rows_after_the_cutoff_do_not_change_what_is_learnt(quiet: Panel) -> None:
+    data = quiet.cut(0, 15 * SLOTS_A_DAY)
+    cutoff = START + DAY + 14 * DAY
+    rows = feature_rows(data)
+    spoilt = {n: v.copy() for n, v in data.values.items()}
+    for name in ("rz", "r5", "r15", "r1h", "rv1h", "r5_market"):
+        spoilt[name][:, 14 * SLOTS_A_DAY :] *= 50
+    hashes = set()
+    for table in (rows, feature_rows(replace(data, values=spoilt)), feature_rows(data.cut(0, 14 * SLOTS_A_DAY))):
+        found = anomaly.train(panel(table, cutoff, known_at=cutoff), 1.0)
+        assert found.challenger is not None
+        hashes.add(
+            tuple(
+                artifacts.content_hash({"thresholds": d.thresholds}, d.forest) for d in (found.champion, found.challenger)
+            )
+        )
+    assert len(hashes) == 1
+    # Changing a row before it does: the hash is of what was learnt.
+    spoilt["rz"][:, 13 * SLOTS_A_DAY :] *= 50
+    other = anomaly.train(panel(feature_rows(replace(data, values=spoilt)), cutoff, known_at=cutoff), 1.0)
+    assert artifacts.content_hash({"thresholds": other.champion.thresholds}) not in {champion for champion, _ in hashes}
+
+
+def test_a_row_that_became_known_after_the_cutoff_is_not_learnt_from() -> None:
+    data = panel_of(walk(1, 3, 400)).cut(288, 400)
+    rows = feature_rows(data, available_after=timedelta(hours=2))
+    cutoff = START + 400 * SLOT
+    assert panel(rows, cutoff).slots == panel(rows, cutoff, known_at=cutoff).slots == 112
+    known = np.isfinite(panel(rows, cutoff, known_at=cutoff)["r5"])
+    assert known[:, :-24].all() and not known[:, -24:].any()
+    assert np.isfinite(panel(rows, cutoff)["r5"]).all(), "scoring uses the newest rows too"
+
+
+def test_each_day_is_scored_by_a_forest_of_the_seven_days_before_it(
+    quiet: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, scored = [], []
+    monkeypatch.setattr(anomaly, "fit_forest", lambda d: fitted.append((d.first_slot, d.slots)) or "forest")
+    monkeypatch.setattr(
+        anomaly, "forest_scores", lambda _, d: (scored.append((d.first_slot, d.slots)), np.zeros(d["r5"].shape))[1]
+    )
+    data = quiet.cut(0, 15 * SLOTS_A_DAY)
+    anomaly.train(data, 1.0)
+    for (start, slots), (day, length) in zip(fitted[:8], scored[:8], strict=True):
+        assert slots == 7 * SLOTS_A_DAY and length == SLOTS_A_DAY and start + slots == day
+    assert [d for d, _ in scored[:8]] == [data.first_slot + k * SLOTS_A_DAY for k in range(7, 15)]
+
+
+def test_the_challenger_is_promoted_only_if_it_misses_nothing_the_champion_finds(trained: anomaly.Training) -> None:
+    assert trained.challenger is not None
+    recall = trained.challenger.metrics["recall"]
+    assert recall["champion"].keys() == recall["challenger"].keys() == set(faults.KINDS)
+    assert trained.challenger_wins == all(recall["challenger"][k] >= recall["champion"][k] for k in faults.KINDS)
+    assert not trained.challenger_wins, "the forest finds fewer spikes of 6 sigma"
+    for kind in faults.KINDS:
+        assert f"{kind} {recall['challenger'][kind]:.0%} against {recall['champion'][kind]:.0%}" in trained.why
+
+
+def test_a_challenger_that_is_as_good_at_every_fault_is_promoted(quiet: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in forest that scores like the robust z ties everywhere; one that sees less in one fault loses."""
+    data = quiet.cut(0, 14 * SLOTS_A_DAY)
+    monkeypatch.setattr(anomaly, "fit_forest", lambda _: None)
+    monkeypatch.setattr(anomaly, "forest_scores", lambda _, d: anomaly.z_scores(d) * 0.5)
+    assert anomaly.train(data, 1.0).challenger_wins
+    blind = np.random.default_rng(1)
+    monkeypatch.setattr(anomaly, "forest_scores", lambda _, d: blind.random(d["r5"].shape))
+    found = anomaly.train(data, 1.0)
+    assert found.challenger is not None and not found.challenger_wins
+
+
+@pytest.mark.usefixtures("small_forest")
+def test_both_are_compared_at_the_same_measured_flag_rate(quiet: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+    real = faults.recall
+
+    def recall(found: np.ndarray, hurt: faults.Injected) -> float:
+        rates.append(found)
+        return real(found, hurt)
+
+    # Without a fault injected, what is flagged is what each detector flags by itself.
+    monkeypatch.setattr(anomaly.faults, "inject", lambda d, _kind: faults.Injected(d, [(0, 50)], 1))
+    monkeypatch.setattr(anomaly.faults, "recall", recall)
+    anomaly.train(quiet.cut(0, 14 * SLOTS_A_DAY), 1.0)
+    counts = np.array([f.sum() for f in rates])
+    assert (np.abs(counts - 10 * anomaly.FIT_DAYS) <= 10).all(), counts
+
+
+def test_thresholds_are_quantiles_per_coin_and_pooled_for_the_young() -> None:
+    scores = np.random.default_rng(0).random((3, 10 * SLOTS_A_DAY))
+    scores[1] *= 3
+    scores[2, :-100] = np.nan
+    found = anomaly.thresholds(scores, ("a", "b", "c"), 2.0)
+    assert found["a"] == np.quantile(scores[0], 1 - 2 / 288) and found["b"] == np.quantile(scores[1], 1 - 2 / 288)
+    assert "c" not in found and found["*"] == np.nanquantile(scores, 1 - 2 / 288)
+    version = scoring.Version({"version": "x"}, {"thresholds": found})
+    assert [scoring.threshold(version, c) for c in ("b", "c", "new")] == [found["b"], found["*"], found["*"]]
+
+
+def test_fewer_than_28_days_are_provisional_and_fewer_than_seven_refused(quiet: Panel) -> None:
+    ten = anomaly.train(quiet.cut(0, 10 * SLOTS_A_DAY), 1.0)
+    assert ten.champion.calibration_days == 10 and ten.champion.provisional
+    assert ten.challenger is None and not ten.challenger_wins
+    assert ten.missing is not None and "needs 4 more days (7 to fit and 7 to calibrate)" in ten.missing
+    with pytest.raises(NotEnoughData, match="needs 2 more days: 5 of the 7 days") as refused:
+        anomaly.train(quiet.cut(0, 5 * SLOTS_A_DAY), 1.0)
+    assert refused.value.metadata == {"days": 5, "days_needed": 7}
+    with pytest.raises(NotEnoughData, match="needs 7 more days"):
+        anomaly.train(panel(feature_rows(quiet.cut(0, 10)), START), 1.0)
+
+
+def test_a_budget_below_one_is_refused_under_28_days(quiet: Panel) -> None:
+    with pytest.raises(NotEnoughData, match=r"needs 1 more days: a budget of 0\.142857 flags a day"):
+        anomaly.train(quiet.cut(0, 27 * SLOTS_A_DAY), 1 / 7)
+    found = anomaly.train(_without_forest(quiet.cut(0, 28 * SLOTS_A_DAY)), 1 / 7)
+    assert not found.champion.provisional
+    assert 0.05 <= flags(found.champion, quiet.cut(28 * SLOTS_A_DAY, quiet.slots)).sum() / 140 <= 0.3
+
+
+def _without_forest(data: Panel) -> Panel:
+    """As with two coins: no market-relative return, so that only the robust z can be trained."""
+    return replace(data, values={**data.values, "r5_market": np.full_like(data["r5_market"], np.nan)})
+
+
+def test_days_without_scores_do_not_count(quiet: Panel) -> None:
+    values = {n: v.copy() for n, v in quiet.cut(0, 9 * SLOTS_A_DAY).values.items()}
+    values["rz"][:, 2 * SLOTS_A_DAY : 5 * SLOTS_A_DAY] = np.nan
+    with pytest.raises(NotEnoughData, match="needs 1 more days: 6 of the 7"):
+        anomaly.train(replace(quiet.cut(0, 9 * SLOTS_A_DAY), values=values), 1.0)
+
+
+def test_after_a_week_without_data_the_champion_serves(quiet: Panel) -> None:
+    values = {n: v.copy() for n, v in quiet.values.items()}
+    for v in values.values():
+        v[:, -8 * SLOTS_A_DAY :] = np.nan
+    found = anomaly.train(replace(quiet, values=values), 1.0)
+    assert found.challenger is None and found.missing == "the inputs of the last 7 days are mostly unknown"
+
+
+def test_inputs_are_in_own_sigmas(quiet: Panel) -> None:
+    at = 3, 1000
+    s = quiet["s"][at]
+    expected = [
+        quiet["rz"][at],
+        quiet["r15"][at] / (s * 3**0.5),
+        quiet["r1h"][at] / (s * 12**0.5),
+        np.log(quiet["rv1h"][at] / s),
+        quiet["r5_market"][at] / s,
+    ]
+    assert anomaly_inputs(quiet)[at] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", faults.KINDS)
+def test_injected_faults_move_every_feature_as_moved_prices_would(kind: str) -> None:
+    calm = panel_of(walk(4, 4, 900))
+    hurt = faults.inject(calm.cut(300, 900), kind)
+    assert hurt.starts
+    whole = calm["price"].copy()
+    whole[:, 300:] = hurt.data["price"]
+    expected = panel_of(whole).cut(300, 900)
+    for name in ("r5", "r15", "r1h", "rv1h", "r5_market"):
+        assert hurt.data[name][:, 13:] == pytest.approx(expected[name][:, 13:], abs=1e-9), name
+    assert (hurt.data["s"] == calm.cut(300, 900)["s"]).all(), "the scale is of the past"
+    c, t = hurt.starts[0]
+    moved = np.log(hurt.data["price"] / calm.cut(300, 900)["price"])[c, t : t + hurt.lasting]
+    if kind.startswith("spike"):
+        assert abs(moved[0]) == pytest.approx(float(kind[6:]) * calm.cut(300, 900)["s"][c, t])
+    if kind == "freeze":
+        assert hurt.data["r5"][c, t : t + 12] == pytest.approx(np.zeros(12), abs=1e-12)
+
+
+def test_unknown_faults_are_named() -> None:
+    with pytest.raises(ValueError, match="'flood' is no fault"):
+        faults.inject(panel_of(walk(4, 4, 400)), "flood")
+
+
+def test_volatility_stays_unknown_where_a_return_is() -> None:
+    calm = panel_of(walk(4, 4, 900)).cut(300, 900)
+    calm["price"][1, 400] = np.nan
+    hurt = faults.inject(calm, "drift").data
+    assert np.isnan(hurt["rv1h"][1, 400:413]).all() and np.isfinite(hurt["rv1h"][1, 413])
