@@ -44,13 +44,17 @@ QUICK: dict[str, dict[str, Any]] = {
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """What was asked for on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure throughput, memory and growth.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages and fewer repeats")
-    parser.add_argument("--only", metavar="NAME", action="append", choices=list(PARTS), help=f"one of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", choices=list(PARTS), help=f"one of {', '.join(PARTS)}"
+    )
     parser.add_argument("--messages", type=int, help="messages to produce (throughput); a multiple of ten")
     parser.add_argument("--hours", type=int, help="hours over which they are spread (throughput)")
     parser.add_argument("--repeats", type=int, help="tries of every stage (import, throughput, refresh)")
-    parser.add_argument("--refreshes", type=int, help="refreshes (growth); with 500 the size of the event log is a target")
+    parser.add_argument(
+        "--refreshes", type=int, help="refreshes (growth); with 500 the size of the event log is a target"
+    )
     parser.add_argument("--part", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     return parser.parse_args(given)

@@ -125,9 +125,7 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [name for name, found in before.items() if after[name] != found]
 
 
-def _part(
-    before: Sizes, after: Sizes, pruned: Sizes, refreshes: int, seconds: float, changed: list[str]
-) -> Part:
+def _part(before: Sizes, after: Sizes, pruned: Sizes, refreshes: int, seconds: float, changed: list[str]) -> Part:
     """Megabytes a day from the sizes before and after `refreshes`, and after pruning."""
     per_day = REFRESHES_A_DAY / refreshes / 1e6
     # What pruning leaves belongs to the one hour that these refreshes were of; other hours leave as much again.
@@ -163,8 +161,8 @@ def _part(
     ]
     standing = (after.events - before.events) * per_day + (after.lake - before.lake) * per_day / 4  # 6 of 24 hours
     part.notes = [
-        f"a day is {REFRESHES_A_DAY:,} refreshes. Standing at any time beside what grows: the last 24 hours of refresh "
-        f"runs and 6 hours of dead files, about {told(standing)} MB",
+        f"a day is {REFRESHES_A_DAY:,} refreshes",
+        f"standing beside what grows: refresh runs of 24 hours and dead files of 6 hours, about {told(standing)} MB",
         "pruning is the product's housekeeping, asked as if a day had passed",
         "changed by pruning: " + (", ".join(changed) or "nothing"),
     ]

@@ -109,7 +109,7 @@ def polled_home(hours: int) -> Iterator[Pipeline]:
         home = open_home(settings)
         with open_instance(home) as instance, open_producer(settings) as producer:
             producer.catch_up(poll_moments(span.start, span.end))
-            # The running hour is entered at its 10th minute: past the minutes in which the hour before is asked for too.
+            # The running hour is entered at its 10th minute: in the first five the hour before is asked for too.
             yield Pipeline(
                 settings, home, instance, producer, build_definitions(settings), span, end + timedelta(minutes=10.5)
             )

@@ -14,7 +14,17 @@ began = time.perf_counter()
 import {module}
 print(time.perf_counter() - began, *(n for n in {heavy!r} if n in sys.modules))
 """
-HEAVY = ("pyspark", "pysail", "mlflow", "sklearn", "pandas", "confluent_kafka", "dagster_databricks", "duckdb", "deltalake")
+HEAVY = (
+    "pyspark",
+    "pysail",
+    "mlflow",
+    "sklearn",
+    "pandas",
+    "confluent_kafka",
+    "dagster_databricks",
+    "duckdb",
+    "deltalake",
+)
 
 
 def run(*, repeats: int) -> Part:

@@ -44,7 +44,7 @@ def produce(
     sent = size = 0
     for poll in polls:
         stamp = round(poll.arrival.timestamp() * 1000)
-        headers = [
+        headers: list[tuple[str, str | bytes | None]] = [
             (HEADER_SCHEMA_VERSION, SCHEMA_VERSION.encode()),
             (HEADER_SOURCE, source.encode()),
             (HEADER_POLL_ID, poll.poll_id.encode()),
@@ -109,7 +109,8 @@ def bronze(records: pa.Table, target: Path) -> int:
         connection,
         """SELECT partition, "offset", kafka_timestamp, message_key, decode(value) AS raw_json, headers,
              date_trunc('hour', kafka_timestamp) AS arrival_hour,
-             date_trunc('hour', CAST(json_extract_string(decode(value), '$.last_updated_at') AS TIMESTAMPTZ)) AS event_hour
+             date_trunc('hour', CAST(json_extract_string(decode(value), '$.last_updated_at') AS TIMESTAMPTZ))
+               AS event_hour
            FROM records""",
         target,
     )
@@ -135,7 +136,8 @@ def silver(files: Sequence[str], target: Path, span: Slice) -> int:
           TRY_CAST(ingestion_timestamp AS TIMESTAMPTZ) AS ingestion_timestamp, kafka_timestamp AS available_at
         FROM texts)
       SELECT *, date_trunc('hour', last_updated_at) AS hour FROM typed
-      WHERE price_usd > 0 AND last_updated_at >= '{span.start.isoformat()}' AND last_updated_at < '{span.end.isoformat()}'
+      WHERE price_usd > 0
+        AND last_updated_at >= '{span.start.isoformat()}' AND last_updated_at < '{span.end.isoformat()}'
       QUALIFY row_number() OVER (
         PARTITION BY coin_id, last_updated_at ORDER BY available_at, topic_id, partition, "offset") = 1"""
     return _copy(_connection(), query, target, [list(files)])

@@ -37,7 +37,7 @@ def run(*, hours: int, repeats: int) -> Part:
         f"Refresh: ten coins, one new poll, {len(REFRESH_ASSETS)} assets, job `refresh` in process",
         [Measure("refresh after one poll", middle(seconds), "s", TARGET_S, note=spread(seconds))],
         notes=[
-            f"{hours} hours lie behind it; the first refresh of the running hour took {told(first)} s and is not counted",
+            f"{hours} hours lie behind it; the first refresh of the running hour, not counted: {told(first)} s",
             f"one refresh stores {evaluations['all']:,} events, {evaluations['checks']:,} of them check evaluations",
         ],
     )

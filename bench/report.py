@@ -135,10 +135,10 @@ def machine() -> list[str]:
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    memory = psutil.virtual_memory().total / 1e9
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     return [
-        f"machine: {cores} cores ({model}), {psutil.virtual_memory().total / 1e9:.1f} GB memory, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}; "
-        f"load before the bench {load:.2f}",
+        f"machine: {cores} cores ({model}), {memory:.1f} GB memory, {system}; load before the bench {load:.2f}",
         "versions: " + ", ".join(f"{name} {version(name)}" for name in VERSIONS),
     ]
 

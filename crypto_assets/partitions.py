@@ -32,8 +32,9 @@ class Partitions:
         Raises:
             ValueError: Hourly keys would pass `LIMIT` within a year of now; said with the setting that moves it.
         """
-        hourly = dg.HourlyPartitionsDefinition(start_date=start.strftime(HOUR_FORMAT.replace("%H:%M", "00:00")),
-                                               end_offset=1, timezone="UTC")
+        hourly = dg.HourlyPartitionsDefinition(
+            start_date=start.strftime(HOUR_FORMAT.replace("%H:%M", "00:00")), end_offset=1, timezone="UTC"
+        )
         if hourly.get_num_partitions() > LIMIT - 24 * 366:
             raise ValueError(
                 f"hourly partitions since {start} will pass {LIMIT:,} within a year; choose a later first day with "
@@ -48,7 +49,9 @@ class Partitions:
 
 def look_back(hours_or_days: int) -> dg.TimeWindowPartitionMapping:
     """A partition reads its own window and so many before it."""
-    return dg.TimeWindowPartitionMapping(start_offset=-hours_or_days, end_offset=0, allow_nonexistent_upstream_partitions=True)
+    return dg.TimeWindowPartitionMapping(
+        start_offset=-hours_or_days, end_offset=0, allow_nonexistent_upstream_partitions=True
+    )
 
 
 FEATURES_LOOK_BACK = look_back(26)
@@ -57,7 +60,9 @@ FEATURES_LOOK_BACK = look_back(26)
 MODEL_LOOK_BACK = look_back(27)
 """model[D] calibrates on 28 days of features, D the last of them."""
 
-SERVING_MODEL = dg.TimeWindowPartitionMapping(start_offset=-24, end_offset=-24, allow_nonexistent_upstream_partitions=True)
+SERVING_MODEL = dg.TimeWindowPartitionMapping(
+    start_offset=-24, end_offset=-24, allow_nonexistent_upstream_partitions=True
+)
 """Scoring hour H uses a model trained before the start of H's day: model[D] serves from D + 1 00:00.
 
 The mapping counts hours: H - 24 h lies in the day before, which is the newest model that may serve H."""

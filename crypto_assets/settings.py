@@ -27,7 +27,7 @@ def _ours(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured. Times are UTC. Build one with `load_settings`; tests pass keyword arguments."""
+    """Everything that can be configured; times are UTC. Made by `load_settings`, in tests by keyword arguments."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     source: Source = Field(
         "replay",
         validation_alias=_ours("SOURCE"),
-        description="Where prices come from: coingecko (live), replay (the recording), simulator. A home is bound to one.",
+        description="Where prices come from: coingecko (live), replay (the recording), simulator. "
+        "A home is bound to one.",
     )
     home_path: Path | None = Field(
         None,
@@ -57,7 +58,9 @@ class Settings(BaseSettings):
         validation_alias=_ours("PARTITIONS_START"),
         description="First day that has partitions; written into the home at first use and refused if changed later.",
     )
-    catalog: str = Field("crypto_analytics", validation_alias=_ours("CATALOG"), description="Catalog name on Databricks.")
+    catalog: str = Field(
+        "crypto_analytics", validation_alias=_ours("CATALOG"), description="Catalog name on Databricks."
+    )
     lake_uri: str | None = Field(
         None, validation_alias=_ours("LAKE"), description="Folder of the tables. Default: <home>/lake"
     )
@@ -71,7 +74,10 @@ class Settings(BaseSettings):
         10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Seconds between looks of the producer loop."
     )
     replay_speed: float = Field(
-        1.0, gt=0, validation_alias=_ours("REPLAY_SPEED"), description="Speed of replay and simulator clocks; 1 = real time."
+        1.0,
+        gt=0,
+        validation_alias=_ours("REPLAY_SPEED"),
+        description="Speed of replay and simulator clocks; 1 = real time.",
     )
     simulator_seed: int = Field(7, validation_alias=_ours("SIMULATOR_SEED"), description="Seed of the simulator.")
     automation: bool = Field(
@@ -135,7 +141,8 @@ class Settings(BaseSettings):
     kafka_topic: str | None = Field(
         None,
         validation_alias="KAFKA_TOPIC",
-        description="Topic of prices. Default: crypto-prices-raw live, crypto-prices-replay in replay and simulator homes.",
+        description="Topic of prices. Default: crypto-prices-raw live, crypto-prices-replay in replay and simulator "
+        "homes.",
     )
     kafka_polls_topic: str | None = Field(
         None, validation_alias="KAFKA_POLLS_TOPIC", description="Topic of polls. Default: crypto-polls[-replay]."
@@ -249,8 +256,8 @@ ENGINE_SESSION_S = 30 * 24 * 3600
 def prepare_embedded_engine() -> None:
     """Settings of the embedded engine that it takes from the environment only; call before it is imported.
 
-    It logs errors only, unless the user set RUST_LOG. A session lives as long as its process: by default Sail forgets one
-    that was idle for some minutes, and a step that spent them training would then fail.
+    It logs errors only, unless the user set RUST_LOG. A session lives as long as its process: by default Sail forgets
+    one that was idle for some minutes, and a step that spent them training would then fail.
     """
     os.environ.setdefault("RUST_LOG", "error")
     os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(ENGINE_SESSION_S))

@@ -64,8 +64,6 @@ def checks() -> list[dg.AssetChecksDefinition]:
         found = source_health.judge(context.resources.step_inputs.settings)
         for spec in check_specs():
             passed, text = found.get(spec.name, (False, "not known without an answer of the source"))
-            yield dg.AssetCheckResult(
-                asset_key=spec.asset_key, check_name=spec.name, passed=passed, description=text
-            )
+            yield dg.AssetCheckResult(asset_key=spec.asset_key, check_name=spec.name, passed=passed, description=text)
 
     return [source_checks]

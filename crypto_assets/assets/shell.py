@@ -208,7 +208,9 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
             message names it and the fix. Blocking evaluations are logged before.
     """
     keys: list[Any] = list(context.partition_keys) if partitioned else [None]
-    selected = [n for n in (full_name(a) for a in step.assets) if dg.AssetKey(n.split(".")) in context.selected_asset_keys]
+    selected = [
+        n for n in (full_name(a) for a in step.assets) if dg.AssetKey(n.split(".")) in context.selected_asset_keys
+    ]
     try:
         inputs: StepInputs = context.resources.step_inputs.build(
             now=datetime.now(UTC),
@@ -235,7 +237,8 @@ def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFai
         key = dg.AssetKey(_describe(asset).asset_key)
         table = TABLES.get(full_name(asset))
         for partition, outcome in error.outcomes:  # type: ignore[misc]
-            if table is not None and key in context.selected_asset_keys and checks.belongs(outcome, table):
+            own = table is not None and (checks.belongs(outcome, table) or outcome.name in step.extra_checks)
+            if own and key in context.selected_asset_keys:
                 _log_evaluation(context, checks.evaluation(outcome, key, partition))
 
 
@@ -338,4 +341,14 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-__all__ = ["Described", "NotEnoughData", "Step", "StepOptions", "asset_spec", "build_step", "dep", "full_name", "report"]
+__all__ = [
+    "Described",
+    "NotEnoughData",
+    "Step",
+    "StepOptions",
+    "asset_spec",
+    "build_step",
+    "dep",
+    "full_name",
+    "report",
+]

@@ -107,12 +107,8 @@ def subset(graph: BaseAssetGraph, chosen: Plan) -> AssetGraphSubset:
     """The plan's partitions in Dagster's terms."""
     span = Slice(key_slice(chosen.days[0], "day").start, key_slice(chosen.days[-1], "day").end)
     pairs = {
-        AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key)
-        for asset in chosen.hourly
-        for key in hour_keys(span)
-    } | {
-        AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key) for asset in chosen.daily for key in chosen.days
-    }
+        AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key) for asset in chosen.hourly for key in hour_keys(span)
+    } | {AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key) for asset in chosen.daily for key in chosen.days}
     return AssetGraphSubset.from_asset_partition_set(pairs, graph)
 
 

@@ -34,9 +34,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         super().__init__(base_dir, inst_data)
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> KeptSqliteEventLogStorage:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> KeptSqliteEventLogStorage:
         """Dagster builds it from `dagster.yaml`: `dagster_home` is the folder of that file."""
         return cls(str(Path(config_value["dagster_home"]) / "history" / "runs"), inst_data)
 

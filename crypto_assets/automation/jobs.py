@@ -47,11 +47,23 @@ def _job(name: str, assets: tuple[str, ...], description: str, max_runtime_s: in
 def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
     """All asset jobs; their partitions are those of their assets."""
     return [
-        _job("refresh", REFRESH_ASSETS, "Everything that follows a poll, for the running window of hours.",
-             REFRESH_MAX_RUNTIME_S),
-        _job("daily", DAILY_ASSETS, "Day bars, models and forecast accuracy of a day that has ended.",
-             DAILY_MAX_RUNTIME_S),
-        _job("rebuild_hours", REBUILT_FROM_LOG, "Rebuild hours from the log: pick a partition or a range.",
-             DAILY_MAX_RUNTIME_S),
+        _job(
+            "refresh",
+            REFRESH_ASSETS,
+            "Everything that follows a poll, for the running window of hours.",
+            REFRESH_MAX_RUNTIME_S,
+        ),
+        _job(
+            "daily",
+            DAILY_ASSETS,
+            "Day bars, models and forecast accuracy of a day that has ended.",
+            DAILY_MAX_RUNTIME_S,
+        ),
+        _job(
+            "rebuild_hours",
+            REBUILT_FROM_LOG,
+            "Rebuild hours from the log: pick a partition or a range.",
+            DAILY_MAX_RUNTIME_S,
+        ),
         _job("rebuild_day", DAILY_ASSETS, "Rebuild a day's bars, models and accuracy.", DAILY_MAX_RUNTIME_S),
     ]

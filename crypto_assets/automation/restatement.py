@@ -80,9 +80,7 @@ def affected(
     return {key: sorted(keys) for key, keys in found.items() if keys}
 
 
-def request(
-    graph: BaseAssetGraph, partitions: dict[dg.AssetKey, list[str]], tags: dict[str, str]
-) -> dg.RunRequest:
+def request(graph: BaseAssetGraph, partitions: dict[dg.AssetKey, list[str]], tags: dict[str, str]) -> dg.RunRequest:
     """One backfill of exactly these partitions.
 
     Uses `RunRequest.for_asset_graph_subset`, which Dagster marks as not yet public: pinned by a test on our version.

@@ -41,4 +41,7 @@ def run(settings: Settings, *, follow: bool, as_json: bool) -> int:
 def _print(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         delivered = f"delivered {r['delivered_at']:%H:%M:%S}" if r["delivered_at"] else "not delivered"
-        output.say(f"{r['at']:%Y-%m-%d %H:%M:%S}Z {r['state']:<8} {r['severity']:<5} {r['cause']}: {r['summary']} ({delivered})")
+        output.say(
+            f"{r['at']:%Y-%m-%d %H:%M:%S}Z {r['state']:<8} {r['severity']:<5} {r['cause']}: {r['summary']} "
+            f"({delivered})"
+        )

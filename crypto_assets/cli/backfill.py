@@ -43,13 +43,17 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
         graph = build_definitions(settings).resolve_asset_graph()
         with open_instance(home) as instance:
             submitted = backfill.submit(
-                instance, graph, plan, now=now, tags={"crypto_assets/source": settings.source, "crypto_assets/why": "backfill"}
+                instance,
+                graph,
+                plan,
+                now=now,
+                tags={"crypto_assets/source": settings.source, "crypto_assets/why": "backfill"},
             )
     _print(plan, submitted, as_json=as_json)
     return 0
 
 
-def _print(plan, submitted: str | None, *, as_json: bool) -> None:  # noqa: ANN001
+def _print(plan, submitted: str | None, *, as_json: bool) -> None:
     record = {
         "days": list(plan.days),
         "from": plan.origin,

@@ -37,7 +37,10 @@ def start(settings: Settings, *, as_json: bool) -> None:
     output.say(f"kafka {status.bootstrap_servers}")
     for t in topics:
         config = ", ".join(f"{k}={v}" for k, v in t.config.items())
-        output.say(f"topic {t.topic} ({t.partitions} partitions, id {t.topic_id}): {'; '.join(t.problems) or 'as it should be'}; {config}")
+        output.say(
+            f"topic {t.topic} ({t.partitions} partitions, id {t.topic_id}): "
+            f"{'; '.join(t.problems) or 'as it should be'}; {config}"
+        )
 
 
 def stop(settings: Settings) -> None:

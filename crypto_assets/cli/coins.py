@@ -42,7 +42,9 @@ def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
         coin = source.validate_coin(coin_id)
     registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
     _save(settings, home, registry, now)
-    output.say(f"{coin_id} ({coin.symbol}, {coin.name}) is polled from now on; credits: no more, one call asks for all coins")
+    output.say(
+        f"{coin_id} ({coin.symbol}, {coin.name}) is polled from now on; credits: no more, one call asks for all coins"
+    )
     output.say("partitions that exist keep their basket; to fetch days before today:")
     output.say(f"  crypto-assets backfill <first day>..{day_key(now)} --from history")
 

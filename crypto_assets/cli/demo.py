@@ -75,7 +75,9 @@ def demo_settings(source: str, now: datetime) -> Settings:
 
     base = Settings(source=source)  # type: ignore[arg-type]
     if base.is_live:
-        raise ValueError("the demo plays a recording or simulated prices; for live prices use: make up SOURCE=coingecko")
+        raise ValueError(
+            "the demo plays a recording or simulated prices; for live prices use: make up SOURCE=coingecko"
+        )
     first = floor_day(now) - DAYS * DAY
     return Settings(source=base.source, home_path=demo_home(base.source), partitions_start=first.date())  # type: ignore[call-arg]
 
@@ -123,7 +125,10 @@ def _prepare_home(settings: Settings, today: date) -> bool:
         return False
     if not marker.exists() and any(settings.home.iterdir()):
         begun = settings.home / "home.json"
-        if begun.exists() and json.loads(begun.read_text())["partitions_start"] == settings.partitions_start.isoformat():
+        if (
+            begun.exists()
+            and json.loads(begun.read_text())["partitions_start"] == settings.partitions_start.isoformat()
+        ):
             return False
     elif marker.exists() and json.loads(marker.read_text())["day"] == today.isoformat():
         return True
@@ -158,9 +163,7 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
     return summary.sent
 
 
-def _last_poll_by_sensor(
-    producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime
-) -> str:
+def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
     """The newest poll as the sensor makes it, so that the topics have observations and evaluated checks."""
     from crypto_assets.automation import producer_sensor
 
@@ -271,7 +274,10 @@ def _next_commands(settings: Settings) -> None:
     name = settings.source
     rows: list[dict[str, Any]] = [
         {"next": "look at lineage, runs, partitions, checks", "command": f"make ui SOURCE={name}"},
-        {"next": "prove the lake against the log", "command": f".venv/bin/crypto-assets verify --home {demo_home(name)}"},
+        {
+            "next": "prove the lake against the log",
+            "command": f".venv/bin/crypto-assets verify --home {demo_home(name)}",
+        },
         {"next": "run the pipeline until Ctrl-C", "command": f"make up SOURCE={name}"},
         {"next": "live prices", "command": "make up SOURCE=coingecko"},
     ]

@@ -103,7 +103,12 @@ class Drill:
     """A pipeline in a temporary home, moved on poll by poll."""
 
     def __init__(
-        self, settings: Settings, broker: EmbeddedBroker, producer: Producer, instance: dg.DagsterInstance, hook: Webhook
+        self,
+        settings: Settings,
+        broker: EmbeddedBroker,
+        producer: Producer,
+        instance: dg.DagsterInstance,
+        hook: Webhook,
     ) -> None:
         from crypto_assets.compute.engines import make_engine
         from crypto_assets.definitions import build_definitions
@@ -153,7 +158,11 @@ class Drill:
             import dagster as dg
 
             key = dg.AssetKey.from_user_string(asset)
-            return frozenset(k.to_user_string() for k in graph.get_ancestor_asset_keys(key)) if graph.has(key) else frozenset()
+            return (
+                frozenset(k.to_user_string() for k in graph.get_ancestor_asset_keys(key))
+                if graph.has(key)
+                else frozenset()
+            )
 
         result = alert_sensor.tick(
             self.instance, self.store, self.settings, ancestors, self._alert_cursor, datetime.now(UTC)
@@ -311,11 +320,17 @@ def run() -> int:
                 rows.append(drill.run(fault))
                 output.say(f"  {fault.name}: {'ok' if rows[-1]['ok'] else 'SILENT'}")
                 advance()
-    output.table("Drill (seconds of the home's clock, but for run time)", [{k: v for k, v in r.items() if k != "alert"} for r in rows])
+    output.table(
+        "Drill (seconds of the home's clock, but for run time)",
+        [{k: v for k, v in r.items() if k != "alert"} for r in rows],
+    )
     for row in rows:
         output.say(f"{row['fault']}: {row['alert'] or 'no alert'}")
     silent = [r["fault"] for r in rows if not r["ok"]]
-    output.say(f"{len(rows) - len(silent)} of {len(rows)} faults were noticed, alerted and over again in {time.time() - began:.0f} s")
+    output.say(
+        f"{len(rows) - len(silent)} of {len(rows)} faults were noticed, alerted and over again "
+        f"in {time.time() - began:.0f} s"
+    )
     if silent:
         output.fail(f"silent: {', '.join(silent)}")
     return 1 if silent else 0

@@ -32,7 +32,7 @@ def fail(text: str) -> None:
 
 def as_json(value: object) -> None:
     """JSON on standard output, for scripts; nothing else is printed there."""
-    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+    print(json.dumps(value, indent=2, default=str))
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
@@ -41,8 +41,13 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] 
         say(f"{title}: none")
         return
     names = list(columns or rows[0])
-    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD if console.is_terminal else None,
-                 pad_edge=False)
+    grid = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD if console.is_terminal else None,
+        pad_edge=False,
+    )
     for name in names:
         numeric = all(isinstance(r.get(name), (int, float)) or r.get(name) is None for r in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
@@ -71,8 +76,14 @@ def progress(text: str, total: int) -> Iterator[Any]:
         say(f"{text} ...")
         yield lambda _n=1: None
         return
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   console=console, transient=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
     with bar:
         task = bar.add_task(text, total=total)
         yield lambda n=1: bar.advance(task, n)

@@ -26,7 +26,11 @@ class Supervised:
         self.name, self.log = name, log
         with log.open("ab") as handle:
             self.process = subprocess.Popen(  # noqa: S603
-                list(command), env=dict(environment), stdin=subprocess.DEVNULL, stdout=handle, stderr=handle,
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=handle,
+                stderr=handle,
                 start_new_session=True,
             )
 

@@ -135,5 +135,7 @@ def gap_lines(engine: Engine) -> list[str]:
         for before, after in pairwise(found):
             if after - before > GAP:
                 hours = (after - before) / timedelta(hours=1)
-                lines.append(f"gap: no quote of {coin} from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({hours:.1f} h)")
+                lines.append(
+                    f"gap: no quote of {coin} from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({hours:.1f} h)"
+                )
     return lines

@@ -61,7 +61,9 @@ def free_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise StartError(f"port {port} is in use; choose another: --port {port + 1} (make: PORT={port + 1})") from error
+            raise StartError(
+                f"port {port} is in use; choose another: --port {port + 1} (make: PORT={port + 1})"
+            ) from error
 
 
 def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[Home], None] | None = None) -> int:
@@ -110,7 +112,11 @@ def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automati
     stack.callback(dagster.stop)
     _await_ready(f"http://127.0.0.1:{port}/server_info", dagster, stop, log)
     if not stop.is_set():
-        state = "sensors and schedules run" if automation else "sensors and schedules are OFF: nothing polls or runs by itself"
+        state = (
+            "sensors and schedules run"
+            if automation
+            else "sensors and schedules are OFF: nothing polls or runs by itself"
+        )
         output.say(f"ui    http://127.0.0.1:{port}   ({state}; Ctrl-C stops everything)")
     while dagster.alive():
         if stop.wait(1.0):

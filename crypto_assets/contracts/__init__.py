@@ -1,1 +1,1 @@
-"""What is promised: messages, tables, columns, rules. Pure declarations and their renderings; no I/O, no Dagster, no Spark."""
+"""What is promised: messages, tables, columns, rules. Pure declarations and renderings: no I/O, Dagster or Spark."""

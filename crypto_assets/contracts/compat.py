@@ -55,7 +55,8 @@ WHERE coin_id = :asset AND window_end > :from_ts AND window_end <= :to_ts ORDER 
 SELECT coin_id, window_end, volume_24h_usd FROM gold.bars_1h
 WHERE volume_24h_usd IS NOT NULL ORDER BY coin_id, window_end""",
     "prediction_accuracy": """
-SELECT day, horizon, model_version, mode, sum(forecasts) AS forecasts, avg(skill) AS skill, avg(coverage_90) AS coverage_90
+SELECT day, horizon, model_version, mode, sum(forecasts) AS forecasts, avg(skill) AS skill,
+       avg(coverage_90) AS coverage_90
 FROM gold.prediction_accuracy GROUP BY day, horizon, model_version, mode ORDER BY day, horizon""",
 }
 """Board queries by name; parameters as `:name`."""

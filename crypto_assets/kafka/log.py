@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -166,6 +167,18 @@ def _consumer(config: Mapping[str, Any], rows: int) -> Consumer:
     )
 
 
+@dataclass
+class _Collector:
+    """Readers of several threads that want the collector off: the last one turns it on again."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pauses: int = 0
+    was_enabled: bool = True
+
+
+_COLLECTOR = _Collector()
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Keep the cyclic garbage collector off while a batch is turned into columns.
@@ -173,13 +186,18 @@ def _collector_paused() -> Iterator[None]:
     A batch is a hundred thousand small objects without cycles that live for milliseconds; walking them again and
     again took half of the time of reading.
     """
-    enabled = gc.isenabled()
-    gc.disable()
+    with _COLLECTOR.lock:
+        if not _COLLECTOR.pauses:
+            _COLLECTOR.was_enabled = gc.isenabled()
+            gc.disable()
+        _COLLECTOR.pauses += 1
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        with _COLLECTOR.lock:
+            _COLLECTOR.pauses -= 1
+            if not _COLLECTOR.pauses and _COLLECTOR.was_enabled:
+                gc.enable()
 
 
 @dataclass

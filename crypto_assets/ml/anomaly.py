@@ -44,7 +44,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Training:
-    """What a day's training found: the calibrated robust z, the forest if there was data for it, and which one serves."""
+    """What a day's training found: the calibrated robust z, the forest if there was data for it, which one serves."""
 
     champion: Detector
     challenger: Detector | None
@@ -170,9 +170,7 @@ def _compare(data: Panel, champion: Detector, scores: np.ndarray, days: int, bud
     for kind in COMPARED:
         hurt = faults.inject(last, kind)
         recalls["champion"][kind] = faults.recall(_flags(z_scores(hurt.data), last.coins, z_level), hurt)
-        recalls["challenger"][kind] = faults.recall(
-            _flags(forest_scores(forest, hurt.data), last.coins, f_level), hurt
-        )
+        recalls["challenger"][kind] = faults.recall(_flags(forest_scores(forest, hurt.data), last.coins, f_level), hurt)
     worse = [k for k in COMPARED if not recalls["challenger"][k] >= recalls["champion"][k]]
     told = ", ".join(f"{k} {recalls['challenger'][k]:.0%} against {recalls['champion'][k]:.0%}" for k in COMPARED)
     metrics = {

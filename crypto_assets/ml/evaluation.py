@@ -52,7 +52,7 @@ def skill(errors: np.ndarray, outcomes: np.ndarray, forecasts: np.ndarray, day: 
 
 
 def flag_statistics(flags: np.ndarray, coins: tuple[str, ...]) -> dict[str, object]:
-    """Flags per coin and day of a C x T mask: mean, median, 99 % quantile, share by coin, episodes, market-wide ones."""
+    """Flags per coin and day of a C x T mask: mean, median, 99 % quantile, shares, episodes, market-wide ones."""
     import numpy as np
 
     days = flags.shape[1] // SLOTS_A_DAY

@@ -104,8 +104,10 @@ def panel(rows: pa.Table, end: datetime, *, known_at: datetime | None = None) ->
 
 
 def anomaly_inputs(data: Panel) -> np.ndarray:
-    """C x T x 5 inputs in units of the coin's own sigma: rz, r15/(s sqrt 3), r1h/(s sqrt 12), ln(rv1h/s),
-    r5_market/s. NaN where any part is null."""
+    """C x T x 5 inputs in units of the coin's own sigma; NaN where any part is null.
+
+    They are rz, r15/(s sqrt 3), r1h/(s sqrt 12), ln(rv1h/s) and r5_market/s.
+    """
     import numpy as np
 
     s = data["s"]
@@ -125,4 +127,4 @@ def usable(inputs: np.ndarray) -> np.ndarray:
     """C x T mask of slots whose inputs are all finite."""
     import numpy as np
 
-    return np.isfinite(inputs).all(axis=-1)
+    return np.asarray(np.isfinite(inputs).all(axis=-1))

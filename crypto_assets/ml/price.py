@@ -21,8 +21,8 @@ LOOK_BACK_DAYS = TRAIN_DAYS + EVALUATION_DAYS + 14
 """Days read: days with long gaps do not count, so there are some to spare."""
 
 LEAST_DAY_SHARE = 0.05
-"""Share of a day's slots that must have all inputs and an outcome for the day to count. It is low, because the inputs of
-a first day are known only after 22 hours."""
+"""Share of a day's slots that must have all inputs and an outcome for the day to count. It is low, because the inputs
+of a first day are known only after 22 hours."""
 
 SEED = 42
 RIDGE_ALPHA = 10.0

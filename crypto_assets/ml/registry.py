@@ -99,9 +99,7 @@ def _register(client: Any, model: str, version: str, folder: Path, run_id: str, 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    client.create_model_version(
-        name, folder.absolute().as_uri(), run_id, tags={"version": version, "sha256": sha256}
-    )
+    client.create_model_version(name, folder.absolute().as_uri(), run_id, tags={"version": version, "sha256": sha256})
 
 
 def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str) -> str | None:

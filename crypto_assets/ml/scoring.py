@@ -1,7 +1,7 @@
 """Scoring slots with a version that was effective then: anomalies and forecasts as plain rows.
 
-Belongs here: from features and a loaded version to rows. Does not belong here: which version (`ml.baselines.effective`),
-reading or writing tables.
+Belongs here: from features and a loaded version to rows. Does not belong here: which version scores
+(`ml.baselines.effective`), reading or writing tables.
 """
 
 from __future__ import annotations
@@ -69,11 +69,15 @@ def explanations(data: Panel) -> list[list[str | None]]:
 
 
 def scope(flags: np.ndarray, coin: int, slot: int) -> str | None:
-    """market_wide when at least half of the other coins were flagged in this slot or the one before; None when not
-    flagged or alone."""
+    """market_wide when half or more of the other coins were flagged in this slot or the one before, else coin_specific.
+
+    None when the coin was not flagged, or is alone.
+    """
+    import numpy as np
+
     if not flags[coin, slot] or len(flags) < 2:
         return None
-    near = flags[:, max(0, slot - 1) : slot + 1].any(axis=1)
+    near = np.asarray(flags[:, max(0, slot - 1) : slot + 1].any(axis=1))
     others = int(near.sum()) - int(near[coin])
     return "market_wide" if others * 2 >= len(flags) - 1 else "coin_specific"
 

@@ -282,6 +282,7 @@ def _accounting_laws() -> list[Law]:
         ),
     ]  # fmt: skip
 
+
 def _silver_row_laws() -> list[Law]:
     same = " || ".join(f"CASE WHEN s.{n} IS DISTINCT FROM r.{n} THEN ' {n}' ELSE '' END" for n in _SILVER_VALUES)
     return [

@@ -25,11 +25,11 @@ def judge(alerts: Sequence[Mapping[str, Any]], now: datetime, *, configured: boo
         configured: Whether ALERT_WEBHOOK_URL is set; without it alerts are in the table only.
     """
     if not configured:
-        return CheckOutcome(ACCEPTED, True, "no webhook is configured (ALERT_WEBHOOK_URL): alerts are in the table only")
+        return CheckOutcome(ACCEPTED, True, "no webhook (ALERT_WEBHOOK_URL): alerts are in the table only")
     due = [a for a in alerts if now - LOOK_BACK < a["at"] < now - PATIENCE]
     lost = [a for a in due if a["delivered_at"] is None]
     told = f"{len(due)} alerts of the last day were accepted"
     if lost:
         oldest = min(a["at"] for a in lost)
-        told = f"{len(lost)} of {len(due)} alerts were not accepted, the oldest of {oldest:%Y-%m-%d %H:%M}; check the webhook"
+        told = f"{len(lost)} of {len(due)} alerts were not accepted, the oldest of {oldest:%Y-%m-%d %H:%M}"
     return CheckOutcome(ACCEPTED, not lost, told, metadata={"violations": len(lost)})

@@ -85,9 +85,7 @@ def _plot(engine: Engine, partition_keys: Sequence[str]) -> Markdown | None:
     return lines("anomaly score, flags circled", "own sigma", dict(sorted(scores.items())), marks=flags)
 
 
-def _scored(
-    engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs
-) -> pa.Table:
+def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs) -> pa.Table:
     import pyarrow as pa
 
     features = engine.store.read_arrow("features.price_features", slice_.extend(before=HOUR))

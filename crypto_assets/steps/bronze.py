@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import (
@@ -29,7 +32,7 @@ from crypto_assets.contracts.tables import POLLS, RAW_PRICES
 from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
 from crypto_assets.quality import rules
 from crypto_assets.steps.base import has_rows, summary
-from crypto_assets.steps.log_rows import PollRows, PriceRows, RowMaker, gap_rows, gather
+from crypto_assets.steps.log_rows import PollRows, PriceRows, ReadAhead, RowMaker, gap_rows, gather
 from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
 
 if TYPE_CHECKING:
@@ -155,11 +158,16 @@ def _ingest(
     if missing:
         raise StepFailed(f"{table.full_name}: no offset bounds were given for {', '.join(missing)}; run the step again")
     result, writes = TableResult(), []
+    topics = {inputs.bounds[key].topic for key in keys}
     try:
-        for key in keys:
-            hour = _Hour(engine, table, name, maker, inputs, inputs.bounds[key], key_slice(key, "hour"))
-            writes += hour.bring_up_to_date(before_is_done=hour_key(hour.slice.start - HOUR) in result.partitions)
-            result.partitions[key] = hour.report()
+        with ExitStack() as stack:
+            ahead = {t: stack.enter_context(ReadAhead(partial(engine.read_log, t))) for t in topics}
+            for key, following in zip_longest(keys, keys[1:]):
+                bounds = inputs.bounds[key]
+                hour = _Hour(engine, table, name, maker, inputs, bounds, key_slice(key, "hour"), ahead[bounds.topic])
+                hour.next = inputs.bounds[following] if following else None
+                writes += hour.bring_up_to_date(before_is_done=hour_key(hour.slice.start - HOUR) in result.partitions)
+                result.partitions[key] = hour.report()
     except LogError as error:
         raise StepFailed(f"{table.full_name}: {error}") from error
     result.metadata = {**summary(writes), "run_rows_appended": sum(w.rows for w in writes)}
@@ -177,6 +185,8 @@ class _Hour:
     inputs: StepInputs
     bounds: LogBounds
     slice: Slice
+    ahead: ReadAhead
+    next: LogBounds | None = None
     stored: StoredRanges | None = None
     appended: dict[str, object] = field(default_factory=dict)
     write: WriteResult | None = None
@@ -201,7 +211,7 @@ class _Hour:
         own = {b.partition: b.start for b in given.partitions} if given else {}
         partitions = tuple(replace(b, start=own.get(b.partition, -1), end=b.start) for b in self.bounds.partitions)
         bounds = replace(self.bounds, partitions=tuple(replace(b, provisional=False) for b in partitions))
-        return _Hour(self.engine, self.table, self.name, self.maker, self.inputs, bounds, piece)
+        return _Hour(self.engine, self.table, self.name, self.maker, self.inputs, bounds, piece, self.ahead)
 
     def ends_now(self) -> dict[int, int]:
         """Stored ends of the hour."""
@@ -255,9 +265,12 @@ class _Hour:
         rows = gather(
             self.table,
             [gaps],
-            self.engine.read_log(self.bounds.topic, todo.reads) if todo.reads else (),
+            self.ahead.take(todo.reads) if todo.reads else (),
             lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, todo.reads, chunk, self.inputs.now),
         )
+        if self.next is not None:
+            # While this hour is written: what the next one lacks if it holds nothing and nothing was trimmed.
+            self.ahead.expect([OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions if b.start < b.end])
         touched = self.maker.touched(rows.table)
         newest = rows.max_timestamp
         self.appended = {

@@ -64,9 +64,7 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     return pa.Table.from_pylist([found[c] for c in sorted(found)], schema=schema)
 
 
-def _with_silent_partitions(
-    engine: Engine, covered: Coverage, stored: Sequence[Mapping[str, Any]]
-) -> dict[int, int]:
+def _with_silent_partitions(engine: Engine, covered: Coverage, stored: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """End offsets with those of partitions that had no recent record, as the stored rows remember them.
 
     Nothing is carried over from another incarnation of the topic, where offsets began anew.
@@ -77,7 +75,10 @@ def _with_silent_partitions(
         return dict(covered.offsets)
     until = newest["covered_until"]
     # The record that those offsets reached up to tells their incarnation; it never lies in an hour before its own.
-    where = f"arrival_hour >= '{floor_hour(until):%Y-%m-%dT%H:%M:%SZ}' AND kafka_timestamp = '{until:%Y-%m-%dT%H:%M:%S.%fZ}'"
+    where = (
+        f"arrival_hour >= '{floor_hour(until):%Y-%m-%dT%H:%M:%SZ}' "
+        f"AND kafka_timestamp = '{until:%Y-%m-%dT%H:%M:%S.%fZ}'"
+    )
     reached = engine.store.read_arrow(RAW_PRICES.full_name, columns=["topic_id"], where=where)
     same = covered.topic_id in reached.column("topic_id").to_pylist()
     return (before if same else {}) | covered.offsets

@@ -1,14 +1,16 @@
 """Records of the log as rows of append-once tables, in bounded memory.
 
-Belongs here: columns of `bronze.raw_prices` and `ops.polls` from chunks of records, and gathering the rows of one
-commit. Does not belong here: which offsets to read (`steps.bronze`).
+Belongs here: columns of `bronze.raw_prices` and `ops.polls` from chunks of records, gathering the rows of one commit,
+reading ahead while it is written. Does not belong here: which offsets to read (`steps.bronze`).
 """
 
 from __future__ import annotations
 
 import json
+import queue
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -174,6 +176,81 @@ def gather(
         sink.discard()
         raise
     return Gathered(sink.table(), newest)
+
+
+class ReadAhead:
+    """Reads the ranges that are most likely asked for next, in a thread, while the rows before them are written.
+
+    Only a guess: `take` with other ranges reads those, as if nothing had been read. Memory is bounded by
+    `CHUNKS_AHEAD`. Use as a context manager, or the thread may outlive its caller.
+
+    Args:
+        read: Reads ranges of the one topic.
+    """
+
+    CHUNKS_AHEAD = 2
+
+    def __init__(self, read: Callable[[Sequence[OffsetRange]], Iterator[pa.Table]]) -> None:
+        self._read = read
+        self._ranges: tuple[OffsetRange, ...] = ()
+        self._chunks: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+        self._unwanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._drop()
+
+    def expect(self, ranges: Sequence[OffsetRange]) -> None:
+        """Begin to read ranges, in place of what was expected before."""
+        self._drop()
+        if not ranges:
+            return
+        self._ranges, self._chunks, self._unwanted = tuple(ranges), queue.Queue(self.CHUNKS_AHEAD), threading.Event()
+        arguments = (self._ranges, self._chunks, self._unwanted)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def take(self, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """The chunks of ranges: those read ahead when they were expected, else read now.
+
+        Raises:
+            LogError: As reading raised it.
+        """
+        if self._thread is None or self._ranges != tuple(ranges):
+            self._drop()
+            yield from self._read(ranges)
+            return
+        self._ranges = ()  # once: who asks again wants what the log holds then
+        while (item := self._chunks.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _drop(self) -> None:
+        self._unwanted.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, self._ranges = None, ()
+
+    def _run(self, ranges: Sequence[OffsetRange], chunks: queue.Queue[Any], unwanted: threading.Event) -> None:
+        def put(item: pa.Table | BaseException | None) -> None:
+            while not unwanted.is_set():
+                try:
+                    return chunks.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        try:
+            for chunk in self._read(ranges):
+                put(chunk)
+                if unwanted.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to who takes the chunks
+            put(error)
+        put(None)
 
 
 class _Sink:

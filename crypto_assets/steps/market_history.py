@@ -50,7 +50,7 @@ class Archive(Protocol):
 
 
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Fetch and store days. One call fetches a coin's days up to 90 in a row; days that are stored stay, without a call.
+    """Fetch and store days: one call for up to 90 days in a row of a coin, and none for days that are stored.
 
     Each run of days is stored coin by coin before the next call, so a rate limit loses nothing: the same command goes
     on where it stopped.
@@ -76,8 +76,8 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
                 break
     if failures:
         raise StepFailed(
-            f"{len(failures)} calls for market history failed: {'; '.join(failures)}. What was fetched is stored; run the "
-            "same backfill again to go on"
+            f"{len(failures)} calls for market history failed: {'; '.join(failures)}. What was fetched is stored; run "
+            "the same backfill again to go on"
         )
 
     def stored(slice_: Slice) -> pa.Table:
@@ -98,10 +98,14 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 def open_archive(inputs: StepInputs) -> AbstractContextManager[Archive]:
     """The live source, configured by this process's own settings: keys never travel in step inputs."""
+    from crypto_assets.home import open_home
+    from crypto_assets.kafka.producer import replay_anchor
     from crypto_assets.settings import load_settings
     from crypto_assets.sources.factory import open_source
 
-    return open_source(load_settings(), anchor=inputs.now.date())
+    settings, today = load_settings(), inputs.now.date()
+    # The archive of a virtual home tells what its producer has played, or will play.
+    return open_source(settings, anchor=today if settings.is_live else replay_anchor(open_home(settings), today))
 
 
 def _calls(slice_: Slice) -> Iterator[Slice]:
@@ -201,9 +205,7 @@ def _store(engine: Engine, rows: Sequence[dict[str, Any]], inputs: StepInputs) -
 
     if rows:
         frame = pa.Table.from_pylist(list(rows), schema=arrow_schema(MARKET_HISTORY))
-        engine.store.merge(
-            MARKET_HISTORY.full_name, frame, mode="upsert", commit_metadata={"run_id": inputs.run_id}
-        )
+        engine.store.merge(MARKET_HISTORY.full_name, frame, mode="upsert", commit_metadata={"run_id": inputs.run_id})
 
 
 def _active(coin: Mapping[str, Any], day: datetime) -> bool:
@@ -211,9 +213,7 @@ def _active(coin: Mapping[str, Any], day: datetime) -> bool:
     return (start is None or start < day + DAY) and (end is None or day < end)
 
 
-def _checks(
-    slice_: Slice, rows: pa.Table, coins: Sequence[Mapping[str, Any]]
-) -> dict[str, list[CheckOutcome]]:
+def _checks(slice_: Slice, rows: pa.Table, coins: Sequence[Mapping[str, Any]]) -> dict[str, list[CheckOutcome]]:
     stored = rows.select(["coin_id", "day_start", "granularity", "points"]).to_pylist()
     found: dict[str, list[CheckOutcome]] = {}
     for i in range((slice_.end - slice_.start) // DAY):
@@ -228,7 +228,8 @@ def _checks(
             CheckOutcome(
                 FILLS,
                 bool(mine) and not coarse,
-                "; ".join(f"{g} points fill {CAN_FILL[g]} only" for g in coarse) or f"{sum(r['points'] for r in mine)} points",
+                "; ".join(f"{g} points fill {CAN_FILL[g]} only" for g in coarse)
+                or f"{sum(r['points'] for r in mine)} points",
                 "warn",
             ),
         ]

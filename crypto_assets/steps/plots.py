@@ -66,8 +66,8 @@ def lines(title: str, unit: str, series: Series, *, marks: Series | None = None)
         _text(MARGIN, 14, f"{title} [{unit}]  {low:.4g} to {high:.4g}", "#333"),
         _text(MARGIN, HEIGHT - 6, f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC", "#666"),
     ]
-    size = f'width="{WIDTH + 180}" height="{HEIGHT}"'
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{"".join(shapes)}</svg>'
+    look = f'width="{WIDTH + 180}" height="{HEIGHT}" font-family="sans-serif" font-size="11"'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {look}>{"".join(shapes)}</svg>'
     return Markdown(f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
 
 

@@ -80,7 +80,9 @@ def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]],
         if not mine or not data.slots:
             continue
         for horizon in HORIZONS:
-            made += _of_horizon(mine, data, horizon, effective(decided, f"price_{horizon}", part.start), decided, inputs)
+            made += _of_horizon(
+                mine, data, horizon, effective(decided, f"price_{horizon}", part.start), decided, inputs
+            )
     return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))
 
 
@@ -92,7 +94,7 @@ def _of_horizon(
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> list[dict[str, Any]]:
-    """Forecasts by the version in force; the baseline's where that one's inputs are unknown, so that there always is one."""
+    """Forecasts by the version in force, and by the baseline where that one's inputs are unknown."""
     made = scoring.forecasts(rows, data, registry.load(promotion), horizon, inputs.now)
     there = {(r["coin_id"], r["window_end"]) for r in made}
     rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
@@ -103,6 +105,4 @@ def _of_horizon(
 def _scored(key: str, rows: pa.Table) -> list[tuple[str, str, datetime]]:
     """Model, version and window_start of the forecasts of an hour."""
     picked = rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist()
-    return [
-        (r["model_name"], r["model_version"], r["window_end"] - SLOT) for r in picked if hour_key(r["hour"]) == key
-    ]
+    return [(r["model_name"], r["model_version"], r["window_end"] - SLOT) for r in picked if hour_key(r["hour"]) == key]

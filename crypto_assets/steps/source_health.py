@@ -35,7 +35,7 @@ def judge(settings: Settings) -> Found:
     except LogError as error:
         return {"polls_recorded": (False, str(error))}
     if not polls:
-        return {"polls_recorded": (False, f"topic {settings.polls_topic} holds no poll yet")}
+        return {"polls_recorded": (False, f"no readable poll among the newest of topic {settings.polls_topic}")}
     return judge_polls(polls, datetime.fromtimestamp(changed_ms / 1000, UTC) if changed_ms >= 0 else None)
 
 

@@ -36,9 +36,7 @@ def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
         cutoff: End of the training day (UTC).
         days: Days back.
     """
-    rows = engine.store.read_arrow(
-        "features.price_features", Slice(cutoff - days * DAY, cutoff), columns=list(COLUMNS)
-    )
+    rows = engine.store.read_arrow("features.price_features", Slice(cutoff - days * DAY, cutoff), columns=list(COLUMNS))
     return panel(rows, cutoff, known_at=cutoff)
 
 
@@ -56,9 +54,7 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
 
     frame: pa.Table = pa.Table.from_pylist(list(rows), schema=arrow_schema(PROMOTIONS))
-    engine.store.merge(
-        PROMOTIONS.full_name, frame, mode="insert_if_absent", audit=rules.audit(PROMOTIONS, [None])
-    )
+    engine.store.merge(PROMOTIONS.full_name, frame, mode="insert_if_absent", audit=rules.audit(PROMOTIONS, [None]))
 
 
 def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:

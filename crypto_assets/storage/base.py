@@ -140,8 +140,15 @@ class TableStore(Protocol):
         """A lazy frame of the whole table or of one slice, pinned to the version current at the call (or `version`)."""
         ...
 
-    def read_arrow(self, table: str, slice_: Slice | None = None, *, columns: Sequence[str] | None = None,
-                   where: str | None = None, version: int | None = None) -> pa.Table:
+    def read_arrow(
+        self,
+        table: str,
+        slice_: Slice | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
         """The same, loaded; `where` is extra portable SQL. For small results and for tests."""
         ...
 
@@ -192,9 +199,7 @@ class TableStore(Protocol):
         """Merge on the contract's key: insert only absent keys, insert or update, or make the table equal to `rows`."""
         ...
 
-    def maintain(
-        self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool
-    ) -> dict[str, object]:
+    def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
         """Compact closed slices, expire rows past retention, vacuum, checkpoint, clean the log; counts of each."""
         ...
 

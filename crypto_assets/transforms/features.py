@@ -44,9 +44,7 @@ DIGITS = 12
 """Decimals kept: what engines compute differently in the last bits of a double is not told."""
 
 
-def features(
-    bars_5m: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as_of: datetime
-) -> DataFrame:
+def features(bars_5m: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as_of: datetime) -> DataFrame:
     """Feature rows of one slice.
 
     Args:
@@ -79,10 +77,7 @@ def _grid(bars: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as
     end = min(slice_.end, as_of - SETTLED)
     last = int(end.timestamp() // SLOT.total_seconds()) - 1
     spark = bars.sparkSession
-    records = [
-        (c["coin_id"], _epoch(c["active_from"], 0), _epoch(c["active_to"], 2**40))
-        for c in coins
-    ]
+    records = [(c["coin_id"], _epoch(c["active_from"], 0), _epoch(c["active_to"], 2**40)) for c in coins]
     basket = spark.createDataFrame(records, "coin_id string, active_from bigint, active_to bigint")
     slots = spark.range(first, max(first, last + 1)).withColumnRenamed("id", "slot")
     start = F.col("slot") * F.lit(int(SLOT.total_seconds()))
@@ -278,8 +273,23 @@ def _finish(frame: DataFrame) -> DataFrame:
         }
     )
     frame = frame.withColumn("rz", (F.col("r5") - F.col("r5_median")) / F.col("s"))
-    rounded = ("r5", "r15", "r1h", "r24h", "r5_median", "s", "rz", "rv1h", "rsi14", "macd", "macd_signal", "macd_hist",
-               "bollinger_b", "r5_market", "volume_change")
+    rounded = (
+        "r5",
+        "r15",
+        "r1h",
+        "r24h",
+        "r5_median",
+        "s",
+        "rz",
+        "rv1h",
+        "rsi14",
+        "macd",
+        "macd_signal",
+        "macd_hist",
+        "bollinger_b",
+        "r5_market",
+        "volume_change",
+    )
     frame = frame.withColumns({n: F.round(n, DIGITS) for n in rounded})
     frame = frame.withColumns(
         {

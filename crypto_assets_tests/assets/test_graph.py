@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -135,3 +137,22 @@ def test_topics_are_external(graph):
         POLLS,
         dg.AssetKey(["ops", "alerts"]),
     }
+
+
+def test_definitions_load_without_any_configuration(tmp_path):
+    """As on a cluster or a fresh machine: no variable of ours or of a vendor, no home, and nothing is opened."""
+    code = (
+        "from crypto_assets.definitions import defs; print(len(list(defs.resolve_asset_graph().get_all_asset_keys())))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) == len(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
+    assert list(tmp_path.iterdir()) == []

@@ -52,7 +52,10 @@ def table(by_key: dict) -> Result:
     return Result(
         {
             "gold.leaderboard_24h": TableResult(
-                {k: PartitionResult(1, f"v-{k}", {"delta_version": 3}, [*CONTRACT, outcome(ok)]) for k, ok in by_key.items()}
+                {
+                    k: PartitionResult(1, f"v-{k}", {"delta_version": 3}, [*CONTRACT, outcome(ok)])
+                    for k, ok in by_key.items()
+                }
             )
         }
     )

@@ -40,7 +40,9 @@ def slot(end: datetime, coin: str = POL) -> dict[str, Any]:
             "hour": floor_hour(start)}  # fmt: skip
 
 
-def bar(end: datetime, prices: tuple[str, str, str, str], volume: str | None, vol: float | None = 0.5) -> dict[str, Any]:
+def bar(
+    end: datetime, prices: tuple[str, str, str, str], volume: str | None, vol: float | None = 0.5
+) -> dict[str, Any]:
     first, high, low, last = (Decimal(p) for p in prices)
     return slot(end) | {
         "open": first, "high": high, "low": low, "close": last, "price_avg": float(low + high) / 2, "price_vol": vol,
@@ -51,8 +53,8 @@ def bar(end: datetime, prices: tuple[str, str, str, str], volume: str | None, vo
 
 
 def scored(end: datetime, score: float | None, is_anomaly: bool) -> dict[str, Any]:
-    return slot(end) | {"anomaly_score": score, "threshold": 4.0, "is_anomaly": is_anomaly, "model_name": "anomaly",
-                        "model_version": "3", "scored_at": end + timedelta(seconds=61), "latency_s": 61.0, "revision": 0}  # fmt: skip
+    model = {"model_name": "anomaly", "model_version": "3", "threshold": 4.0, "latency_s": 61.0, "revision": 0}
+    return slot(end) | model | {"anomaly_score": score, "is_anomaly": is_anomaly, "scored_at": end}
 
 
 BARS = [
@@ -91,7 +93,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> SailEngine:
 def put(engine: SailEngine, name: str, rows: list[dict[str, Any]]) -> None:
     for hour in sorted({row["hour"] for row in rows}):
         piece = pa.Table.from_pylist(
-            [{n: r.get(n) for n in TABLES[name].column_names} for r in rows if r["hour"] == hour], arrow_schema(TABLES[name])
+            [{n: r.get(n) for n in TABLES[name].column_names} for r in rows if r["hour"] == hour],
+            arrow_schema(TABLES[name]),
         )
         assert engine.store.replace_slice(name, Slice(hour, hour + HOUR), lambda p=piece: p, now=NOW).committed
 
@@ -142,10 +145,11 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 OLD_COLUMNS = {
-    "compat.metrics_gold": "asset symbol window_start window_end price_avg price_vol price_min price_max vol_sum ret_window",
+    "compat.metrics_gold": "asset symbol window_start window_end price_avg price_vol price_min price_max vol_sum "
+    "ret_window",
     "compat.prices_silver": "asset symbol name price volume event_ts ingest_ts load_ts event_key",
-    "compat.anomalies": "asset symbol window_end price_avg price_vol ret_window vol_sum ret_prev anomaly_score is_anomaly "
-    "model_version scored_at",
+    "compat.anomalies": "asset symbol window_end price_avg price_vol ret_window vol_sum ret_prev anomaly_score "
+    "is_anomaly model_version scored_at",
 }
 
 
@@ -170,7 +174,11 @@ def test_prices_have_their_three_times_and_a_key_of_their_own(run: Run) -> None:
     first, second = run("SELECT * FROM compat.prices_silver ORDER BY event_ts")
     assert (first["symbol"], first["name"], first["price"], first["volume"]) == ("MATIC", "Polygon", 0.25, 5000.0)
     event = CHANGE - timedelta(seconds=1, milliseconds=500)
-    assert [first[n].astimezone(UTC) for n in ("event_ts", "ingest_ts", "load_ts")] == [event, CHANGE, event + timedelta(seconds=1)]
+    assert [first[n].astimezone(UTC) for n in ("event_ts", "ingest_ts", "load_ts")] == [
+        event,
+        CHANGE,
+        event + timedelta(seconds=1),
+    ]
     assert (second["volume"], second["ingest_ts"]) == (None, None)
     assert first["event_key"] != second["event_key"]
     assert all(r["event_key"].startswith(f"{POL}@2024-09-0") for r in (first, second))
@@ -198,7 +206,9 @@ def test_every_named_query_runs(run: Run) -> None:
 
 
 def test_recent_anomalies_are_only_the_flagged(run: Run) -> None:
-    assert [(r["window_end"].astimezone(UTC), r["anomaly_score"]) for r in run(QUERIES["recent_anomalies"])] == [(CHANGE, 9.25)]
+    assert [(r["window_end"].astimezone(UTC), r["anomaly_score"]) for r in run(QUERIES["recent_anomalies"])] == [
+        (CHANGE, 9.25)
+    ]
 
 
 def test_the_anomaly_rate_counts_flags_among_slots(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -43,13 +44,14 @@ def test_contiguous_runs_hold_every_key_once_and_have_no_holes(hours: set[dateti
     assert [k for _, run in runs for k in run] == sorted(keys)
     for slice_, run in runs:
         assert hour_keys(slice_) == run
-    for (before, _), (after, _) in zip(runs, runs[1:], strict=False):
+    for (before, _), (after, _) in pairwise(runs):
         assert before.end < after.start
 
 
 @pytest.mark.parametrize("grain", ["hour", "day"])
 @pytest.mark.parametrize(
-    "key", ["", "2024-05-01-10:30", "2024-5-1", "2024-05-1", "2024-02-30", "2024-5-1-10:00", "2024-05-01-24:00", "today"]
+    "key",
+    ["", "2024-05-01-10:30", "2024-5-1", "2024-05-1", "2024-02-30", "2024-5-1-10:00", "2024-05-01-24:00", "today"],
 )
 def test_a_key_of_another_form_is_refused_with_an_example(key: str, grain: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (hour|day) partition key such as '2024-01-31"):

@@ -25,5 +25,11 @@ def command(*arguments: str) -> list[str]:
 def run(folder: Path, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
     """Run `crypto-assets` to its end."""
     return subprocess.run(
-        command(*arguments), cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=timeout_s
+        command(*arguments),
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )

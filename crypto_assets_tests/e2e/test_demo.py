@@ -168,7 +168,12 @@ def test_a_coin_that_the_source_does_not_know_is_refused(demo, folder):
 def test_the_make_targets_of_the_readme_exist():
     for name in sorted(c for c in readme_commands() if c.startswith("make ")):
         dry = subprocess.run(
-            ["make", "-n", *shlex.split(name)[1:]], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+            ["make", "-n", *shlex.split(name)[1:]],
+            cwd=ROOT,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert dry.returncode == 0, f"{name}: {dry.stderr}"
 

@@ -167,8 +167,11 @@ def test_config_of_the_launchpad_reaches_the_step(ui: Ui):
     config = f"ops: {{silver_prices: {{config: {{as_of: '{home.event_hour.isoformat()}'}}}}}}"
     run = launched(ui, asset_job(ui, ["silver/prices"], {"dagster/partition": key}, config))
     assert run.status == dg.DagsterRunStatus.FAILURE
-    failures = [e.message for e in ui.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)]
-    assert len(failures) == 1
+    (failure,) = ui.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    error = failure.get_dagster_event().step_failure_data.user_failure_data
+    assert error is not None
+    assert "rebuild" in str(error.description)
+    assert key in str(error.description)
     assert home.rows("silver.prices") == before
 
 

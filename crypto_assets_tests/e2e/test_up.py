@@ -34,13 +34,12 @@ class Background:
         self.lines: queue.Queue[str] = queue.Queue()
         self.said: list[str] = []
         self.process = subprocess.Popen(
-            command(*arguments),
+            ["bash", "-c", 'trap "" INT; exec "$0" "$@"', *command(*arguments)],
             cwd=folder,
             env=clean_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         )
         threading.Thread(target=self._read, daemon=True).start()
 

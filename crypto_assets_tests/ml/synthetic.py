@@ -174,7 +174,7 @@ def feature_rows(data: Panel, available_after: timedelta = timedelta(seconds=1))
 
 
 def bar(coin: str, window_start: datetime, close: float | Decimal, **changed: Any) -> dict[str, Any]:
-    """A row of `gold.bars_5m` with one price; `changed` replaces columns. Polled every minute, last 5 s before its end."""
+    """A row of `gold.bars_5m` with one price, polled every minute; `changed` replaces columns."""
     price = Decimal(repr(float(close))) if not isinstance(close, Decimal) else close
     last = window_start + SLOT - timedelta(seconds=5)
     plain = {

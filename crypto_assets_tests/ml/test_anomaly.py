@@ -59,7 +59,8 @@ def test_on_quiet_days_there_are_as_many_flags_as_budgeted_and_no_coin_has_most_
     for seed in range(4):
         data = _without_forest(simulated(seed, CALIBRATION + SCORED))
         champion = anomaly.train(data.cut(0, CALIBRATION * SLOTS_A_DAY), 1.0).champion
-        assert champion.calibration_days == CALIBRATION and not champion.provisional
+        assert champion.calibration_days == CALIBRATION
+        assert not champion.provisional
         scored = data.cut(CALIBRATION * SLOTS_A_DAY, data.slots)
         per_coin.append(flags(champion, scored).sum(axis=1) / SCORED)
         assert scored.slots == SCORED * SLOTS_A_DAY
@@ -70,7 +71,8 @@ def test_on_quiet_days_there_are_as_many_flags_as_budgeted_and_no_coin_has_most_
 
 def test_the_forest_keeps_the_budget_too(quiet: Panel, trained: anomaly.Training) -> None:
     assert trained.challenger is not None
-    assert trained.challenger.calibration_days == CALIBRATION and not trained.challenger.provisional
+    assert trained.challenger.calibration_days == CALIBRATION
+    assert not trained.challenger.provisional
     scored = quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots)
     assert 0.5 <= flags(trained.challenger, scored).sum() / (10 * SCORED) <= 2
 
@@ -79,7 +81,9 @@ def test_the_champion_finds_nine_of_ten_spikes_of_12_sigma(quiet: Panel, trained
     hurt = faults.inject(quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots), "spike_12")
     assert len(hurt.starts) > 300
     assert faults.recall(flags(trained.champion, hurt.data), hurt) >= 0.9
-    assert faults.recall(flags(trained.champion, quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots)), hurt) < 0.05
+    assert (
+        faults.recall(flags(trained.champion, quiet.cut(quiet.slots - SCORED * SLOTS_A_DAY, quiet.slots)), hurt) < 0.05
+    )
 
 
 @pytest.mark.usefixtures("small_forest")
@@ -96,7 +100,8 @@ def test_rows_after_the_cutoff_do_not_change_what_is_learnt(quiet: Panel) -> Non
         assert found.challenger is not None
         hashes.add(
             tuple(
-                artifacts.content_hash({"thresholds": d.thresholds}, d.forest) for d in (found.champion, found.challenger)
+                artifacts.content_hash({"thresholds": d.thresholds}, d.forest)
+                for d in (found.champion, found.challenger)
             )
         )
     assert len(hashes) == 1
@@ -112,7 +117,8 @@ def test_a_row_that_became_known_after_the_cutoff_is_not_learnt_from() -> None:
     cutoff = START + 400 * SLOT
     assert panel(rows, cutoff).slots == panel(rows, cutoff, known_at=cutoff).slots == 112
     known = np.isfinite(panel(rows, cutoff, known_at=cutoff)["r5"])
-    assert known[:, :-24].all() and not known[:, -24:].any()
+    assert known[:, :-24].all()
+    assert not known[:, -24:].any()
     assert np.isfinite(panel(rows, cutoff)["r5"]).all(), "scoring uses the newest rows too"
 
 
@@ -127,7 +133,9 @@ def test_each_day_is_scored_by_a_forest_of_the_seven_days_before_it(
     data = quiet.cut(0, 15 * SLOTS_A_DAY)
     anomaly.train(data, 1.0)
     for (start, slots), (day, length) in zip(fitted[:8], scored[:8], strict=True):
-        assert slots == 7 * SLOTS_A_DAY and length == SLOTS_A_DAY and start + slots == day
+        assert slots == 7 * SLOTS_A_DAY
+        assert length == SLOTS_A_DAY
+        assert start + slots == day
     assert [d for d, _ in scored[:8]] == [data.first_slot + k * SLOTS_A_DAY for k in range(7, 15)]
 
 
@@ -150,7 +158,8 @@ def test_a_challenger_that_is_as_good_at_every_fault_is_promoted(quiet: Panel, m
     blind = np.random.default_rng(1)
     monkeypatch.setattr(anomaly, "forest_scores", lambda _, d: blind.random(d["r5"].shape))
     found = anomaly.train(data, 1.0)
-    assert found.challenger is not None and not found.challenger_wins
+    assert found.challenger is not None
+    assert not found.challenger_wins
 
 
 @pytest.mark.usefixtures("small_forest")
@@ -175,17 +184,22 @@ def test_thresholds_are_quantiles_per_coin_and_pooled_for_the_young() -> None:
     scores[1] *= 3
     scores[2, :-100] = np.nan
     found = anomaly.thresholds(scores, ("a", "b", "c"), 2.0)
-    assert found["a"] == np.quantile(scores[0], 1 - 2 / 288) and found["b"] == np.quantile(scores[1], 1 - 2 / 288)
-    assert "c" not in found and found["*"] == np.nanquantile(scores, 1 - 2 / 288)
+    assert found["a"] == np.quantile(scores[0], 1 - 2 / 288)
+    assert found["b"] == np.quantile(scores[1], 1 - 2 / 288)
+    assert "c" not in found
+    assert found["*"] == np.nanquantile(scores, 1 - 2 / 288)
     version = scoring.Version({"version": "x"}, {"thresholds": found})
     assert [scoring.threshold(version, c) for c in ("b", "c", "new")] == [found["b"], found["*"], found["*"]]
 
 
 def test_fewer_than_28_days_are_provisional_and_fewer_than_seven_refused(quiet: Panel) -> None:
     ten = anomaly.train(quiet.cut(0, 10 * SLOTS_A_DAY), 1.0)
-    assert ten.champion.calibration_days == 10 and ten.champion.provisional
-    assert ten.challenger is None and not ten.challenger_wins
-    assert ten.missing is not None and "needs 4 more days (7 to fit and 7 to calibrate)" in ten.missing
+    assert ten.champion.calibration_days == 10
+    assert ten.champion.provisional
+    assert ten.challenger is None
+    assert not ten.challenger_wins
+    assert ten.missing is not None
+    assert "needs 4 more days (7 to fit and 7 to calibrate)" in ten.missing
     with pytest.raises(NotEnoughData, match="needs 2 more days: 5 of the 7 days") as refused:
         anomaly.train(quiet.cut(0, 5 * SLOTS_A_DAY), 1.0)
     assert refused.value.metadata == {"days": 5, "days_needed": 7}
@@ -218,7 +232,8 @@ def test_after_a_week_without_data_the_champion_serves(quiet: Panel) -> None:
     for v in values.values():
         v[:, -8 * SLOTS_A_DAY :] = np.nan
     found = anomaly.train(replace(quiet, values=values), 1.0)
-    assert found.challenger is None and found.missing == "the inputs of the last 7 days are mostly unknown"
+    assert found.challenger is None
+    assert found.missing == "the inputs of the last 7 days are mostly unknown"
 
 
 def test_inputs_are_in_own_sigmas(quiet: Panel) -> None:
@@ -262,4 +277,5 @@ def test_volatility_stays_unknown_where_a_return_is() -> None:
     calm = panel_of(walk(4, 4, 900)).cut(300, 900)
     calm["price"][1, 400] = np.nan
     hurt = faults.inject(calm, "drift").data
-    assert np.isnan(hurt["rv1h"][1, 400:413]).all() and np.isfinite(hurt["rv1h"][1, 413])
+    assert np.isnan(hurt["rv1h"][1, 400:413]).all()
+    assert np.isfinite(hurt["rv1h"][1, 413])

@@ -26,10 +26,11 @@ def test_the_bootstrap_draws_whole_days() -> None:
     rng = np.random.default_rng(1)
     outcomes = rng.standard_normal(14 * 288)
     day = np.repeat(np.arange(14), 288)
-    lucky = np.where(day == 3, outcomes, -0.03 * outcomes)
-    spread = np.where(rng.random(len(outcomes)) < 1 / 14, outcomes, -0.03 * outcomes)
+    lucky = np.where(day == 3, outcomes, -0.01 * outcomes)
+    spread = np.where(rng.random(len(outcomes)) < 1 / 14, outcomes, -0.01 * outcomes)
     one, all_ = (evaluation.skill(outcomes - f, outcomes, f, day) for f in (lucky, spread))
-    assert one.value > 0 and all_.value == pytest.approx(one.value, abs=0.02)
+    assert one.value > 0
+    assert all_.value == pytest.approx(one.value, abs=0.03)
     assert one.lower < 0 < all_.lower
     assert evaluation.skill(outcomes - lucky, outcomes, lucky, day) == one, "the same seed gives the same interval"
 
@@ -47,11 +48,13 @@ def test_flag_statistics_count_whole_days() -> None:
     flags[0, [10, 11, 400]] = True
     flags[1, 400] = True
     found = evaluation.flag_statistics(flags, ("a", "b"))
-    assert found["flags"] == 4 and found["days"] == 2
+    assert found["flags"] == 4
+    assert found["days"] == 2
     assert (found["mean_per_coin_day"], found["median_per_coin_day"]) == (1.0, 1.0)
     assert found["share"] == {"a": 0.75, "b": 0.25}
     # With two coins, one of them is half of the market.
-    assert found["episodes"] == 3 and found["market_wide_episodes"] == 2
+    assert found["episodes"] == 3
+    assert found["market_wide_episodes"] == 2
     assert evaluation.flag_statistics(flags[:, :100], ("a", "b"))["days"] == 0
 
 
@@ -82,7 +85,8 @@ def test_explanations_name_the_strongest_inputs_first() -> None:
     data["rz"][1, 20] = -40.0
     told = scoring.explanations(data)
     first = json.loads(told[1][20] or "")
-    assert first[0] == {"feature": "rz", "sigma": -40.0} and len(first) == scoring.EXPLAINED
+    assert first[0] == {"feature": "rz", "sigma": -40.0}
+    assert len(first) == scoring.EXPLAINED
     assert [abs(f["sigma"]) for f in first] == sorted((abs(f["sigma"]) for f in first), reverse=True)
     for field in data.values:
         data[field][2, 7] = np.nan

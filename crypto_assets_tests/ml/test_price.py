@@ -47,7 +47,8 @@ def test_on_a_random_walk_no_model_is_promoted_in_19_of_20_seeds() -> None:
 
 def test_a_planted_ar1_is_promoted(planted: Panel) -> None:
     trained = price.train(planted, 1, ("ridge",))
-    assert trained.algorithm == "ridge" and trained.model is not None
+    assert trained.algorithm == "ridge"
+    assert trained.model is not None
     (candidate,) = trained.candidates
     # The best forecast of an AR(1) explains phi squared of the variance, and phi^4 a bar later.
     assert candidate.skill.lower < 0.04 < candidate.skill.upper + 0.01
@@ -63,8 +64,11 @@ def test_an_echo_of_the_newest_price_is_not_promoted() -> None:
     trained = price.train(panel_of(prices * np.exp(bounce), scale=SIGMA * np.sqrt(1.5)), 1, ("ridge",))
     (candidate,) = trained.candidates
     assert candidate.skill_delayed is not None
-    assert candidate.skill.lower > 0.02 and candidate.skill_delayed.lower < 0
-    assert not candidate.passes and trained.model is None and trained.algorithm == "persistence"
+    assert candidate.skill.lower > 0.02
+    assert candidate.skill_delayed.lower < 0
+    assert not candidate.passes
+    assert trained.model is None
+    assert trained.algorithm == "persistence"
 
 
 def test_rows_after_the_cutoff_do_not_change_what_is_learnt(planted: Panel) -> None:
@@ -93,12 +97,15 @@ def test_the_target_is_of_prices_h_slots_apart_and_the_embargo_is_the_horizon() 
         outcome = price.target(data, slots)
         expected = np.log(data["price"][2, 100 + slots] / data["price"][2, 100]) / (SIGMA * np.sqrt(slots))
         assert outcome[2, 100] == pytest.approx(expected)
-        assert np.isnan(outcome[:, -slots:]).all() and np.isfinite(outcome[:, -slots - 1]).all()
+        assert np.isnan(outcome[:, -slots:]).all()
+        assert np.isfinite(outcome[:, -slots - 1]).all()
         # A training panel that is cut at a day's start has no label that ends later.
-        _, _, at = price._samples(data.cut(0, 500), slots)  # noqa: SLF001
+        _, _, at = price._samples(data.cut(0, 500), slots)
         assert at.max() == 500 - slots - 1
         delayed = price.target(data, slots, 1)
-        assert delayed[2, 100] == pytest.approx(np.log(data["price"][2, 101 + slots] / data["price"][2, 101]) / (SIGMA * np.sqrt(slots)))
+        assert delayed[2, 100] == pytest.approx(
+            np.log(data["price"][2, 101 + slots] / data["price"][2, 101]) / (SIGMA * np.sqrt(slots))
+        )
 
 
 def test_volume_is_no_input() -> None:
@@ -109,22 +116,25 @@ def test_volume_is_no_input() -> None:
 
 def test_each_day_is_forecast_by_the_28_days_before_it(planted: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = price._fit  # noqa: SLF001
+    real = price._fit
     monkeypatch.setattr(price, "_fit", lambda name, x, y: (seen.append(len(x)), real(name, x, y))[1])
     data = first(planted, 2)
     trained = price.train(data, 1, ("ridge",))
     usable = np.isfinite(price.inputs(data)).all(axis=-1).sum()
     # 14 days for each of both targets; each training set is 28 days short of at most what its start lacks.
     assert len(seen) == 28 + (trained.model is not None)
-    assert max(seen[:14]) == 2 * (28 * SLOTS_A_DAY - 1) and max(seen[14:28]) == 2 * (28 * SLOTS_A_DAY - 2)
+    assert max(seen[:14]) == 2 * (28 * SLOTS_A_DAY - 1)
+    assert max(seen[14:28]) == 2 * (28 * SLOTS_A_DAY - 2)
     assert seen[0] == usable - 2 * 14 * SLOTS_A_DAY - 2
 
 
 def test_too_few_days_name_what_is_missing_and_persistence_serves() -> None:
     data = first(panel_of(walk(2, 4, (DAYS - 3) * SLOTS_A_DAY), scale=SIGMA), 1)
     trained = price.train(data, 12)
-    assert trained.candidates == () and trained.model is None
-    assert "needs 3 more days" in trained.metrics["missing"] and "28 to train and 14 to evaluate" in trained.metrics["missing"]
+    assert trained.candidates == ()
+    assert trained.model is None
+    assert "needs 3 more days" in trained.metrics["missing"]
+    assert "28 to train and 14 to evaluate" in trained.metrics["missing"]
     outcome = price.target(data.cut(data.slots - 28 * SLOTS_A_DAY, data.slots), 12)
     assert (trained.lower, trained.upper) == tuple(np.nanquantile(outcome, [0.05, 0.95]))
 

@@ -64,7 +64,9 @@ def test_evaluations_are_stored_and_read_back_by_partition():
     def bars(context):
         context.log_event(checks.evaluation(GREEN, KEY, "a"))
         context.log_event(checks.evaluation(RED, KEY, "b"))
-        return dg.MaterializeResult(check_results=[checks.aggregate(KEY, "ohlc_ordered", {"2026-01-01": GREEN, "2026-01-02": RED})])
+        return dg.MaterializeResult(
+            check_results=[checks.aggregate(KEY, "ohlc_ordered", {"2026-01-01": GREEN, "2026-01-02": RED})]
+        )
 
     with dg.DagsterInstance.ephemeral() as instance:
         tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
@@ -78,7 +80,9 @@ def test_evaluations_are_stored_and_read_back_by_partition():
 
 
 def test_the_aggregate_names_what_failed():
-    result = checks.aggregate(KEY, "ohlc_ordered", {"2026-01-01": GREEN, "2026-01-03": RED, "2026-01-02": RED, "2026-01-05": RED})
+    result = checks.aggregate(
+        KEY, "ohlc_ordered", {"2026-01-01": GREEN, "2026-01-03": RED, "2026-01-02": RED, "2026-01-05": RED}
+    )
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.ERROR
     assert "3 of 4 partitions: 2026-01-02..2026-01-03, 2026-01-05. " in (result.description or "")
@@ -95,7 +99,10 @@ def test_the_aggregate_of_many_failures_stays_short():
 
 def test_the_aggregate_warns_when_all_failures_are_warnings():
     warned = CheckOutcome("complete_windows", False, "few", "warn")
-    assert checks.aggregate(KEY, "complete_windows", {"2026-01-01": warned, "2026-01-02": warned}).severity is dg.AssetCheckSeverity.WARN
+    assert (
+        checks.aggregate(KEY, "complete_windows", {"2026-01-01": warned, "2026-01-02": warned}).severity
+        is dg.AssetCheckSeverity.WARN
+    )
     assert checks.aggregate(KEY, "complete_windows", {None: warned}).severity is dg.AssetCheckSeverity.WARN
 
 

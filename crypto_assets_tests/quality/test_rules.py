@@ -280,7 +280,7 @@ def sample_shift(values: dict[str, Any], type_: str, step: int, texts: list[str]
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_rule_gives_the_same_verdict_on_spark(name, spark):
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F
 
     from crypto_assets.contracts.arrow import spark_schema
 

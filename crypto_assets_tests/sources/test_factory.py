@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from crypto_assets.home import open_home
+from crypto_assets.kafka.producer import replay_anchor
 from crypto_assets.market.coins import default_registry
 from crypto_assets.settings import Settings
 from crypto_assets.sources.coingecko import BadBaseUrl, CoinGeckoSource
 from crypto_assets.sources.factory import VirtualSource, make_feed, open_source
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.simulator import SimulatorFeed
+from crypto_assets.steps.market_history import open_archive
+from crypto_assets_tests.builders import step_inputs
 from crypto_assets_tests.sources.raw_server import reply
 
 ANCHOR = date(2026, 5, 2)
@@ -115,3 +119,18 @@ def test_a_closed_source_has_stopped_its_server(tmp_path):
     with open_source(settings_of(tmp_path, "replay"), anchor=ANCHOR) as source:
         assert source.poll(["bitcoin"], NOW).outcome == "ok"
     assert source.poll(["bitcoin"], NOW).outcome == "upstream_down"
+
+
+def test_the_archive_of_a_home_tells_what_its_producer_has_played(tmp_path, monkeypatch):
+    settings = settings_of(tmp_path, "replay")
+    monkeypatch.setattr("crypto_assets.settings.load_settings", lambda: settings)
+    assert replay_anchor(open_home(settings), ANCHOR) == ANCHOR
+    days_later = step_inputs(NOW + timedelta(days=3))
+    hour = (NOW.replace(minute=0), NOW.replace(minute=30))
+    with open_archive(days_later) as archive, open_source(settings, anchor=ANCHOR) as source:
+        reply, _ = archive.market_chart_range("bitcoin", *hour, days_later.now)
+        assert reply is not None
+        told = [(datetime.fromtimestamp(ms / 1000, UTC), price) for ms, price in reply["prices"]]
+        polled = [(at, source.poll(["bitcoin"], at).ticks[0].price_usd) for at, _ in told]
+    assert len(told) == 6
+    assert told == polled

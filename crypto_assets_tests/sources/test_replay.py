@@ -30,6 +30,10 @@ def quote(feed: ReplayFeed, coin_id: str, now: datetime) -> Quote:
     return found
 
 
+def cents(usd: Decimal | int) -> Decimal:
+    return Decimal(usd).quantize(Decimal("0.01"))
+
+
 def played(feed: ReplayFeed, start: datetime, end: datetime) -> dict[str, list[Quote]]:
     """What a producer that looks every minute sees as new, by coin."""
     seen: dict[str, dict[datetime, Quote]] = {c: {} for c in COINS}
@@ -134,11 +138,11 @@ def test_volume_is_unknown_until_24_hours_without_a_gap(feed):
 def test_volume_is_the_turnover_of_the_last_24_hours(feed):
     series = Recording.load().series["litecoin"]
     today = [(t, p * v) for t, p, v in zip(series.times, series.closes, series.volumes, strict=True) if t.day == 5]
-    assert quote(feed, "litecoin", TODAY + DAY).volume_24h == sum(usd for _, usd in today).quantize(Decimal("0.01"))
+    assert quote(feed, "litecoin", TODAY + DAY).volume_24h == cents(sum(usd for _, usd in today))
     # At noon of the repeated day: the morning at today's prices, and the afternoon of the day before.
     scale = series.closes[-1] / next(p for t, p in zip(series.times, series.closes, strict=True) if t.day == 5)
-    expected = sum(usd * scale if t.hour < 12 else usd for t, usd in today)
-    assert quote(feed, "litecoin", TODAY + DAY + timedelta(hours=12)).volume_24h == expected.quantize(Decimal("0.01"))
+    expected = cents(sum(usd * scale if t.hour < 12 else usd for t, usd in today))
+    assert quote(feed, "litecoin", TODAY + DAY + timedelta(hours=12)).volume_24h == expected
 
 
 def test_what_was_not_recorded_is_null_and_changes_never_bridge_the_gap(feed):

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 import requests
 
-from crypto_assets.sources.coingecko import ATTEMPTS, CoinGeckoSource
+from crypto_assets.sources.coingecko import ATTEMPTS, DEADLINE_S, CoinGeckoSource
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.simulator import SimulatorFeed
 from crypto_assets.sources.standin import FAULTS, NOW_HEADER, StandIn
@@ -22,11 +22,15 @@ def standin() -> Iterator[StandIn]:
         yield running
 
 
+def open_client(standin: StandIn, deadline_s: float = DEADLINE_S) -> CoinGeckoSource:
+    return CoinGeckoSource(
+        standin.url, name="simulator", deadline_s=deadline_s, extra_headers=lambda now: {NOW_HEADER: now.isoformat()}
+    )
+
+
 @pytest.fixture
 def source(standin) -> Iterator[CoinGeckoSource]:
-    client = CoinGeckoSource(
-        standin.url, name="simulator", deadline_s=0.3, extra_headers=lambda now: {NOW_HEADER: now.isoformat()}
-    )
+    client = open_client(standin)
     yield client
     client.close()
 
@@ -72,7 +76,8 @@ def test_every_fault_has_an_expectation_here():
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_failing_fault_gives_its_named_outcome_and_nothing_partial(standin, source, kind):
     standin.set_fault(kind)
-    poll = source.poll(BASKET, NOW)
+    client = open_client(standin, deadline_s=0.2) if kind == "slow" else source
+    poll = client.poll(BASKET, NOW)
     outcome, status, calls = FAILURES[kind]
     assert (poll.outcome, poll.http_status, poll.credits_used) == (outcome, status, calls)
     assert poll.ticks == ()

@@ -52,7 +52,9 @@ def test_one_run_writes_all_hourly_widths_and_another_the_day(engine: SailEngine
     for width in WIDTHS:
         found, wanted = stored(engine, f"gold.bars_{width}"), bars_of(samples, width, as_of)
         names = ("open", "high", "low", "close", "sample_count", "is_closed", "expected_count", "available_at")
-        assert {k: [r[n] for n in names] for k, r in found.items()} == {k: [r[n] for n in names] for k, r in wanted.items()}
+        assert {k: [r[n] for n in names] for k, r in found.items()} == {
+            k: [r[n] for n in names] for k, r in wanted.items()
+        }
     partitions = result.tables["gold.bars_5m"].partitions
     in_table = stored(engine, "gold.bars_5m").values()
     assert {k: p.rows for k, p in partitions.items()} == {

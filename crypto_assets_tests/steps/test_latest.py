@@ -131,7 +131,7 @@ def test_the_table_never_goes_backwards(engine: SailEngine) -> None:
 def test_a_refresh_without_news_changes_no_data_version(engine: SailEngine) -> None:
     ends = load(engine, [sample("bitcoin", TEN + MINUTE)])
     first = run(engine, TEN + HOUR).tables[NAME].partitions[None]
-    write_bronze(engine.store, [Record(TEN + 9 * MINUTE, "{oops")], first_offset=ends)
+    load(engine, [Record(TEN + 9 * MINUTE, "{oops")], ends)
     second = run(engine, TEN + 2 * HOUR).tables[NAME].partitions[None]
     assert first.data_version == second.data_version
     (row,) = engine.store.read_arrow(NAME).to_pylist()

@@ -44,7 +44,9 @@ def polls(engine: Engine, outcomes: list[str]) -> None:
     table = pa.Table.from_pylist([{n: r.get(n) for n in names} for r in rows], schema=arrow_schema(POLLS, names))
     batch = AppendBatch(table, (OffsetRange(0, 0, len(outcomes)),))
     slice_ = Slice(TEN, TEN + HOUR)
-    assert engine.store.append_once(POLLS.full_name, slice_, f"polls/{TOPIC_ID}/{hour_key(TEN)}", lambda _: batch).committed
+    assert engine.store.append_once(
+        POLLS.full_name, slice_, f"polls/{TOPIC_ID}/{hour_key(TEN)}", lambda _: batch
+    ).committed
 
 
 def test_metrics_of_hours_that_the_steps_wrote(engine: SailEngine) -> None:

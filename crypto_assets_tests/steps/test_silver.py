@@ -71,7 +71,10 @@ def test_late_copies_and_restated_hours_end_as_the_sorted_run(tmp_path: Path) ->
     moved = {(r.text) for r in late}
     copies = [replace(r, arrival=r.arrival + chance.random() * 8 * HOUR) for r in chance.sample(recording, 80)]
     arrived = sorted(
-        (replace(r, partition=chance.randint(0, 2)) for r in [*late, *copies, *(r for r in recording if r.text not in moved)]),
+        (
+            replace(r, partition=chance.randint(0, 2))
+            for r in [*late, *copies, *(r for r in recording if r.text not in moved)]
+        ),
         key=lambda r: r.arrival,
     )
     cut = TEN + 2 * HOUR
@@ -120,7 +123,10 @@ def test_decimals_are_exact_in_the_table(engine: SailEngine) -> None:
     events = [TEN + i * MINUTE for i in range(4)]
     write_bronze(
         engine.store,
-        [Record(e + MINUTE, message("bitcoin", e, p, market_cap_usd=c)) for e, p, c in zip(events, prices, caps, strict=True)],
+        [
+            Record(e + MINUTE, message("bitcoin", e, p, market_cap_usd=c))
+            for e, p, c in zip(events, prices, caps, strict=True)
+        ],
     )
     silver.work(engine, [hour_key(TEN)], step_inputs(NOW))
     found = sorted(rows(engine, PRICES), key=lambda r: r["last_updated_at"])
@@ -174,7 +180,10 @@ def test_every_record_is_valid_or_quarantined_with_all_its_reasons(engine: SailE
     assert found["bronze_accounted_for"].metadata == {"bronze": 14, "valid": 3, "quarantined": 11, "duplicates": 1}
     assert (found["quarantine_reasons"].passed, found["quarantine_reasons"].severity) == (False, "warn")
     assert found["quarantine_reasons"].metadata == wanted
-    assert (found["has_rows"].passed, found["has_rows"].description) == (True, "14 records were examined, 11 quarantined")
+    assert (found["has_rows"].passed, found["has_rows"].description) == (
+        True,
+        "14 records were examined, 11 quarantined",
+    )
     told = result.tables[QUARANTINE].partitions[key].metadata
     assert (told["valid"], told["duplicates"], told["dedup_rate"]) == (3, 1, pytest.approx(1 / 3))
 
@@ -243,7 +252,10 @@ def test_a_closed_hour_does_not_vanish_without_rebuild(engine: SailEngine) -> No
 
 def test_an_absent_coin_and_an_empty_hour_are_named(engine: SailEngine) -> None:
     write_bronze(engine.store, [sample("bitcoin", TEN), sample("ethereum", TEN)])
-    coins = [{**c, "active_to": "2024-05-01T10:30:00+00:00"} if c["coin_id"] == "ethereum" else c for c in step_inputs(NOW).coins]
+    coins = [
+        {**c, "active_to": "2024-05-01T10:30:00+00:00"} if c["coin_id"] == "ethereum" else c
+        for c in step_inputs(NOW).coins
+    ]
     result = silver.work(engine, [hour_key(TEN), hour_key(TEN + HOUR)], step_inputs(NOW, coins=coins))
     first, second = (checks(result, PRICES, hour_key(TEN + i * HOUR)) for i in (0, 1))
     # A coin that was retired within the hour is not asked for.

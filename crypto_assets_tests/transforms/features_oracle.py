@@ -1,4 +1,4 @@
-"""The features of tables.md once more, in plain Python, slot by slot: slow, and written without looking at the engine's."""
+"""The definitions of the features once more, in plain Python, slot by slot: slow, and not made from the engine's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import Any
 
@@ -38,9 +39,9 @@ class Oracle:
         used = [b for b in self.bars if b["is_closed"] and b["granularity"] in ("tick", "5m")]
         self.by_slot = {(b["coin_id"], b["window_end"]): b for b in used}
         self.spans = {
-            c["coin_id"]: (datetime.fromisoformat(c["active_from"]), c["active_to"] and datetime.fromisoformat(c["active_to"]))
+            c["coin_id"]: tuple(c[n] and datetime.fromisoformat(c[n]) for n in ("active_from", "active_to"))
             for c in self.coins
-        }  # fmt: skip
+        }
 
     def active(self, coin: str, end: datetime) -> bool:
         """Whether the coin has a row at the slot."""
@@ -113,7 +114,7 @@ class Oracle:
         prices = self.prices(coin, end, 15)
         if prices is None:
             return None
-        moves = [newer - older for newer, older in zip(prices, prices[1:], strict=False)]
+        moves = [newer - older for newer, older in pairwise(prices)]
         gain, loss = fmean(max(m, 0) for m in moves), fmean(max(-m, 0) for m in moves)
         return 50.0 if gain == loss == 0 else 100 - 100 / (1 + gain / loss) if loss else 100.0
 

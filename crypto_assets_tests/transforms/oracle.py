@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -21,8 +21,10 @@ from crypto_assets.settings import Settings
 from crypto_assets.sources.factory import open_source
 from crypto_assets_tests.builders import Record
 
+Width = Literal["1m", "5m", "1h", "1d"]
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-WIDTHS = {
+WIDTHS: dict[Width, timedelta] = {
     "1m": timedelta(minutes=1),
     "5m": timedelta(minutes=5),
     "1h": timedelta(hours=1),
@@ -30,7 +32,12 @@ WIDTHS = {
 }
 ORDER = ("tick", "5m", "1h", "1d")
 """Granularities, finest first."""
-FEEDS = {"1m": {"tick", "5m"}, "5m": {"tick", "5m"}, "1h": {"tick", "5m", "1h"}, "1d": set(ORDER)}
+FEEDS: dict[Width, set[str]] = {
+    "1m": {"tick", "5m"},
+    "5m": {"tick", "5m"},
+    "1h": {"tick", "5m", "1h"},
+    "1d": set(ORDER),
+}
 GRACE = timedelta(seconds=60)
 
 
@@ -60,7 +67,7 @@ def without(rows: Mapping[tuple, Mapping[str, Any]], *names: str) -> dict[tuple,
     return {key: {n: v for n, v in row.items() if n not in names} for key, row in rows.items()}
 
 
-def bars_of(silver: Iterable[Mapping[str, Any]], width: str, as_of: datetime | None) -> dict[tuple, dict[str, Any]]:
+def bars_of(silver: Iterable[Mapping[str, Any]], width: Width, as_of: datetime | None) -> dict[tuple, dict[str, Any]]:
     """Bars of one width by (coin_id, window_start), from rows of Silver in any order."""
     windows: dict[tuple[str, datetime], list[Mapping[str, Any]]] = defaultdict(list)
     for row in silver:
@@ -74,7 +81,7 @@ def bars_of(silver: Iterable[Mapping[str, Any]], width: str, as_of: datetime | N
 
 
 def _bar(
-    key: tuple[str, datetime], samples: Sequence[Mapping[str, Any]], width: str, as_of: datetime | None
+    key: tuple[str, datetime], samples: Sequence[Mapping[str, Any]], width: Width, as_of: datetime | None
 ) -> dict[str, Any]:
     coin, start = key
     prices: list[Decimal] = [s["price_usd"] for s in samples]

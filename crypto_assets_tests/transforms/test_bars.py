@@ -13,9 +13,9 @@ import pytest
 from crypto_assets.compute.sail import frame
 from crypto_assets.contracts.arrow import conform
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.transforms.bars import Width, bars
+from crypto_assets.transforms.bars import bars
 from crypto_assets_tests.builders import at, silver_rows
-from crypto_assets_tests.transforms.oracle import WIDTHS, bars_of, rows_by
+from crypto_assets_tests.transforms.oracle import WIDTHS, Width, bars_of, rows_by
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -169,7 +169,9 @@ def test_hourly_points_feed_hours_and_days_only_and_daily_points_days_only(spark
         *samples_of((7205, "3"), granularity="1d", cadence_s=None),
     ]
     found = {width: made(spark, samples, width) for width in WIDTHS}
-    counts = {w: sorted((row["granularity"], row["sample_count"]) for row in rows.values()) for w, rows in found.items()}
+    counts = {
+        w: sorted((row["granularity"], row["sample_count"]) for row in rows.values()) for w, rows in found.items()
+    }
     assert counts == {
         "1m": [("5m", 1)],
         "5m": [("5m", 1)],
@@ -184,7 +186,12 @@ def test_a_window_with_a_live_sample_and_history_says_so(spark: SparkSession) ->
     """One live sample among history: what was expected is not known, and the coarsest kind is named."""
     samples = [*samples_of((0, "1")), *samples_of((900, "3"), granularity="5m", cadence_s=None)]
     (bar,) = made(spark, samples, "1h").values()
-    assert (bar["granularity"], bar["expected_count"], bar["is_complete"], bar["close"]) == ("5m", None, True, Decimal(3))
+    assert (bar["granularity"], bar["expected_count"], bar["is_complete"], bar["close"]) == (
+        "5m",
+        None,
+        True,
+        Decimal(3),
+    )
 
 
 def test_a_day_is_made_of_its_samples_not_of_its_hours(spark: SparkSession) -> None:
@@ -194,10 +201,15 @@ def test_a_day_is_made_of_its_samples_not_of_its_hours(spark: SparkSession) -> N
     midnight = at("2024-05-01 00:00:00")
     bar = found["bitcoin", midnight]
     assert (bar["sample_count"], bar["price_avg"], bar["price_vol"]) == (5, 4.0, pytest.approx(18**0.5 / 2))
-    assert (bar["open"], bar["close"], bar["day_start"], bar["day"]) == (Decimal(1), Decimal(7), midnight, midnight.date())
+    assert (bar["open"], bar["close"], bar["day_start"], bar["day"]) == (
+        Decimal(1),
+        Decimal(7),
+        midnight,
+        midnight.date(),
+    )
     assert found["bitcoin", midnight + timedelta(days=1)]["sample_count"] == 1
 
 
 def test_no_sample_makes_no_bar(spark: SparkSession) -> None:
     for width in WIDTHS:
-        assert made(spark, [], width) == {}  # type: ignore[arg-type]
+        assert made(spark, [], width) == {}

@@ -135,10 +135,12 @@ def test_every_definition_agrees_with_the_oracle(spark: SparkSession) -> None:
     ]
     assert wrong == []
     # The cases above have really occurred, so that agreement says something about each of them.
-    assert rows[coin[3], BEGIN + 7 * SLOT]["staleness_s"] == 305 and rows[coin[3], BEGIN + 7 * SLOT]["r5"] == 0
+    assert rows[coin[3], BEGIN + 7 * SLOT]["staleness_s"] == 305
+    assert rows[coin[3], BEGIN + 7 * SLOT]["r5"] == 0
     assert rows[coin[3], BEGIN + 14 * SLOT]["price"] is None
     assert rows[coin[2], BEGIN + 9 * SLOT]["price"] is None
-    assert rows[coin[0], BEGIN + 12 * SLOT]["rsi14"] == 50 and rows[coin[0], BEGIN + 12 * SLOT]["bollinger_b"] == 0.5
+    assert rows[coin[0], BEGIN + 12 * SLOT]["rsi14"] == 50
+    assert rows[coin[0], BEGIN + 12 * SLOT]["bollinger_b"] == 0.5
     assert {row["s"] is None for (c, _), row in rows.items() if c == coin[4]} == {True, False}
     assert rows[coin[3], BEGIN + 26 * SLOT]["volume_change"] is None
     assert rows[coin[0], BEGIN + SLOT]["macd_signal"] is not None
@@ -156,7 +158,9 @@ def test_the_numpy_features_of_other_tests_agree_with_the_engine(spark: SparkSes
     data = panel_of(prices)
     for (coin, end), row in rows.items():
         place = data.coins.index(coin), int(end.timestamp()) // 300 - data.first_slot
-        assert {n: row[n] for n in data.values} == pytest.approx({n: v[place] for n, v in data.values.items()}, abs=1e-9)
+        assert {n: row[n] for n in data.values} == pytest.approx(
+            {n: v[place] for n, v in data.values.items()}, abs=1e-9
+        )
 
 
 def test_the_scale_needs_144_returns_before_the_slot_and_has_a_floor(spark: SparkSession) -> None:
@@ -167,7 +171,8 @@ def test_the_scale_needs_144_returns_before_the_slot_and_has_a_floor(spark: Spar
     assert rows["coin-00", BEGIN + SLOT]["s"] == 1e-5
     assert rows["coin-00", BEGIN + SLOT]["rz"] == 0
     rows = by_slot(computed(spark, bars[1:], Slice(BEGIN, BEGIN + HOUR), coin_records(["coin-00"])))
-    assert rows["coin-00", BEGIN + SLOT]["s"] is None and rows["coin-00", BEGIN + 2 * SLOT]["s"] == 1e-5
+    assert rows["coin-00", BEGIN + SLOT]["s"] is None
+    assert rows["coin-00", BEGIN + 2 * SLOT]["s"] == 1e-5
 
 
 def test_the_slots_own_return_is_not_in_its_scale(spark: SparkSession) -> None:
@@ -231,7 +236,9 @@ def test_a_coin_without_any_bar_has_rows_with_a_reason(spark: SparkSession) -> N
 
 
 def test_the_basket_names_the_coins_that_had_a_return(spark: SparkSession) -> None:
-    bars = [b for b in bars_of(walk(2, 4, 27 * 12)) if (b["coin_id"], b["window_start"]) != ("coin-03", BEGIN + 3 * SLOT)]
+    bars = [
+        b for b in bars_of(walk(2, 4, 27 * 12)) if (b["coin_id"], b["window_start"]) != ("coin-03", BEGIN + 3 * SLOT)
+    ]
     rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), coin_records(names(4))))
     assert rows["coin-00", BEGIN + SLOT]["basket_hash"] == basket_hash(names(4))
     assert rows["coin-00", BEGIN + 4 * SLOT]["basket_hash"] == basket_hash(names(3))

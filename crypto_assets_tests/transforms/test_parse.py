@@ -33,7 +33,9 @@ def parsed(spark: SparkSession, records: Sequence[Record], **changed: Any) -> li
     """The parsed records in their order."""
     rows = bronze_rows([replace(r, offset=i) for i, r in enumerate(records)])
     for name, values in changed.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+        rows = rows.set_column(
+            rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, rows.schema.field(name).type)
+        )
     found = parse_bronze(frame(spark, rows), REGISTRY.to_records(), START).toArrow().to_pylist()
     return sorted(found, key=lambda r: r["offset"])
 
@@ -273,13 +275,17 @@ def test_hours_and_days_do_not_depend_on_the_session(spark: SparkSession) -> Non
     from pyspark.sql import functions as F
 
     moments = ["2024-05-01 00:00:00", "2024-05-01 23:59:59.999999", "1969-12-31 23:59:59", "2024-02-29 12:30:00"]
-    values = pa.table({"t": pa.array([datetime.fromisoformat(m).replace(tzinfo=UTC) for m in moments], pa.timestamp("us", "UTC"))})
+    values = pa.table(
+        {"t": pa.array([datetime.fromisoformat(m).replace(tzinfo=UTC) for m in moments], pa.timestamp("us", "UTC"))}
+    )
     before = spark.conf.get("spark.sql.session.timeZone")
     spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
     try:
-        found = frame(spark, values).select(
-            F.unix_seconds(hour_of(F.col("t"))).alias("hour"), day_of(F.col("t")).alias("day")
-        ).toArrow()
+        found = (
+            frame(spark, values)
+            .select(F.unix_seconds(hour_of(F.col("t"))).alias("hour"), day_of(F.col("t")).alias("day"))
+            .toArrow()
+        )
     finally:
         spark.conf.set("spark.sql.session.timeZone", before or "UTC")
     wanted = [at(m).replace(minute=0, second=0, microsecond=0) for m in moments]

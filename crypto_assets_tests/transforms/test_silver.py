@@ -23,7 +23,7 @@ from crypto_assets.transforms.bars import bars
 from crypto_assets.transforms.parse import parse_bronze
 from crypto_assets.transforms.silver import examined, history_points, silver
 from crypto_assets_tests.builders import COINS, START, Record, at, bronze_rows, history_rows, message, sample
-from crypto_assets_tests.transforms.oracle import bars_of, recorded, rows_by, without
+from crypto_assets_tests.transforms.oracle import Width, bars_of, recorded, rows_by, without
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,7 +33,7 @@ SPAN = Slice(TEN, TEN + HOUR)
 DAY_OF = Slice(at("2024-05-01 00:00:00"), at("2024-05-02 00:00:00"))
 AS_OF = TEN + timedelta(minutes=31)
 """Some windows of the recording are closed then, others are not."""
-WIDTHS = ("1m", "5m", "1h", "1d")
+WIDTHS: tuple[Width, ...] = ("1m", "5m", "1h", "1d")
 PLACE = ("available_at", "partition", "offset")
 """What tells when and where a quote arrived, not what it says."""
 
@@ -70,10 +70,17 @@ def quote_of(record: Record) -> tuple[str, datetime]:
     return record.value["coin_id"], datetime.fromisoformat(record.value["last_updated_at"])
 
 
-@settings(max_examples=8, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(disorder=st.integers(0, 2**32), share=st.sampled_from([0.0, 0.3, 1.0]), longest_h=st.sampled_from([0, 1, 30, 2000]))
+@settings(max_examples=10, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    disorder=st.integers(0, 2**32), share=st.sampled_from([0.0, 0.3, 1.0]), longest_h=st.sampled_from([0, 1, 30, 2000])
+)
 def test_order_copies_and_delays_change_nothing_but_when_it_was_known(
-    spark: SparkSession, recording: list[Record], in_order: tuple[dict, dict], disorder: int, share: float, longest_h: int
+    spark: SparkSession,
+    recording: list[Record],
+    in_order: tuple[dict, dict],
+    disorder: int,
+    share: float,
+    longest_h: int,
 ) -> None:
     """No copy arrives before its original's first arrival; offsets follow arrival within a partition, as in Kafka."""
     chance = random.Random(disorder)
@@ -171,7 +178,9 @@ FETCHED = at("2024-06-01 08:00:00")
 def test_history_fills_only_slots_without_a_live_sample(spark: SparkSession) -> None:
     minutes = [0, 4, 5, 10, 14, 15]
     points = [(TEN + timedelta(minutes=m, seconds=30), f"{100 + m}.25") for m in minutes]
-    history = history_rows([("bitcoin", TEN, "5m", reply(*points)), ("ethereum", TEN, "5m", reply(*points[:1]))], FETCHED)
+    history = history_rows(
+        [("bitcoin", TEN, "5m", reply(*points)), ("ethereum", TEN, "5m", reply(*points[:1]))], FETCHED
+    )
     live = [sample("bitcoin", TEN + timedelta(minutes=7)), sample("bitcoin", TEN + timedelta(minutes=14, seconds=59))]
     # A record that is refused leaves its slot open.
     refused = [sample("bitcoin", TEN + timedelta(minutes=16), price="0")]
@@ -183,7 +192,9 @@ def test_history_fills_only_slots_without_a_live_sample(spark: SparkSession) -> 
     }  # fmt: skip
     row = found["bitcoin", points[0][0]]
     assert (row["price_usd"], row["available_at"], row["symbol"]) == (Decimal("100.25"), FETCHED, "BTC")
-    assert [row[n] for n in ("cadence_s", "poll_id", "topic_id", "partition", "offset", "ingestion_timestamp")] == [None] * 6
+    assert [row[n] for n in ("cadence_s", "poll_id", "topic_id", "partition", "offset", "ingestion_timestamp")] == [
+        None
+    ] * 6
 
 
 def test_history_numbers_keep_every_digit(spark: SparkSession) -> None:
@@ -210,7 +221,9 @@ def test_points_that_say_nothing_are_left_out(spark: SparkSession) -> None:
         ("ethereum", TEN, "5m", '{"prices": [], "market_caps": [], "total_volumes": []}'),
     ]
     found = history_points(frame(spark, history_rows(replies, FETCHED)), COINS.to_records()).toArrow().to_pylist()
-    assert [(r["coin_id"], r["last_updated_at"], r["price_usd"]) for r in found] == [("bitcoin", moments[3], Decimal(2))]
+    assert [(r["coin_id"], r["last_updated_at"], r["price_usd"]) for r in found] == [
+        ("bitcoin", moments[3], Decimal(2))
+    ]
 
 
 def test_history_carries_the_symbol_of_its_day(spark: SparkSession) -> None:
