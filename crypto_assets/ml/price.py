@@ -6,6 +6,7 @@ are in units of the coin's own sigma, so that no coin dominates. Expect no skill
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,14 @@ def train(data: Panel, slots: int, candidates: tuple[str, ...] = CANDIDATES) -> 
             f"evaluate; there are {len(days)})"
         )
         return replace(persistence, metrics={"missing": text})
+    with one_thread():
+        return _best(data, days, slots, candidates, persistence)
+
+
+def _best(
+    data: Panel, days: list[tuple[int, int]], slots: int, candidates: tuple[str, ...], persistence: Forecaster
+) -> Forecaster:
+    """The passing candidate with most skill, fitted on the last 28 days; persistence when none passes."""
     tried = tuple(_evaluate(data, days, slots, name) for name in candidates)
     passing = [c for c in tried if c.passes]
     if not passing:
@@ -136,6 +145,16 @@ def train(data: Panel, slots: int, candidates: tuple[str, ...] = CANDIDATES) -> 
     best = max(passing, key=lambda c: c.skill.value)
     model = _fit(best.algorithm, *_samples(data.cut(days[-TRAIN_DAYS][0], data.slots), slots)[:2])
     return Forecaster(best.algorithm, slots, *best.interval, best.skill.samples, model, tried)
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Within it, boosted trees use one thread.
+
+    Their threads wait for each other by spinning: on cores that others use too, one is over ten times as fast.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
 
 
 def _whole_days(data: Panel, slots: int) -> list[tuple[int, int]]:
@@ -196,12 +215,8 @@ def _fit(algorithm: str, x: np.ndarray, y: np.ndarray) -> Any:
         return Ridge(alpha=RIDGE_ALPHA).fit(x, y)
     if algorithm == "gradient_boosting":
         from sklearn.ensemble import HistGradientBoostingRegressor
-        from threadpoolctl import threadpool_limits
 
-        boosted = HistGradientBoostingRegressor(
+        return HistGradientBoostingRegressor(
             max_iter=60, learning_rate=0.05, max_depth=3, min_samples_leaf=200, random_state=SEED
-        )
-        # Its threads wait for each other by spinning: on cores that others use too, one is over ten times as fast.
-        with threadpool_limits(1):
-            return boosted.fit(x, y)
+        ).fit(x, y)
     raise ValueError(f"{algorithm!r} is no algorithm; choose one of {', '.join(CANDIDATES)}")

@@ -157,5 +157,6 @@ def _predicted(data: Panel, version: Version) -> np.ndarray | None:
     mask = np.isfinite(x).all(axis=-1)
     found = np.full(mask.shape, np.nan)
     if mask.any():
-        found[mask] = version.model.predict(x[mask])
+        with price.one_thread():
+            found[mask] = version.model.predict(x[mask])
     return found

@@ -270,7 +270,8 @@ class _Hour:
         )
         if self.next is not None:
             # While this hour is written: what the next one lacks if it holds nothing and nothing was trimmed.
-            self.ahead.expect([OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions if b.start < b.end])
+            whole = [OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions]
+            self.ahead.expect([piece for piece in whole if piece.start < piece.end])
         touched = self.maker.touched(rows.table)
         newest = rows.max_timestamp
         self.appended = {

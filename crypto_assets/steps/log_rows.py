@@ -239,7 +239,8 @@ class ReadAhead:
         def put(item: pa.Table | BaseException | None) -> None:
             while not unwanted.is_set():
                 try:
-                    return chunks.put(item, timeout=0.1)
+                    chunks.put(item, timeout=0.1)
+                    return
                 except queue.Full:
                     continue
 

@@ -26,8 +26,8 @@ def forecast(end: datetime, **changed: Any) -> dict[str, Any]:
     plain = {
         "coin_id": "bitcoin", "window_end": end, "horizon": "5m", "target_at": end + SLOT, "price": 100.0,
         "predicted_return": 0.0, "predicted_price": 100.0, "lower_90": 99.0, "upper_90": 101.0,
-        "model_name": "price_5m", "model_version": "v0", "mode": "live", "predicted_at": end, "day": (end - SLOT).date(),
-        "hour": (end - SLOT).replace(minute=0),
+        "model_name": "price_5m", "model_version": "v0", "mode": "live", "predicted_at": end,
+        "day": (end - SLOT).date(), "hour": (end - SLOT).replace(minute=0),
     }  # fmt: skip
     return {**plain, **changed}
 

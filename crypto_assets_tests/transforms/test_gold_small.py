@@ -160,8 +160,8 @@ def bar(coin: str, end: datetime, close: str, high: str | None = None, low: str 
         "coin_id": coin, "symbol": coin[:3].upper(), "window_start": start, "window_end": end, "open": Decimal(close),
         "high": Decimal(high or close), "low": Decimal(low or close), "close": Decimal(close),
         "price_avg": float(close), "volume_24h_usd": Decimal(5), "sample_count": 1, "granularity": "tick",
-        "first_event_at": start, "last_event_at": start, "available_at": end, "is_closed": True, "is_complete": True, "day": start.date(),
-        "hour": floor_hour(start),
+        "first_event_at": start, "last_event_at": start, "available_at": end, "is_closed": True, "is_complete": True,
+        "day": start.date(), "hour": floor_hour(start),
     }  # fmt: skip
 
 
