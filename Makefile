@@ -52,8 +52,8 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/lint-imports
 	@$(BIN)/dagster definitions validate -m crypto_assets.definitions
 
-test: $(VENV)/.dev ## All tests, with coverage
-	@$(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=90
+test: $(VENV)/.dev ## All tests, with coverage, in two processes
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
 	@$(BIN)/python -m bench

@@ -49,6 +49,11 @@ class Home:
         """Small files that must survive restarts: producer cursor, credits."""
         return self.path / "state"
 
+    @property
+    def ui_address(self) -> Path:
+        """File that holds the UI's address while `up` or `ui` serves it."""
+        return self.state / "ui.url"
+
     def registry(self) -> CoinRegistry:
         """Coins of this home.
 

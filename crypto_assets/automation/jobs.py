@@ -5,6 +5,8 @@ Hourly and daily assets are in different jobs because a job has one partition pi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 REFRESH_ASSETS = (
@@ -35,12 +37,18 @@ REFRESH_MAX_RUNTIME_S = 240
 DAILY_MAX_RUNTIME_S = 3600
 
 
-def _job(name: str, assets: tuple[str, ...], description: str, max_runtime_s: int):
+ONE_AT_A_TIME = {"crypto_assets/one_at_a_time": "refresh"}
+"""The packaged dagster.yaml lets one run with this tag through at a time."""
+
+
+def _job(
+    name: str, assets: tuple[str, ...], description: str, max_runtime_s: int, tags: Mapping[str, str] | None = None
+) -> dg.UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*(dg.AssetKey(a.split("/")) for a in assets)),
         description=description,
-        tags={"dagster/max_runtime": str(max_runtime_s)},
+        tags={"dagster/max_runtime": str(max_runtime_s), **(tags or {})},
     )
 
 
@@ -52,6 +60,7 @@ def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
             REFRESH_ASSETS,
             "Everything that follows a poll, for the running window of hours.",
             REFRESH_MAX_RUNTIME_S,
+            ONE_AT_A_TIME,
         ),
         _job(
             "daily",

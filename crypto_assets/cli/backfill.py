@@ -9,6 +9,8 @@ from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 
 if TYPE_CHECKING:
+    from crypto_assets.automation.backfill import Plan
+    from crypto_assets.home import Home
     from crypto_assets.settings import Settings
 
 
@@ -49,11 +51,11 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
                 now=now,
                 tags={"crypto_assets/source": settings.source, "crypto_assets/why": "backfill"},
             )
-    _print(plan, submitted, as_json=as_json)
+    _print(home, plan, submitted, as_json=as_json)
     return 0
 
 
-def _print(plan, submitted: str | None, *, as_json: bool) -> None:
+def _print(home: Home, plan: Plan, submitted: str | None, *, as_json: bool) -> None:
     record = {
         "days": list(plan.days),
         "from": plan.origin,
@@ -80,6 +82,7 @@ def _print(plan, submitted: str | None, *, as_json: bool) -> None:
         output.say(f"note: {note}")
     if submitted:
         output.say(f"submitted as backfill {submitted}; the daemon of `up` or `ui` runs it")
-        output.say(f"http://127.0.0.1:3000/runs/b/{submitted}")
+        served = home.ui_address.read_text(encoding="utf-8") if home.ui_address.exists() else None
+        output.say(f"{served}/runs/b/{submitted}" if served else "neither serves this home now: crypto-assets ui")
     else:
         output.say("dry run: nothing was submitted")

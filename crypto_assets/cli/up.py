@@ -110,14 +110,17 @@ def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automati
         log,
     )
     stack.callback(dagster.stop)
-    _await_ready(f"http://127.0.0.1:{port}/server_info", dagster, stop, log)
+    url = f"http://127.0.0.1:{port}"
+    _await_ready(f"{url}/server_info", dagster, stop, log)
+    home.ui_address.write_text(url, encoding="utf-8")
+    stack.callback(home.ui_address.unlink, missing_ok=True)
     if not stop.is_set():
         state = (
             "sensors and schedules run"
             if automation
             else "sensors and schedules are OFF: nothing polls or runs by itself"
         )
-        output.say(f"ui    http://127.0.0.1:{port}   ({state}; Ctrl-C stops everything)")
+        output.say(f"ui    {url}   ({state}; Ctrl-C stops everything)")
     while dagster.alive():
         if stop.wait(1.0):
             output.say("stopping ...")

@@ -432,7 +432,9 @@ def test_restated_rows_get_a_revision_and_remember_their_flag(
     before = {(r["coin_id"], r["window_end"]): r for r in rows_of(lake, "gold.anomalies")}
 
     def restate(size: float) -> dict[Any, dict[str, Any]]:
-        edit = lambda r: {"rz": size} if (r["coin_id"], r["window_end"]) == (COINS[1], slot) else {}
+        def edit(r):
+            return {"rz": size} if (r["coin_id"], r["window_end"]) == (COINS[1], slot) else {}
+
         write_features(lake, changed(feature_rows(data), edit))
         anomalies.work(lake, [key], inputs())
         return {(r["coin_id"], r["window_end"]): r for r in rows_of(lake, "gold.anomalies")}
@@ -519,7 +521,10 @@ def test_a_trained_model_forecasts_and_the_baseline_stands_in_where_inputs_are_u
     where = {"artifact_uri": str(tmp_path / "ridge"), "artifact_sha256": sha256}
     plant(lake, promotion("price_5m", "trained", MONDAY, **where))
     gap = MONDAY + 6 * SLOT
-    edit = lambda r: {"macd_hist": None} if r["window_end"] == gap and r["coin_id"] == COINS[0] else {}
+
+    def edit(r):
+        return {"macd_hist": None} if r["window_end"] == gap and r["coin_id"] == COINS[0] else {}
+
     write_features(lake, changed(feature_rows(data), edit))
     predictions.work(lake, [hour_key(MONDAY)], inputs())
     rows = {(r["coin_id"], r["window_end"]): r for r in rows_of(lake, "gold.price_predictions", "horizon = '5m'")}
