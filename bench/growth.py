@@ -2,7 +2,7 @@
 
 A refresh a minute is 1,440 a day. What K refreshes of one hour add is measured, and taken to a day in two ways: what
 every refresh adds (events, files of replaced slices) times 1,440 / K, and what an hour leaves when its runs are pruned
-(the run that holds its latest events) times 24.
+(the run that holds its latest events) times 24. The first is what stands for a day, the second what grows for good.
 """
 
 from __future__ import annotations
@@ -47,27 +47,31 @@ def run(*, hours: int, refreshes: int) -> Part:
     """
     with polled_home(hours) as pipeline:
         prepared(pipeline)
-        pipeline.run("refresh", pipeline.poll())
         _prune(pipeline)
         before = _sizes(pipeline)
         began = time.perf_counter()
-        _refresh(pipeline, refreshes)
+        touched = _refresh(pipeline, refreshes)
         seconds = time.perf_counter() - began
         after = _sizes(pipeline)
         shown = _shown(pipeline.instance, pipeline.defs)
         _prune(pipeline)
         kept = _shown(pipeline.instance, pipeline.defs)
         pruned = _sizes(pipeline)
-    return _part(before, after, pruned, refreshes, seconds, _changed(shown, kept))
+    return _part(before, after, pruned, refreshes, touched, seconds, _changed(shown, kept))
 
 
-def _refresh(pipeline: Pipeline, count: int) -> None:
+def _refresh(pipeline: Pipeline, count: int) -> int:
+    """Poll and refresh; the number of hours that were refreshed."""
     from crypto_assets.cli import output
 
+    hours: set[str] = set()
     for i in range(count):
-        pipeline.run("refresh", pipeline.poll())
+        keys = pipeline.poll()
+        pipeline.run("refresh", keys)
+        hours.update(keys)
         if (i + 1) % PROGRESS_EVERY == 0:
             output.say(f"{i + 1:,} of {count:,} refreshes", style="dim")
+    return len(hours)
 
 
 def _prune(pipeline: Pipeline) -> None:
@@ -125,11 +129,14 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [name for name, found in before.items() if after[name] != found]
 
 
-def _part(before: Sizes, after: Sizes, pruned: Sizes, refreshes: int, seconds: float, changed: list[str]) -> Part:
+def _part(
+    before: Sizes, after: Sizes, pruned: Sizes, refreshes: int, hours: int, seconds: float, changed: list[str]
+) -> Part:
     """Megabytes a day from the sizes before and after `refreshes`, and after pruning."""
     per_day = REFRESHES_A_DAY / refreshes / 1e6
-    # What pruning leaves belongs to the one hour that these refreshes were of; other hours leave as much again.
-    events_kept = max(0, pruned.events - before.events) * 24 / 1e6
+    # What pruning leaves belongs to the hours that were refreshed; every other hour leaves as much again.
+    events_kept = (pruned.events - before.events) * 24 / hours / 1e6
+    standing = (after.events - before.events) * per_day + (after.lake - before.lake) * per_day / 4  # 6 of 24 hours
     live = (pruned.live - before.live) * per_day
     title = f"Growth: {refreshes:,} refreshes with one poll each ({told(seconds / refreshes)} s a refresh and poll)"
     part = Part(
@@ -140,6 +147,7 @@ def _part(before: Sizes, after: Sizes, pruned: Sizes, refreshes: int, seconds: f
             Measure("event log, after pruning", events_kept, "MB/day", note="what 24 hours leave for good"),
             Measure("lake, live rows", live, "MB/day", note="after compaction; dead files go after 6 hours"),
             Measure("event log and lake together, after pruning", events_kept + live, "MB/day", GOAL_MB_A_DAY),
+            Measure("standing beside what grows", standing, "MB", note="refresh runs of 24 h, dead files of 6 h"),
             Measure(
                 f"event log after {refreshes:,} refreshes and pruning",
                 pruned.events / 1e6,
@@ -159,10 +167,8 @@ def _part(before: Sizes, after: Sizes, pruned: Sizes, refreshes: int, seconds: f
             ("lake, live files", before.live, after.live, pruned.live),
         )
     ]
-    standing = (after.events - before.events) * per_day + (after.lake - before.lake) * per_day / 4  # 6 of 24 hours
     part.notes = [
         f"a day is {REFRESHES_A_DAY:,} refreshes",
-        f"standing beside what grows: refresh runs of 24 hours and dead files of 6 hours, about {told(standing)} MB",
         "pruning is the product's housekeeping, asked as if a day had passed",
         "changed by pruning: " + (", ".join(changed) or "nothing"),
     ]

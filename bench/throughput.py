@@ -33,17 +33,19 @@ BARS = "gold.bars_5m"
 
 @dataclass
 class Timings:
-    """Seconds of every try, by stage, and rows that each stage wrote."""
+    """Seconds of every try, by stage, those of this process's processor time, and rows that each stage wrote."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, list[float]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
 
     def add(self, stage: str, work: Callable[[], int]) -> None:
         """Time one try of a stage; `work` returns its rows."""
         output.say(f"{stage} ...", style="dim")
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         rows = work()
         self.seconds.setdefault(stage, []).append(time.perf_counter() - began)
+        self.cpu.setdefault(stage, []).append(time.process_time() - cpu)
         if self.rows.setdefault(stage, rows) != rows:
             raise AssertionError(f"{stage}: {rows:,} rows, but {self.rows[stage]:,} in an earlier try")
 
@@ -218,7 +220,12 @@ def _part(timings: Timings, memory: PeakMemory, messages: int, hours: int, size:
         ],
     )
     part.tables["Seconds of every try"] = [
-        {"stage": stage, "rows": timings.rows[stage], "seconds": ", ".join(told(s) for s in tries)}
+        {
+            "stage": stage,
+            "rows": timings.rows[stage],
+            "CPU seconds": middle(timings.cpu[stage]),
+            "seconds": ", ".join(map(told, tries)),
+        }
         for stage, tries in timings.seconds.items()
         if stage != "Start of the engine"
     ]

@@ -57,8 +57,11 @@ def look_back(hours_or_days: int) -> dg.TimeWindowPartitionMapping:
 FEATURES_LOOK_BACK = look_back(26)
 """features[H] reads bars_5m of [H - 26 h, H + 1 h)."""
 
-MODEL_LOOK_BACK = look_back(27)
-"""model[D] calibrates on 28 days of features, D the last of them."""
+ANOMALY_MODEL_LOOK_BACK = look_back(34)
+"""anomaly_model[D] fits on 7 days and calibrates on 28 days of out-of-sample scores after them, D the last."""
+
+PRICE_MODEL_LOOK_BACK = look_back(55)
+"""price_model[D] needs 42 usable days and looks for them in 56, D the last."""
 
 SERVING_MODEL = dg.TimeWindowPartitionMapping(
     start_offset=-24, end_offset=-24, allow_nonexistent_upstream_partitions=True

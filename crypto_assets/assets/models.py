@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crypto_assets.assets.shell import Described, Step, dep
-from crypto_assets.partitions import MODEL_LOOK_BACK
+from crypto_assets.partitions import ANOMALY_MODEL_LOOK_BACK, PRICE_MODEL_LOOK_BACK
 from crypto_assets.steps import anomaly_model, price_model
 
 ANOMALY_MODEL = Described(
@@ -28,7 +28,7 @@ STEPS = (
         "anomaly_model",
         anomaly_model.work,
         [ANOMALY_MODEL],
-        deps=[dep("features/price_features", MODEL_LOOK_BACK)],
+        deps=[dep("features/price_features", ANOMALY_MODEL_LOOK_BACK)],
         grain="day",
         extra_checks=anomaly_model.EXTRA_CHECKS,
         skippable=True,
@@ -37,7 +37,7 @@ STEPS = (
         "price_model",
         price_model.work,
         [PRICE_MODEL],
-        deps=[dep("features/price_features", MODEL_LOOK_BACK)],
+        deps=[dep("features/price_features", PRICE_MODEL_LOOK_BACK)],
         grain="day",
         extra_checks=price_model.EXTRA_CHECKS,
         skippable=True,

@@ -6,7 +6,8 @@ Belongs here: the arithmetic over the asset graph, used by the restatement senso
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import dagster as dg
@@ -34,6 +35,10 @@ RESTATED = tuple(
 )
 """What follows restated Silver hours, in flow order. Models are never retrained for old hours, the forecast ledger is
 insert-only, and unpartitioned tables show the present."""
+
+
+FEATURES = dg.AssetKey(["features", "price_features"])
+MODELS = (dg.AssetKey(["ml", "anomaly_model"]), dg.AssetKey(["ml", "price_model"]))
 
 
 def expired(hours: Iterable[str], now: datetime) -> list[str]:
@@ -78,6 +83,32 @@ def affected(
             found[key] = reached
             subsets[key] = _subset(view, graph, key, reached)
     return {key: sorted(keys) for key, keys in found.items() if keys}
+
+
+def models_that_saw(
+    instance: dg.DagsterInstance, graph: BaseAssetGraph, partitions: Mapping[dg.AssetKey, Sequence[str]], now: datetime
+) -> dict[dg.AssetKey, dict[str, int]]:
+    """Materialized days of models that were trained on hours which are being restated, with the number of such hours.
+
+    Args:
+        instance: Instance whose materialized partitions clip the answer.
+        graph: Asset graph with the mappings.
+        partitions: What is restated, from `affected`.
+        now: Time at which partitions are enumerated.
+    """
+    view = AssetGraphView(
+        temporal_context=TemporalContext(effective_dt=now, last_event_id=None), instance=instance, asset_graph=graph
+    )
+    seen: dict[dg.AssetKey, dict[str, int]] = {}
+    for model in MODELS:
+        counts: Counter[str] = Counter()
+        days = _materialized(instance, model)
+        for hour in partitions.get(FEATURES, ()) if days else ():
+            children = view.compute_child_subset(model, _subset(view, graph, FEATURES, {hour}))
+            counts.update(days & set(children.expensively_compute_partition_keys()))
+        if counts:
+            seen[model] = dict(sorted(counts.items()))
+    return seen
 
 
 def request(graph: BaseAssetGraph, partitions: dict[dg.AssetKey, list[str]], tags: dict[str, str]) -> dg.RunRequest:

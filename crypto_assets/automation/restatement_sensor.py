@@ -7,7 +7,7 @@ its Dagster event loses nothing, and the cursor (a Delta version) survives misse
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import dagster as dg
 from crypto_assets.automation import restatement
 from crypto_assets.automation.running_window import running_window
 from crypto_assets.contracts.slices import hour_key, key_slice, key_spans
+from crypto_assets.steps import training
 
 if TYPE_CHECKING:
     from crypto_assets.storage.base import Commit, TableStore
@@ -72,6 +73,28 @@ def silver_versions(store: TableStore, hours: Sequence[str]) -> dict[str, int]:
     return read
 
 
+def stale_models(seen: Mapping[dg.AssetKey, Mapping[str, int]], bronze_version: str) -> list[dg.AssetCheckEvaluation]:
+    """Warnings on the days of models that were trained on hours being restated: models of old days stay as they are.
+
+    Args:
+        seen: Hours restated by day and model.
+        bronze_version: Bronze version whose late records restate.
+    """
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=model,
+            check_name=training.RESTATED,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            partition=day,
+            description=f"{hours} hours of its training window are being restated; the model stays as it was trained",
+            metadata={"restated_hours": hours, "bronze_version": bronze_version},
+        )
+        for model, days in seen.items()
+        for day, hours in days.items()
+    ]
+
+
 def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> dg.SensorDefinition:
     """The sensor definition; stopped by default."""
 
@@ -109,6 +132,10 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
             return dg.SensorResult(skip_reason=told, cursor=position)
         tags = {"restate": str(max(pending)), "crypto_assets/why": "late records"}
         context.log.info("restating %s", {k.to_user_string(): v for k, v in found.items()})
-        return dg.SensorResult(run_requests=[restatement.request(graph, found, tags)], cursor=position)
+        return dg.SensorResult(
+            run_requests=[restatement.request(graph, found, tags)],
+            asset_events=stale_models(restatement.models_that_saw(context.instance, graph, found, now), tags["restate"]),
+            cursor=position,
+        )
 
     return restatement_sensor

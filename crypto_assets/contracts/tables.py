@@ -212,7 +212,7 @@ DIM_COIN = Table(
         C("is_active", "boolean", "Whether the coin is polled in this span.", nullable=False),
     ),
     key=("coin_id", "valid_from"), grain=None, write="merge", owner=TRANSFORM, group="gold",
-    kinds=("python", "deltalake", "gold"), upstream=("silver/prices",), scheduled=False,
+    kinds=("python", "deltalake", "gold"), scheduled=False,
     rules=(Rule("span_not_empty", "valid_to IS NULL OR valid_from < valid_to", "A span has a length.", blocking=True),
            Rule("current_is_open", "is_current = (valid_to IS NULL)", "Only the current version is open.", blocking=True)),
 )

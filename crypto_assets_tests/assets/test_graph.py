@@ -113,9 +113,15 @@ def test_no_partitioned_asset_depends_on_all_partitions_of_another(graph):
         ("gold/price_predictions", "2026-01-10-23:00", "ml/price_model", ("2026-01-09", "2026-01-09", 1)),
         (
             "ml/anomaly_model",
-            "2026-01-30",
+            "2026-03-30",
             "features/price_features",
-            ("2026-01-03-00:00", "2026-01-30-23:00", 28 * 24),
+            ("2026-02-24-00:00", "2026-03-30-23:00", 35 * 24),
+        ),
+        (
+            "ml/price_model",
+            "2026-03-30",
+            "features/price_features",
+            ("2026-02-03-00:00", "2026-03-30-23:00", 56 * 24),
         ),
         ("gold/bars_1d", "2026-01-10", "silver/prices", ("2026-01-10-00:00", "2026-01-10-23:00", 24)),
         ("silver/prices", "2026-01-10-05:00", "bronze/raw_prices", ("2026-01-10-05:00", "2026-01-10-05:00", 1)),

@@ -82,6 +82,9 @@ def restated(small_home: SmallHome) -> Restated:
     home.send_late(event, arrival, "9999.5")
     home.run("bronze/raw_prices", [hour_key(arrival)])
     ingested = home.everything()
+    for day in home.days:
+        trained = dg.AssetMaterialization(["ml", "anomaly_model"], partition=day)
+        home.instance.report_runless_asset_event(trained)
     result = tick(home, str(cursor))
     wanted = target(result.run_requests[0])
     order = [key for key in (restatement.ORIGIN, *restatement.RESTATED) if key.to_user_string() in wanted]
@@ -105,6 +108,19 @@ def test_one_backfill_of_exactly_the_touched_hour_and_what_reads_it(restated: Re
     }
     assert request.tags["restate"] == str(restated.cursor + 1)
     assert restated.result.cursor == str(restated.cursor + 1)
+
+
+def test_models_that_saw_the_hours_are_warned_about_and_not_retrained(restated: Restated):
+    home = restated.home
+    warned = {(e.asset_key.to_user_string(), e.partition): e for e in restated.result.asset_events}
+    assert set(warned) == {("ml/anomaly_model", day) for day in home.days}
+    counts = [e.metadata["restated_hours"].value for e in warned.values()]
+    assert all(1 <= n <= 27 for n in counts)
+    assert max(counts) == len(target(restated.result.run_requests[0])["features/price_features"])
+    assert {(e.passed, e.severity, e.check_name) for e in warned.values()} == {
+        (False, dg.AssetCheckSeverity.WARN, "inputs_restated_after_training")
+    }
+    assert not [key for key in target(restated.result.run_requests[0]) if key.startswith("ml/")]
 
 
 def test_the_late_price_is_in_the_tables_of_its_hour(restated: Restated):

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from crypto_assets.settings import environment
 
-KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME")
+MEASURING = "COVERAGE_"
+"""Prefix of the variables by which coverage measures child processes."""
 CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'crypto-assets'; app()"
 
 
 def clean_environment() -> dict[str, str]:
     """What a person's shell has, without any variable of ours."""
-    return {name: value for name, value in environment().items() if name in KEPT}
+    return {name: value for name, value in environment().items() if name in KEPT or name.startswith(MEASURING)}
 
 
 def command(*arguments: str) -> list[str]:
