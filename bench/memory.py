@@ -24,6 +24,12 @@ class PeakMemory:
         self._thread = threading.Thread(target=self._sample, name="memory", daemon=True)
         self.before = self.own = self._own.memory_info().rss
         self.broker = 0
+        self._lately = 0
+
+    def lately(self) -> int:
+        """Highest bytes of this process since this was asked last."""
+        found, self._lately = max(self._lately, self._own.memory_info().rss), 0
+        return found
 
     def __enter__(self) -> PeakMemory:
         self._thread.start()
@@ -37,7 +43,8 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while True:
-            self.own = max(self.own, self._own.memory_info().rss)
+            now = self._own.memory_info().rss
+            self.own, self._lately = max(self.own, now), max(self._lately, now)
             if self._broker is not None:
                 self.broker = max(self.broker, self._broker.memory_info().rss)
             if self._stop.wait(EVERY_S):

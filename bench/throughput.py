@@ -38,14 +38,20 @@ class Timings:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    memory: PeakMemory | None = None
+    peaks: dict[str, int] = field(default_factory=dict)
 
     def add(self, stage: str, work: Callable[[], int]) -> None:
         """Time one try of a stage; `work` returns its rows."""
         output.say(f"{stage} ...", style="dim")
+        if self.memory:
+            self.memory.lately()
         began, cpu = time.perf_counter(), time.process_time()
         rows = work()
         self.seconds.setdefault(stage, []).append(time.perf_counter() - began)
         self.cpu.setdefault(stage, []).append(time.process_time() - cpu)
+        if self.memory:
+            self.peaks[stage] = max(self.peaks.get(stage, 0), self.memory.lately())
         if self.rows.setdefault(stage, rows) != rows:
             raise AssertionError(f"{stage}: {rows:,} rows, but {self.rows[stage]:,} in an earlier try")
 
@@ -69,8 +75,10 @@ def run(*, messages: int, hours: int, repeats: int) -> Part:
         size = _produce(settings, timings, messages, span)
         lakes = [settings.home / f"lake-{i}" for i in range(repeats)]
         with PeakMemory(broker.status().pid) as memory:
+            timings.memory = memory
             for lake in lakes:
                 _stages(settings.model_copy(update={"lake_uri": str(lake)}), timings, span)
+        timings.memory = None
         expected = {"Bronze": messages, "Silver": messages}
         for stage, rows in expected.items():
             if timings.rows[stage] != rows:
@@ -224,6 +232,7 @@ def _part(timings: Timings, memory: PeakMemory, messages: int, hours: int, size:
             "stage": stage,
             "rows": timings.rows[stage],
             "CPU seconds": middle(timings.cpu[stage]),
+            "peak GB": timings.peaks[stage] / 1e9 if stage in timings.peaks else None,
             "seconds": ", ".join(map(told, tries)),
         }
         for stage, tries in timings.seconds.items()

@@ -33,6 +33,8 @@ FROM_HISTORY = (
 )
 DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
 DAYS_PER_CALL = 90
+"""Longest range of one call that has a point every hour, however long ago it lies (docs.coingecko.com, Coin Historical
+Chart Data within Time Range: five minutes only for the day before now, above 90 days a point a day)."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,7 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
     if origin == "history":
         hourly, daily = FROM_HISTORY, ("bronze/market_history", *DAILY)
         calls = coins * math.ceil(len(days) / DAYS_PER_CALL)
-        age = (floor_day(now).date() - first).days
-        if age <= 1:
-            notes.append("points every 5 minutes: fills bars_5m and coarser; bars_1m only at those points")
-        elif age <= DAYS_PER_CALL:
-            notes.append(
-                "points every hour: fills bars_1h and bars_1d; 5-minute bars, features and anomalies stay empty"
-            )
-        else:
-            notes.append("points every day: fills bars_1d only")
+        notes.append("points every hour: fills bars_1h and bars_1d; 5-minute bars, features and anomalies stay empty")
     else:
         notes.append(
             "days whose records Kafka has dropped and Bronze never read stay empty: see `crypto-assets status`"

@@ -42,9 +42,13 @@ def _settings(source: str | None = None, home: Path | None = None) -> Settings:
 
     from pydantic import ValidationError
 
+    import stamina
+
     from crypto_assets.settings import Settings, prepare_embedded_engine
 
     prepare_embedded_engine()
+    # What a retry came to is in the summary; each attempt's log line would be noise on a terminal.
+    stamina.instrumentation.set_on_retry_hooks([])
     chosen: dict[str, object] = {}
     if source:
         chosen["source"] = source

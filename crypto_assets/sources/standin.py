@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
             coins = [{"id": c.coin_id, "symbol": c.symbol.lower(), "name": c.name} for c in self.standin.feed.coins]
             self._send(200, json.dumps(coins).encode())
         elif path.startswith("/coins/") and path.endswith("/market_chart/range"):
-            self._range(path.split("/")[2], query)
+            self._range(path.split("/")[2], query, now)
         else:
             self._send(404, b'{"error":"not found"}')
 
@@ -237,12 +237,13 @@ class _Handler(BaseHTTPRequestHandler):
         extra = {f"X-Standin-{k}": v for k, v in self.standin.feed.headers(now).items()}
         self._send(200, _dump(elements).encode(), {"Age": "0", **extra})
 
-    def _range(self, coin_id: str, query: dict[str, str]) -> None:
+    def _range(self, coin_id: str, query: dict[str, str], now: datetime) -> None:
         start = datetime.fromtimestamp(int(query["from"]), UTC)
         end = datetime.fromtimestamp(int(query["to"]), UTC)
         days = (end - start) / timedelta(days=1)
-        # The spacing that CoinGecko documents for market_chart/range.
-        step = timedelta(minutes=5) if days <= 1 else timedelta(hours=1) if days <= 90 else timedelta(days=1)
+        # The spacing that CoinGecko documents for ranges: five minutes only for the newest day, an hour for up to 90.
+        newest_day = days <= 1 and end >= now - timedelta(hours=1)
+        step = timedelta(minutes=5) if newest_day else timedelta(hours=1) if days <= 90 else timedelta(days=1)
         times = [start + i * step for i in range(int((end - start) / step) + 1)]
         points = [[int(t.timestamp() * 1000), _Number.of(p)] for t, p in self.standin.feed.history(coin_id, times)]
         if coin_id not in {c.coin_id for c in self.standin.feed.coins}:

@@ -218,7 +218,7 @@ def test_history_knows_its_coins_also_when_it_holds_no_price(feed):
         client.close()
     assert (about.outcome, found is not None) == ("ok", True)
     assert found is not None
-    assert len(found["prices"]) == (0 if feed.name == "replay" else 12)
+    assert len(found["prices"]) == (0 if feed.name == "replay" else 1)
 
 
 def test_it_can_be_closed_without_having_served():

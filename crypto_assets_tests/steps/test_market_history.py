@@ -275,9 +275,9 @@ def test_the_real_client_and_the_stand_in_agree_with_the_step(
     inputs = step_inputs(NOW, source="coingecko", coins=coins)
     silver.work(engine, [hour_key(FIRST + 10 * HOUR)], inputs)
     found = engine.store.read_arrow("silver.prices").to_pylist()
-    moments = [FIRST + 10 * HOUR + i * timedelta(minutes=5) for i in range(12)]
+    moments = [FIRST + 10 * HOUR]
     wanted = {(c["coin_id"], t): p for c in coins for t, p in feed.history(c["coin_id"], moments)}
-    assert len(wanted) == 36
+    assert len(wanted) == 3
     assert {(r["coin_id"], r["last_updated_at"]): r["price_usd"] for r in found} == wanted
 
 
