@@ -132,9 +132,10 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
             return dg.SensorResult(skip_reason=told, cursor=position)
         tags = {"restate": str(max(pending)), "crypto_assets/why": "late records"}
         context.log.info("restating %s", {k.to_user_string(): v for k, v in found.items()})
+        seen = restatement.models_that_saw(context.instance, graph, found, now)
         return dg.SensorResult(
             run_requests=[restatement.request(graph, found, tags)],
-            asset_events=stale_models(restatement.models_that_saw(context.instance, graph, found, now), tags["restate"]),
+            asset_events=stale_models(seen, tags["restate"]),
             cursor=position,
         )
 

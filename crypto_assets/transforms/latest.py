@@ -22,8 +22,19 @@ def latest_prices(silver: DataFrame, covered_until: datetime, covered_offsets: s
     """
     from pyspark.sql import functions as F
 
-    kept = ("symbol", "name", "price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct",
-            "change_7d_pct", "last_updated_at", "available_at", "source")
+    kept = (
+        "symbol",
+        "name",
+        "price_usd",
+        "market_cap_usd",
+        "volume_24h_usd",
+        "change_1h_pct",
+        "change_24h_pct",
+        "change_7d_pct",
+        "last_updated_at",
+        "available_at",
+        "source",
+    )
     newest = silver.groupBy("coin_id").agg(F.max_by(F.struct(*kept), "last_updated_at").alias("q"))
     frame = newest.select("coin_id", *(F.col(f"q.{n}").alias(n) for n in kept)).withColumns(
         {

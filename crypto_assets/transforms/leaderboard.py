@@ -25,8 +25,13 @@ def leaderboard_24h(bars_5m: DataFrame) -> DataFrame:
     newest = bars_5m.groupBy("coin_id").agg(
         F.max_by(F.struct("symbol", "close", "volume_24h_usd", "window_end"), "window_end").alias("n")
     )
-    newest = newest.select("coin_id", "n.symbol", F.col("n.close").alias("price_usd"), "n.volume_24h_usd",
-                           F.col("n.window_end").alias("newest_end"))
+    newest = newest.select(
+        "coin_id",
+        "n.symbol",
+        F.col("n.close").alias("price_usd"),
+        "n.volume_24h_usd",
+        F.col("n.window_end").alias("newest_end"),
+    )
     age_s = (F.unix_micros("newest_end") - F.unix_micros("window_end")) / F.lit(1_000_000)
     with_age = bars_5m.select("coin_id", "window_end", "close", "high", "low").join(newest, ["coin_id"])
     with_age = with_age.withColumn("age_s", age_s)

@@ -68,8 +68,10 @@ def pipeline_metrics(
         F.percentile("latency", 0.99).alias("p99"),
         timed.cast("bigint").alias("timed"),
     )
-    polled = polls.where(F.col("kind") == "record").groupBy(F.col("arrival_hour").alias("hour")).agg(
-        (F.count(F.when(F.col("outcome") == "ok", 1)) / n).alias("ok"), n.alias("n")
+    polled = (
+        polls.where(F.col("kind") == "record")
+        .groupBy(F.col("arrival_hour").alias("hour"))
+        .agg((F.count(F.when(F.col("outcome") == "ok", 1)) / n).alias("ok"), n.alias("n"))
     )
     scored = anomalies.groupBy("hour").agg(F.percentile(F.col("latency_s") * 1000, 0.5).alias("ms"), n.alias("n"))
     frames = [
@@ -99,7 +101,10 @@ def _metric(frame: DataFrame, name: str, value: Column, over: Column) -> DataFra
     from pyspark.sql import functions as F
 
     return frame.select(
-        "hour", F.lit(name).alias("metric"), value.cast("double").alias("value"), over.cast("bigint").alias("measured_over")
+        "hour",
+        F.lit(name).alias("metric"),
+        value.cast("double").alias("value"),
+        over.cast("bigint").alias("measured_over"),
     )
 
 
