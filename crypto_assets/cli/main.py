@@ -40,9 +40,8 @@ def _settings(source: str | None = None, home: Path | None = None) -> Settings:
     """Settings from the environment with the options on top; an existing home tells its own source."""
     import json
 
-    from pydantic import ValidationError
-
     import stamina
+    from pydantic import ValidationError
 
     from crypto_assets.settings import Settings, prepare_embedded_engine
 
