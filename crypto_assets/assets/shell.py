@@ -182,7 +182,9 @@ def build_step(
     check_specs = [
         spec
         for asset in step.assets
-        for spec in checks.specs(_describe(asset).asset_key, TABLES.get(full_name(asset)), step.extra_checks)
+        for spec in checks.specs(
+            _describe(asset).asset_key, TABLES.get(full_name(asset)), step.extra_checks, partitions_def
+        )
     ]
 
     @dg.multi_asset(
@@ -293,6 +295,8 @@ def _materialized(
         context.add_asset_metadata(
             {"dagster/partition_row_count": done.rows, **_plain(done.metadata)}, key, partition_key=partition
         )
+        if context.has_partition_key:
+            continue  # the results below are then that partition's own evaluations
         for outcome in done.checks:
             if outcome.name in declared:
                 _log_evaluation(context, checks.evaluation(outcome, key, partition))

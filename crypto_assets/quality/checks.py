@@ -39,7 +39,10 @@ def described(table: Table) -> dict[str, str]:
 
 
 def specs(
-    asset_key: Sequence[str], table: Table | None, extra: Mapping[str, str] | None = None
+    asset_key: Sequence[str],
+    table: Table | None,
+    extra: Mapping[str, str] | None = None,
+    partitions_def: dg.PartitionsDefinition | None = None,
 ) -> list[dg.AssetCheckSpec]:
     """Check specs of one asset.
 
@@ -47,6 +50,7 @@ def specs(
         asset_key: Path of the asset's key.
         table: Contract, or None for an asset that is no table (a model): it has only the extra checks.
         extra: Checks that the step evaluates beside the contract's, name to description.
+        partitions_def: Partitions of the asset: a run of one partition then evaluates that partition's checks.
 
     Returns:
         Specs in display order. `blocking` tells the UI which ones stop a write; the stop itself is the audit of the
@@ -67,6 +71,7 @@ def specs(
             description=text,
             blocking=table is not None and is_blocking(table, name),
             metadata={"severity": _severity(table, name)} if name in own else None,
+            partitions_def=partitions_def,
         )
         for name, text in {**own, **(extra or {})}.items()
     ]
