@@ -222,11 +222,13 @@ def run_job(
     import dagster as dg
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-    tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if keys else {}
+    ranged = len(keys) > 1
+    tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if ranged else {}
     selection = [dg.AssetKey(job.split("/"))] if "/" in job else None
     definition = defs.resolve_implicit_global_asset_job_def() if selection else defs.resolve_job_def(job)
     result = definition.execute_in_process(
         instance=instance,
+        partition_key=keys[0] if len(keys) == 1 else None,
         tags={**tags, "crypto_assets/why": "first run"},
         raise_on_error=False,
         asset_selection=selection,
