@@ -2,7 +2,7 @@
 
 A refresh a minute is 1,440 a day. What K refreshes of one hour add is measured, and taken to a day in two ways: what
 every refresh adds (events, files of replaced slices) times 1,440 / K, and what an hour leaves when its runs are pruned
-(the run that holds its latest events) times 24. The first is what stands for a day, the second what grows for good.
+(the run that holds its latest events) times 24. The first stands for the hours that runs are kept, the second grows for good.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.homes import Pipeline, folder_bytes, polled_home, prepared
 from bench.report import Measure, Part, told
+from crypto_assets.automation.maintenance import REFRESH_RUNS_KEPT
 from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _part(
     per_day = REFRESHES_A_DAY / refreshes / 1e6
     # What pruning leaves belongs to the hours that were refreshed; every other hour leaves as much again.
     events_kept = (pruned.events - before.events) * 24 / hours / 1e6
-    standing = (after.events - before.events) * per_day + (after.lake - before.lake) * per_day / 4  # 6 of 24 hours
+    share = REFRESH_RUNS_KEPT / timedelta(days=1)  # runs and dead files are kept equally long
+    standing = ((after.events - before.events) + (after.lake - before.lake)) * per_day * share
     live = (pruned.live - before.live) * per_day
     title = f"Growth: {refreshes:,} refreshes with one poll each ({told(seconds / refreshes)} s a refresh and poll)"
     part = Part(
@@ -147,7 +149,7 @@ def _part(
             Measure("event log, after pruning", events_kept, "MB/day", note="what 24 hours leave for good"),
             Measure("lake, live rows", live, "MB/day", note="after compaction; dead files go after 6 hours"),
             Measure("event log and lake together, after pruning", events_kept + live, "MB/day", GOAL_MB_A_DAY),
-            Measure("standing beside what grows", standing, "MB", note="refresh runs of 24 h, dead files of 6 h"),
+            Measure("standing beside what grows", standing, "MB", note="refresh runs and dead files of 6 h"),
             Measure(
                 f"event log after {refreshes:,} refreshes and pruning",
                 pruned.events / 1e6,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.storage.base import TableStore
 
-REFRESH_RUNS_KEPT = timedelta(hours=24)
+REFRESH_RUNS_KEPT = timedelta(hours=6)
 OTHER_RUNS_KEPT = timedelta(days=14)
 SENSOR_EVENTS_KEPT = timedelta(hours=24)
 SKIPPED_TICKS_KEPT = timedelta(hours=24)
@@ -146,7 +146,7 @@ def _dagster_parts(
 def prune_runs(
     instance: dg.DagsterInstance, now: datetime, *, dry_run: bool, progress: Progress = lambda _text: None
 ) -> tuple[int, int]:
-    """Delete finished runs that are old and hold nothing: refresh runs after 24 hours, others after 14 days.
+    """Delete finished runs that are old and hold nothing: refresh runs after 6 hours, others after 14 days.
 
     A run holds something when it has the latest event of a kind for some asset and partition, or the latest
     evaluation of some check and partition; deleting it would change what is materialized or red.
