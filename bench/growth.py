@@ -2,7 +2,7 @@
 
 A refresh a minute is 1,440 a day. What K refreshes of one hour add is measured, and taken to a day in two ways: what
 every refresh adds (events, files of replaced slices) times 1,440 / K, and what an hour leaves when its runs are pruned
-(the run that holds its latest events) times 24. The first stands for the hours that runs are kept, the second grows for good.
+(the run that holds its latest events) times 24. The first stands as long as runs are kept, the second grows for good.
 """
 
 from __future__ import annotations

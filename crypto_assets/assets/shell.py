@@ -158,6 +158,12 @@ def asset_spec(
     )
 
 
+def _check_specs(
+    step: Step, asset: str | Described, partitions_def: dg.PartitionsDefinition | None = None
+) -> list[dg.AssetCheckSpec]:
+    return checks.specs(_describe(asset).asset_key, TABLES.get(full_name(asset)), step.extra_checks, partitions_def)
+
+
 def build_step(
     step: Step,
     *,
@@ -179,18 +185,10 @@ def build_step(
         )
         for asset in step.assets
     ]
-    check_specs = [
-        spec
-        for asset in step.assets
-        for spec in checks.specs(
-            _describe(asset).asset_key, TABLES.get(full_name(asset)), step.extra_checks, partitions_def
-        )
-    ]
-
     @dg.multi_asset(
         name=step.name,
         specs=specs,
-        check_specs=check_specs,
+        check_specs=[spec for asset in step.assets for spec in _check_specs(step, asset, partitions_def)],
         can_subset=step.subset,
         required_resource_keys=REQUIRED_RESOURCES,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
@@ -262,7 +260,7 @@ def report(
         name, key = full_name(asset), dg.AssetKey(_describe(asset).asset_key)
         if key not in context.selected_asset_keys:
             continue
-        declared = [s.name for s in checks.specs(key.path, TABLES.get(name), step.extra_checks)]
+        declared = [s.name for s in _check_specs(step, asset)]
         if name in result.tables:
             yield _materialized(context, key, result.tables[name], keys, declared)
         else:

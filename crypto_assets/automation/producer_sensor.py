@@ -133,7 +133,8 @@ def build(
         job=refresh,
         minimum_interval_seconds=interval_s,
         default_status=status,
-        description="Polls the source as the credit budget allows, publishes to Kafka, then requests the refresh.",
+        description="Polls the source as the credit budget allows, publishes to Kafka, then requests the refresh. "
+        "Stopped in a bare `dagster dev`: nothing polls until `crypto-assets up` starts it, or a person does here.",
     )
     def producer_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return evaluate(open_producer(), context.instance, context.cursor, datetime.now(UTC), source)

@@ -222,4 +222,6 @@ def test_history_knows_its_coins_also_when_it_holds_no_price(feed):
 
 
 def test_it_can_be_closed_without_having_served():
-    StandIn(SimulatorFeed(7)).close()
+    unused = StandIn(SimulatorFeed(7))
+    unused.close()
+    assert unused.stopped.is_set()
