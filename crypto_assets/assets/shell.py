@@ -185,6 +185,7 @@ def build_step(
         )
         for asset in step.assets
     ]
+
     @dg.multi_asset(
         name=step.name,
         specs=specs,
