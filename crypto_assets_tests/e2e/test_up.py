@@ -41,7 +41,8 @@ class Background:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -57,6 +58,14 @@ class Background:
                 raise AssertionError(f"no line with {text!r}; it said: {''.join(self.said)[-2000:]}") from None
             if text in line:
                 return
+
+    def end(self) -> None:
+        """Kill what is left, and release the pipe."""
+        self.process.kill()
+        self.process.wait(30)
+        self.reader.join(30)
+        assert self.process.stdout
+        self.process.stdout.close()
 
     def family(self) -> list[psutil.Process]:
         root = psutil.Process(self.process.pid)
@@ -82,6 +91,7 @@ def up(home: Path, request: pytest.FixtureRequest) -> Iterator[Background]:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
+        started.end()
 
 
 def ends_without_a_trace(started: Background, number: int) -> None:

@@ -126,9 +126,9 @@ def test_the_archive_of_a_home_tells_what_its_producer_has_played(tmp_path, monk
     monkeypatch.setattr("crypto_assets.settings.load_settings", lambda: settings)
     assert replay_anchor(open_home(settings), ANCHOR) == ANCHOR
     days_later = step_inputs(NOW + timedelta(days=3))
-    hour = (NOW.replace(minute=0), NOW.replace(minute=30))
+    hours = (NOW.replace(minute=0) - timedelta(hours=5), NOW.replace(minute=30))
     with open_archive(days_later) as archive, open_source(settings, anchor=ANCHOR) as source:
-        reply, _ = archive.market_chart_range("bitcoin", *hour, days_later.now)
+        reply, _ = archive.market_chart_range("bitcoin", *hours, days_later.now)
         assert reply is not None
         told = [(datetime.fromtimestamp(ms / 1000, UTC), price) for ms, price in reply["prices"]]
         polled = [(at, source.poll(["bitcoin"], at).ticks[0].price_usd) for at, _ in told]
