@@ -137,3 +137,14 @@ def open_home(settings: Settings) -> Home:
     if problems:
         raise HomeError(f"the home {home} cannot be used: " + "; ".join(problems))
     return Home(home, bound["source"], date.fromisoformat(bound["partitions_start"]))
+
+
+def existing_home(settings: Settings) -> Home:
+    """The home, for commands that only look at one or work on what it holds.
+
+    Raises:
+        HomeError: There is no home yet, or it holds another data mode or began with another first partition.
+    """
+    if not (settings.home / "home.json").exists():
+        raise HomeError(f"there is no home at {settings.home}; begin with: crypto-assets demo, or crypto-assets up")
+    return open_home(settings)

@@ -21,7 +21,14 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
 
 
 def run(settings: Settings, *, follow: bool, as_json: bool) -> int:
-    """Print alerts; always 0."""
+    """Print alerts; always 0.
+
+    Raises:
+        HomeError: There is no home.
+    """
+    from crypto_assets.home import existing_home
+
+    existing_home(settings)
     rows = _rows(settings)
     if as_json:
         output.as_json(rows)

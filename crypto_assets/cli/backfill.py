@@ -21,11 +21,11 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
         ValueError: The days or the origin cannot be used; every reason is named.
     """
     from crypto_assets.automation import backfill
-    from crypto_assets.home import open_home
+    from crypto_assets.home import existing_home
 
     if origin not in ("log", "history"):
         raise ValueError(f"--from {origin}: choose log or history")
-    home = open_home(settings)
+    home = existing_home(settings)
     now = datetime.now(UTC)
     first, last = backfill.parse_days(days)
     active = home.registry().active_at(now)

@@ -16,9 +16,9 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
     """Run or rehearse housekeeping and print what it did; always 0."""
     from crypto_assets.automation.maintenance import housekeeping
     from crypto_assets.compute.engines import make_engine
-    from crypto_assets.home import open_home
+    from crypto_assets.home import existing_home
 
-    home = open_home(settings)
+    home = existing_home(settings)
     with open_instance(home) as instance:
         rows = housekeeping(make_engine(settings).store, instance, home, now, dry_run=not apply, progress=None)
     if as_json:

@@ -173,11 +173,9 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     """
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.compute.engines import make_engine
-    from crypto_assets.home import HomeError, open_home
+    from crypto_assets.home import existing_home
 
-    if not (settings.home / "home.json").exists():
-        raise HomeError(f"there is no home at {settings.home}; begin with: crypto-assets demo, or crypto-assets up")
-    home = open_home(settings)
+    home = existing_home(settings)
     with open_instance(home) as instance:
         report = collect(settings, instance, make_engine(settings).store, now)
     if as_json:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     """Audit the home; 0 when every law holds, else 1."""
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.home import open_home
+    from crypto_assets.home import existing_home
     from crypto_assets.kafka.client import client_config
     from crypto_assets.quality.audit import audit
 
-    home = open_home(settings)
+    home = existing_home(settings)
     with running_broker(settings):
         report = audit(
             lake=settings.lake,
