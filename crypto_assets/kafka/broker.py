@@ -1,7 +1,7 @@
 """The embedded broker: real Apache Kafka, one KRaft node on the loopback interface, data under the home.
 
 Belongs here: starting, finding and stopping the process. Does not belong here: fetching its software
-(`crypto_assets.kafka.runtime`), topics (`topic`) or clients (`client`).
+(`crypto_assets.jvm`), topics (`topic`) or clients (`client`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from crypto_assets.kafka import runtime
-from crypto_assets.kafka.files import LockHeld, file_lock, write_atomic
-from crypto_assets.kafka.runtime import BrokerError
+from crypto_assets.files import LockHeld, file_lock, write_atomic
+from crypto_assets.jvm.fetch import ensure_jars, find_java
+from crypto_assets.jvm.jars import KAFKA_BROKER
+from crypto_assets.kafka.errors import BrokerError
 
 HOST = "127.0.0.1"
 HEAP = "512m"
@@ -191,9 +192,10 @@ class EmbeddedBroker:
             progress: Called with a line of text when something slow starts.
 
         Raises:
-            BrokerError: The port is taken, the software is missing, or it did not serve in time (with its last words).
+            BrokerError: The port is taken, or it did not serve in time (with its last words).
+            JvmError: No Java, or the jars could not be fetched.
         """
-        jars = runtime.ensure_jars(progress)
+        jars = ensure_jars(KAFKA_BROKER, progress)
         try:
             with file_lock(self._root / "broker.lock", timeout_s=timeout_s):
                 if self._process() is None:
@@ -270,7 +272,7 @@ class EmbeddedBroker:
         for folder in (self._data, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
         self._write_config(port)
-        java = runtime.find_java()
+        java = find_java()
         classpath = ["-cp", str(jars / "*")]
         logging = [f"-Dlog4j2.configurationFile={self._root / 'log4j2.xml'}"]
         self._format([str(java), "-XX:TieredStopAtLevel=1", *logging, *classpath], progress)

@@ -1,6 +1,10 @@
-"""What can be wrong with the log. Does not belong here: what can be wrong with the embedded broker's process."""
+"""What can be wrong with the log and with the embedded broker."""
 
 from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """The embedded broker cannot do what was asked; the message says why and the command or setting that fixes it."""
 
 
 class LogError(Exception):

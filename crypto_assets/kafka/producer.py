@@ -16,9 +16,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from crypto_assets.files import LockHeld, file_lock, write_atomic
 from crypto_assets.kafka.client import client_config
 from crypto_assets.kafka.errors import LogError
-from crypto_assets.kafka.files import LockHeld, file_lock, write_atomic
 from crypto_assets.kafka.publisher import Publisher
 from crypto_assets.kafka.ticks import ABSENT_AFTER_POLLS, ProducerState, RunSummary, TickSummary
 from crypto_assets.kafka.topic import require_topics

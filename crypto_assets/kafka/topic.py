@@ -248,9 +248,10 @@ def alter_command(settings: Settings, topic: str, wanted: Mapping[str, str]) -> 
         if settings.kafka_security_protocol != "PLAINTEXT":
             tool += ["--command-config", "client.properties"]
     else:
-        from crypto_assets.kafka.runtime import ensure_jars, find_java
+        from crypto_assets.jvm.fetch import ensure_jars, find_java
+        from crypto_assets.jvm.jars import KAFKA_BROKER
 
-        tool = [str(find_java()), "-cp", str(ensure_jars() / "*"), "kafka.admin.ConfigCommand"]
+        tool = [str(find_java()), "-cp", str(ensure_jars(KAFKA_BROKER) / "*"), "kafka.admin.ConfigCommand"]
         servers = str(client_config(settings)["bootstrap.servers"])
     pairs = ",".join(f"{name}={value}" for name, value in wanted.items())
     return shlex.join(

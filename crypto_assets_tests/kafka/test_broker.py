@@ -3,21 +3,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import psutil
 import pytest
 
-from crypto_assets.kafka import runtime
+from crypto_assets.files import LockHeld, file_lock, write_atomic
 from crypto_assets.kafka.broker import EmbeddedBroker, bootstrap_of
 from crypto_assets.kafka.client import client_config, describe_config
-from crypto_assets.kafka.errors import LogUnavailable
-from crypto_assets.kafka.files import LockHeld, file_lock, write_atomic
+from crypto_assets.kafka.errors import BrokerError, LogUnavailable
 from crypto_assets.kafka.log import bounds, read_ranges
-from crypto_assets.kafka.runtime import BrokerError
 from crypto_assets.kafka.topic import ensure_topics
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import OffsetRange
@@ -102,58 +97,6 @@ def test_a_broker_that_cannot_run_says_its_last_words(tmp_path):
     with pytest.raises(BrokerError, match="ended while it started") as caught:
         EmbeddedBroker(tmp_path).start(timeout_s=60)
     assert "99" in str(caught.value)
-
-
-def test_the_jars_are_the_pinned_ones_and_a_damaged_one_is_named(tmp_path):
-    folder = runtime.ensure_jars()
-    assert runtime.check_jars(folder) == []
-    coordinate = "org.apache.kafka:kafka-clients:4.1.0"
-    (tmp_path / "kafka-clients-4.1.0.jar").write_bytes(b"not the jar")
-    problems = runtime.check_jars(tmp_path)
-    assert len(problems) == len(runtime.JARS)
-    assert f"{coordinate}: sha256 " in "\n".join(problems)
-    assert "org.apache.kafka:kafka_2.13:4.1.0: absent" in problems
-
-
-def test_two_first_starts_at_once_download_once_and_leave_only_the_complete_folder(tmp_path, monkeypatch):
-    """The fetching itself is replaced by a copy of the cached jars: the network lies outside."""
-    source = runtime.ensure_jars()
-    fetched: list[Path] = []
-
-    def copy(work: Path) -> None:
-        fetched.append(work)
-        (work / "jars").mkdir()
-        for jar in source.glob("*.jar"):
-            (work / "jars" / jar.name).hardlink_to(jar)
-
-    monkeypatch.setattr(runtime, "_retrieve", copy)
-    with ThreadPoolExecutor(2) as pool:
-        folders = set(pool.map(lambda _: runtime.ensure_jars(cache=tmp_path), range(2)))
-    assert len(fetched) == 1
-    assert folders == {tmp_path / "kafka-4.1.0"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kafka-4.1.0", "kafka-4.1.0.lock"]
-
-    def damaged(work: Path) -> None:
-        copy(work)
-        victim = work / "jars" / "kafka-clients-4.1.0.jar"
-        victim.unlink()
-        victim.write_bytes(b"")
-
-    (tmp_path / "kafka-4.1.0" / "COMPLETE").unlink()
-    monkeypatch.setattr(runtime, "_retrieve", damaged)
-    with pytest.raises(BrokerError, match=r"kafka-clients:4\.1\.0: sha256"):
-        runtime.ensure_jars(cache=tmp_path)
-    # what was there is untouched
-    assert runtime.check_jars(tmp_path / "kafka-4.1.0") == []
-
-
-def test_java_trusts_the_authorities_that_python_trusts(tmp_path):
-    options = runtime._trust_options(tmp_path / "trust.jks")
-    if not options:
-        pytest.skip("this Python has no certificate authorities of its own")
-    content = (tmp_path / "trust.jks").read_bytes()
-    assert struct.unpack(">III", content[:12])[:2] == (0xFEEDFEED, 2)
-    assert options[0] == f"-Djavax.net.ssl.trustStore={tmp_path / 'trust.jks'}"
 
 
 def test_a_lock_has_one_holder(tmp_path):

@@ -12,8 +12,8 @@ from decimal import Decimal
 
 import pytest
 
+from crypto_assets.files import LockHeld, file_lock
 from crypto_assets.kafka.errors import LogError
-from crypto_assets.kafka.files import LockHeld, file_lock
 from crypto_assets.kafka.producer import Producer, ProducerState, budget_of, governor_of, open_producer
 from crypto_assets.kafka.publisher import Publisher
 from crypto_assets.market.coins import Coin, CoinRegistry

