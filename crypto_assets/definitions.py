@@ -10,7 +10,8 @@ from crypto_assets.assets import anomalies, bronze, features, gold, history, ing
 from crypto_assets.assets.shell import build_step, freshness_policies
 from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.compute.engines import engine_resource
-from crypto_assets.compute.inputs import BANNERS, StepInputBuilder
+from crypto_assets.compute.inputs import BANNERS, input_builder
+from crypto_assets.compute.launcher_config import launcher_resource
 from crypto_assets.partitions import Partitions
 from crypto_assets.quality.freshness import windows
 from crypto_assets.settings import Settings, load_settings
@@ -41,6 +42,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         build_step(step, partitions_def=partitions.of(step.grain), freshness=freshness, table_uri=settings.table_uri)
         for step in STEPS
     ]
+    landing = str(settings.landing) if settings.transport == "landing" else None
     asset_jobs = jobs.jobs()
     maintain = maintenance_job.build()
     status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
@@ -51,7 +53,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
             "data_mode": BANNERS[settings.source],
             "automation": "sensors and schedules run" if settings.automation else off,
         },
-        assets=[*ingest.specs(), ops.alerts_spec(), *steps],
+        assets=[*ingest.specs(landing), ops.alerts_spec(), *steps],
         asset_checks=[*ingest.checks(), ops.alert_checks()],
         jobs=[*asset_jobs, maintain],
         schedules=schedules.schedules(asset_jobs, maintain, running=settings.automation),
@@ -63,14 +65,21 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
                 "conditions", target=dg.AssetSelection.all(), default_status=status, minimum_interval_seconds=30
             ),
         ],
-        executor=dg.in_process_executor,
+        executor=_executor(settings),
         resources={
             "engine": engine_resource(settings),
-            "step_inputs": dg.ResourceDefinition.hardcoded_resource(StepInputBuilder(settings)),
-            "step_launcher": dg.ResourceDefinition.none_resource(),
+            "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
+            "step_launcher": launcher_resource(settings, {step.name: step.reads_log for step in STEPS}),
             **(overrides or {}),
         },
     )
+
+
+def _executor(settings: Settings) -> dg.ExecutorDefinition:
+    """Steps that run elsewhere are waited for in processes of their own, so many at once; others run in this one."""
+    if settings.is_remote or not settings.on_databricks:
+        return dg.in_process_executor
+    return dg.multiprocess_executor.configured({"max_concurrent": settings.databricks_concurrent_steps})
 
 
 defs = build_definitions(load_settings())

@@ -117,6 +117,9 @@ def open_home(settings: Settings) -> Home:
     binding = home / "home.json"
     asked = {"format": FORMAT, "source": settings.source, "partitions_start": settings.partitions_start.isoformat()}
     if not binding.exists():
+        if settings.transport != "kafka":
+            # Only a default for `--home`: a home may change its transport, since its tables hold records of both.
+            asked["transport"] = settings.transport
         home.mkdir(parents=True, exist_ok=True)
         temporary = binding.with_suffix(".tmp")
         temporary.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")

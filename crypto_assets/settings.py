@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from crypto_assets.settings_databricks import DatabricksSettings
 
 Source = Literal["coingecko", "replay", "simulator"]
 Plan = Literal["keyless", "demo", "paid"]
@@ -26,7 +28,7 @@ def _ours(name: str) -> AliasChoices:
     return AliasChoices(f"CRYPTO_ASSETS_{name}")
 
 
-class Settings(BaseSettings):
+class Settings(DatabricksSettings):
     """Everything that can be configured; times are UTC. Made by `load_settings`, in tests by keyword arguments."""
 
     model_config = SettingsConfigDict(
@@ -45,13 +47,45 @@ class Settings(BaseSettings):
         description="Folder of lake, broker, MLflow and Dagster storage. Default: ./.crypto_assets/<source>",
     )
     target: Target = Field(
-        "local", validation_alias=_ours("TARGET"), description="Engine: local (Sail and delta-rs in process)."
+        "local",
+        validation_alias=_ours("TARGET"),
+        description="Engine: local (Sail and delta-rs in process), spark (JVM Spark), databricks (launched steps), "
+        "databricks-serverless (Pipes).",
+    )
+    spark_master: str = Field(
+        "local[*]",
+        validation_alias=_ours("SPARK_MASTER"),
+        description="Spark master of target spark, which runs in this process's JVM (Java 17 or later).",
+    )
+    spark_remote: str | None = Field(
+        None,
+        validation_alias=_ours("SPARK_REMOTE"),
+        description="Spark Connect endpoint of target spark (sc://host:port) instead of a JVM here; needs Delta Lake, "
+        "the Kafka source and the lake's folder.",
+    )
+    spark_catalog: str | None = Field(
+        None,
+        validation_alias=_ours("SPARK_CATALOG"),
+        description="Catalog of the tables on target spark. Default: the session's own.",
+    )
+    kafka_shaded: bool = Field(
+        True,
+        validation_alias=_ours("KAFKA_SHADED"),
+        description="Whether the cluster's Kafka classes have Databricks' prefix kafkashaded (matters with SASL).",
     )
     role: Literal["driver", "remote"] = Field(
         "driver", validation_alias=_ours("ROLE"), description="Set to remote inside a launched step; not for people."
     )
-    transport: Literal["kafka"] = Field(
-        "kafka", validation_alias=_ours("TRANSPORT"), description="How records reach Bronze."
+    transport: Literal["kafka", "landing"] = Field(
+        "kafka",
+        validation_alias=_ours("TRANSPORT"),
+        description="How records reach Bronze: kafka, or landing (JSON lines in a folder; needs no broker).",
+    )
+    landing_path: Path | None = Field(
+        None,
+        validation_alias=_ours("LANDING"),
+        description="Folder or mounted volume of landed files, <topic>/<date>/<hour>/*.jsonl, as the steps see it. "
+        "Default: <home>/landing",
     )
     partitions_start: date = Field(
         date(2024, 1, 1),
@@ -161,19 +195,13 @@ class Settings(BaseSettings):
     alert_webhook_url: SecretStr | None = Field(
         None, validation_alias="ALERT_WEBHOOK_URL", description="Alerts are POSTed here as JSON; unset = table only."
     )
-    databricks_host: str | None = Field(
-        None, validation_alias="DATABRICKS_HOST", description="Workspace URL (Databricks targets)."
-    )
-    databricks_token: SecretStr | None = Field(
-        None, validation_alias="DATABRICKS_TOKEN", description="Token (Databricks targets)."
-    )
 
     @field_validator("source", mode="before")
     @classmethod
     def _source_by_its_other_name(cls, value: object) -> object:
         return "simulator" if value == "simulated" else value
 
-    @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", "databricks_token", mode="after")
+    @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", mode="after")
     @classmethod
     def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
@@ -188,9 +216,14 @@ class Settings(BaseSettings):
         """Root of the tables: `<lake>/<schema>/<table>`."""
         return self.lake_uri or str(self.home / "lake")
 
+    @property
+    def landing(self) -> Path:
+        """Absolute path of the landing folder, whether or not the transport is landing."""
+        return (self.landing_path or self.home / "landing").absolute()
+
     def table_uri(self, table: str) -> str:
         """Address of a table: its folder, or its Unity Catalog name on Databricks."""
-        if self.target.startswith("databricks"):
+        if self.on_databricks:
             return f"{self.catalog}.{table}"
         return f"{self.lake}/{table.replace('.', '/')}"
 
@@ -222,7 +255,31 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """MLflow tracking URI in force."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        if self.mlflow_tracking_uri:
+            return self.mlflow_tracking_uri
+        return "databricks" if self.on_databricks else f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def registry_uri(self) -> str:
+        """MLflow registry URI in force."""
+        if self.mlflow_registry_uri:
+            return self.mlflow_registry_uri
+        return "databricks-uc" if self.tracking_uri == "databricks" else self.tracking_uri
+
+    @property
+    def databricks_artifact_root(self) -> str:
+        """Folder of model files on Databricks."""
+        return self.databricks_artifacts or f"/Volumes/{self.catalog}/ml/artifacts"
+
+    @property
+    def on_databricks(self) -> bool:
+        """Whether steps run in a Databricks workspace."""
+        return self.target.startswith("databricks")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether this process is the far side of a launched step: it has no home and no workspace credentials."""
+        return self.role == "remote"
 
     def secrets(self) -> dict[str, str]:
         """Every secret value in force by its environment name, for redaction and for the audit of logs."""
@@ -230,7 +287,7 @@ class Settings(BaseSettings):
             "COINGECKO_API_KEY": self.coingecko_api_key,
             "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
             "ALERT_WEBHOOK_URL": self.alert_webhook_url,
-            "DATABRICKS_TOKEN": self.databricks_token,
+            **self.databricks_secrets(),
         }
         return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None}
 
@@ -242,6 +299,8 @@ def load_settings() -> Settings:
     Raises:
         pydantic.ValidationError: A value is not acceptable; the message names each field.
     """
+    if os.environ.get("CRYPTO_ASSETS_ROLE") == "remote":  # what lies in a cluster's folder is none of ours
+        return Settings(_env_file=None)  # type: ignore[call-arg]
     return Settings()  # type: ignore[call-arg]
 
 

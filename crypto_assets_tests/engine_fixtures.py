@@ -1,37 +1,105 @@
-"""Fixtures with the real laptop engine, for any test of the suite (a pytest plugin).
+"""Fixtures with a real engine, for any test of the suite (a pytest plugin).
 
-`spark` (session) is the process's Sail session; `engine` (function) is a `SailEngine` on an empty lake that shares
-it; `kafka_engine` also reads the log of the session's embedded broker.
+`spark` (session) is the process's session; `engine` (function) is an engine on an empty lake that shares it;
+`kafka_engine` also reads the log of the session's embedded broker. Which engine it is says `--engine`: local (Sail and
+delta-rs, the default), spark (JVM Spark and delta-spark) or connect (the same behind Spark Connect). A process can hold
+one of them only, since PySpark decides by process whether its functions speak to a JVM or to Connect.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crypto_assets.compute.base import Engine
 from crypto_assets.compute.sail import SailEngine
+from crypto_assets.compute.spark import Sessions, SparkEngine, local_config
+from crypto_assets.jvm.fetch import ensure_jars
+from crypto_assets.jvm.jars import SPARK_JARS
+from crypto_assets.kafka.spark_source import source_options
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from crypto_assets_tests.kafka_fixtures import RunningBroker
 
+ENGINES = ("local", "spark", "connect")
+MakeEngine = Callable[..., Engine]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=ENGINES, default="local", help="engine of the fixtures (default: local)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one engine's own parts are left out, not skipped, where the fixtures have another."""
+    chosen = config.getoption("--engine")
+    other = [i for i in items if (m := i.get_closest_marker("engine")) and chosen not in m.args]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [i for i in items if i not in set(other)]
+
+
+def jvm_session(master: str, warehouse: Path) -> SparkSession:
+    """A classic session with Delta and the Kafka source."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder
+    for name, value in local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse)).items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def connect_session(master: str, warehouse: Path) -> SparkSession:
+    """A Spark Connect session whose server runs in a JVM of this process."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.remote(master)
+    for name, value in local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse)).items():
+        if name != "spark.master":
+            builder = builder.config(name, value)
+    return builder.getOrCreate()
+
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> SparkSession:
-    """The Sail session that every engine of this process shares; it ends with the process."""
-    return SailEngine(str(tmp_path_factory.mktemp("no-lake"))).spark
+def engine_name(pytestconfig: pytest.Config) -> str:
+    """Which engine the fixtures have."""
+    return pytestconfig.getoption("--engine")
+
+
+@pytest.fixture(scope="session")
+def make_engine(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeEngine]:
+    """`make_engine(lake, kafka_config=None) -> Engine`; all share one session."""
+    warehouse = tmp_path_factory.mktemp("warehouse")
+    started = {"spark": jvm_session, "connect": connect_session}.get(engine_name)
+    sessions = Sessions(lambda: started("local[2]", warehouse)) if started else None
+
+    def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
+        if sessions is None:
+            return SailEngine(str(lake), kafka_config)
+        return SparkEngine(sessions, lambda: source_options(kafka_config() if kafka_config else {}), lake=str(lake))
+
+    yield make
+    if sessions is not None and sessions.started:
+        sessions().stop()
+
+
+@pytest.fixture(scope="session")
+def spark(make_engine: MakeEngine, tmp_path_factory: pytest.TempPathFactory) -> SparkSession:
+    """The session that every engine of this process shares; it ends with the process."""
+    return make_engine(tmp_path_factory.mktemp("no-lake")).spark
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> SailEngine:
+def engine(make_engine: MakeEngine, tmp_path: Path) -> Engine:
     """An engine on an empty lake, without a log. Nothing starts until it is used."""
-    return SailEngine(str(tmp_path / "lake"))
+    return make_engine(tmp_path / "lake")
 
 
 @pytest.fixture
-def kafka_engine(tmp_path: Path, kafka_broker: RunningBroker) -> SailEngine:
+def kafka_engine(make_engine: MakeEngine, tmp_path: Path, kafka_broker: RunningBroker) -> Engine:
     """An engine on an empty lake that reads the embedded broker's log (needs the `kafka_fixtures` plugin)."""
-    return SailEngine(str(tmp_path / "lake"), lambda: kafka_broker.config)
+    return make_engine(tmp_path / "lake", lambda: kafka_broker.config)

@@ -22,22 +22,27 @@ SOURCE_CHECKS = {
 """Checks of the prices topic by name, evaluated at every producer tick that polled."""
 
 
-def specs() -> list[dg.AssetSpec]:
-    """The topics as external assets."""
+def specs(landing: str | None = None) -> list[dg.AssetSpec]:
+    """The topics as external assets. They keep their keys when records land in files instead.
+
+    Args:
+        landing: Folder of landed files, when that is the transport; it is then in the metadata.
+    """
+    where = {} if landing is None else {"transport": f"landing: JSON lines by date and hour below {landing}, not Kafka"}
     common = {"group_name": "ingest", "owners": ["team:ingest"], "kinds": {"kafka"}, "tags": {"layer": "ingest"}}
     return [
         dg.AssetSpec(
             PRICES,
             description="Price messages, one per coin and changed quote, keyed by coin_id. 3 partitions, 7 days. "
             "Observed by the producer sensor: offsets, messages sent, credits left.",
-            metadata={"partition_key": "coin_id", "message_format": "crypto-prices-raw, version 1 (JSON)"},
+            metadata={"partition_key": "coin_id", "message_format": "crypto-prices-raw, version 1 (JSON)", **where},
             code_version="1",
             **common,  # type: ignore[arg-type]
         ),
         dg.AssetSpec(
             POLLS,
             description="One message per look of the producer at the source, successful or not.",
-            metadata={"message_format": "crypto-polls, version 1 (JSON)"},
+            metadata={"message_format": "crypto-polls, version 1 (JSON)", **where},
             code_version="1",
             **common,  # type: ignore[arg-type]
         ),

@@ -21,10 +21,8 @@ def run(settings: Settings, home: Home) -> None:
     also gets what lies between its last virtual poll (or midnight) and now.
     """
     from crypto_assets.kafka.producer import open_producer
-    from crypto_assets.kafka.topic import require_topics
 
     now = datetime.now(UTC)
-    require_topics(settings, now)
     with open_producer(settings) as producer:
         if settings.is_live:
             tick = producer.tick(now)

@@ -60,12 +60,13 @@ class RunReport:
     step_seconds: dict[str, float]
 
 
-def demo_home(source: str) -> Path:
-    """Folder of the demo's home for a source."""
-    return Path(".crypto_assets") / f"demo-{source}"
+def demo_home(settings: Settings) -> Path:
+    """Folder of the demo's home for a source, a transport and an engine."""
+    other = [name for name, usual in ((settings.transport, "kafka"), (settings.target, "local")) if name != usual]
+    return Path(".crypto_assets") / "-".join(["demo", settings.source, *other])
 
 
-def demo_settings(source: str, now: datetime) -> Settings:
+def demo_settings(source: str, now: datetime, transport: str | None = None) -> Settings:
     """Settings of the demo: its own home, its partitions starting with its first day.
 
     Raises:
@@ -73,16 +74,18 @@ def demo_settings(source: str, now: datetime) -> Settings:
     """
     from crypto_assets.settings import Settings
 
-    base = Settings(source=source)  # type: ignore[arg-type]
+    chosen = {} if transport is None else {"transport": transport}
+    base = Settings(source=source, **chosen)  # type: ignore[arg-type]
     if base.is_live:
         raise ValueError(
             "the demo plays a recording or simulated prices; for live prices use: make up SOURCE=coingecko"
         )
     first = floor_day(now) - DAYS * DAY
-    return Settings(source=base.source, home_path=demo_home(base.source), partitions_start=first.date())  # type: ignore[call-arg]
+    home = demo_home(base)
+    return Settings(source=base.source, home_path=home, partitions_start=first.date(), **chosen)  # type: ignore[call-arg, arg-type]
 
 
-def run(source: str, now: datetime) -> int:
+def run(source: str, now: datetime, transport: str | None = None) -> int:
     """Run the demo and print its report.
 
     Returns:
@@ -90,7 +93,7 @@ def run(source: str, now: datetime) -> int:
     """
     stages = Stages()
     began = time.perf_counter()
-    settings = demo_settings(source, now)
+    settings = demo_settings(source, now, transport)
     repeated = _prepare_home(settings, now.date())
     from crypto_assets.home import open_home
 
@@ -101,11 +104,11 @@ def run(source: str, now: datetime) -> int:
     if repeated:
         output.say("this day's demo was run before: records and rows are there, so every write below is a no-op")
     with home.lock("serve", doing="demo"):
-        with stages.stage("start Kafka"):
+        with stages.stage("start Kafka" if settings.transport == "kafka" else "prepare landing"):
             broker = running_broker(settings)
             servers = broker.__enter__()
         try:
-            output.say(f"kafka {servers} (Apache Kafka, embedded)")
+            output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
             instance = open_instance(home)
             sent = _produce(settings, instance, span, stages)
             report = _materialize(settings, instance, span, stages)
@@ -155,7 +158,7 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
         if not moments:
             output.say("every poll of these days is in the topic already: nothing is sent")
             return 0
-        with output.progress(f"polling {len(moments):,} times over HTTP, publishing to Kafka", len(moments)) as advance:
+        with output.progress(f"polling {len(moments):,} times over HTTP, publishing", len(moments)) as advance:
             summary = producer.catch_up(moments[:-1], advance)
         told = _last_poll_by_sensor(producer, instance, settings, moments[-1])
     output.say(summary.text)
@@ -278,7 +281,7 @@ def _next_commands(settings: Settings) -> None:
         {"next": "look at lineage, runs, partitions, checks", "command": f"make ui SOURCE={name}"},
         {
             "next": "prove the lake against the log",
-            "command": f".venv/bin/crypto-assets verify --home {demo_home(name)}",
+            "command": f".venv/bin/crypto-assets verify --home {demo_home(settings)}",
         },
         {"next": "run the pipeline until Ctrl-C", "command": f"make up SOURCE={name}"},
         {"next": "live prices", "command": "make up SOURCE=coingecko"},

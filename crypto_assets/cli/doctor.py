@@ -252,7 +252,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
 
 def java(settings: Settings) -> Iterator[Finding]:
     """Java and jars for the embedded broker."""
-    if settings.kafka_bootstrap_servers:
+    if settings.kafka_bootstrap_servers or settings.transport == "landing":
         return
     from crypto_assets.jvm.fetch import JvmError, find_java
 
@@ -271,6 +271,9 @@ def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
     from crypto_assets.kafka.client import client_config
     from crypto_assets.kafka.errors import LogError, LogUnavailable
 
+    if settings.transport == "landing":
+        yield from landing(settings, now)
+        return
     try:
         config = client_config(settings)
         admin = topic.admin_client(config)
@@ -306,6 +309,50 @@ def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
             f"the newest record is stamped {ahead:,.0f} s in the future: the clocks of broker and this machine differ",
             "synchronise both clocks (NTP); hours are cut by the broker's clock",
         )
+
+
+def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """The folders of landed files, and in their newest hour what will not be read as it is.
+
+    How many files wait to be picked up is not looked at here (`status` measures it), nor whether a cluster sees the
+    same folder.
+    """
+    from crypto_assets.landing import folder as landed
+
+    if settings.on_databricks and settings.landing_path is None:
+        yield Finding(
+            "landing",
+            "error",
+            "CRYPTO_ASSETS_LANDING is not set, and a cluster does not see the home",
+            "set it to a volume, such as /Volumes/<catalog>/<schema>/<volume>/landing",
+        )
+    for topic in (settings.prices_topic, settings.polls_topic):
+        place = settings.landing / topic
+        if not place.is_dir():
+            yield Finding(
+                "landing", "note", f"{place} does not exist yet", "the producer makes it: crypto-assets produce --once"
+            )
+            continue
+        known = landed.hours(place)
+        if not known:
+            yield Finding("landing", "note", f"{place} is empty", "crypto-assets produce --once")
+            continue
+        newest = landed.list_hour(place, known[-1])
+        yield Finding("landing", "ok", f"{place}: {len(known):,} hours, newest {known[-1]:%Y-%m-%d %H}:00Z")
+        cut = [f.path.name for f in newest.files if (found := landed.content(f)) is not None and not found.whole]
+        if cut or newest.others:
+            told = [f"without a newline at the end: {', '.join(cut[:5])}"] if cut else []
+            told += [f"not named *.jsonl: {', '.join(newest.others[:5])}"] if newest.others else []
+            yield Finding(
+                "landing", "warn", f"{place}: files that are not read, {'; '.join(told)}", "deliver whole *.jsonl files"
+            )
+        if (known[-1] - now).total_seconds() > SKEW_LIMIT_S:
+            yield Finding(
+                "clock",
+                "error",
+                f"{place} has a folder of an hour that has not begun: {known[-1]:%Y-%m-%d %H}:00Z",
+                "synchronise the clocks (NTP) of the machine that writes files and this one",
+            )
 
 
 def _topics(admin: object, config: Mapping[str, object]) -> list[str]:

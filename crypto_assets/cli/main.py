@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crypto_assets.cli import output
+from crypto_assets.cli import databricks_standin, output
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -29,6 +29,7 @@ broker_app = typer.Typer(help="The embedded Apache Kafka of a home.", no_args_is
 coins_app = typer.Typer(help="The coins that are polled.", no_args_is_help=True)
 app.add_typer(broker_app, name="broker")
 app.add_typer(coins_app, name="coins")
+app.command("databricks-standin")(databricks_standin.command)
 
 Source = Annotated[str | None, typer.Option("--source", help="coingecko, replay or simulator (simulated).")]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/<source>.")]
@@ -58,6 +59,8 @@ def _settings(source: str | None = None, home: Path | None = None) -> Settings:
             kept = json.loads(bound.read_text(encoding="utf-8"))
             chosen.setdefault("source", kept["source"])
             chosen["partitions_start"] = kept["partitions_start"]
+            if "transport" in kept and "transport" not in Settings(**chosen).model_fields_set:  # type: ignore[arg-type]
+                chosen["transport"] = kept["transport"]
     try:
         return Settings(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -71,26 +74,28 @@ def _told() -> Iterator[None]:
     """Errors that name their own fix are printed as one line; anything else keeps its traceback."""
     from crypto_assets.cli.up import StartError
     from crypto_assets.compute.base import StepFailed
-    from crypto_assets.compute.engines import TargetUnavailable
     from crypto_assets.home import HomeError
-    from crypto_assets.kafka.errors import LogError
-    from crypto_assets.kafka.runtime import BrokerError
+    from crypto_assets.jvm.fetch import JvmError
+    from crypto_assets.kafka.errors import BrokerError, LogError
 
     try:
         yield
-    except (HomeError, StartError, TargetUnavailable, StepFailed, LogError, BrokerError, ValueError) as error:
+    except (HomeError, StartError, StepFailed, LogError, BrokerError, JvmError, ValueError) as error:
         output.fail(str(error))
         raise typer.Exit(1) from None
 
 
 @app.command()
-def demo(source: Annotated[str, typer.Option(help="replay or simulated.")] = "replay") -> None:
+def demo(
+    source: Annotated[str, typer.Option(help="replay or simulated.")] = "replay",
+    transport: Annotated[str | None, typer.Option(help="kafka, or landing: files, without a broker.")] = None,
+) -> None:
     """Two days through source, Kafka and every asset, in a home of its own."""
     from crypto_assets.cli import demo as module
 
     _settings(source)
     with _told():
-        code = module.run(source, module.today())
+        code = module.run(source, module.today(), transport)
     raise typer.Exit(code)
 
 
@@ -118,7 +123,7 @@ def ui(
     from crypto_assets.cli.up import serve
 
     if demo:
-        home = demo_home(_settings(source).source)
+        home = demo_home(_settings(source))
         if not (home / "home.json").exists():
             output.fail(f"there is no demo in {home}; make it with: make demo SOURCE={_settings(source).source}")
             raise typer.Exit(1)

@@ -133,7 +133,8 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
     cadence = freshness.cadence_s(settings)
     promised = freshness.thresholds(cadence)[0].total_seconds()
     covered, newest_quote = _latest(store)
-    lag_s, lag_records, unknown = _lag(settings, covered, now)
+    landing = settings.transport == "landing"
+    lag_s, lag_records, unknown = _landing_lag(settings, store, now) if landing else _lag(settings, covered, now)
     producer = _producer(settings, instance, now)
     problems = []
     if producer.running and (producer.newest_tick_age_s is None or producer.newest_tick_age_s > TICK_TIMEOUT_S):
@@ -229,6 +230,29 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> tuple
         return None, None, str(error)
     lag = 0.0 if start.oldest is None else max(0.0, (now - start.oldest).total_seconds())
     return lag, sum(start.uncovered.values()), None
+
+
+def _landing_lag(settings: Settings, store: TableStore, now: datetime) -> tuple[float | None, int | None, str | None]:
+    """The same of landed records of the last seven days; files that cannot be read yet make it unknown."""
+    from crypto_assets.contracts.tables import RAW_PRICES
+    from crypto_assets.kafka.errors import LogError
+    from crypto_assets.steps import landing
+
+    folder = settings.landing / settings.prices_topic
+    if not folder.is_dir():
+        return None, None, f"landing folder {folder} does not exist here; see CRYPTO_ASSETS_LANDING"
+    until = None
+    if store.exists("gold.latest_prices"):
+        rows = store.read_arrow("gold.latest_prices", columns=["covered_until"]).column(0).to_pylist()
+        until = max(rows, default=None)
+    try:
+        found = landing.pending(store, RAW_PRICES, folder, until, now)
+    except LogError as error:
+        return None, None, str(error)
+    if found.waiting:
+        return None, None, f"files without a newline at their end cannot be read yet: {', '.join(found.waiting[:10])}"
+    lag = 0.0 if found.oldest is None else max(0.0, (now - found.oldest).total_seconds())
+    return lag, found.records, None
 
 
 def _producer(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> ProducerStatus:

@@ -33,7 +33,13 @@ class StartError(Exception):
 
 @contextmanager
 def running_broker(settings: Settings) -> Iterator[str]:
-    """Kafka for the home: the external one if configured, else the embedded broker, stopped again if we started it."""
+    """Kafka for the home: the external one if configured, else the embedded broker, stopped again if we started it.
+
+    A landing home needs none; where its files lie is given in place of the servers.
+    """
+    if settings.transport == "landing":
+        yield f"not used: records land in {settings.landing}"
+        return
     if settings.kafka_bootstrap_servers:
         yield settings.kafka_bootstrap_servers
         return

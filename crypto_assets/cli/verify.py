@@ -19,11 +19,14 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     from crypto_assets.quality.audit import audit
 
     home = existing_home(settings)
+    topics = {"bronze.raw_prices": settings.prices_topic, "ops.polls": settings.polls_topic}
+    landed = settings.transport == "landing"
     with running_broker(settings):
         report = audit(
             lake=settings.lake,
             kafka=lambda: client_config(settings),
-            topics={"bronze.raw_prices": settings.prices_topic, "ops.polls": settings.polls_topic},
+            topics=topics,
+            folders={t: settings.landing / name for t, name in topics.items()} if landed else None,
             home=home.path,
             secrets=settings.secrets(),
             now=now,

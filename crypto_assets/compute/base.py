@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -47,6 +47,10 @@ class Markdown:
     text: str
 
 
+_BOUND = ("partition", "start", "end", "provisional", "log_start")
+"""Fields of `PartitionBounds` in the order in which JSON holds them."""
+
+
 @dataclass(frozen=True)
 class StepInputs:
     """Everything a step needs beside tables: JSON below 64 kB, no secrets.
@@ -78,8 +82,13 @@ class StepInputs:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """JSON text of all fields; times as ISO 8601."""
-        return json.dumps(asdict(self), default=lambda v: v.isoformat(), sort_keys=True)
+        """JSON text of all fields; times as ISO 8601, bounds as rows so that a range of several days stays small."""
+        raw = asdict(replace(self, bounds={}))
+        raw["bounds"] = {
+            key: [b.topic, b.topic_id, [[int(getattr(p, n)) for n in _BOUND] for p in b.partitions]]
+            for key, b in self.bounds.items()
+        }
+        return json.dumps(raw, default=lambda v: v.isoformat(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> StepInputs:
@@ -88,8 +97,10 @@ class StepInputs:
         for name in ("now", "partitions_start", "as_of"):
             raw[name] = datetime.fromisoformat(raw[name]) if raw[name] else None
         raw["bounds"] = {
-            key: LogBounds(b["topic"], b["topic_id"], tuple(PartitionBounds(**p) for p in b["partitions"]))
-            for key, b in raw["bounds"].items()
+            key: LogBounds(
+                topic, topic_id, tuple(PartitionBounds(p, s, e, bool(v), first) for p, s, e, v, first in rows)
+            )
+            for key, (topic, topic_id, rows) in raw["bounds"].items()
         }
         return cls(**raw)
 

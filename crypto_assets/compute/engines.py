@@ -10,28 +10,67 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crypto_assets.compute.base import Engine
+    from crypto_assets.compute.spark import Sessions
     from crypto_assets.settings import Settings
 
-
-class TargetUnavailable(Exception):
-    """The configured target has no engine in this version; the message names the ones that do."""
+_SESSIONS: dict[tuple[str, ...], Sessions] = {}
+"""Sessions of this process by what they were made from: every engine of one target shares one."""
 
 
 def make_engine(settings: Settings) -> Engine:
     """The engine of the configured target; opens nothing.
 
-    Raises:
-        TargetUnavailable: The target is not built yet.
+    On the driver of a Databricks target, where every table is written by a launched step, it is the embedded engine
+    on the home's own lake, which holds what the driver keeps for itself (`ops.alerts`).
     """
-    if settings.target != "local":
-        raise TargetUnavailable(
-            f"CRYPTO_ASSETS_TARGET={settings.target} is not available in this version; use CRYPTO_ASSETS_TARGET=local"
-        )
+    if settings.role == "remote":
+        return _cluster_engine(settings)
+    if settings.target == "spark":
+        return _spark_engine(settings)
     from crypto_assets.compute.sail import SailEngine
     from crypto_assets.kafka.client import client_config
 
     return SailEngine(settings.lake, lambda: client_config(settings))
+
+
+def _spark_engine(settings: Settings) -> Engine:
+    """A local JVM or a Spark Connect endpoint, on the lake's folder."""
+    from crypto_assets.compute import spark
+    from crypto_assets.kafka.client import client_config
+    from crypto_assets.kafka.spark_source import source_options
+    from crypto_assets.settings import environment
+
+    warehouse, remote = str(settings.home / "spark-warehouse"), settings.spark_remote
+
+    def session() -> object:
+        if remote:
+            return spark.remote_session(remote)
+        return spark.local_session(settings.spark_master, environment().get("JAVA_HOME"), warehouse=warehouse)
+
+    key = ("spark", remote or settings.spark_master)
+    sessions = _SESSIONS.setdefault(key, spark.Sessions(session))  # type: ignore[arg-type]
+    return spark.SparkEngine(
+        sessions,
+        lambda: source_options(client_config(settings)),
+        catalog=settings.spark_catalog,
+        lake=settings.lake,
+    )
+
+
+def _cluster_engine(settings: Settings) -> Engine:
+    """The cluster's session, on managed tables of the catalog."""
+    from crypto_assets.compute import spark
+    from crypto_assets.kafka.client import client_config
+    from crypto_assets.kafka.spark_source import source_options
+
+    def options() -> Mapping[str, str]:
+        return source_options(client_config(settings), shaded=settings.kafka_shaded)
+
+    sessions = _SESSIONS.setdefault(("cluster",), spark.Sessions(spark.cluster_session))
+    return spark.SparkEngine(sessions, options, catalog=settings.catalog)
 
 
 def engine_resource(settings: Settings) -> dg.ResourceDefinition:

@@ -84,31 +84,37 @@ def table_properties(table: Table) -> dict[str, str]:
     return found
 
 
-def create_table(table: Table, name: str | None = None, location: str | None = None) -> str:
+def create_table(
+    table: Table,
+    name: str | None = None,
+    location: str | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> str:
     """`CREATE TABLE IF NOT EXISTS` for Spark SQL with every comment; without clustering, which delta-rs cannot write.
 
     Args:
         table: Contract.
         name: Name to create, e.g. with a catalog; default `schema.table`.
         location: Folder of an external table; None = managed.
+        properties: Table properties; default those of every store.
     """
     lines = [
-        f"  {_name(c.name)} {c.type.upper()}{'' if c.nullable else ' NOT NULL'} COMMENT {_literal(_comment(c))}"
+        f"  {quoted(c.name)} {c.type.upper()}{'' if c.nullable else ' NOT NULL'} COMMENT {literal(_comment(c))}"
         for c in table.columns
     ]
     parts = [
-        f"CREATE TABLE IF NOT EXISTS {_qualified(name or table.full_name)} (",
+        f"CREATE TABLE IF NOT EXISTS {qualified(name or table.full_name)} (",
         ",\n".join(lines),
         ")",
         "USING DELTA",
     ]
     if table.partition_by:
-        parts.append(f"PARTITIONED BY ({', '.join(map(_name, table.partition_by))})")
+        parts.append(f"PARTITIONED BY ({', '.join(map(quoted, table.partition_by))})")
     if location is not None:
-        parts.append(f"LOCATION {_literal(location)}")
-    parts.append(f"COMMENT {_literal(table.description)}")
-    properties = ", ".join(f"{_literal(k)} = {_literal(v)}" for k, v in table_properties(table).items())
-    parts.append(f"TBLPROPERTIES ({properties})")
+        parts.append(f"LOCATION {literal(location)}")
+    parts.append(f"COMMENT {literal(table.description)}")
+    named = table_properties(table) if properties is None else properties
+    parts.append(f"TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in named.items())})")
     return "\n".join(parts)
 
 
@@ -117,9 +123,9 @@ def constraints(table: Table, name: str | None = None) -> list[str]:
 
     For tables that only Spark writes: it enforces there what the audit of staged rows enforces everywhere.
     """
-    target = _qualified(name or table.full_name)
+    target = qualified(name or table.full_name)
     return [
-        f"ALTER TABLE {target} ADD CONSTRAINT {_name(rule.name)} CHECK ({rule.sql})"
+        f"ALTER TABLE {target} ADD CONSTRAINT {quoted(rule.name)} CHECK ({rule.sql})"
         for rule in table.rules
         if rule.blocking
     ]
@@ -134,12 +140,30 @@ def grants(table: Table, name: str, *, readers: Sequence[str], writers: Sequence
         readers: Groups that read.
         writers: Groups or service principals that write.
     """
-    target = _qualified(name)
+    target = qualified(name)
     return [
-        *(f"GRANT SELECT ON TABLE {target} TO {_name(group)}" for group in readers),
-        *(f"GRANT SELECT, MODIFY ON TABLE {target} TO {_name(group)}" for group in writers),
-        f"ALTER TABLE {target} SET TAGS ('owner' = {_literal(table.owner)})",
+        *(f"GRANT SELECT ON TABLE {target} TO {quoted(group)}" for group in readers),
+        *(f"GRANT SELECT, MODIFY ON TABLE {target} TO {quoted(group)}" for group in writers),
+        tags(table, name),
     ]
+
+
+def tags(table: Table, name: str) -> str:
+    """Unity Catalog tags of a table: owner, layer, partition and how long its rows are kept.
+
+    Args:
+        table: Contract.
+        name: Three-level name.
+    """
+    found = {
+        "owner": table.owner,
+        "layer": table.schema,
+        "partition": table.grain or "none",
+        "retention_days": "for ever" if table.retention_days is None else str(table.retention_days),
+        "code_version": table.code_version,
+    }
+    pairs = ", ".join(f"{literal(k)} = {literal(v)}" for k, v in found.items())
+    return f"ALTER TABLE {qualified(name)} SET TAGS ({pairs})"
 
 
 def json_schema(name: str) -> str:
@@ -182,7 +206,13 @@ def files() -> dict[str, Callable[[], str]]:
     def schema(name: str) -> Callable[[], str]:
         return lambda: json_schema(name)
 
-    return {DATA_DICTIONARY: data_dictionary, **{f"{SCHEMAS}/{name}.json": schema(name) for name in _MESSAGE_SCHEMAS}}
+    from crypto_assets.contracts import unity  # it renders with the functions above
+
+    return {
+        DATA_DICTIONARY: data_dictionary,
+        **{f"{SCHEMAS}/{name}.json": schema(name) for name in _MESSAGE_SCHEMAS},
+        **unity.files(),
+    }
 
 
 def write(root: Path) -> list[str]:
@@ -314,16 +344,19 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as a SQL literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _name(name: str) -> str:
+def quoted(name: str) -> str:
+    """One part of a name in back-quotes."""
     return "`" + name.replace("`", "``") + "`"
 
 
-def _qualified(name: str) -> str:
-    return ".".join(_name(part) for part in name.split("."))
+def qualified(name: str) -> str:
+    """A dotted name with each part in back-quotes."""
+    return ".".join(quoted(part) for part in name.split("."))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -336,7 +336,7 @@ class _Reader:
                 "partition": pa.array(partitions, pa.int32()),
                 "offset": pa.array(offsets, pa.int64()),
                 "kafka_timestamp": stamps.cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("us", "UTC")),
-                "message_key": _text_array([m.key() for m in batch]),
+                "message_key": texts_of([m.key() for m in batch]),
                 "value": pa.array([m.value() for m in batch], pa.binary()),
                 "headers": pa.array(self._header_texts(batch), pa.string()),
             }
@@ -367,7 +367,8 @@ def _text(value: bytes | str | None) -> str | None:
         return BASE64_MARKER + base64.b64encode(value).decode()
 
 
-def _text_array(values: list[Any]) -> pa.Array:
+def texts_of(values: list[Any]) -> pa.Array:
+    """Bytes as text; a value that is not UTF-8 as `base64:...`."""
     import pyarrow as pa
 
     raw = pa.array(values, pa.binary())

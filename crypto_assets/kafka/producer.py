@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.settings import Settings
 
-__all__ = ["Producer", "ProducerState", "RunSummary", "TickSummary", "budget_of", "governor_of", "open_producer"]
+__all__ = [
+    "Producer",
+    "ProducerState",
+    "RunSummary",
+    "TickSummary",
+    "budget_of",
+    "governor_of",
+    "open_producer",
+    "open_publisher",
+]
 
 CATCH_UP_BATCH = 200
 STATE_FILE = "producer.json"
@@ -400,6 +409,30 @@ def replay_anchor(home: Home, default: date) -> date:
     return date.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["anchor"])
 
 
+def open_publisher(settings: Settings, now: datetime) -> Publisher:
+    """The publisher of the configured transport; its topics or folders are created and verified.
+
+    Args:
+        settings: Settings of the home.
+        now: Time of the check of the topics (UTC).
+
+    Raises:
+        LogUnavailable: No broker is configured or running, or the landing folder cannot be made.
+        TopicMismatch: A topic is not as exact hours need it.
+    """
+    prices, polls, virtual = settings.prices_topic, settings.polls_topic, not settings.is_live
+    if settings.transport == "landing":
+        from crypto_assets.landing.publisher import LandingPublisher, prepare
+
+        prepare(settings.landing, (prices, polls))
+        return LandingPublisher(
+            settings.landing, prices_topic=prices, polls_topic=polls, source=settings.source, virtual=virtual
+        )
+    require_topics(settings, now)
+    config = client_config(settings)
+    return Publisher(config, prices_topic=prices, polls_topic=polls, source=settings.source, virtual=virtual)
+
+
 def open_producer(settings: Settings, *, anchor: date | None = None) -> Producer:
     """The producer of a home: its source, its topics (created and verified), its state.
 
@@ -418,16 +451,9 @@ def open_producer(settings: Settings, *, anchor: date | None = None) -> Producer
 
     home = open_home(settings)
     now = datetime.now(UTC)
-    require_topics(settings, now)
+    publisher = open_publisher(settings, now)
     with ExitStack() as stack:
         source = stack.enter_context(open_source(settings, anchor=replay_anchor(home, anchor or now.date())))
-        publisher = Publisher(
-            client_config(settings),
-            prices_topic=settings.prices_topic,
-            polls_topic=settings.polls_topic,
-            source=settings.source,
-            virtual=not settings.is_live,
-        )
         return Producer(
             cast("PriceSource", source),
             publisher,

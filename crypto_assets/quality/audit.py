@@ -1,22 +1,23 @@
 """`verify`: an audit of log and lake by code of its own, law by law.
 
 Belongs here: what is read, in which order, and the report. The laws are in `audit_rules`, the readers in
-`audit_lake` (Delta), `audit_log` (Kafka) and `audit_secrets`. Does not belong here: anything of `storage`,
-`transforms`, `steps` or `kafka`; contracts and the coin registry are all that is shared with what is audited.
+`audit_lake` (Delta), `audit_log` (Kafka), `audit_landing` (files, with their law) and `audit_secrets`. Does not
+belong here: anything of `storage`, `transforms`, `steps`, `landing` or `kafka`; contracts and the coin registry are
+all that is shared with what is audited.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality import audit_lake, audit_log, audit_rules, audit_secrets
+from crypto_assets.quality import audit_lake, audit_landing, audit_log, audit_rules, audit_secrets
 from crypto_assets.quality.audit_rules import LOG_TABLES, Law
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def audit(
     *,
     now: datetime,
     topics: Mapping[str, str] | None = None,
+    folders: Mapping[str, Path] | None = None,
     home: Path | None = None,
     secrets: Mapping[str, str] | None = None,
     coins: Sequence[Mapping[str, Any]] | None = None,
@@ -112,6 +114,7 @@ def audit(
         kafka: Gives consumer options; None leaves the topics unread (their laws are then `skipped`).
         now: Time of the audit (UTC), for retention.
         topics: Topic by append-once table.
+        folders: Folder of landed files by append-once table; they are then read in place of the topics.
         home: Folder that is searched for secrets; None skips the search.
         secrets: Secret values by name.
         coins: Registry records (coin_id, aliases with old_id and until), so that a quote under a former id is found
@@ -134,7 +137,10 @@ def audit(
         for table in LOG_TABLES:
             _judge_all(run, audit_rules.log_laws(table))
         for table, short in LOG_TABLES.items():
-            _judge_topic(run, table, short, kafka, (topics or {}).get(table))
+            if folders is not None:
+                _judge_folder(run, table, short, folders.get(table))
+            else:
+                _judge_topic(run, table, short, kafka, (topics or {}).get(table))
         if "bronze.raw_prices" in run.stored:
             run.connection.execute(audit_rules.PARSED_RECORDS)
         _judge_all(run, audit_rules.silver_laws())
@@ -244,6 +250,25 @@ def _judge_topic(
         _add(run, law.name, law.says, 0, 1, [str(error)])
         return
     _judge_all(run, [law])
+
+
+def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> None:
+    law = audit_landing.folder_law(table)
+    if folder is None or table not in run.stored:
+        why = "no folder was given" if folder is None else f"no table {table}"
+        run.report.findings.append(Finding(law.name, law.says, "skipped", note=why))
+        return
+    try:
+        run.report.counted[str(folder)], unfinished = audit_landing.load_folder(run.connection, short, folder)
+    except audit_landing.UnreadableFolderError as error:
+        _add(run, law.name, law.says, 0, 1, [str(error)])
+        return
+    _judge_all(run, [law])
+    if unfinished:
+        note = (
+            f"{len(unfinished)} file(s) not judged, their last line has no newline: {', '.join(unfinished[:EXAMPLES])}"
+        )
+        run.report.findings[-1] = replace(run.report.findings[-1], note=note)
 
 
 def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""From the log to Bronze: hours of a Kafka topic, appended exactly once.
+"""From the log to Bronze: hours of a Kafka topic, appended exactly once; landed files go to `steps.landing`.
 
 Belongs here: which offsets an hour still lacks, rows from records, the chain of ranges as a check. Does not belong
 here: reading Kafka (`kafka.log`), the write protocol (`storage`), judging records (`transforms.parse`).
@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import (
     CheckOutcome,
@@ -31,14 +30,12 @@ from crypto_assets.contracts.slices import HOUR, Slice, hour_key, key_slice
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES
 from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
 from crypto_assets.quality import rules
+from crypto_assets.steps import landing, log_report
 from crypto_assets.steps.base import has_rows, summary
 from crypto_assets.steps.log_rows import PollRows, PriceRows, ReadAhead, RowMaker, gap_rows, gather
 from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-OFFSETS_CONTIGUOUS = "offsets_contiguous"
+OFFSETS_CONTIGUOUS = landing.CONTIGUOUS
 EXTRA_CHECKS = {
     OFFSETS_CONTIGUOUS: "The offset ranges stored for the hour follow each other and the hours before without a hole "
     "or an overlap, in every Kafka partition."
@@ -153,6 +150,8 @@ def _expected_start(b: PartitionBounds, stored: StoredRanges, chained: Mapping[i
 def _ingest(
     engine: Engine, table: Table, name: str, maker: RowMaker, partition_keys: Sequence[str], inputs: StepInputs
 ) -> Result:
+    if landing.FOLDER_PARAM in inputs.params:
+        return landing.ingest(engine, table, name, maker, partition_keys, inputs)
     keys = sorted(set(partition_keys))
     missing = [key for key in keys if key not in inputs.bounds]
     if missing:
@@ -215,7 +214,7 @@ class _Hour:
 
     def ends_now(self) -> dict[int, int]:
         """Stored ends of the hour."""
-        rows = self._ranges(self.slice)
+        rows = log_report.ranges(self.engine, self.table, self.slice, self.bounds.topic_id)
         return {p: max(r[2] for r in rows if r[0] == p) for p in {r[0] for r in rows}}
 
     def append(self, chained: Mapping[int, int], *, leftovers: bool = False) -> WriteResult:
@@ -290,8 +289,8 @@ class _Hour:
         """What the hour now holds, with its checks."""
         assert self.write is not None
         key = hour_key(self.slice.start)
-        rows = self._checked_columns()
-        ranges = self._ranges(self.slice)
+        rows = log_report.checked_columns(self.engine, self.table, self.slice)
+        ranges = log_report.ranges(self.engine, self.table, self.slice, self.bounds.topic_id)
         ends = {p: max(r[2] for r in ranges if r[0] == p) for p in sorted({r[0] for r in ranges})}
         asked = ", ".join(f"{b.partition}: [{b.start}, {b.end})" for b in self.bounds.partitions)
         why = f"topic {self.bounds.topic} holds no record of this hour (offsets by Kafka partition {asked})"
@@ -314,29 +313,6 @@ class _Hour:
                 self._contiguous(ranges),
             ],
         )
-
-    def _checked_columns(self) -> pa.Table:
-        """The hour's rows as far as rules look at them; the other columns, all nullable, are left null."""
-        import pyarrow as pa
-
-        from crypto_assets.contracts.arrow import arrow_schema
-
-        said = " ".join(rule.sql for rule in self.table.rules)
-        needed = [c.name for c in self.table.columns if not c.nullable or c.name in self.table.key or c.name in said]
-        rows = self.engine.store.read_arrow(self.table.full_name, self.slice, columns=needed)
-        schema = arrow_schema(self.table)
-        return pa.table(
-            [rows.column(f.name) if f.name in needed else pa.nulls(rows.num_rows, f.type) for f in schema],
-            schema=schema,
-        )
-
-    def _ranges(self, piece: Slice) -> list[tuple[int, int, int]]:
-        """Distinct (partition, start, end) stored for a slice of this incarnation, sorted."""
-        columns = ["partition", "range_start", "range_end"]
-        where = "topic_id = '" + self.bounds.topic_id.replace("'", "''") + "'"
-        rows = self.engine.store.read_arrow(self.table.full_name, piece, columns=columns, where=where)
-        found = rows.group_by(columns).aggregate([]).to_pylist()
-        return sorted((r["partition"], r["range_start"], r["range_end"]) for r in found)
 
     def _contiguous(self, ranges: list[tuple[int, int, int]]) -> CheckOutcome:
         """Whether every range begins where the one before it ended, beginning with the hours before."""

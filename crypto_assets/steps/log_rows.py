@@ -333,7 +333,8 @@ def _common(
 
     zoned = pa.timestamp("us", "UTC")
     return {
-        "topic": constant(bounds.topic, pa.string()),
+        # Landed records name their file; Kafka's are all of one topic.
+        "topic": whole.get("topic", constant(bounds.topic, pa.string())),
         "topic_id": constant(bounds.topic_id, pa.string()),
         "partition": whole["partition"],
         "offset": whole["offset"],

@@ -22,6 +22,10 @@ class SliceRefused(Exception):
     """A slice may not be written: its inputs have expired, or a closed slice would shrink to nothing. Says the fix."""
 
 
+class WriteConflict(Exception):
+    """Other writers committed between each of many attempts; nothing of this write was committed."""
+
+
 class AuditFailed(Exception):
     """A blocking rule failed on the staged frame; nothing was committed. `outcomes` holds every evaluation."""
 
@@ -119,6 +123,11 @@ class Commit:
     at: datetime
     operation: str
     metadata: dict[str, str]
+
+
+def replace_app_id(table: str) -> str:
+    """App id of the transactions by which replacing writers of a table exclude each other, whatever their store."""
+    return f"replace/{table}"
 
 
 class TableStore(Protocol):

@@ -12,6 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from crypto_assets.contracts.arrow import arrow_schema, arrow_type
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage.base import Commit, StoredRanges
+from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,59 +104,6 @@ def select(
 # --- ranges of append-once tables ---------------------------------------------------------------------------------
 
 
-def incarnation(app_id: str) -> str:
-    """Topic incarnation named by an app id.
-
-    Raises:
-        ValueError: The app id is not `<name>/<topic_id>/<slice>`.
-    """
-    parts = app_id.split("/")
-    if len(parts) != 3 or not all(parts):
-        raise ValueError(f"app id {app_id!r} must be <name>/<topic_id>/<slice>: ranges are kept by topic incarnation")
-    return parts[1]
-
-
-class Neighbours(Mapping[int, int]):
-    """Nearest stored offset of other slices by Kafka partition, searched outwards and only when asked for.
-
-    Offsets grow with arrival, so the nearest slice that holds a partition has its highest end (or lowest start).
-    Most partitions have rows in the next slice; reading all of 90 days' files takes over a second.
-    """
-
-    _WINDOWS = (4, 32, 256)
-
-    def __init__(self, handle: DeltaTable, table: Table, topic_id: str, hours: Sequence[datetime], value: str) -> None:
-        self._handle, self._table, self._topic_id, self._value = handle, table, topic_id, value
-        self._windows: list[Sequence[datetime]] = []
-        at = 0
-        for size in (*self._WINDOWS, len(hours)):
-            if at < len(hours):
-                self._windows.append(hours[at : at + size])
-            at += size
-        self._found: dict[int, int] = {}
-
-    def __getitem__(self, partition: int) -> int:
-        while partition not in self._found and self._windows:
-            self._search(self._windows.pop(0))
-        return self._found[partition]
-
-    def __iter__(self) -> Iterator[int]:
-        while self._windows:
-            self._search(self._windows.pop(0))
-        return iter(sorted(self._found))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _search(self, hours: Sequence[datetime]) -> None:
-        column = self._table.time_column
-        span = f"{column} >= '{min(hours):%Y-%m-%dT%H:%M:%SZ}' AND {column} <= '{max(hours):%Y-%m-%dT%H:%M:%SZ}'"
-        where = f"topic_id = {literal(self._topic_id)} AND {span}"
-        rows = query(self._handle, f'SELECT "partition" AS p, {self._value} AS v FROM t WHERE {where} GROUP BY 1')  # noqa: S608
-        for row in rows.to_pylist():
-            self._found.setdefault(row["p"], row["v"])
-
-
 def stored_ranges(handle: DeltaTable, table: Table, slice_: Slice, app_id: str) -> StoredRanges:
     """Ranges of a slice and of its neighbours, of one topic incarnation, all on this handle's snapshot.
 
@@ -172,9 +121,19 @@ def stored_ranges(handle: DeltaTable, table: Table, slice_: Slice, app_id: str) 
         ends={r["p"]: r["e"] for r in rows},
         starts={r["p"]: r["s"] for r in rows},
         max_seq=max((r["q"] for r in rows), default=0),
-        previous_ends=Neighbours(handle, table, topic_id, earlier, "max(range_end)"),
-        next_starts=Neighbours(handle, table, topic_id, later, "min(range_start)"),
+        previous_ends=Neighbours(earlier, partial(_offsets, handle, table, topic_id, "max(range_end)")),
+        next_starts=Neighbours(later, partial(_offsets, handle, table, topic_id, "min(range_start)")),
     )
+
+
+def _offsets(
+    handle: DeltaTable, table: Table, topic_id: str, value: str, hours: Sequence[datetime]
+) -> Iterator[tuple[int, int]]:
+    """An aggregate by Kafka partition over the slices of some hours."""
+    assert table.time_column is not None
+    where = within(table.time_column, topic_id, hours)
+    rows = query(handle, f'SELECT "partition" AS p, {value} AS v FROM t WHERE {where} GROUP BY 1')  # noqa: S608
+    return ((row["p"], row["v"]) for row in rows.to_pylist())
 
 
 def no_ranges() -> StoredRanges:
@@ -188,11 +147,6 @@ def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
 
     actions = pa.table(handle.get_add_actions(flatten=True))
     return sorted(actions.column(f"partition.{table.time_column}").unique().to_pylist())
-
-
-def literal(text: str) -> str:
-    """Text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 # --- the commit log -----------------------------------------------------------------------------------------------
@@ -209,22 +163,32 @@ def read_commits(
     """
     log = Path(path) / "_delta_log"
     versions = sorted(int(f.stem) for f in log.glob("*.json") if f.stem.isdigit() and int(f.stem) > version)
-    if not versions:
-        return []
     commits: list[Commit] = []
-    if versions[0] > version + 1:
-        last = versions[0] - 1
-        at = datetime.fromtimestamp((log / f"{versions[0]:020d}.json").stat().st_mtime, UTC)
-        extra = dict(cleaned(last)) if cleaned else {}
-        missing = {"missing_from": str(version + 1), "missing_to": str(last)}
-        commits.append(Commit(last, at, HISTORY_CLEANED, missing | extra))
-    for number in versions[: max(0, limit - len(commits))]:
+    for number in versions[:limit]:
         try:
             text = (log / f"{number:020d}.json").read_text()
         except FileNotFoundError:  # cleaned while being read: the next call says so
             break
         commits.append(_commit(number, text))
-    return commits
+    return with_missing(commits, version, limit, cleaned)
+
+
+def with_missing(
+    commits: list[Commit], version: int, limit: int, cleaned: Callable[[int], Mapping[str, str]] | None
+) -> list[Commit]:
+    """Commits after a version, headed by the entry that says which of them are gone (see `read_commits`)."""
+    if not commits or commits[0].version == version + 1:
+        return commits
+    last = commits[0].version - 1
+    missing = {"missing_from": str(version + 1), "missing_to": str(last)}
+    head = Commit(last, commits[0].at, HISTORY_CLEANED, missing | (dict(cleaned(last)) if cleaned else {}))
+    return [head, *commits[: max(0, limit - 1)]]
+
+
+def latest_version(path: str) -> int | None:
+    """Newest version in a table's log; None when there is none."""
+    log = Path(path) / "_delta_log"
+    return max((int(f.stem) for f in log.glob("*.json") if f.stem.isdigit()), default=None)
 
 
 _STANDARD = {
@@ -240,23 +204,30 @@ def _commit(version: int, text: str) -> Commit:
             info = json.loads(line).get("commitInfo", info)
     at = datetime.fromtimestamp(info.get("timestamp", 0) / 1000, UTC)
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in info.items() if k not in _STANDARD}
-    return Commit(version, at, str(info.get("operation", "")), metadata)
+    return Commit(version, at, str(info.get("operation", "")), metadata | user_metadata(info.get("userMetadata")))
 
 
-def stored_problems(handle: DeltaTable, table: Table) -> list[str]:
+def user_metadata(text: str | None) -> dict[str, str]:
+    """What a writer on Spark recorded: it has one text for all, which is JSON when it is ours."""
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def stored_problems(stored: pa.Schema, table: Table) -> list[str]:
     """How the stored columns differ from the contract's (names, types, nullability); empty when they agree."""
-    import pyarrow as pa
-
-    have = {f.name: f for f in pa.schema(handle.schema().to_arrow())}
+    have = {f.name: f for f in stored}
     problems = [f"column {c.name} is not stored" for c in table.columns if c.name not in have]
     problems += [f"stored column {name} is not in the contract" for name in have if name not in table.column_names]
     for column in table.columns:
-        stored = have.get(column.name)
-        if stored is None:
+        found = have.get(column.name)
+        if found is None:
             continue
-        if _plain(stored.type) != _plain(arrow_type(column.type)):
-            problems.append(f"column {column.name} is stored as {stored.type}, the contract says {column.type}")
-        elif stored.nullable and not column.nullable:
+        if _plain(found.type) != _plain(arrow_type(column.type)):
+            problems.append(f"column {column.name} is stored as {found.type}, the contract says {column.type}")
+        elif found.nullable and not column.nullable:
             problems.append(f"column {column.name} is stored as nullable, the contract allows no null")
     return problems
 

@@ -11,13 +11,8 @@ beginning with everything read anew; rows are never sent again as they were.
 from __future__ import annotations
 
 import json
-import random
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -27,8 +22,10 @@ from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage import staging
-from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult
+from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
+from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.maintenance import RETENTION_HOURS, maintain
+from crypto_assets.storage.ranges import incarnation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,10 +36,6 @@ ENGINE = "sail+delta-rs"
 MAX_ATTEMPTS = 200
 _LONGEST_PAUSE_S = 0.5
 _ROW_GROUP = 128 * 1024
-
-
-class WriteConflict(Exception):
-    """Other writers committed between each of many attempts; nothing of this write was committed."""
 
 
 class DeltaRsStore:
@@ -58,7 +51,7 @@ class DeltaRsStore:
         self.lake = lake
         self._spark = spark
         self._tables = tables
-        self._reads = threading.local()
+        self._reads = RecordedReads()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -81,7 +74,7 @@ class DeltaRsStore:
         pinned = self.version(table) if version is None else version
         if pinned is None:
             return self._spark().createDataFrame(empty_rows(contract), spark_schema(contract))
-        self._note_read(table, pinned)
+        self._reads.note(table, pinned)
         # Without versionAsOf the frame would see whatever is current when it runs.
         reader = self._spark().read.format("delta").option("versionAsOf", pinned)
         frame = reader.load(self.path(table))
@@ -101,7 +94,7 @@ class DeltaRsStore:
         handle = files.open_table(self.path(table), version)
         if handle is None:
             return empty_rows(contract, columns)
-        self._note_read(table, handle.version())
+        self._reads.note(table, handle.version())
         return files.select(handle, contract, slice_, columns, where)
 
     def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
@@ -139,21 +132,22 @@ class DeltaRsStore:
             WriteConflict: Others committed between each of many attempts.
         """
         contract = self._contract(table)
-        files.incarnation(app_id)
+        incarnation(app_id)
 
         def attempt() -> WriteResult:
-            from deltalake import Transaction, write_deltalake
+            from deltalake import write_deltalake
 
             handle, before = self._writable(contract)
             stored = files.stored_ranges(handle, contract, slice_, app_id)
             batch = build(stored)
             if batch is None or batch.rows.num_rows == 0:
                 return WriteResult(table, False, 0, before, handle.version())
-            staging.check_batch(contract, slice_, files.incarnation(app_id), stored, batch)
+            staging.check_batch(contract, slice_, incarnation(app_id), stored, batch)
             seq, batch_id = stored.max_seq + 1, uuid.uuid4().hex
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
-            properties = self._properties(contract, slice_, {**batch.commit_metadata, **own}, {})
-            properties.app_transactions = [Transaction(app_id, seq)]
+            properties = _properties(
+                commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {}), app_id, seq
+            )
             rows = staging.completed(contract, batch.rows, seq, batch_id)
             with files.ONE_CALL:
                 write_deltalake(
@@ -201,7 +195,7 @@ class DeltaRsStore:
             from deltalake import write_deltalake
 
             handle, before = self._writable(contract)
-            with self._recorded_reads() as versions:
+            with self._reads.recorded() as versions:
                 staged = conform(contract, staging.loaded(build()))
             staging.refuse_outside(contract, slice_, staged)
             if audit is not None:
@@ -211,7 +205,8 @@ class DeltaRsStore:
                 staging.refuse_shrinking(contract, stored, staged)
             if staging.same_rows(contract, stored, staged):
                 return WriteResult(table, False, staged.num_rows, before, handle.version())
-            properties = self._properties(contract, slice_, commit_metadata or {}, versions)
+            info = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
+            properties = _replacing(contract, handle, info)
             predicate = slice_.predicate(contract)
             with files.ONE_CALL:
                 if staged.num_rows:
@@ -259,6 +254,7 @@ class DeltaRsStore:
             from deltalake import write_deltalake
 
             handle, before = self._writable(contract)
+            info = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
             scope = None if mode == "replace_all" else staging.days_scope(contract, staged)
             stored = files.select(handle, contract, where=scope)
             added = staging.without_keys(contract, staged, stored)
@@ -268,9 +264,8 @@ class DeltaRsStore:
                 same = staging.same_rows(contract, stored, staged)
                 changed, result, how = (0 if same else staged.num_rows), staged, "overwrite"
                 if not same and not staged.num_rows:
-                    properties = self._properties(contract, None, commit_metadata or {}, {})
                     with files.ONE_CALL:
-                        handle.delete(commit_properties=properties)
+                        handle.delete(commit_properties=_replacing(contract, handle, info))
                     return WriteResult(table, True, 0, before, handle.version())
             else:
                 result = staging.concat(staging.without_keys(contract, stored, staged), staged)
@@ -284,7 +279,7 @@ class DeltaRsStore:
                     result,
                     mode=how,  # type: ignore[arg-type]
                     predicate=scope if how == "overwrite" else None,
-                    commit_properties=self._properties(contract, None, {"mode": mode, **(commit_metadata or {})}, {}),
+                    commit_properties=_replacing(contract, handle, info),
                     writer_properties=_writer_properties(),
                 )
             return WriteResult(table, True, changed, before, handle.version())
@@ -338,57 +333,28 @@ class DeltaRsStore:
 
     def _writable(self, contract: Table) -> tuple[DeltaTable, int | None]:
         """A handle on the current version, and that version (None when the table was created just now)."""
+        import pyarrow as pa
+
         created = self.create(contract.full_name)
         handle = files.open_table(self.path(contract.full_name))
         if handle is None:
             raise FileNotFoundError(f"{contract.full_name} vanished from {self.lake} while being written")
-        problems = files.stored_problems(handle, contract)
+        problems = files.stored_problems(pa.schema(handle.schema().to_arrow()), contract)
         if problems:
             raise ContractViolation(contract.full_name, problems)
         return handle, None if created else handle.version()
 
-    def _properties(
-        self, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read_versions: Mapping[str, int]
-    ) -> CommitProperties:
-        from deltalake import CommitProperties
-
-        info = {"engine": ENGINE, "code_version": contract.code_version}
-        if slice_ is not None:
-            info |= {"slice_start": slice_.start.isoformat(), "slice_end": slice_.end.isoformat()}
-        if read_versions:
-            info["read_versions"] = json.dumps(dict(read_versions), sort_keys=True)
-        return CommitProperties(custom_metadata={**info, **metadata}, max_commit_retries=0)
-
     def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
         from deltalake.exceptions import CommitFailedError
 
-        last: Exception | None = None
-        for retries in range(MAX_ATTEMPTS):
-            try:
-                return replace(attempt(), retries=retries)
-            except CommitFailedError as error:
-                last = error
-                longest = min(_LONGEST_PAUSE_S, 0.01 * 2 ** min(retries, 10))
-                time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
-        raise WriteConflict(
-            f"{table}: other writers committed before each of {MAX_ATTEMPTS} attempts ({last}). Nothing was written; "
-            "run the step again when fewer runs write this table"
+        return until_committed(
+            table,
+            attempt,
+            lambda error: isinstance(error, CommitFailedError),
+            attempts=MAX_ATTEMPTS,
+            first_pause_s=0.01,
+            longest_pause_s=_LONGEST_PAUSE_S,
         )
-
-    @contextmanager
-    def _recorded_reads(self) -> Iterator[dict[str, int]]:
-        """Versions of the tables that this thread reads within the block."""
-        outer = getattr(self._reads, "versions", None)
-        self._reads.versions = versions = {}
-        try:
-            yield versions
-        finally:
-            self._reads.versions = outer
-
-    def _note_read(self, table: str, version: int) -> None:
-        versions = getattr(self._reads, "versions", None)
-        if versions is not None:
-            versions[table] = version
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
@@ -406,6 +372,19 @@ def _configuration(contract: Table) -> dict[str, str | None]:
         useful = ("partition", "offset", "kafka_timestamp", "event_hour")
         properties["delta.dataSkippingStatsColumns"] = ",".join(n for n in useful if n in contract.column_names)
     return properties
+
+
+def _properties(metadata: Mapping[str, str], app_id: str, app_version: int) -> CommitProperties:
+    from deltalake import CommitProperties, Transaction
+
+    return CommitProperties(
+        custom_metadata=dict(metadata), max_commit_retries=0, app_transactions=[Transaction(app_id, app_version)]
+    )
+
+
+def _replacing(contract: Table, handle: DeltaTable, metadata: Mapping[str, str]) -> CommitProperties:
+    """Properties of a commit that replaces rows; its transaction stops writers on Spark that read before it."""
+    return _properties(metadata, replace_app_id(contract.full_name), handle.version() + 1)
 
 
 def _commented(contract: Table) -> pa.Schema:

@@ -79,16 +79,24 @@ def _properties(what: str) -> CommitProperties:
 
 def _expire(handle: DeltaTable, table: Table, now: datetime, *, dry_run: bool) -> int:
     """Delete whole days past the retention; how many rows that is."""
-    if table.retention_days is None or table.time_column is None:
+    predicate = expired(table, now)
+    if predicate is None:
         return 0
-    horizon = floor_day(now) - timedelta(days=table.retention_days)
-    predicate = f"{table.time_column} < '{horizon:%Y-%m-%dT%H:%M:%SZ}'"
-    if "day" in table.partition_by and table.time_column != "day":
-        predicate = f"day < '{horizon:%Y-%m-%d}' AND {predicate}"
     count = files.query(handle, f"SELECT count(*) AS n FROM t WHERE {predicate}").column("n")[0].as_py()  # noqa: S608
     if count and not dry_run:
         handle.delete(predicate, commit_properties=_properties("expire"))
     return count
+
+
+def expired(table: Table, now: datetime) -> str | None:
+    """SQL of the rows of whole days past the retention; None when nothing expires."""
+    if table.retention_days is None or table.time_column is None:
+        return None
+    horizon = floor_day(now) - timedelta(days=table.retention_days)
+    predicate = f"{table.time_column} < '{horizon:%Y-%m-%dT%H:%M:%SZ}'"
+    if "day" in table.partition_by and table.time_column != "day":
+        predicate = f"day < '{horizon:%Y-%m-%d}' AND {predicate}"
+    return predicate
 
 
 def _compact(handle: DeltaTable, table: Table, closed_before: datetime, *, dry_run: bool) -> dict[str, object]:
@@ -103,7 +111,7 @@ def _compact(handle: DeltaTable, table: Table, closed_before: datetime, *, dry_r
         counts = actions.group_by(f"partition.{name}").aggregate([([], "count_all")]).to_pylist()
         for row in counts:
             start = row[f"partition.{name}"]
-            if row["count_all"] > 1 and _end(name, start) <= closed_before:
+            if row["count_all"] > 1 and partition_end(name, start) <= closed_before:
                 closed.append((name, _partition_text(start)))
                 several += row["count_all"]
     elif actions.num_rows > 1:
@@ -120,7 +128,7 @@ def _compact(handle: DeltaTable, table: Table, closed_before: datetime, *, dry_r
     return {"compacted_partitions": len(closed), "files_compacted": several, "files_written": written}
 
 
-def _end(name: str, start: object) -> datetime:
+def partition_end(name: str, start: object) -> datetime:
     """End of a Delta partition (UTC): an hour for a timestamp, a day for a date."""
     if isinstance(start, datetime):
         return start + timedelta(hours=1)

@@ -13,7 +13,7 @@ import pytest
 from crypto_assets.compute.sail import SailEngine
 from crypto_assets.contracts.slices import HOUR
 from crypto_assets.storage import delta_rs
-from crypto_assets.storage.delta_rs import WriteConflict
+from crypto_assets.storage.base import WriteConflict
 from crypto_assets_tests.storage import race_child
 from crypto_assets_tests.storage.rows import (
     ALERTS,

@@ -1,0 +1,68 @@
+"""`crypto-assets databricks-standin`: a Databricks workspace on this machine, for a person who has none.
+
+The stand-in belongs to the tests and is in no wheel; this command only starts and stops it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crypto_assets.cli import output
+from crypto_assets.cli.processes import stop_requested
+
+TOKEN_FILE = "token"  # noqa: S105 - the name of a file
+DEFAULT_ROOT = Path(".crypto_assets") / "databricks-standin"
+
+
+def command(
+    root: Annotated[
+        Path, typer.Option("--root", help="Folder that it keeps: lake, DBFS, volumes, runs.")
+    ] = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1; 0 = a free one.")] = 0,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Start an MLflow server beside it.")] = False,
+) -> None:
+    """Run a stand-in of a Databricks workspace, which executes what is submitted, until Ctrl-C."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / "crypto_assets_tests").is_dir():
+        sys.path.append(str(checkout))
+    try:
+        from crypto_assets_tests.databricks_standin import Workspace
+    except ImportError:
+        output.fail(
+            "the stand-in is part of the tests, which are not installed: run this from a checkout of crypto_assets, "
+            "after pip install -e '.[dev]' there"
+        )
+        raise typer.Exit(1) from None
+    root.mkdir(parents=True, exist_ok=True)
+    with stop_requested() as stop:
+        try:
+            workspace = Workspace(root, token=_kept_token(root / TOKEN_FILE), port=port).start()
+        except OSError as error:
+            output.fail(
+                f"cannot serve on port {port}: {error.strerror}; choose another with --port, or 0 for a free one"
+            )
+            raise typer.Exit(1) from None
+        with contextlib.closing(workspace):
+            workspace.uploads.enabled = False  # nobody asks for them, and they are kept in memory
+            print(f"export DATABRICKS_HOST={workspace.host}")
+            print(f'export DATABRICKS_TOKEN="$(cat {workspace.root / TOKEN_FILE})"')
+            if mlflow:
+                print(f"export MLFLOW_TRACKING_URI={workspace.mlflow_uri}")
+            print(f"# tables are in {workspace.lake}; Ctrl-C stops", flush=True)
+            stop.wait()
+
+
+def _kept_token(path: Path) -> str:
+    """The token of the folder, made at first use; only the owner may read it."""
+    import secrets
+
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+            out.write(f"dapi{secrets.token_hex(16)}")
+    return path.read_text(encoding="utf-8").strip()

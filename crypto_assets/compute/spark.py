@@ -1,0 +1,158 @@
+"""Engine on Spark: a local JVM, a Spark Connect endpoint, or the session of a Databricks cluster.
+
+Belongs here: sessions and their settings. Does not belong here: how tables are written (`storage.delta_spark`), how
+the log is read (`kafka.spark_source`), what is computed.
+
+Creating an engine starts nothing. A local session is made through dagster-pyspark's resource, which also finds the
+session that a cluster has already started.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crypto_assets.storage.base import OffsetRange, TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+    from crypto_assets.contracts.model import Table
+
+UTC_SESSION = {"spark.sql.session.timeZone": "UTC"}
+"""Settings that every session must have; they can be set while it runs."""
+
+
+def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores: int = 2) -> dict[str, str]:
+    """Settings of a session that this process starts.
+
+    Args:
+        jars: Folder of the pinned jars (Delta, Kafka source).
+        master: Spark master, e.g. `local[*]`.
+        warehouse: Folder of schemas that have no place of their own.
+        cores: Tasks of a shuffle, a parallel listing and a Delta snapshot; Spark's defaults are for clusters, and cost
+            a small table more than its work.
+    """
+    few = str(cores)
+    return {
+        "spark.master": master,
+        "spark.app.name": "crypto-assets",
+        "spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar"))),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.driver.memory": "2g",
+        "spark.sql.shuffle.partitions": few,
+        "spark.default.parallelism": few,
+        "spark.databricks.delta.snapshotPartitions": few,
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": few,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        **({"spark.sql.warehouse.dir": warehouse} if warehouse else {}),
+        **UTC_SESSION,
+    }
+
+
+class Sessions:
+    """Gives one session for the life of the process, made at first use.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], SparkSession]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._session: SparkSession | None = None
+
+    def __call__(self) -> SparkSession:
+        """The session; its time zone is UTC."""
+        with self._lock:
+            if self._session is None:
+                session = self._make()
+                for name, value in UTC_SESSION.items():
+                    session.conf.set(name, value)
+                self._session = session
+            return self._session
+
+    @property
+    def started(self) -> bool:
+        """Whether the session has been asked for."""
+        return self._session is not None
+
+
+def local_session(master: str, java_home: str | None, *, warehouse: str) -> SparkSession:
+    """A JVM session of this process, or the one that it has.
+
+    Raises:
+        JvmError: No Java 17 or later, or the jars could not be fetched.
+    """
+    from crypto_assets.jvm.fetch import ensure_jars, require_spark_java
+    from crypto_assets.jvm.jars import SPARK_JARS
+
+    require_spark_java(java_home)
+    from dagster_pyspark import LazyPySparkResource
+
+    config = local_config(ensure_jars(SPARK_JARS), master=master, warehouse=warehouse)
+    return LazyPySparkResource(spark_config=config).spark_session
+
+
+def remote_session(url: str) -> SparkSession:
+    """A session of a Spark Connect endpoint (`sc://host:port`)."""
+    from pyspark.sql import SparkSession
+
+    return SparkSession.builder.remote(url).getOrCreate()
+
+
+def cluster_session() -> SparkSession:
+    """The session of the cluster on which this process runs."""
+    from dagster_pyspark import LazyPySparkResource
+
+    return LazyPySparkResource(spark_config={}).spark_session
+
+
+class SparkEngine:
+    """Engine of the targets `spark` and `databricks`. Creating one opens nothing.
+
+    Args:
+        session: Gives the session when it is first needed.
+        kafka_options: Gives options of Spark's Kafka source when the log is first read.
+        catalog: Catalog of the tables; None = the session's own.
+        lake: Folder of tables that are registered at a place; None = managed tables.
+        properties: Delta properties of new tables; None = the contract's.
+    """
+
+    def __init__(
+        self,
+        session: Callable[[], SparkSession],
+        kafka_options: Callable[[], Mapping[str, str]],
+        *,
+        catalog: str | None = None,
+        lake: str | None = None,
+        properties: Callable[[Table], Mapping[str, str]] | None = None,
+    ) -> None:
+        from crypto_assets.storage.delta_spark import DeltaSparkStore
+
+        self._session = session
+        self._kafka_options = kafka_options
+        self.store: TableStore = DeltaSparkStore(session, catalog, lake=lake, properties=properties)
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, started at first use; its time zone is UTC."""
+        return self._session()
+
+    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """Read exact offset ranges with Spark's own source; see `compute.base.Engine.read_log`.
+
+        Raises:
+            LogTrimmed: Records of a range are no longer retained.
+            LogUnavailable: The broker cannot be reached.
+        """
+        from crypto_assets.kafka.spark_source import read_ranges
+
+        return read_ranges(self.spark, self._kafka_options(), topic, ranges)

@@ -1,0 +1,8 @@
+"""`python -m crypto_assets.deployment`: the command line of `deployment.files`, nothing more."""
+
+import sys
+
+from crypto_assets.deployment.files import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

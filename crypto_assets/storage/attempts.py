@@ -1,0 +1,91 @@
+"""What writing has in common on every store: attempts until one commits, what they read, what a commit records.
+
+Belongs here: the loop and the bookkeeping around a write. Does not belong here: how a store reads or commits.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice
+from crypto_assets.storage.base import WriteConflict, WriteResult
+
+
+def until_committed(
+    table: str,
+    attempt: Callable[[], WriteResult],
+    is_conflict: Callable[[Exception], bool],
+    *,
+    attempts: int,
+    first_pause_s: float,
+    longest_pause_s: float,
+) -> WriteResult:
+    """Try until an attempt is not overtaken by another writer, with growing random pauses.
+
+    Args:
+        table: Table, for the message.
+        attempt: Reads everything anew and writes, once.
+        is_conflict: Whether an error says that another writer was first; every other error is raised.
+        attempts: Tries.
+        first_pause_s: Upper bound of the first pause; each further one is twice as long.
+        longest_pause_s: Upper bound of all pauses.
+
+    Raises:
+        WriteConflict: Others committed before each of the attempts.
+    """
+    last: Exception | None = None
+    for retries in range(attempts):
+        try:
+            return replace(attempt(), retries=retries)
+        except Exception as error:
+            if not is_conflict(error):
+                raise
+            last = error
+        longest = min(longest_pause_s, first_pause_s * 2 ** min(retries, 10))
+        time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
+    raise WriteConflict(
+        f"{table}: other writers committed before each of {attempts} attempts ({str(last)[:300]}). Nothing was "
+        "written; run the step again when fewer runs write this table"
+    )
+
+
+class RecordedReads:
+    """Versions of the tables that a thread reads while it builds what it will write."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    @contextmanager
+    def recorded(self) -> Iterator[dict[str, int]]:
+        """Versions of the tables that this thread reads within the block."""
+        outer = getattr(self._local, "versions", None)
+        self._local.versions = versions = {}
+        try:
+            yield versions
+        finally:
+            self._local.versions = outer
+
+    def note(self, table: str, version: int) -> None:
+        """Record a read; nothing outside a block."""
+        versions = getattr(self._local, "versions", None)
+        if versions is not None:
+            versions[table] = version
+
+
+def commit_info(
+    engine: str, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read_versions: Mapping[str, int]
+) -> dict[str, str]:
+    """What every commit records: engine, code version, slice, versions read, and the step's own metadata."""
+    info = {"engine": engine, "code_version": contract.code_version}
+    if slice_ is not None:
+        info |= {"slice_start": slice_.start.isoformat(), "slice_end": slice_.end.isoformat()}
+    if read_versions:
+        info["read_versions"] = json.dumps(dict(read_versions), sort_keys=True)
+    return {**info, **metadata}

@@ -1,0 +1,497 @@
+"""`TableStore` on Spark: JVM Spark, Databricks, or either behind Spark Connect.
+
+Belongs here: the five verbs by `DataFrameWriter`, `mergeInto` and SQL on table names. Does not belong here: sessions
+(`compute.spark`), what rows mean.
+
+Nothing here needs a JVM in this process: no `DeltaTable`, no `_jvm`, no RDD, no path (except the LOCATION of tables
+that are registered rather than managed), so that the store works over Spark Connect.
+
+The protocol, since Spark commits on a snapshot that it opens itself when it writes: every write that depends on what
+was read carries an application transaction whose version only the first of several racing writers can use. Spark
+skips the write of all others *silently*, or fails it as a conflict; so after each write its id is looked for in the
+table's history (or in its rows), and an absent id means: start over, with everything read anew.
+
+- `append_once`: app id and sequence number of the slice, as in `storage.delta_rs`.
+- `replace_slice` and `merge` with `replace_all`: app id `replace/<table>`, version = version of the table before any
+  source was read, plus one. Whoever replaced meanwhile has used at least that version.
+- other merges: MERGE under Serializable isolation, where a concurrent commit is a conflict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from crypto_assets.contracts import render
+from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, arrow_type, conform, empty_rows, spark_schema
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.storage import delta_files as files
+from crypto_assets.storage import spark_maintenance, staging
+from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
+from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
+from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructField
+
+ENGINE = "spark"
+MAX_ATTEMPTS = 60
+_LONGEST_PAUSE_S = 2.0
+_CONFLICT = re.compile(
+    r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
+    r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
+    r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"
+)
+"""How Delta names a lost race, whatever carries the error (Py4J, Spark Connect, Databricks)."""
+
+
+class _Lost(Exception):
+    """Another writer was first; nothing of this attempt was committed."""
+
+
+class DeltaSparkStore:
+    """Tables of one catalog.
+
+    Args:
+        spark: Gives the session when it is first needed.
+        catalog: Catalog of the tables; None = the session's own.
+        lake: Folder of tables that are registered at a place, `<lake>/<schema>/<table>`, as delta-rs writes them; None
+            = managed tables. The catalog then knows them by schemas that carry a mark of the lake, since one session
+            may see several.
+        properties: Delta properties of tables that this store creates; None = the contract's.
+        tables: Contracts by full name.
+    """
+
+    def __init__(
+        self,
+        spark: Callable[[], SparkSession],
+        catalog: str | None = None,
+        *,
+        lake: str | None = None,
+        properties: Callable[[Table], Mapping[str, str]] | None = None,
+        tables: Mapping[str, Table] = TABLES,
+    ) -> None:
+        self._spark = spark
+        self._catalog = catalog
+        self._lake = lake
+        self._prefix = f"lake_{hashlib.sha256(lake.encode()).hexdigest()[:8]}_" if lake else ""
+        self._properties = properties
+        self._tables = tables
+        self._reads = RecordedReads()
+        self._known: set[str] = set()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def name(self, table: str) -> str:
+        """Quoted name of a table in SQL."""
+        return ".".join(f"`{part}`" for part in self._parts(self._contract(table)))
+
+    def _parts(self, contract: Table) -> list[str]:
+        schema, name = contract.full_name.split(".")
+        return [*([self._catalog] if self._catalog else []), f"{self._prefix}{schema}", name]
+
+    def path(self, table: str) -> str:
+        """Folder of a table.
+
+        Raises:
+            ValueError: The table is managed: its folder is the catalog's business.
+        """
+        place = self._place(self._contract(table))
+        if place is None:
+            raise ValueError(f"{table} is a managed table of {self._catalog}: use its name")
+        return place
+
+    def _place(self, contract: Table) -> str | None:
+        return files.table_path(self._lake, contract.full_name) if self._lake else None
+
+    def exists(self, table: str) -> bool:
+        """Whether the table has been created."""
+        contract = self._contract(table)
+        if table in self._known:
+            return True
+        spark = self._spark()
+        place = self._place(contract)
+        if place is not None:
+            if not (Path(place) / "_delta_log").is_dir():
+                return False
+            self._create_schema(contract)
+            spark.sql(f"CREATE TABLE IF NOT EXISTS {self.name(table)} USING DELTA LOCATION {literal(place)}")
+        elif not spark.catalog.tableExists(self.name(table)):
+            return False
+        self._known.add(table)
+        return True
+
+    def version(self, table: str) -> int | None:
+        """Current Delta version, or None when the table does not exist."""
+        if not self.exists(table):
+            return None
+        place = self._place(self._contract(table))
+        if place is not None:
+            return files.latest_version(place)
+        return self._spark().sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").collect()[0][0]
+
+    def read(self, table: str, slice_: Slice | None = None, *, version: int | None = None) -> DataFrame:
+        """A lazy frame pinned to one version; see `TableStore.read`."""
+        contract = self._contract(table)
+        pinned = self.version(table) if version is None else version
+        if pinned is None:
+            return self._spark().createDataFrame(empty_rows(contract), spark_schema(contract))
+        self._reads.note(table, pinned)
+        frame = self._spark().read.option("versionAsOf", pinned).table(self.name(table))
+        return frame if slice_ is None else frame.where(slice_.predicate(contract))
+
+    def read_arrow(
+        self,
+        table: str,
+        slice_: Slice | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows with the contract's types; see `TableStore.read_arrow`. `columns` also gives the order."""
+        contract = self._contract(table)
+        if not self.exists(table):
+            return empty_rows(contract, columns)
+        frame = self.read(table, slice_, version=version)
+        if where:
+            frame = frame.where(where)
+        schema = arrow_schema(contract, columns)
+        return frame.select(*[f"`{n}`" for n in schema.names]).toArrow().cast(schema)
+
+    def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
+        """Commits with a higher version, oldest first, at most `limit`; see `DeltaRsStore.commits_after`."""
+        contract = self._contract(table)
+
+        def late_hours(_last_missing: int) -> dict[str, str]:
+            if "event_hour" not in contract.column_names:
+                return {}
+            late = self.read_arrow(table, columns=["event_hour"], where="event_hour < arrival_hour")
+            return {"touched_hours": json.dumps(sorted({hour_key(h) for h in late.column(0).unique().to_pylist()}))}
+
+        place = self._place(contract)
+        if place is not None:
+            # Commits of delta-rs keep their metadata in fields that DESCRIBE HISTORY does not show.
+            return files.read_commits(place, version, limit, late_hours)
+        if not self.exists(table):
+            return []
+        history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)}").where(f"version > {int(version)}")
+        rows = history.orderBy("version").limit(limit).collect()
+        found = [Commit(r.version, r.timestamp, r.operation, files.user_metadata(r.userMetadata)) for r in rows]
+        return files.with_missing(found, version, limit, late_hours)
+
+    # --- append_once ----------------------------------------------------------------------------------------------
+
+    def append_once(
+        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+    ) -> WriteResult:
+        """Append what `build` returns for the ranges stored so far, exactly once; see `TableStore.append_once`.
+
+        Raises:
+            ContractViolation: The rows do not fit the contract, the slice, the incarnation or `covers`.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        incarnation(app_id)
+
+        def attempt() -> WriteResult:
+            before = self._writable(contract)
+            stored = self._stored_ranges(contract, slice_, app_id, before)
+            batch = build(stored)
+            if batch is None or batch.rows.num_rows == 0:
+                return WriteResult(table, False, 0, before, before)
+            staging.check_batch(contract, slice_, incarnation(app_id), stored, batch)
+            seq, batch_id = stored.max_seq + 1, uuid.uuid4().hex
+            own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
+            rows = staging.completed(contract, batch.rows, seq, batch_id).read_all()
+            metadata = commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {})
+            self._write(contract, rows, app_id, seq, metadata)
+            found = self._spark().table(self.name(table)).where(slice_.predicate(contract))
+            if found.where(f"batch_id = '{batch_id}'").limit(1).count() == 0:
+                raise _Lost(f"sequence {seq} of {app_id} was used by another writer")
+            ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
+            details = {"seq": seq, "batch_id": batch_id, "ends": ends}
+            return WriteResult(
+                table, True, rows.num_rows, before, self._version_of(table, batch_id, before), metadata=details
+            )
+
+        return self._until_committed(table, attempt)
+
+    def _stored_ranges(self, contract: Table, slice_: Slice, app_id: str, version: int) -> StoredRanges:
+        """Ranges of a slice and of its neighbours, of one topic incarnation, all of one version of the table."""
+        from pyspark.sql import functions as F
+
+        topic_id, column = incarnation(app_id), contract.time_column
+        assert column is not None
+        rows = self.read(contract.full_name, version=version)
+        mine = rows.where(f"topic_id = {literal(topic_id)} AND {slice_.predicate(contract)}").groupBy("partition")
+        ends, starts = F.max("range_end"), F.min("range_start")
+        found = mine.agg(ends.alias("e"), starts.alias("s"), F.max("seq").alias("q")).collect()
+        hours: list[datetime] = sorted(rows.select(column).distinct().toArrow().column(0).to_pylist())
+
+        def offsets(value: Any, some: Sequence[datetime]) -> Iterator[tuple[int, int]]:
+            of = rows.where(within(column, topic_id, some)).groupBy("partition").agg(value.alias("v"))
+            return ((r["partition"], r["v"]) for r in of.collect())
+
+        return StoredRanges(
+            ends={r["partition"]: r["e"] for r in found},
+            starts={r["partition"]: r["s"] for r in found},
+            max_seq=max((r["q"] for r in found), default=0),
+            previous_ends=Neighbours([h for h in reversed(hours) if h < slice_.start], partial(offsets, ends)),
+            next_starts=Neighbours([h for h in hours if h >= slice_.end], partial(offsets, starts)),
+        )
+
+    # --- replace_slice --------------------------------------------------------------------------------------------
+
+    def replace_slice(
+        self,
+        table: str,
+        slice_: Slice,
+        build: Callable[[], DataFrame | pa.Table],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
+        now: datetime,
+        input_retention_days: int | None = None,
+        rebuild: bool = False,
+        commit_metadata: dict[str, str] | None = None,
+    ) -> WriteResult:
+        """Replace exactly one slice by what `build` returns; see `TableStore.replace_slice`.
+
+        Raises:
+            SliceRefused: The inputs have expired (also with `rebuild`: what is gone cannot be rebuilt), or an hour
+                or day that has rows would lose them all, without `rebuild`.
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract or lie outside the slice.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        staging.refuse_expired(contract, slice_, now, input_retention_days)
+
+        def attempt() -> WriteResult:
+            before = self._writable(contract)
+            with self._reads.recorded() as versions:
+                staged = conform(contract, staging.loaded(build()))
+            staging.refuse_outside(contract, slice_, staged)
+            if audit is not None:
+                audit(staged)
+            stored = self.read_arrow(table, slice_, version=before)
+            if not rebuild:
+                staging.refuse_shrinking(contract, stored, staged)
+            if staging.same_rows(contract, stored, staged):
+                return WriteResult(table, False, staged.num_rows, before, before)
+            metadata = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
+            after = self._replace(contract, staged, before, metadata, slice_.predicate(contract))
+            details = {"rows_before": stored.num_rows}
+            return WriteResult(table, True, staged.num_rows, before, after, metadata=details)
+
+        return self._until_committed(table, attempt)
+
+    def _replace(
+        self, contract: Table, rows: pa.Table, before: int, metadata: Mapping[str, str], predicate: str | None
+    ) -> int:
+        """Replace what a predicate selects (None = everything) unless anybody replaced since `before`; new version.
+
+        Raises:
+            _Lost: Somebody did.
+        """
+        write_id = uuid.uuid4().hex
+        app_id = replace_app_id(contract.full_name)
+        self._write(contract, rows, app_id, before + 1, {**metadata, "write_id": write_id}, predicate or "true")
+        after = self._version_of(contract.full_name, write_id, before)
+        if after is None:
+            raise _Lost(f"{contract.full_name} was replaced by another writer after version {before}")
+        return after
+
+    # --- merge ----------------------------------------------------------------------------------------------------
+
+    def merge(
+        self,
+        table: str,
+        rows: DataFrame | pa.Table,
+        *,
+        mode: Literal["insert_if_absent", "upsert", "replace_all"],
+        audit: Callable[[pa.Table], None] | None = None,
+        commit_metadata: dict[str, str] | None = None,
+    ) -> WriteResult:
+        """Merge on the contract's key; see `TableStore.merge`. `rows` of the result are those inserted or changed.
+
+        Raises:
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract, or a key occurs twice among them.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        staged = conform(contract, staging.loaded(rows))
+        staging.refuse_doubled_keys(contract, staged)
+        if audit is not None:
+            audit(staged)
+
+        def attempt() -> WriteResult:
+            before = self._writable(contract)
+            scope = None if mode == "replace_all" else staging.days_scope(contract, staged)
+            stored = self.read_arrow(table, where=scope, version=before)
+            metadata = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
+            if mode == "replace_all":
+                if staging.same_rows(contract, stored, staged):
+                    return WriteResult(table, False, 0, before, before)
+                after = self._replace(contract, staged, before, metadata, None)
+                return WriteResult(table, True, staged.num_rows, before, after)
+            added = staging.without_keys(contract, staged, stored)
+            changed = added if mode == "insert_if_absent" else staged
+            if not changed.num_rows or (mode == "upsert" and self._all_stored(contract, stored, staged)):
+                return WriteResult(table, False, 0, before, before)
+            self._merge(contract, changed, mode == "upsert", scope)
+            return WriteResult(table, True, changed.num_rows, before, self.version(table))
+
+        return self._until_committed(table, attempt)
+
+    @staticmethod
+    def _all_stored(contract: Table, stored: pa.Table, rows: pa.Table) -> bool:
+        """Whether an upsert of rows would change nothing."""
+        return staging.same_rows(contract, stored, staging.concat(staging.without_keys(contract, stored, rows), rows))
+
+    def _merge(self, contract: Table, rows: pa.Table, update: bool, scope: str | None) -> None:
+        from pyspark.sql import functions as F
+
+        target = contract.name
+        source = self._frame(contract, rows).alias("_new")
+        same = [F.col(f"_new.`{k}`").eqNullSafe(F.col(f"{target}.`{k}`")) for k in contract.key]
+        condition = same[0]
+        for part in same[1:]:
+            condition = condition & part
+        if scope:
+            condition = condition & F.expr(re.sub(r"\bday\b", f"{target}.day", scope))
+        merger = source.mergeInto(self.name(contract.full_name), condition)
+        if update:
+            merger = merger.whenMatched().updateAll()
+        merger.whenNotMatched().insertAll().merge()
+
+    # --- housekeeping ---------------------------------------------------------------------------------------------
+
+    def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
+        """Compact, expire and vacuum one table; see `storage.spark_maintenance.maintain`."""
+        contract = self._contract(table)
+        if not self.exists(table):
+            return {"exists": False}
+        return spark_maintenance.maintain(
+            self._spark(), self.name(table), contract, now=now, closed_before=closed_before, dry_run=dry_run
+        )
+
+    def create(self, table: str) -> bool:
+        """Create the table from its contract unless it exists; whether it was this call that created it."""
+        contract = self._contract(table)
+        if self.exists(table):
+            return False
+        spark = self._spark()
+        self._create_schema(contract)
+        properties = self._properties(contract) if self._properties is not None else None
+        try:
+            spark.sql(render.create_table(contract, ".".join(self._parts(contract)), self._place(contract), properties))
+        except Exception as error:
+            # Another process may have made it at this moment.
+            if not _is_conflict(error) or not self.exists(table):
+                raise
+            return False
+        self._known.add(table)
+        return True
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _contract(self, table: str) -> Table:
+        if table not in self._tables:
+            raise KeyError(f"no contract for table {table!r}; known are {', '.join(sorted(self._tables))}")
+        return self._tables[table]
+
+    def _create_schema(self, contract: Table) -> None:
+        schema = self.name(contract.full_name).rpartition(".")[0]
+        place = self._place(contract)
+        at = f" LOCATION {literal(str(Path(place).parent))}" if place else ""
+        self._spark().sql(f"CREATE SCHEMA IF NOT EXISTS {schema}{at}")
+
+    def _writable(self, contract: Table) -> int:
+        """Version of the table, which is created when it is absent.
+
+        Raises:
+            ContractViolation: Its columns are not the contract's.
+        """
+        self.create(contract.full_name)
+        version = self.version(contract.full_name)
+        assert version is not None
+        fields = self._spark().table(self.name(contract.full_name)).schema.fields
+        problems = files.stored_problems(_arrow_schema(fields), contract)
+        if problems:
+            raise ContractViolation(contract.full_name, problems)
+        return version
+
+    def _frame(self, contract: Table, rows: pa.Table) -> DataFrame:
+        return self._spark().createDataFrame(rows, spark_schema(contract))
+
+    def _write(
+        self,
+        contract: Table,
+        rows: pa.Table,
+        app_id: str,
+        app_version: int,
+        metadata: Mapping[str, str],
+        where: str | None = None,
+    ) -> None:
+        """Append rows (or replace by them what `where` selects) under an application transaction."""
+        writer = self._frame(contract, rows).write.format("delta")
+        writer = writer.option("txnAppId", app_id).option("txnVersion", app_version)
+        writer = writer.option("userMetadata", json.dumps(dict(metadata), sort_keys=True))
+        if where is None:
+            writer = writer.mode("append")
+        else:
+            writer = writer.mode("overwrite").option("replaceWhere", where)
+        writer.saveAsTable(self.name(contract.full_name))
+
+    def _version_of(self, table: str, mark: str, after: int = -1) -> int | None:
+        """Version of the commit whose metadata holds a mark."""
+        place = self._place(self._contract(table))
+        if place is not None:
+            commits = files.read_commits(place, after, 1_000_000)
+            return next((c.version for c in reversed(commits) if mark in c.metadata.values()), None)
+        history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)}").where(f"version > {after}")
+        found = history.where(f"userMetadata LIKE '%{mark}%'").select("version").collect()
+        return found[0][0] if found else None
+
+    def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
+        return until_committed(
+            table,
+            attempt,
+            lambda error: isinstance(error, _Lost) or _is_conflict(error),
+            attempts=MAX_ATTEMPTS,
+            first_pause_s=0.05,
+            longest_pause_s=_LONGEST_PAUSE_S,
+        )
+
+
+def _arrow_schema(fields: Sequence[StructField]) -> pa.Schema:
+    """Fields of a stored table in Arrow's types; null stands for a type that no contract has."""
+    import pyarrow as pa
+
+    others = {"float": pa.float32(), "smallint": pa.int16(), "tinyint": pa.int8(), "timestamp_ntz": pa.timestamp("us")}
+
+    def arrow(text: str) -> pa.DataType:
+        try:
+            return arrow_type(text)
+        except ValueError:
+            return others.get(text, pa.null())
+
+    return pa.schema([pa.field(f.name, arrow(f.dataType.simpleString()), f.nullable) for f in fields])
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether Delta says that another writer was first."""
+    return _CONFLICT.search(f"{type(error).__name__} {error}") is not None

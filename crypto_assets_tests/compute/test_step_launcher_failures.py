@@ -1,0 +1,95 @@
+"""Failed launches: what each is called, what is shown of it, red on both sides, cancel passed on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from crypto_assets_tests.compute.launched.toys import FOLDER, environment, failure, failure_metadata
+
+FAULTS = {
+    "cluster": {"life_cycle_state": "INTERNAL_ERROR", "result_state": "FAILED", "state_message": "no capacity"},
+    "cancelled": {"life_cycle_state": "TERMINATED", "result_state": "CANCELED", "execute": False},
+    "skipped": {"life_cycle_state": "SKIPPED", "state_message": "too many runs"},
+    "timeout": {"life_cycle_state": "TERMINATED", "result_state": "TIMEDOUT", "execute": False},
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_run_that_ends_badly_is_a_failure_with_its_class_and_address(toys, kind):
+    toys.workspace.faults.next("run", **FAULTS[kind])
+    result = toys.launch()
+    assert not result.success
+    metadata = failure_metadata(result)
+    assert metadata["databricks_failure_class"] == kind
+    assert metadata["databricks_run_url"].startswith(toys.workspace.host)
+    assert metadata["databricks_run_id"] == str(toys.workspace.runs[-1].run_id)
+
+
+def test_an_unknown_result_is_a_failure(toys):
+    toys.workspace.faults.next("run", life_cycle_state="TERMINATED", result_state="MAYBE", execute=False)
+    result = toys.launch()
+    assert not result.success
+    assert failure_metadata(result)["databricks_failure_class"] == "skipped"
+
+
+@pytest.mark.parametrize(("plan", "said"), [("fail", "the toy was asked to fail"), ("crash", "ZeroDivisionError")])
+def test_a_failed_step_is_red_on_both_sides(toys, plan, said):
+    result = toys.launch(plan=plan)
+    assert not result.success
+    assert said in repr(failure(result))
+    metadata = failure_metadata(result)
+    assert metadata["databricks_failure_class"] == "code"
+    assert metadata["databricks_run_url"].startswith(toys.workspace.host)
+    assert "STEP_FAILURE" in metadata["databricks_output"]
+    assert toys.workspace.runs[-1].result_state == "FAILED"
+
+
+def test_a_process_that_dies_after_its_first_event_is_code(toys):
+    result = toys.launch(plan="exit")
+    assert not result.success
+    assert failure_metadata(result)["databricks_failure_class"] in ("code", "packaging")
+
+
+def test_code_that_cannot_be_imported_is_packaging(toys):
+    result = toys.launch(plan="import")
+    assert not result.success
+    metadata = failure_metadata(result)
+    assert metadata["databricks_failure_class"] == "packaging"
+    assert "a_library_that_nobody_installed" in metadata["databricks_output"]
+    assert len(metadata["databricks_output"].encode()) <= 4096
+
+
+def test_a_run_that_takes_too_long_is_cancelled(toys):
+    result = toys.launch(plan="sleep", launcher={"max_completion_wait_time_seconds": 1})
+    assert not result.success
+    assert failure_metadata(result)["databricks_failure_class"] == "timeout"
+    run = toys.workspace.runs[-1]
+    run.wait_for()
+    assert run.result_state == "CANCELED"
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_cancels_the_remote_one(toys, tmp_path):
+    before = len(toys.workspace.runs)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    config = tmp_path / "config.yaml"
+    config.write_text("resources: {step_launcher: {config: {env_variables: {TOY_PLAN: sleep}}}}")
+    env = {**os.environ, **environment(toys.workspace, tmp_path / "home"), "DAGSTER_HOME": str(home)}
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "ml/plain"]
+    command += ["-m", "toy_assets.definitions", "-d", str(FOLDER), "-c", str(config)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        submitted = None
+        while submitted is None and driver.poll() is None:
+            submitted = next(iter(toys.workspace.runs[before:]), None)
+        assert submitted is not None, "the driver ended before it submitted"
+        submitted.wait_for("RUNNING")
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(60) != 0
+    submitted.wait_for()
+    assert submitted.result_state == "CANCELED"

@@ -1,0 +1,225 @@
+"""The workspace: its folders, its state, and the parts put together. Start here."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import urllib.request
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import crypto_assets_tests
+from crypto_assets_tests.databricks_standin.catalog_api import Catalog, Secrets, register_user
+from crypto_assets_tests.databricks_standin.cluster import Clusters, make_site
+from crypto_assets_tests.databricks_standin.errors import ApiError
+from crypto_assets_tests.databricks_standin.executor import Executor, end_group
+from crypto_assets_tests.databricks_standin.faults import Faults
+from crypto_assets_tests.databricks_standin.files_api import Dbfs, Volumes
+from crypto_assets_tests.databricks_standin.jobs_api import Jobs, permissions
+from crypto_assets_tests.databricks_standin.runs import Run
+from crypto_assets_tests.databricks_standin.server import Handler, Routes
+from crypto_assets_tests.databricks_standin.spark import SparkSettings
+from crypto_assets_tests.databricks_standin.uploads import Uploads
+
+REMOTE = Path(__file__).parent / "remote"
+WORKER = """#!/bin/sh
+exec "{python}" -I -S "{runtime}/worker.py" "$@"
+"""
+
+
+class Workspace:
+    """A running workspace; use it as a context manager.
+
+    Args:
+        root: Folder for everything it keeps; made if absent.
+        token: What clients must send; None = a new random one.
+        catalog: The Unity Catalog catalog; its tables lie at `<lake>/<schema>/<table>`.
+        checkout: What tasks may not read; None = where this code lies.
+        port: Port on 127.0.0.1; 0 = a free one.
+        workers: Runs executed at the same time; more are QUEUED.
+        user: Name of the current user.
+        spark: Whether tasks can have a session; without, nothing needs a JVM or its jars.
+
+    Attributes:
+        host: Its URL.
+        lake, dbfs, volumes: Folders of tables, of DBFS, and of `/Volumes`.
+        secrets: Scope -> key -> value; write to it.
+        runs: Submitted runs in order.
+        faults: What goes wrong next.
+        delays: Seconds that runs stay in PENDING or TERMINATING.
+        clusters: Known clusters, policies, pools; `clusters.add` for an all-purpose cluster.
+        requests: `(method, path, status)` of every call.
+        unknown: Calls that do not exist; a test asserts that there are none.
+        defects: Errors of the stand-in itself; a test asserts that there are none.
+        uploads: Every file a client wrote, kept after its deletion.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        token: str | None = None,
+        catalog: str = "crypto_analytics",
+        checkout: Path | None = None,
+        port: int = 0,
+        workers: int = 2,
+        user: str = "standin@example.com",
+        spark: bool = True,
+    ) -> None:
+        self.root = root.resolve()
+        self.token = token or f"dapi{secrets.token_hex(16)}"
+        self.catalog = catalog
+        self.checkout = (checkout or Path(crypto_assets_tests.__file__).parent.parent).resolve()
+        self.lake, self.dbfs, self.volumes = (self.root / n for n in ("lake", "dbfs", "Volumes"))
+        self.runtime = self.root / "runtime"
+        self.site = self.runtime / "site"
+        self.site_packages = Path(sysconfig.get_paths()["purelib"])
+        self.runs: list[Run] = []
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.permissions: dict[str, list[dict[str, Any]]] = {}
+        self.delays: dict[str, float] = {}
+        self.requests: list[tuple[str, str, int]] = []
+        self.unknown: list[str] = []
+        self.defects: list[str] = []
+        self.uploads = Uploads()
+        self.faults = Faults()
+        self.clusters = Clusters()
+        self.routes = Routes()
+        self.spark = SparkSettings(self.root, catalog, enabled=spark)
+        self.dbfs_api = Dbfs(self.dbfs, self.uploads)
+        self.volumes_api = Volumes(self.volumes, self.uploads)
+        self.service_principal = ("standin-client", secrets.token_hex(16))
+        self._issued: set[str] = set()
+        for part in (self.dbfs_api, self.volumes_api, Jobs(self), self.clusters, Secrets(self.secrets), Catalog(self)):
+            part.register(self.routes)
+        permissions(self.routes, self)
+        register_user(self.routes, user)
+        self._port = port
+        self._workers = workers
+        self._mlflow: subprocess.Popen[bytes] | None = None
+        self._mlflow_uri = ""
+        self._mlflow_lock = threading.Lock()
+
+    def __enter__(self) -> Workspace:
+        return self.start()
+
+    def start(self) -> Workspace:
+        """Serve; once.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        handler = type("WorkspaceHandler", (Handler,), {"workspace": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
+        self._server.daemon_threads = True
+        for folder in (self.lake, self.dbfs, self.volumes, self.root / "runs", self.root / "warehouse"):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        shutil.copytree(REMOTE, self.runtime, ignore=shutil.ignore_patterns("__pycache__"))
+        make_site(self.site_packages, self.site)
+        worker = self.runtime / "worker.sh"
+        worker.write_text(WORKER.format(python=sys.executable, runtime=self.runtime), encoding="utf-8")
+        worker.chmod(0o755)
+        self.spark.write()
+        self.executor = Executor(self, self._workers)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving and end every process."""
+        self._server.shutdown()
+        self._server.server_close()
+        self.executor.close()
+        with self._mlflow_lock:
+            if self._mlflow is not None:
+                end_group(self._mlflow)
+                self._mlflow = None
+
+    @property
+    def host(self) -> str:
+        """DATABRICKS_HOST."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def knows_token(self, token: str) -> bool:
+        """Whether a bearer token is valid."""
+        return secrets.compare_digest(token, self.token) or token in self._issued
+
+    def issue_token(self) -> str:
+        """A token for the service principal."""
+        token = secrets.token_urlsafe(24)
+        self._issued.add(token)
+        return token
+
+    def table(self, name: str) -> Path:
+        """Where `schema.table` lies."""
+        return self.lake.joinpath(*name.split("."))
+
+    def workspace_file(self, path: str) -> Path:
+        """The real file behind a `dbfs:/` or `/dbfs/` path or a volume path.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        try:
+            if path.startswith(("dbfs:", "/dbfs/")) and not path.startswith("dbfs:/Volumes/"):
+                found = self.dbfs_api.path("/" + path.removeprefix("dbfs:").removeprefix("/dbfs/").lstrip("/"))
+            else:
+                found = self.volumes_api.path(path.removeprefix("dbfs:"))
+        except ApiError as error:
+            raise FileNotFoundError(str(error)) from None
+        if not found.is_file():
+            raise FileNotFoundError(f"No such file: {path}")
+        return found
+
+    @property
+    def mlflow_uri(self) -> str:
+        """URI of an MLflow server with sqlite below the root, started when first asked for.
+
+        Raises:
+            RuntimeError: It did not start; names its log.
+        """
+        with self._mlflow_lock:
+            if self._mlflow is None:
+                self._start_mlflow()
+            return self._mlflow_uri
+
+    def _start_mlflow(self) -> None:
+        folder = self.root / "mlflow"
+        folder.mkdir(exist_ok=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        store = [
+            "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
+        ]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *store]
+        with (folder / "server.log").open("wb") as log:
+            self._mlflow = subprocess.Popen(
+                [*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True, cwd=folder
+            )
+        self._mlflow_uri = f"http://127.0.0.1:{port}"
+        waiting = threading.Event()
+        for _ in range(240):
+            try:
+                with urllib.request.urlopen(f"{self._mlflow_uri}/health", timeout=2):
+                    return
+            except OSError:
+                if self._mlflow.poll() is not None:
+                    break
+                waiting.wait(0.25)
+        end_group(self._mlflow)
+        self._mlflow = None
+        raise RuntimeError(f"the MLflow server did not start; see {folder / 'server.log'}")

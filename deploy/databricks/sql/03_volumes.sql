@@ -1,0 +1,11 @@
+-- Volumes for landed files, staged wheels and streams.
+-- Owned by deploy/databricks.yml: run this file only where the bundle is not used.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.contracts.render`.
+
+CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`bronze`.`landing` COMMENT 'JSON lines by date and hour, picked up exactly once.';
+
+CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ml`.`artifacts` COMMENT 'Files of models, by model and version; their checksums are in the promotions.';
+
+CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ops`.`staging` COMMENT 'Wheels by their content, and the messages of running steps.';
+
+CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ops`.`checkpoints` COMMENT 'Progress of streams; the tables are the truth, whatever it says.';

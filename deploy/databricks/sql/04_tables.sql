@@ -1,0 +1,474 @@
+-- Tables.
+-- Owned by this file; the bundle's job `setup` runs the same statements.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.contracts.render`.
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`raw_prices` (
+  `topic` STRING NOT NULL COMMENT 'Kafka topic.',
+  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic has another id.',
+  `partition` INT NOT NULL COMMENT 'Kafka partition.',
+  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.',
+  `kafka_timestamp` TIMESTAMP COMMENT 'Broker\'s timestamp: when the record could first be known. Null for a gap.',
+  `message_key` STRING COMMENT 'Message key; coin_id for prices.',
+  `raw_json` STRING COMMENT 'The value as it came; null when it is not UTF-8 text.',
+  `raw_bytes` BINARY COMMENT 'The value when it is not UTF-8 text, else null.',
+  `headers` STRING COMMENT 'Record headers as a JSON object with sorted keys.',
+  `arrival_hour` TIMESTAMP NOT NULL COMMENT 'Start of the hour whose offset range holds the record.',
+  `event_hour` TIMESTAMP COMMENT 'Hour of last_updated_at, read leniently; null if unreadable, later than arrival + 60 s, or before the first partition.',
+  `kind` STRING NOT NULL COMMENT 'record, or gap for offsets lost to retention and accepted as lost.',
+  `range_start` BIGINT NOT NULL COMMENT 'First offset of the range that this commit covered.',
+  `range_end` BIGINT NOT NULL COMMENT 'End (exclusive) of the range that this commit covered.',
+  `seq` BIGINT NOT NULL COMMENT 'Number of the commit within its topic and hour, from 1.',
+  `batch_id` STRING NOT NULL COMMENT 'Identity of the write.',
+  `bronze_ingested_at` TIMESTAMP NOT NULL COMMENT 'When the record was written here.'
+)
+USING DELTA
+PARTITIONED BY (`arrival_hour`)
+COMMENT 'Every price record as it came from Kafka, with its coordinates. The system of record: all later tables can be rebuilt from it. Appended exactly once; the ranges covered are recorded in the same commit.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`market_history` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `day` DATE NOT NULL COMMENT 'UTC day of the points.',
+  `day_start` TIMESTAMP NOT NULL COMMENT 'Start of `day`.',
+  `granularity` STRING NOT NULL COMMENT '5m, 1h or 1d: spacing of the reply\'s points.',
+  `raw_json` STRING NOT NULL COMMENT 'The day\'s points of the reply: prices, market_caps, total_volumes.',
+  `points` INT NOT NULL COMMENT 'Number of price points.',
+  `fetched_at` TIMESTAMP NOT NULL COMMENT 'When the reply was complete; available_at of its points.',
+  `source` STRING NOT NULL COMMENT 'Data mode that fetched it.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Raw market_chart/range replies by coin and day, for days before polling began or with holes.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`silver`.`prices` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol, upper case.',
+  `name` STRING COMMENT 'Name as the source gave it.',
+  `last_updated_at` TIMESTAMP NOT NULL COMMENT 'Event time: when the source says the quote was made.',
+  `price_usd` DECIMAL(38,18) NOT NULL COMMENT 'Price. [USD]',
+  `market_cap_usd` DECIMAL(38,18) COMMENT 'Market capitalisation; null = unknown. [USD]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Rolling 24 h volume; null = unknown. [USD]',
+  `change_1h_pct` DECIMAL(38,18) COMMENT 'Change over 1 h as the source computed it. [percent]',
+  `change_24h_pct` DECIMAL(38,18) COMMENT 'Change over 24 h as the source computed it. [percent]',
+  `change_7d_pct` DECIMAL(38,18) COMMENT 'Change over 7 d as the source computed it. [percent]',
+  `ingestion_timestamp` TIMESTAMP COMMENT 'When the producer received the quote; null for history.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'When the row could first be known: broker timestamp, or fetch time for history.',
+  `source` STRING NOT NULL COMMENT 'coingecko, replay or simulator.',
+  `granularity` STRING NOT NULL COMMENT 'tick for a polled sample; 5m, 1h or 1d for history.',
+  `cadence_s` DOUBLE COMMENT 'Seconds between polls in force; null for history. [seconds]',
+  `poll_id` STRING COMMENT 'Poll that brought it; null for history.',
+  `topic_id` STRING COMMENT 'Topic incarnation; null for history.',
+  `partition` INT COMMENT 'Kafka partition; null for history.',
+  `offset` BIGINT COMMENT 'Kafka offset; null for history.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of last_updated_at.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Typed, deduplicated quotes: one row per coin and source timestamp, the first that arrived. History points fill only 5-minute slots without a live sample.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`silver`.`quarantine` (
+  `topic` STRING NOT NULL COMMENT 'Kafka topic.',
+  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic has another id.',
+  `partition` INT NOT NULL COMMENT 'Kafka partition.',
+  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.',
+  `kafka_timestamp` TIMESTAMP COMMENT 'Broker\'s timestamp: when the record could first be known. Null for a gap.',
+  `message_key` STRING COMMENT 'Message key; coin_id for prices.',
+  `raw_json` STRING COMMENT 'The value as it came; null when it is not UTF-8 text.',
+  `raw_bytes` BINARY COMMENT 'The value when it is not UTF-8 text, else null.',
+  `headers` STRING COMMENT 'Record headers as a JSON object with sorted keys.',
+  `coin_id` STRING COMMENT 'coin_id as far as readable.',
+  `reasons` ARRAY<STRING> NOT NULL COMMENT 'All reasons, sorted.',
+  `detail` STRING NOT NULL COMMENT 'What was found, for people.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Arrival hour.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Records that did not become Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze records = valid + quarantined.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1m` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the window.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End (exclusive) of the window.',
+  `open` DECIMAL(38,18) NOT NULL COMMENT 'First sample. [USD]',
+  `high` DECIMAL(38,18) NOT NULL COMMENT 'Highest sample. [USD]',
+  `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
+  `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
+  `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
+  `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
+  `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
+  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
+  `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
+  `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'OHLC of polled samples per coin and minute: never trade highs and lows. A window without a sample has no row.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_5m` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the window.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End (exclusive) of the window.',
+  `open` DECIMAL(38,18) NOT NULL COMMENT 'First sample. [USD]',
+  `high` DECIMAL(38,18) NOT NULL COMMENT 'Highest sample. [USD]',
+  `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
+  `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
+  `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
+  `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
+  `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
+  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
+  `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
+  `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'OHLC of polled samples per coin and 5 minutes: never trade highs and lows. A window without a sample has no row.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1h` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the window.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End (exclusive) of the window.',
+  `open` DECIMAL(38,18) NOT NULL COMMENT 'First sample. [USD]',
+  `high` DECIMAL(38,18) NOT NULL COMMENT 'Highest sample. [USD]',
+  `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
+  `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
+  `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
+  `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
+  `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
+  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
+  `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
+  `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'OHLC of polled samples per coin and hour: never trade highs and lows. A window without a sample has no row.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1d` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the window.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End (exclusive) of the window.',
+  `open` DECIMAL(38,18) NOT NULL COMMENT 'First sample. [USD]',
+  `high` DECIMAL(38,18) NOT NULL COMMENT 'Highest sample. [USD]',
+  `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
+  `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
+  `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
+  `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
+  `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
+  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
+  `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
+  `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `day_start` TIMESTAMP NOT NULL COMMENT 'Start of `day`.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'OHLC of polled samples per coin and day: never trade highs and lows. A window without a sample has no row.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`dim_coin` (
+  `coin_key` STRING NOT NULL COMMENT 'Surrogate key: coin_id and valid_from.',
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol, upper case.',
+  `name` STRING NOT NULL COMMENT 'Name.',
+  `aliases` ARRAY<STRING> NOT NULL COMMENT 'Former ids, by date of change.',
+  `valid_from` TIMESTAMP NOT NULL COMMENT 'Start (inclusive).',
+  `valid_to` TIMESTAMP COMMENT 'End (exclusive); null = current.',
+  `is_current` BOOLEAN NOT NULL COMMENT 'Whether this is the newest version.',
+  `is_active` BOOLEAN NOT NULL COMMENT 'Whether the coin is polled in this span.'
+)
+USING DELTA
+COMMENT 'Identity of coins over time (SCD 2): one row per coin and span in which nothing changed.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`dim_date` (
+  `date_key` INT NOT NULL COMMENT 'yyyymmdd.',
+  `day` DATE NOT NULL COMMENT 'UTC day.',
+  `year` INT NOT NULL COMMENT 'Year.',
+  `quarter` INT NOT NULL COMMENT 'Quarter, 1-4.',
+  `month` INT NOT NULL COMMENT 'Month, 1-12.',
+  `day_of_month` INT NOT NULL COMMENT 'Day of month.',
+  `iso_week` INT NOT NULL COMMENT 'ISO 8601 week.',
+  `iso_weekday` INT NOT NULL COMMENT 'ISO weekday, Monday = 1.',
+  `is_weekend` BOOLEAN NOT NULL COMMENT 'Saturday or Sunday.'
+)
+USING DELTA
+COMMENT 'Calendar of UTC days from the first partition to the end of next year.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`latest_prices` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `name` STRING COMMENT 'Name.',
+  `price_usd` DECIMAL(38,18) NOT NULL COMMENT 'Price. [USD]',
+  `market_cap_usd` DECIMAL(38,18) COMMENT 'Market capitalisation. [USD]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Rolling 24 h volume. [USD]',
+  `change_1h_pct` DECIMAL(38,18) COMMENT 'Change over 1 h. [percent]',
+  `change_24h_pct` DECIMAL(38,18) COMMENT 'Change over 24 h. [percent]',
+  `change_7d_pct` DECIMAL(38,18) COMMENT 'Change over 7 d. [percent]',
+  `last_updated_at` TIMESTAMP NOT NULL COMMENT 'Event time of the quote.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'When the quote could first be known.',
+  `source` STRING NOT NULL COMMENT 'Data mode.',
+  `covered_until` TIMESTAMP NOT NULL COMMENT 'Highest broker timestamp that Bronze covered when this was written.',
+  `covered_offsets` STRING NOT NULL COMMENT 'JSON object: end offset per Kafka partition that this table reflects.',
+  `age_s` DOUBLE NOT NULL COMMENT 'covered_until - last_updated_at. [seconds]',
+  `refreshed_at` TIMESTAMP NOT NULL COMMENT 'When this was written.'
+)
+USING DELTA
+COMMENT 'Newest quote of every coin with its age: what a board shows first.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`leaderboard_24h` (
+  `rank` INT NOT NULL COMMENT '1 = best.',
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `price_usd` DECIMAL(38,18) NOT NULL COMMENT 'Newest close. [USD]',
+  `price_24h_ago_usd` DECIMAL(38,18) COMMENT 'Close of the newest bar at least 24 h older, not more than 10 min off; else null. [USD]',
+  `change_24h` DOUBLE COMMENT 'Ratio - 1 of the two; null = not known. [ratio]',
+  `high_24h` DECIMAL(38,18) NOT NULL COMMENT 'Highest sample of 24 h. [USD]',
+  `low_24h` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample of 24 h. [USD]',
+  `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume. [USD]',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the newest bar.'
+)
+USING DELTA
+COMMENT 'Coins by their change over the last 24 hours of bars, best first.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`features`.`price_features` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the slot.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot; features know nothing later.',
+  `price` DOUBLE COMMENT 'price(t): newest sample not older than 2 x cadence (at most 10 min), else null. [USD]',
+  `price_at` TIMESTAMP COMMENT 'Event time of that sample.',
+  `staleness_s` DOUBLE COMMENT 'window_end - price_at. [seconds]',
+  `sample_count` BIGINT NOT NULL COMMENT 'Samples in the slot.',
+  `r5` DOUBLE COMMENT 'ln price(t) - ln price(t-5 min). [log return]',
+  `r15` DOUBLE COMMENT 'Log return over 15 min. [log return]',
+  `r1h` DOUBLE COMMENT 'Log return over 1 h. [log return]',
+  `r24h` DOUBLE COMMENT 'Log return over 24 h. [log return]',
+  `r5_median` DOUBLE COMMENT 'Median of r5 over the 288 slots before t. [log return]',
+  `s` DOUBLE COMMENT '1.4826 x MAD of r5 over the 288 slots before t (at least 144), floored at 1e-5. [log return]',
+  `rz` DOUBLE COMMENT '(r5 - r5_median) / s. [own sigma]',
+  `rv1h` DOUBLE COMMENT 'Root of the sum of r5 squared over 12 slots. [log return]',
+  `rsi14` DOUBLE COMMENT 'Cutler\'s RSI (plain means) over 14 slots. [0-100]',
+  `macd` DOUBLE COMMENT 'MACD on ln price, finite 130-slot kernels of 12 and 26. [log price]',
+  `macd_signal` DOUBLE COMMENT 'The same kernel of 9 on macd. [log price]',
+  `macd_hist` DOUBLE COMMENT 'macd - macd_signal. [log price]',
+  `bollinger_b` DOUBLE COMMENT 'Bollinger %b: 20 slots, 2 sigma. [ratio]',
+  `r5_market` DOUBLE COMMENT 'r5 - median r5 of the other coins (at least two), else null. [log return]',
+  `basket_hash` STRING NOT NULL COMMENT 'Hash of the coins that had r5 in the slot.',
+  `volume_change` DOUBLE COMMENT 'ln(V24(t)/V24(t-5 min)): never a model input. [log ratio]',
+  `null_reason` STRING COMMENT 'Why values are null: stale_price, no_lag, short_history, few_coins, no_volume; comma separated, sorted; null = complete.',
+  `available_at` TIMESTAMP COMMENT 'Latest available_at of what entered the row; null when nothing did.',
+  `is_complete` BOOLEAN NOT NULL COMMENT 'Whether the slot\'s bar is complete.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Scale-free features per coin on the 5-minute grid, point in time: nothing after window_end, lags by grid time. A row exists for every active coin and closed slot; what cannot be computed is null, with a reason.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`anomalies` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
+  `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the slot.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot.',
+  `anomaly_score` DOUBLE COMMENT 'Score, higher = stranger; null when the inputs are null. [own sigma or forest]',
+  `threshold` DOUBLE NOT NULL COMMENT 'Coin\'s threshold in that model version.',
+  `is_anomaly` BOOLEAN NOT NULL COMMENT 'Score above threshold; false when the score is null.',
+  `explanation` STRING COMMENT 'JSON list of the strongest features with their values in own sigma.',
+  `size_sigma` DOUBLE COMMENT '|rz| of the slot. [own sigma]',
+  `scope` STRING COMMENT 'market_wide (at least half of the other coins flagged within 5 min), coin_specific, or null.',
+  `suspicion` STRING COMMENT 'Data-quality suspicion: stale, single_sample, incomplete; or null.',
+  `price` DOUBLE COMMENT 'price(t). [USD]',
+  `model_name` STRING NOT NULL COMMENT 'Registered model.',
+  `model_version` STRING NOT NULL COMMENT 'Version that scored.',
+  `scored_at` TIMESTAMP NOT NULL COMMENT 'When it was scored first.',
+  `latency_s` DOUBLE NOT NULL COMMENT 'scored_at - window_end. [seconds]',
+  `revision` INT NOT NULL COMMENT '0 at first; raised when a restatement changed the row.',
+  `previous_is_anomaly` BOOLEAN COMMENT 'Flag before the restatement; null at revision 0.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Anomaly score of every coin and closed 5-minute slot, by the model version that was effective then.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`price_predictions` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'Slot at whose end the forecast was made.',
+  `horizon` STRING NOT NULL COMMENT '5m or 1h.',
+  `target_at` TIMESTAMP NOT NULL COMMENT 'window_end + horizon.',
+  `price` DOUBLE NOT NULL COMMENT 'price(t) the forecast starts from. [USD]',
+  `predicted_return` DOUBLE NOT NULL COMMENT 'Forecast of the log return. [log return]',
+  `predicted_price` DOUBLE NOT NULL COMMENT 'price x exp(predicted_return). [USD]',
+  `lower_90` DOUBLE NOT NULL COMMENT '5 % quantile of the price. [USD]',
+  `upper_90` DOUBLE NOT NULL COMMENT '95 % quantile of the price. [USD]',
+  `model_name` STRING NOT NULL COMMENT 'Registered model.',
+  `model_version` STRING NOT NULL COMMENT 'Version that forecast.',
+  `mode` STRING NOT NULL COMMENT 'live if written before target_at, else backfill.',
+  `predicted_at` TIMESTAMP NOT NULL COMMENT 'When it was written.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of the slot\'s start.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Forecast ledger: insert-only, never rewritten. Live forecasts were written before their target time.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`prediction_accuracy` (
+  `day` DATE NOT NULL COMMENT 'UTC day of the target.',
+  `day_start` TIMESTAMP NOT NULL COMMENT 'Start of `day`.',
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `horizon` STRING NOT NULL COMMENT '5m or 1h.',
+  `model_name` STRING NOT NULL COMMENT 'Registered model.',
+  `model_version` STRING NOT NULL COMMENT 'Version.',
+  `mode` STRING NOT NULL COMMENT 'live or backfill; only live counts as skill.',
+  `forecasts` BIGINT NOT NULL COMMENT 'Forecasts with a known outcome.',
+  `without_outcome` BIGINT NOT NULL COMMENT 'Forecasts whose outcome is unknown (no price at the target).',
+  `mae_pct` DOUBLE COMMENT 'Mean absolute error of the log return x 100. [percent]',
+  `rmse_pct` DOUBLE COMMENT 'Root mean squared error x 100. [percent]',
+  `skill` DOUBLE COMMENT '1 - MSE / MSE of persistence; null without outcomes. [ratio]',
+  `direction_hit` DOUBLE COMMENT 'Share of correct signs among non-zero forecasts and outcomes; null without any. [ratio]',
+  `coverage_90` DOUBLE COMMENT 'Share of outcomes within the interval. [ratio]'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Forecasts scored against what came: per day, coin, horizon, model version and mode.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ml`.`promotions` (
+  `model` STRING NOT NULL COMMENT 'anomaly or price_5m or price_1h.',
+  `version` STRING NOT NULL COMMENT 'Registry version; v0 = baseline.',
+  `algorithm` STRING NOT NULL COMMENT 'Algorithm of the version.',
+  `cutoff` TIMESTAMP NOT NULL COMMENT 'Nothing later was seen in training.',
+  `effective_from` TIMESTAMP NOT NULL COMMENT 'Start of service when promoted.',
+  `decision` STRING NOT NULL COMMENT 'promoted or rejected.',
+  `provisional` BOOLEAN NOT NULL COMMENT 'Calibrated on fewer than 28 days.',
+  `why` STRING NOT NULL COMMENT 'Reason, with the figures compared.',
+  `metrics` STRING NOT NULL COMMENT 'JSON of every metric compared.',
+  `artifact_uri` STRING NOT NULL COMMENT 'Where the artifact lies.',
+  `artifact_sha256` STRING NOT NULL COMMENT 'Content hash of the artifact.',
+  `content_hash` STRING NOT NULL COMMENT 'Hash of what was learnt; equal data and code give an equal hash.',
+  `run_id` STRING NOT NULL COMMENT 'MLflow run.',
+  `decided_at` TIMESTAMP NOT NULL COMMENT 'When it was decided.'
+)
+USING DELTA
+COMMENT 'Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias is rendered from here.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`polls` (
+  `topic` STRING NOT NULL COMMENT 'Kafka topic.',
+  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic has another id.',
+  `partition` INT NOT NULL COMMENT 'Kafka partition.',
+  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.',
+  `kafka_timestamp` TIMESTAMP COMMENT 'Broker\'s timestamp: when the record could first be known. Null for a gap.',
+  `message_key` STRING COMMENT 'Message key; coin_id for prices.',
+  `raw_json` STRING COMMENT 'The value as it came; null when it is not UTF-8 text.',
+  `raw_bytes` BINARY COMMENT 'The value when it is not UTF-8 text, else null.',
+  `headers` STRING COMMENT 'Record headers as a JSON object with sorted keys.',
+  `arrival_hour` TIMESTAMP NOT NULL COMMENT 'Start of the hour whose offset range holds the record.',
+  `kind` STRING NOT NULL COMMENT 'record, or gap for offsets lost to retention and accepted as lost.',
+  `range_start` BIGINT NOT NULL COMMENT 'First offset of the range that this commit covered.',
+  `range_end` BIGINT NOT NULL COMMENT 'End (exclusive) of the range that this commit covered.',
+  `seq` BIGINT NOT NULL COMMENT 'Number of the commit within its topic and hour, from 1.',
+  `batch_id` STRING NOT NULL COMMENT 'Identity of the write.',
+  `bronze_ingested_at` TIMESTAMP NOT NULL COMMENT 'When the record was written here.',
+  `poll_id` STRING COMMENT 'Poll; null when the record is unreadable.',
+  `started_at` TIMESTAMP COMMENT 'Start of the request.',
+  `finished_at` TIMESTAMP COMMENT 'End of the request.',
+  `source` STRING COMMENT 'Data mode.',
+  `outcome` STRING COMMENT 'ok, or the named failure.',
+  `http_status` INT COMMENT 'HTTP status; null without an answer.',
+  `detail` STRING COMMENT 'What failed.',
+  `coins_asked` INT COMMENT 'Coins asked for.',
+  `coins_returned` INT COMMENT 'Coins in the reply.',
+  `coins_unchanged` INT COMMENT 'Coins whose quote was the one already sent.',
+  `coins_missing` ARRAY<STRING> COMMENT 'Coins asked for and not returned.',
+  `age_s` DOUBLE COMMENT 'Age of the reply in a cache. [seconds]',
+  `latency_ms` DOUBLE COMMENT 'Time to the whole answer. [milliseconds]',
+  `cadence_s` DOUBLE COMMENT 'Seconds between polls in force. [seconds]',
+  `credits_used` INT COMMENT 'Credits used by the poll.',
+  `credits_left` INT COMMENT 'Credits left this month.',
+  `delivered` INT COMMENT 'Messages confirmed by Kafka.'
+)
+USING DELTA
+PARTITIONED BY (`arrival_hour`)
+COMMENT 'One row per look of the producer at the source: outcome, missing coins, cadence, credits.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`pipeline_metrics` (
+  `metric` STRING NOT NULL COMMENT 'messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, quarantine_rate, model_inference_latency_ms, polls_ok_rate.',
+  `value` DOUBLE COMMENT 'Value; null = nothing to measure in the hour.',
+  `unit` STRING NOT NULL COMMENT 'Unit.',
+  `measured_over` BIGINT NOT NULL COMMENT 'Records the value was computed from.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Arrival hour.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'The pipeline\'s own metrics by arrival hour.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`alerts` (
+  `alert_id` STRING NOT NULL COMMENT 'Idempotency key: hash of cause, state and time of the transition.',
+  `cause` STRING NOT NULL COMMENT 'What the alert is about (asset and check, or a named condition).',
+  `state` STRING NOT NULL COMMENT 'firing or resolved.',
+  `severity` STRING NOT NULL COMMENT 'error or warn.',
+  `asset` STRING COMMENT 'Asset key; null for a condition of the whole pipeline.',
+  `check_name` STRING COMMENT 'Check; null for a condition.',
+  `partition_key` STRING COMMENT 'Partition; null when not partitioned.',
+  `summary` STRING NOT NULL COMMENT 'What was found and what to do.',
+  `at` TIMESTAMP NOT NULL COMMENT 'When the transition was seen.',
+  `delivered_at` TIMESTAMP COMMENT 'When the webhook accepted it; null = not configured or not yet.',
+  `attempts` INT NOT NULL COMMENT 'Delivery attempts.'
+)
+USING DELTA
+COMMENT 'Every alert and recovery: transitions only, one per cause.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
