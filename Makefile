@@ -51,9 +51,15 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 	@$(BIN)/dagster definitions validate -m crypto_assets.definitions
+	@$(BIN)/python -m crypto_assets.settings_docs --check
+	@$(BIN)/python -m crypto_assets.contracts.render --check
+	@$(BIN)/python -m crypto_assets.deployment --check
 
 test: $(VENV)/.dev ## All tests, with coverage, in two processes
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=
+	@echo "The stores and the transforms once more, on JVM Spark:"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --engine spark --cov --cov-append --cov-report=term --cov-fail-under=90 \
+	  crypto_assets_tests/storage crypto_assets_tests/transforms
 
 bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
 	@$(BIN)/python -m bench

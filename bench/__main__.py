@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import growth, imports, ranges, refresh, throughput
+from bench import growth, imports, ranges, refresh, streaming, throughput
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     refresh.NAME: refresh.run,
     ranges.NAME: ranges.run,
     growth.NAME: growth.run,
+    streaming.NAME: streaming.run,
 }
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
@@ -32,6 +33,7 @@ FULL: dict[str, dict[str, Any]] = {
     refresh.NAME: {"hours": 48, "repeats": 5},
     ranges.NAME: {"hours": 72},
     growth.NAME: {"hours": 26, "refreshes": 30},
+    streaming.NAME: {"seconds": 120, "rate": 5000, "kills": 10},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -39,6 +41,7 @@ QUICK: dict[str, dict[str, Any]] = {
     refresh.NAME: {"hours": 26, "repeats": 3},
     ranges.NAME: {"hours": 6},
     growth.NAME: {"hours": 2, "refreshes": 5},
+    streaming.NAME: {"seconds": 10, "rate": 200, "kills": 2, "targets": ["local"]},
 }
 
 
@@ -55,6 +58,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--refreshes", type=int, help="refreshes (growth); with 500 the size of the event log is a target"
     )
+    parser.add_argument("--rate", type=int, help="records a second (streaming)")
+    parser.add_argument("--seconds", type=int, help="seconds of load beside the kills (streaming)")
+    parser.add_argument("--kills", type=int, help="SIGKILLs of the stream (streaming)")
+    parser.add_argument("--targets", nargs="+", choices=("local", "spark"), help="engines (streaming)")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     return parser.parse_args(given)
@@ -68,6 +75,7 @@ def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         imports.NAME: {"repeats": asked.repeats},
         refresh.NAME: {"repeats": asked.repeats},
         growth.NAME: {"refreshes": asked.refreshes},
+        streaming.NAME: {n: getattr(asked, n) for n in ("rate", "seconds", "kills", "targets")},
     }
     chosen = asked.only or list(PARTS)
     return {n: base[n] | {k: v for k, v in own.get(n, {}).items() if v is not None} for n in PARTS if n in chosen}
@@ -88,7 +96,7 @@ def main() -> int:
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="crypto-assets-bench-") as folder:
         for name, given in chosen.items():
-            told = ", ".join(f"{k} {v:,}" for k, v in given.items())
+            told = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in given.items())
             output.say(f"== {name} ({told})", style="bold")
             file = Path(folder) / f"{name}.json"
             command = [sys.executable, "-m", "bench", "--part", name, str(file), "--options", json.dumps(given)]

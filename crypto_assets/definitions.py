@@ -12,6 +12,7 @@ from crypto_assets.automation import alert_sensor, jobs, maintenance_job, produc
 from crypto_assets.compute.engines import engine_resource
 from crypto_assets.compute.inputs import BANNERS, input_builder
 from crypto_assets.compute.launcher_config import launcher_resource
+from crypto_assets.compute.pipes import pipes_resource
 from crypto_assets.partitions import Partitions
 from crypto_assets.quality.freshness import windows
 from crypto_assets.settings import Settings, load_settings
@@ -69,10 +70,17 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         resources={
             "engine": engine_resource(settings),
             "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
-            "step_launcher": launcher_resource(settings, {step.name: step.reads_log for step in STEPS}),
+            "step_launcher": _launcher(settings),
             **(overrides or {}),
         },
     )
+
+
+def _launcher(settings: Settings) -> dg.ResourceDefinition:
+    """What runs steps elsewhere: Dagster's step launcher, Pipes, or nothing."""
+    if settings.target == "databricks-serverless" and not settings.is_remote:
+        return pipes_resource(settings)
+    return launcher_resource(settings, {step.name: step.reads_log for step in STEPS})
 
 
 def _executor(settings: Settings) -> dg.ExecutorDefinition:

@@ -325,3 +325,8 @@ def prepare_embedded_engine() -> None:
 def export_dagster_home(folder: Path) -> None:
     """Make `folder` DAGSTER_HOME of this process and of its children: `dagster.yaml` refers to it."""
     os.environ["DAGSTER_HOME"] = str(folder)
+
+
+def adopt_environment(values: Mapping[str, str]) -> None:
+    """Set variables of this process to what a serverless step received. Call it before any settings are loaded."""
+    os.environ.update(values)

@@ -106,6 +106,24 @@ class DatabricksSettings(BaseSettings):
     databricks_concurrent_steps: int = Field(
         4, ge=1, validation_alias=_ours("CONCURRENT_STEPS"), description="Steps of one run launched at the same time."
     )
+    databricks_volume: str | None = Field(
+        None,
+        pattern=r"^/Volumes/[^/]+/[^/]+/[^/]+(/[^/]+)*$",
+        validation_alias=_ours("VOLUME"),
+        description="Folder of a Unity Catalog volume for wheels and messages of serverless steps. "
+        "Default: /Volumes/<catalog>/ops/staging",
+    )
+    databricks_environment_version: int = Field(
+        4,
+        ge=1,
+        validation_alias=_ours("ENVIRONMENT_VERSION"),
+        description="Version of the serverless environment (Python and Spark Connect); 4 is the oldest that will do.",
+    )
+    databricks_budget_policy_id: str | None = Field(
+        None,
+        validation_alias=_ours("BUDGET_POLICY_ID"),
+        description="Budget policy that serverless steps are billed to.",
+    )
     databricks_host: str | None = Field(
         None, validation_alias="DATABRICKS_HOST", description="Workspace URL (Databricks targets)."
     )

@@ -37,7 +37,7 @@ class Setting:
 
 
 def documented(model: type[BaseSettings]) -> list[Setting]:
-    """Every field of the settings, ours first and then the vendors', each in the order of declaration.
+    """Every field of the settings: ours, ours for Databricks, then the vendors', each in the order of declaration.
 
     Raises:
         ValueError: A field has no description or no environment name: it could not be documented.
@@ -57,7 +57,7 @@ def documented(model: type[BaseSettings]) -> list[Setting]:
         )
     if undocumented:
         raise ValueError(f"{model.__name__} fields without description or environment name: {undocumented}")
-    return sorted(found, key=lambda s: not s.names[0].startswith(OURS))
+    return sorted(found, key=lambda s: (not s.names[0].startswith(OURS), s.names[0].startswith(f"{OURS}DATABRICKS_")))
 
 
 def render_env_example(model: type[BaseSettings]) -> str:

@@ -212,6 +212,7 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
     selected = [
         n for n in (full_name(a) for a in step.assets) if dg.AssetKey(n.split(".")) in context.selected_asset_keys
     ]
+    ran: dict[str, Any] = {}
     try:
         inputs: StepInputs = context.resources.step_inputs.build(
             now=datetime.now(UTC),
@@ -223,12 +224,17 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
             as_of=datetime.fromisoformat(config.as_of) if config.as_of else None,
         )
         arguments = {"tables": tuple(selected)} if step.subset else {}
-        result = step.work(context.resources.engine, keys, inputs, **arguments)
+        # A launched step has no launcher any more where its body runs; only Pipes runs the work alone elsewhere.
+        elsewhere = context.resources.step_launcher
+        if elsewhere is None:
+            result = step.work(context.resources.engine, keys, inputs, **arguments)
+        else:
+            result = elsewhere.run(context, step.work, keys, inputs, arguments, ran)
     except AuditFailed as error:
         _log_blocking(context, step, error)
-        raise dg.Failure(f"nothing was committed: {error}", allow_retries=False) from error
+        raise dg.Failure(f"nothing was committed: {error}", ran, allow_retries=False) from error
     except (StepFailed, SliceRefused) as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise dg.Failure(str(error), ran, allow_retries=False) from error
     yield from report(context, step, result, keys)
 
 

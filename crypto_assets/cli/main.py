@@ -166,12 +166,49 @@ def produce(
 
 
 @app.command()
+def stream(
+    source: Source = None,
+    home: HomeOption = None,
+    available_now: Annotated[
+        bool, typer.Option("--available-now", help="Stop when everything that the log holds is in Gold.")
+    ] = False,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between micro-batches.")] = 2.0,
+    run_for: Annotated[str | None, typer.Option("--for", help="How long, as 60s, 10m or 1h.")] = None,
+    json: Json = False,
+) -> None:
+    """Bronze, Silver, bars and newest quotes within seconds of arrival; a summary on Ctrl-C."""
+    from crypto_assets.cli import stream as module
+
+    with _told():
+        code = module.run(
+            _settings(source, home), available_now=available_now, interval_s=interval, run_for=run_for, as_json=json
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
 def verify(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
     """Prove lake and log against each other with independent code; exit 1 with a table of what is wrong."""
     from crypto_assets.cli import verify as module
 
     with _told():
         raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), as_json=json))
+
+
+@app.command()
+def parity(
+    hours: Annotated[str, typer.Option(help="Hours A..B, both included, as partition keys (2024-05-01-00:00).")],
+    source: Source = None,
+    home: HomeOption = None,
+    engines: Annotated[str, typer.Option(help="Two targets.")] = "local,spark",
+    keep: Annotated[Path | None, typer.Option(help="Make the two homes here and leave them.")] = None,
+    json: Json = False,
+) -> None:
+    """The same partitions on two engines from the home's log, compared row by row; exit 1 when anything differs."""
+    from crypto_assets.cli import parity as module
+
+    with _told():
+        raise typer.Exit(module.run(_settings(source, home), hours, engines.split(","), keep=keep, as_json=json))
 
 
 @app.command()

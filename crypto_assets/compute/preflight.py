@@ -27,6 +27,8 @@ CORE_FAMILY = ("dagster", "dagster-pipes", "dagster-shared")
 LIBRARY_FAMILY = ("dagster-databricks", "dagster-pyspark", "dagster-spark")
 RUNTIME_PYTHON = {"15": (3, 11), "16": (3, 12), "17": (3, 12)}
 """Python of runtimes by major version, as their release notes say; others are not known here."""
+LANDING_MOUNTS = ("/Volumes/", "/dbfs/")
+"""Where files are that a cluster's processes see under the same path."""
 SINGLE_USER = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")
 
 
@@ -53,7 +55,7 @@ def settings_findings(settings: Settings) -> list[str]:
         found.append("DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET belong together and only one is set")
     elif has_principal and settings.databricks_token is not None:
         found.append("both a service principal and DATABRICKS_TOKEN are set; unset DATABRICKS_TOKEN")
-    return found + kafka_findings(settings)
+    return found + kafka_findings(settings) + landing_findings(settings)
 
 
 def kafka_findings(settings: Settings) -> list[str]:
@@ -69,6 +71,17 @@ def kafka_findings(settings: Settings) -> list[str]:
     if not hidden:
         return []
     return [f"Kafka at {', '.join(hidden)} is a loopback or private address, which the workspace cannot reach{way_out}"]
+
+
+def landing_findings(settings: Settings) -> list[str]:
+    """A landing folder that a cluster does not see."""
+    if settings.transport != "landing":
+        return []
+    if settings.landing_path is not None and settings.landing_path.as_posix().startswith(LANDING_MOUNTS):
+        return []
+    given = "is not set" if settings.landing_path is None else f"is {settings.landing_path}"
+    way_out = f"a volume of the workspace, CRYPTO_ASSETS_LANDING=/Volumes/{settings.catalog}/bronze/landing"
+    return [f"CRYPTO_ASSETS_TRANSPORT=landing and CRYPTO_ASSETS_LANDING {given}: launched steps read {way_out}"]
 
 
 def _is_hidden(host: str) -> bool:

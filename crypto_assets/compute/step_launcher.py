@@ -135,9 +135,9 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         remote: int | None = None
         try:
             self._upload_artifacts(log, self._run_ref(step_context), run_id, step_key)
-            # Interrupts are allowed from the submit on, so that a step that hangs can be ended.
+            # An interrupt waits for the answer to the submit: before it, nobody knows which run to cancel.
+            remote = self.databricks_runner.submit_run(self.run_config, self._get_databricks_task(run_id, step_key))
             with raise_execution_interrupts():
-                remote = self.databricks_runner.submit_run(self.run_config, self._get_databricks_task(run_id, step_key))
                 if self.permissions:
                     self._grant_permissions(log, remote)
                 yield from self._follow(step_context, step_key, remote)
@@ -360,9 +360,12 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         except Exception as error:  # noqa: BLE001
             log.error(f"what was uploaded could not be removed: {error}; delete {folder} in DBFS")
             return
-        with suppress(Exception):
-            if not list(dbfs.list(folder)):
-                dbfs.delete(folder)
+        from databricks.sdk.errors.base import DatabricksError
+        from databricks.sdk.service.files import DbfsAPI
+
+        # By the plain call, which refuses a folder with something in it: another step may be uploading into it.
+        with suppress(DatabricksError):
+            DbfsAPI.delete(dbfs, folder)
 
 
 def _staging_root() -> str:

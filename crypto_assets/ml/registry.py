@@ -85,12 +85,17 @@ def log_version(
     for name, value in _flat(metrics).items():
         client.log_metric(run_id, name, value)
     client.log_text(run_id, json.dumps(parameters, indent=1, sort_keys=True), "parameters.json")
+    source = folder.absolute().as_uri()
+    if not store.tracking_uri.startswith("sqlite:"):
+        # A server registers no folder that is not a run's own, so the run gets a copy. Scoring reads the folder.
+        client.log_artifacts(run_id, str(folder), "model")
+        source = f"runs:/{run_id}/model"
     client.set_terminated(run_id)
-    _register(client, model, version, folder, run_id, sha256)
+    _register(client, model, version, source, run_id, sha256)
     return str(folder), sha256, run_id
 
 
-def _register(client: Any, model: str, version: str, folder: Path, run_id: str, sha256: str) -> None:
+def _register(client: Any, model: str, version: str, source: str, run_id: str, sha256: str) -> None:
     from mlflow.exceptions import MlflowException
 
     name = REGISTERED[model]
@@ -99,7 +104,7 @@ def _register(client: Any, model: str, version: str, folder: Path, run_id: str, 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    client.create_model_version(name, folder.absolute().as_uri(), run_id, tags={"version": version, "sha256": sha256})
+    client.create_model_version(name, source, run_id, tags={"version": version, "sha256": sha256})
 
 
 def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str) -> str | None:

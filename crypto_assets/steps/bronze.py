@@ -65,6 +65,27 @@ def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs
     return _ingest(engine, POLLS, "polls", PollRows(), partition_keys, inputs)
 
 
+def append(engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool) -> list[WriteResult]:
+    """What `work` writes for one hour, without its report: for a stream, which writes often and reports later.
+
+    Args:
+        engine: Engine whose store is written and whose log is read.
+        key: The hour.
+        inputs: As `work` takes them; the bounds may end earlier than the log does.
+        leftovers: First append what the hour before still lacks, as `work` does: wanted once when an hour begins.
+
+    Raises:
+        StepFailed: As `work` raises it.
+    """
+    bounds, piece = inputs.bounds[key], key_slice(key, "hour")
+    try:
+        with ReadAhead(partial(engine.read_log, bounds.topic)) as ahead:
+            hour = _Hour(engine, RAW_PRICES, "bronze", PriceRows(inputs.partitions_start), inputs, bounds, piece, ahead)
+            return hour.bring_up_to_date(before_is_done=False) if leftovers else [hour.append({})]
+    except LogError as error:
+        raise StepFailed(f"{RAW_PRICES.full_name}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one commit will cover: ranges to read, and trimmed ranges to record as gaps."""

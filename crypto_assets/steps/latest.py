@@ -53,7 +53,9 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     for look in LOOKS:
         slice_ = Slice(max(floor_hour(end - look), inputs.partitions_start - DAY), end)
         silver = engine.store.read("silver.prices", slice_)
-        rows = latest_prices(silver, covered.until, json.dumps(offsets), inputs.now).toArrow().to_pylist()
+        rows = (
+            latest_prices(silver, covered.until, json.dumps(offsets, sort_keys=True), inputs.now).toArrow().to_pylist()
+        )
         found |= {r["coin_id"]: r for r in rows if r["coin_id"] in wanted and r["coin_id"] not in found}
         if wanted <= set(found) or slice_.start <= inputs.partitions_start:
             break

@@ -255,7 +255,8 @@ class DeltaRsStore:
 
             handle, before = self._writable(contract)
             info = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
-            scope = None if mode == "replace_all" else staging.days_scope(contract, staged)
+            narrow = staging.key_scope if mode == "insert_if_absent" else staging.days_scope
+            scope = None if mode == "replace_all" else narrow(contract, staged)
             stored = files.select(handle, contract, where=scope)
             added = staging.without_keys(contract, staged, stored)
             if mode == "insert_if_absent":

@@ -13,7 +13,8 @@ table's history (or in its rows), and an absent id means: start over, with every
 
 - `append_once`: app id and sequence number of the slice, as in `storage.delta_rs`.
 - `replace_slice` and `merge` with `replace_all`: app id `replace/<table>`, version = version of the table before any
-  source was read, plus one. Whoever replaced meanwhile has used at least that version.
+  source was read, plus one. Whoever replaced meanwhile has used at least that version. Rows inserted into a table whose
+  slices are replaced (Silver, by a stream) take part in it.
 - other merges: MERGE under Serializable isolation, where a concurrent commit is a conflict.
 """
 
@@ -50,6 +51,7 @@ MAX_ATTEMPTS = 60
 _LONGEST_PAUSE_S = 2.0
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
+    r"|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"  # another writer is creating it at this moment
     r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
     r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"
 )
@@ -204,29 +206,49 @@ class DeltaSparkStore:
         """
         contract = self._contract(table)
         incarnation(app_id)
+        used = 0  # sequence numbers that no longer help: taken by another writer, or by a batch that was withdrawn
 
         def attempt() -> WriteResult:
+            nonlocal used
             before = self._writable(contract)
             stored = self._stored_ranges(contract, slice_, app_id, before)
             batch = build(stored)
             if batch is None or batch.rows.num_rows == 0:
                 return WriteResult(table, False, 0, before, before)
             staging.check_batch(contract, slice_, incarnation(app_id), stored, batch)
-            seq, batch_id = stored.max_seq + 1, uuid.uuid4().hex
+            seq, batch_id = max(stored.max_seq, used) + 1, uuid.uuid4().hex
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
             rows = staging.completed(contract, batch.rows, seq, batch_id).read_all()
             metadata = commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {})
             self._write(contract, rows, app_id, seq, metadata)
             found = self._spark().table(self.name(table)).where(slice_.predicate(contract))
             if found.where(f"batch_id = '{batch_id}'").limit(1).count() == 0:
+                used = seq
                 raise _Lost(f"sequence {seq} of {app_id} was used by another writer")
+            after = self._version_of(table, batch_id, before)
+            if after is not None and after > before + 1 and self._overlaps(contract, app_id, batch, batch_id):
+                used = seq
+                raise _Lost(f"another hour stored the same offsets as {batch_id}, which was withdrawn")
             ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
             details = {"seq": seq, "batch_id": batch_id, "ends": ends}
-            return WriteResult(
-                table, True, rows.num_rows, before, self._version_of(table, batch_id, before), metadata=details
-            )
+            return WriteResult(table, True, rows.num_rows, before, after, metadata=details)
 
         return self._until_committed(table, attempt)
+
+    def _overlaps(self, contract: Table, app_id: str, batch: AppendBatch, batch_id: str) -> bool:
+        """Withdraw a batch if another one of the incarnation holds some of its offsets; whether that was so.
+
+        Appends of two hours have two app ids and do not conflict, so a neighbour that was stored between reading and
+        writing shows only afterwards.
+        """
+        same = [
+            f"(`partition` = {c.partition} AND range_start < {c.end} AND range_end > {c.start})" for c in batch.covers
+        ]
+        where = f"topic_id = {literal(incarnation(app_id))} AND batch_id <> '{batch_id}' AND ({' OR '.join(same)})"
+        if self._spark().table(self.name(contract.full_name)).where(where).limit(1).count() == 0:
+            return False
+        self._spark().sql(f"DELETE FROM {self.name(contract.full_name)} WHERE batch_id = '{batch_id}'").collect()  # noqa: S608
+        return True
 
     def _stored_ranges(self, contract: Table, slice_: Slice, app_id: str, version: int) -> StoredRanges:
         """Ranges of a slice and of its neighbours, of one topic incarnation, all of one version of the table."""
@@ -300,14 +322,14 @@ class DeltaSparkStore:
     def _replace(
         self, contract: Table, rows: pa.Table, before: int, metadata: Mapping[str, str], predicate: str | None
     ) -> int:
-        """Replace what a predicate selects (None = everything) unless anybody replaced since `before`; new version.
+        """Replace what a predicate selects (None: append) unless anybody replaced since `before`; the new version.
 
         Raises:
             _Lost: Somebody did.
         """
         write_id = uuid.uuid4().hex
         app_id = replace_app_id(contract.full_name)
-        self._write(contract, rows, app_id, before + 1, {**metadata, "write_id": write_id}, predicate or "true")
+        self._write(contract, rows, app_id, before + 1, {**metadata, "write_id": write_id}, predicate)
         after = self._version_of(contract.full_name, write_id, before)
         if after is None:
             raise _Lost(f"{contract.full_name} was replaced by another writer after version {before}")
@@ -339,18 +361,22 @@ class DeltaSparkStore:
 
         def attempt() -> WriteResult:
             before = self._writable(contract)
-            scope = None if mode == "replace_all" else staging.days_scope(contract, staged)
+            scope = None if mode == "replace_all" else staging.key_scope(contract, staged)
             stored = self.read_arrow(table, where=scope, version=before)
             metadata = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
             if mode == "replace_all":
                 if staging.same_rows(contract, stored, staged):
                     return WriteResult(table, False, 0, before, before)
-                after = self._replace(contract, staged, before, metadata, None)
+                after = self._replace(contract, staged, before, metadata, "true")
                 return WriteResult(table, True, staged.num_rows, before, after)
             added = staging.without_keys(contract, staged, stored)
             changed = added if mode == "insert_if_absent" else staged
             if not changed.num_rows or (mode == "upsert" and self._all_stored(contract, stored, staged)):
                 return WriteResult(table, False, 0, before, before)
+            if mode == "insert_if_absent" and contract.write == "replace_slice":
+                # In turn with those who replace slices: one that read its sources before would overwrite these rows.
+                after = self._replace(contract, changed, before, metadata, None)
+                return WriteResult(table, True, changed.num_rows, before, after)
             self._merge(contract, changed, mode == "upsert", scope)
             return WriteResult(table, True, changed.num_rows, before, self.version(table))
 
@@ -371,7 +397,7 @@ class DeltaSparkStore:
         for part in same[1:]:
             condition = condition & part
         if scope:
-            condition = condition & F.expr(re.sub(r"\bday\b", f"{target}.day", scope))
+            condition = condition & F.expr(re.sub(r"\b(\w+) ([<>]=)", rf"{target}.\1 \2", scope))
         merger = source.mergeInto(self.name(contract.full_name), condition)
         if update:
             merger = merger.whenMatched().updateAll()

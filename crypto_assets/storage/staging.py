@@ -177,6 +177,20 @@ def days_scope(contract: Table, rows: pa.Table) -> str | None:
     return f"day >= '{days[0].isoformat()}' AND day <= '{days[-1].isoformat()}'"
 
 
+def key_scope(contract: Table, rows: pa.Table) -> str | None:
+    """As `days_scope`, and within the span of the rows' keys: of a long day only what may hold one of them is read."""
+    scope = days_scope(contract, rows)
+    if scope is None:
+        return None
+    parts = [scope]
+    for name in contract.key:
+        if contract.column(name).type == "timestamp":
+            found = compute().min_max(rows.column(name))
+            first, last = (f"'{found[end].as_py():%Y-%m-%dT%H:%M:%S.%fZ}'" for end in ("min", "max"))
+            parts.append(f"{name} >= {first} AND {name} <= {last}")
+    return " AND ".join(parts)
+
+
 def without_keys(contract: Table, rows: pa.Table, others: pa.Table) -> pa.Table:
     """Rows whose key is not among the others'."""
     import pyarrow as pa

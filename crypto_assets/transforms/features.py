@@ -152,13 +152,23 @@ def _with_returns(grid: DataFrame) -> DataFrame:
             "loss": _full(_sum(down, _last(14)), "step", 14),
             "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
             "band_is_flat": F.max("price").over(band) == F.min("price").over(band),
-            "r5_median": F.median("r5").over(_past(MAD_SLOTS)),
+            "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
             "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
             "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
             # A return sees its own slot, the one before, and the one before that where a price is carried over.
             "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
         }
     )
+
+
+def _median(values: Column) -> Column:
+    """Median of a list: Spark refuses `median` over a window with a frame. Sail leaves nulls in such a list."""
+    from pyspark.sql import functions as F
+
+    ordered = F.array_sort(F.array_compact(values))
+    last = F.size(ordered) - 1
+    lower, upper = F.floor(last / 2).cast("int"), F.ceil(last / 2).cast("int")
+    return F.when(last >= 0, (F.get(ordered, lower) + F.get(ordered, upper)) / 2)
 
 
 _LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}

@@ -201,9 +201,11 @@ def _texts(records: DataFrame) -> DataFrame:
     unique = F.when(F.size("_keys") == known, F.lit(True)).otherwise(
         F.size("_keys") == F.size(F.array_distinct("_keys"))
     )
-    readable = keyed.select("*", F.when(F.col("_keys").isNotNull() & unique, F.col("raw_json")).alias("_json"))
+    well = F.col("_keys").isNotNull() & unique & _strict(F.col("raw_json"))
+    readable = keyed.select("*", F.when(well, F.col("raw_json")).alias("_json"))
     fields = [
-        F.get_json_object("_json", f"$.{name}").alias(f"_{name}") for name in (*REQUIRED, "name", "change_1h_pct")
+        (_number_text(name) if name in NUMERIC else F.get_json_object("_json", f"$.{name}")).alias(f"_{name}")
+        for name in dict.fromkeys((*REQUIRED, "name", *NUMERIC))
     ]
     header = {
         HEADER_SCHEMA_VERSION: "_version",
@@ -213,6 +215,35 @@ def _texts(records: DataFrame) -> DataFrame:
     }
     headers = [F.get_json_object("headers", f"$.{name}").alias(alias) for name, alias in header.items()]
     return readable.select("*", *fields, *headers)
+
+
+def _strict(text: Column) -> Column:
+    """Whether a text that an engine reads as an object is JSON by RFC 8259, as far as engines differ.
+
+    Spark takes single quotes and raw control characters within strings, Sail takes neither; a surrogate without its
+    partner Sail refuses, and Spark reads as nothing. The costly patterns run only where there is something to find.
+    """
+    from pyspark.sql import functions as F
+
+    structure = F.regexp_replace(text, r'"([^"\\\x00-\x1f]|\\.)*"', "")
+    quoted = F.when(text.rlike(r"['\x00-\x1f]"), ~structure.rlike("[\"']")).otherwise(F.lit(True))
+    unpaired = F.regexp_replace(text, r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}", "")
+    lone = r"\\u[dD][89a-fA-F]"
+    return quoted & F.when(text.rlike(lone), ~unpaired.rlike(lone)).otherwise(F.lit(True))
+
+
+def _number_text(name: str) -> Column:
+    """Text of a numeric field with all its digits: Spark gives a bare JSON number as the nearest double's text.
+
+    A bare number is taken from the record's own text, where its name occurs once; a quoted one is exact anyway.
+    """
+    from pyspark.sql import functions as F
+
+    text, found = F.col("_json"), F.get_json_object("_json", f"$.{name}")
+    once = F.length(text) - F.length(F.replace(text, F.lit(f'"{name}"'), F.lit(""))) == len(name) + 2
+    bare = F.regexp_extract(text, rf'"{name}"[ \t\r\n]*:[ \t\r\n]*(-?[0-9][-+.0-9eE]*)', 1)
+    quoted = F.contains(text, F.lit(f'"{name}":"'))
+    return F.when(quoted | found.isNull(), found).when(once & (bare != ""), bare).otherwise(found)
 
 
 def _typed(texts: DataFrame, coins: Sequence[Mapping[str, Any]]) -> DataFrame:

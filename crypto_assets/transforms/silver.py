@@ -170,8 +170,10 @@ def _points(market_history: DataFrame, array: str, value: str) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    text = F.regexp_replace(F.get_json_object("raw_json", f"$.{array}"), r'[\s"]', "")
-    inner = F.regexp_replace(text, r"^\[\[|\]\]$", "")
+    # From the text itself: Spark gives bare numbers of a JSON array as the nearest double's text.
+    pairs = F.regexp_extract("raw_json", rf'(?s)"{array}"\s*:\s*\[(\s*\[.*?\]\s*)\]', 1)
+    text = F.regexp_replace(F.when(pairs != "", pairs), r'[\s"]', "")
+    inner = F.regexp_replace(text, r"^\[|\]$", "")
     exploded = market_history.select("coin_id", "day", F.posexplode(F.split(inner, r"\],\[")).alias("_at", "_point"))
     millis = decimal_of(F.substring_index("_point", ",", 1)).cast("bigint")
     number = decimal_of(F.substring_index("_point", ",", -1)).cast(MONEY)

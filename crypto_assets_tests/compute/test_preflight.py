@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,20 @@ from crypto_assets.compute.launcher_config import (
     NEVER_ON_A_CLUSTER,
     PACKAGE,
     REMOTE_ENVIRONMENT,
+    REMOTE_SECRETS,
+    environment,
     libraries,
 )
 from crypto_assets.compute.preflight import kafka_findings, library_findings, settings_findings
 from crypto_assets.settings import Settings
 from crypto_assets_tests.compute.launched.toys import failure
+
+DRIVER_ONLY = {
+    *("home_path", "lake_uri", "spark_master", "spark_remote", "spark_catalog"),
+    *("replay_speed", "simulator_seed", "automation", "log_level", "alert_webhook_url"),
+    *("kafka_port", "kafka_partitions", "kafka_replication_factor"),
+}
+"""Settings that no launched step asks for: folders of the home, other targets, producer, broker, alerts."""
 
 
 def settings(**given: Any) -> Settings:
@@ -29,6 +39,9 @@ def said(result: Any) -> str:
 
 def test_everything_that_is_wrong_is_said_together_and_nothing_is_submitted(toys):
     toys.monkeypatch.setenv("KAFKA_SASL_PASSWORD", "not-in-the-scope")
+    # Another name of the same address, which is not taken for a workspace on this machine.
+    toys.monkeypatch.setenv("DATABRICKS_HOST", toys.workspace.host.replace("127.0.0.1", "127.1"))
+    toys.monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "10.0.0.5:9092")
     before = len(toys.workspace.runs)
     toys.workspace.faults.next("dbfs/put", status=403)
     cluster = {
@@ -51,6 +64,7 @@ def test_everything_that_is_wrong_is_said_together_and_nothing_is_submitted(toys
         "DBFS cannot be written",
         "databricks-serverless",
         "kafka-sasl-password",
+        "Kafka at 10.0.0.5:9092 is a loopback or private address",
         "dagster==1.0.0 is not the version",
         "pyspark==4.2.0 must not be installed",
     ):
@@ -105,6 +119,16 @@ def test_the_embedded_broker_is_refused_with_a_real_host():
     assert "embedded broker" in found
 
 
+@pytest.mark.parametrize("given", [{}, {"landing_path": "/home/me/landing"}])
+def test_a_landing_folder_that_a_cluster_does_not_see_is_refused(given):
+    real = settings(databricks_host="http://127.0.0.1:8080", databricks_token="token", transport="landing", **given)
+    (found,) = settings_findings(real)
+    assert "CRYPTO_ASSETS_LANDING=/Volumes/crypto_analytics/bronze/landing" in found
+    volume = real.model_copy(update={"landing_path": Path("/Volumes/crypto_analytics/bronze/landing")})
+    assert settings_findings(volume) == []
+    assert environment(volume)["CRYPTO_ASSETS_LANDING"] == "/Volumes/crypto_analytics/bronze/landing"
+
+
 def test_settings_alone_tell_what_is_missing():
     found = "\n".join(settings_findings(settings()))
     assert "DATABRICKS_HOST" in found
@@ -125,6 +149,13 @@ def test_no_secret_is_on_the_list_of_what_travels_in_clear():
     secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
     assert secret.isdisjoint(REMOTE_ENVIRONMENT.values())
     assert set(REMOTE_ENVIRONMENT.values()) <= set(Settings.model_fields) | {"catalog"}
+
+
+def test_every_setting_travels_or_is_for_the_driver_alone():
+    travels = set(REMOTE_ENVIRONMENT.values()) | {name.lower() for name in REMOTE_SECRETS} | {"role"}
+    fields = {name for name in Settings.model_fields if not name.startswith("databricks_")}
+    assert fields - travels - DRIVER_ONLY == set()
+    assert fields - travels >= DRIVER_ONLY
 
 
 def test_the_cluster_extra_is_what_is_launched_and_what_the_lock_pins():

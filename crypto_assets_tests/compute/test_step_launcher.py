@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import pickle
 import zipfile
 
 import dagster as dg
+import pytest
 
 from crypto_assets_tests.compute.launched.toys import PLAIN, TOY, failure_metadata
 
@@ -78,24 +80,35 @@ def test_the_checkout_cannot_be_read_from_the_step(toys):
     assert failure_metadata(result)["databricks_failure_class"] == "code"
 
 
-def test_a_secret_travels_by_scope_and_is_shown_nowhere(toys):
-    secret = "hunter2-of-the-kafka"
+@pytest.mark.parametrize("plan", ["print", "tell", "burst"])
+def test_a_secret_travels_by_scope_and_is_shown_nowhere(toys, tmp_path, plan):
+    secret = 'hunter2-"of"-the-kafka'
     toys.monkeypatch.setenv("KAFKA_SASL_PASSWORD", secret)
     toys.workspace.secrets["crypto-assets"] = {"kafka-sasl-password": secret}
-    result = toys.launch(plan="print")
-    assert result.success
-    for upload in toys.workspace.uploads:
-        data = upload.data
-        if upload.path.endswith("code.zip"):
-            archive = zipfile.ZipFile(io.BytesIO(data))
-            data = b"".join(archive.read(n) for n in archive.namelist())
-        assert secret.encode() not in data, upload.path
-        assert toys.workspace.token.encode() not in data, upload.path
-    logged = [r.event_log_entry for r in toys.instance.get_records_for_run(result.run_id).records]
-    told = [e for e in logged if "the password is" in (e.user_message or "")]
-    assert ["**********" in e.user_message for e in told] == [True]
-    assert secret not in repr(logged)
-    assert toys.workspace.token not in repr(logged)
+    kept = toys.keep_staging(tmp_path / "kept")
+    result = toys.launch(plan=plan)
+    assert result.success == (plan == "print")
+    (run,) = toys.workspace.runs[-1:]
+    assert run.environment.get("KAFKA_SASL_PASSWORD") is None
+    places = {u.path: u.data for u in toys.workspace.uploads}
+    places |= {str(p.relative_to(kept)): p.read_bytes() for p in kept.rglob("*") if p.is_file()}
+    assert {"0_events.pkl", "stdout", "stderr"} <= {name.rsplit("/", 1)[-1] for name in places}
+    logged = repr([r.event_log_entry for r in toys.instance.get_records_for_run(result.run_id).records])
+    task = run.tasks[0]
+    places |= {"log": logged.encode(), "run": f"{run.stdout}{run.stderr}{task.error}{task.trace}".encode()}
+    for forbidden in (secret, secret.replace('"', '\\"'), toys.workspace.token):
+        for name, data in places.items():
+            assert forbidden.encode() not in unpacked(name, data), f"{forbidden} is in {name}"
+    hidden = {"print": "the password is **********", "tell": "log in with **********", "burst": "divided **********"}
+    assert hidden[plan] in logged
+
+
+def unpacked(name, data):
+    """What can be read of an uploaded or written file."""
+    if name.endswith(".zip"):
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        return b"".join(archive.read(n) for n in archive.namelist())
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
 
 
 def test_a_503_after_an_accepted_submit_gives_one_run(toys):

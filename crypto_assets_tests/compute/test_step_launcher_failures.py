@@ -49,10 +49,13 @@ def test_a_failed_step_is_red_on_both_sides(toys, plan, said):
     assert toys.workspace.runs[-1].result_state == "FAILED"
 
 
-def test_a_process_that_dies_after_its_first_event_is_code(toys):
-    result = toys.launch(plan="exit")
+@pytest.mark.parametrize(("plan", "kind"), [("exit", "code"), ("die", "packaging")])
+def test_a_process_that_dies_is_code_after_its_first_event_and_packaging_before(toys, plan, kind):
+    result = toys.launch(plan=plan)
     assert not result.success
-    assert failure_metadata(result)["databricks_failure_class"] in ("code", "packaging")
+    metadata = failure_metadata(result)
+    assert metadata["databricks_failure_class"] == kind
+    assert "exit code 3" in metadata["databricks_output"]
 
 
 def test_code_that_cannot_be_imported_is_packaging(toys):
@@ -74,13 +77,15 @@ def test_a_run_that_takes_too_long_is_cancelled(toys):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_cancels_the_remote_one(toys, tmp_path):
+@pytest.mark.parametrize("processes", [False, True])
+def test_an_interrupted_run_cancels_the_remote_one(toys, tmp_path, processes):
     before = len(toys.workspace.runs)
     home = tmp_path / "dagster"
     home.mkdir()
     config = tmp_path / "config.yaml"
     config.write_text("resources: {step_launcher: {config: {env_variables: {TOY_PLAN: sleep}}}}")
     env = {**os.environ, **environment(toys.workspace, tmp_path / "home"), "DAGSTER_HOME": str(home)}
+    env |= {"TOY_PROCESSES": "1"} if processes else {}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "ml/plain"]
     command += ["-m", "toy_assets.definitions", "-d", str(FOLDER), "-c", str(config)]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:

@@ -2,54 +2,164 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 
-from crypto_assets_tests.compute.launched.toys import environment
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key
 from crypto_assets_tests.databricks_standin import Workspace
+from crypto_assets_tests.e2e.launched_home import LaunchedHome
+
+HOURLY = (
+    *("ops/polls", "silver/prices", "silver/quarantine", "gold/bars_1m", "gold/bars_5m", "gold/bars_1h"),
+    *("features/price_features", "gold/anomalies", "gold/price_predictions", "ops/pipeline_metrics"),
+)
+DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
+PLAIN = ("gold/latest_prices", "gold/leaderboard_24h", "gold/dim_coin", "gold/dim_date")
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    with Workspace(tmp_path_factory.mktemp("workspace")) as found:
+@pytest.fixture
+def workspace(tmp_path):
+    with Workspace(tmp_path / "workspace") as found:
         yield found
         assert found.unknown == []
         assert found.defects == []
+        assert list(found.dbfs.glob("tmp/crypto_assets_staging/*")) == []
+
+
+@pytest.fixture
+def published(workspace, tmp_path, kafka_broker):
+    """A replay home with two hours in Kafka, and the hours' keys."""
+    from crypto_assets.home import open_home
+    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets_tests.home_fixtures import moments, settings_of
+
+    day = floor_day(datetime.now(UTC)) - 2 * DAY
+    span = Slice(day + 2 * HOUR, day + 4 * HOUR)
+    settings = settings_of(tmp_path / "home", kafka_broker, partitions_start=day.date())
+    open_home(settings)
+    with open_producer(settings, anchor=day.date()) as producer:
+        producer.catch_up(moments(span))
+    more = {
+        "CRYPTO_ASSETS_PARTITIONS_START": day.date().isoformat(),
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
+        "KAFKA_TOPIC": settings.prices_topic,
+        "KAFKA_POLLS_TOPIC": settings.polls_topic,
+        "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
+        "CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2",
+    }
+    return LaunchedHome(workspace, settings.home, more), [hour_key(h) for h in span.hours()]
+
+
+def materialized(instance: dg.DagsterInstance, asset: str) -> list[str | None]:
+    """Partitions of an asset's materializations."""
+    found = instance.fetch_materializations(dg.AssetKey(asset.split("/")), limit=50).records
+    return sorted((r.partition_key for r in found), key=str)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_asset_is_launched_from_kafka_to_gold_and_verify_passes(published):
+    home, hours = published
+    (first,) = home.materialize("bronze/raw_prices", hours[0])
+    assert first.result_state == "SUCCESS"
+    assert not home.java_calls.exists(), "the driver asked Kafka for bounds and has no use for a JVM"
+    stored = home.rows("bronze.raw_prices")
+    assert {hour_key(h) for h in stored.column("kafka_timestamp").to_pylist()} == {hours[0]}
+
+    runs = home.materialize(",".join(("bronze/raw_prices", *HOURLY)), hours[0], hours[-1])
+    runs += home.materialize(",".join(DAILY), hours[0][:10])
+    runs += home.materialize(",".join(PLAIN))
+    assert {r.result_state for r in runs} == {"SUCCESS"}
+    steps = {r.tasks[0].cluster["custom_tags"]["asset"] for r in runs}
+    assert len(steps) == len(runs) == 15
+    assert not home.java_calls.exists()
+    assert not (home.path / "lake").exists()
+
+    with home.instance() as instance:
+        assert materialized(instance, "bronze/raw_prices") == sorted([hours[0], *hours])
+        for asset in HOURLY:
+            assert materialized(instance, asset) == hours, asset
+        for asset in DAILY:
+            assert materialized(instance, asset) == [hours[0][:10]], asset
+        for asset in PLAIN:
+            assert materialized(instance, asset) == [None], asset
+        red = [
+            (key, record.evaluation.description)
+            for asset in ("bronze/raw_prices", "silver/prices", "gold/bars_5m")
+            for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(
+                [dg.AssetCheckKey(dg.AssetKey(asset.split("/")), n) for n in ("has_rows", "unique_key", "not_null")]
+            ).items()
+            if not record.evaluation.passed
+        ]
+        assert red == []
+    assert home.rows("silver.prices").num_rows == home.rows("bronze.raw_prices").num_rows > stored.num_rows
+    told = home.verify()
+    assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
+    assert "every law holds" in told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_models_are_trained_registered_and_used_in_the_workspace(workspace, tmp_path):
+    from mlflow import MlflowClient
+
+    from crypto_assets.compute.sail import SailEngine
+    from crypto_assets_tests.builders import START
+    from crypto_assets_tests.ml.synthetic import feature_rows, panel_of, walk
+
+    coins = ("bitcoin", "ethereum", "litecoin")
+    panel = replace(panel_of(walk(21, 3, 10 * 288), START), coins=coins)
+    ten_days, last = Slice(START, START + 10 * DAY), START + 9 * DAY
+    features = SailEngine(str(workspace.lake)).store
+    features.replace_slice("features.price_features", ten_days, lambda: feature_rows(panel), now=ten_days.end)
+    more = {
+        "CRYPTO_ASSETS_PARTITIONS_START": START.date().isoformat(),
+        "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
+        "CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2",
+    }
+    home = LaunchedHome(workspace, tmp_path / "home", more)
+    runs = home.materialize("ml/anomaly_model,ml/price_model", day_key(last - DAY))
+    runs += home.materialize("gold/anomalies,gold/price_predictions", hour_key(last))
+    assert [r.result_state for r in runs] == ["SUCCESS"] * 4
+    assert not home.java_calls.exists()
+
+    registry = MlflowClient(workspace.mlflow_uri)
+    promotions = {p["version"]: p for p in home.rows("ml.promotions").to_pylist() if p["model"] == "anomaly"}
+    scored = home.rows("gold.anomalies").to_pylist()
+    assert len(scored) == 36
+    (used,) = {r["model_version"] for r in scored} - {"v0"}
+    assert promotions[used]["artifact_uri"].startswith("/Volumes/crypto_analytics/ml/artifacts/anomaly/")
+    champion = registry.get_model_version_by_alias("crypto_anomaly", "champion")
+    assert champion.tags["version"] == used
+    assert champion.tags["sha256"] == promotions[used]["artifact_sha256"]
+    assert json.loads(promotions[used]["metrics"])
+    assert home.rows("gold.price_predictions").num_rows == 72
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_dimension_is_materialized_in_the_workspace_alone(workspace, tmp_path):
-    from deltalake import DeltaTable
+def test_market_history_is_fetched_by_the_workspace_with_a_key_from_its_scope(workspace, tmp_path):
+    from crypto_assets.sources.simulator import SimulatorFeed
+    from crypto_assets.sources.standin import StandIn
 
-    home = tmp_path / "dagster"
-    home.mkdir()
-    java = tmp_path / "bin" / "java"
-    java.parent.mkdir()
-    java.write_text(f"#!/bin/sh\ntouch {tmp_path}/driver-started-a-jvm\nexit 1\n")
-    java.chmod(0o755)
-    env = {**os.environ, **environment(workspace, tmp_path / "home"), "DAGSTER_HOME": str(home)}
-    env |= {"PATH": f"{java.parent}:{env['PATH']}", "JAVA_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "gold/dim_date"]
-    done = subprocess.run(
-        [*command, "-m", "crypto_assets.definitions"], env=env, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert [r.result_state for r in workspace.runs] == ["SUCCESS"]
-    table = DeltaTable(str(workspace.table("gold.dim_date")))
-    assert table.to_pyarrow_table().num_rows > 700
-    assert not (tmp_path / "home" / "lake").exists()
-    assert not (tmp_path / "driver-started-a-jvm").exists()
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        key = dg.AssetKey(["gold", "dim_date"])
-        (record,) = instance.fetch_materializations(key, limit=5).records
-        assert record.asset_materialization.metadata["dagster/row_count"].value > 700
-        (check,) = instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(key, "unique_key"), limit=5
-        )
-        assert check.evaluation.passed
-    assert [p for p in workspace.dbfs.rglob("*") if p.is_file()] == []
+    key, day = "CG-key-of-the-workspace", floor_day(datetime.now(UTC)) - 2 * DAY
+    workspace.secrets["crypto-assets"] = {"coingecko-api-key": key}
+    with StandIn(SimulatorFeed(7)) as source:
+        more = {
+            "CRYPTO_ASSETS_SOURCE": "coingecko",
+            "CRYPTO_ASSETS_PARTITIONS_START": day.date().isoformat(),
+            "COINGECKO_API_KEY": key,
+            "COINGECKO_BASE_URL": source.url,
+        }
+        home = LaunchedHome(workspace, tmp_path / "home", more)
+        (run,) = home.materialize("bronze/market_history", day_key(day))
+        assert run.result_state == "SUCCESS"
+        rows = home.rows("bronze.market_history").to_pylist()
+        assert source.requests == len(rows) == 10
+    assert {r["day"] for r in rows} == {day.date()}
+    assert all(key.encode() not in u.data for u in workspace.uploads)
+    assert key not in run.stdout + run.stderr

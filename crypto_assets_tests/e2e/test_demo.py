@@ -126,6 +126,8 @@ ELSEWHERE = {
     "crypto-assets status --source coingecko": "needs a live home",
     "crypto-assets coins add dogecoin": "needs the internet; test below shows the refusal",
     "make drill": "cli/test_drill",
+    "crypto-assets parity": "test_parity",
+    "crypto-assets databricks-standin": "cli/test_databricks_standin",
     "make test": "this run",
     "make check": "continuous integration runs it",
     "make bench": "test_bench",

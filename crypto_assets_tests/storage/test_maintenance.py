@@ -27,6 +27,8 @@ from crypto_assets_tests.storage.rows import (
     up_to,
 )
 
+pytestmark = pytest.mark.engine("local")
+
 SIX = FIVE + HOUR
 
 

@@ -50,12 +50,13 @@ def in_processes(tmp_path: Path, work, *arguments):
         return [a.result(120) for a in asked]
 
 
-def test_threads_that_append_the_same_records_store_each_once(store):
+def test_threads_that_append_the_same_records_store_each_once(store, engine_name):
     barrier = Barrier(WRITERS)
+    step = 2 if engine_name == "local" else 20  # a commit of Spark takes a second
 
     def write(_n: int) -> int:
         barrier.wait(30)
-        return sum(store.append_once(BRONZE, hour(), app_id(), up_to(end)).rows for end in range(2, 42, 2))
+        return sum(store.append_once(BRONZE, hour(), app_id(), up_to(end)).rows for end in range(step, 41, step))
 
     with ThreadPoolExecutor(WRITERS) as pool:
         written = list(pool.map(write, range(WRITERS)))
@@ -63,6 +64,7 @@ def test_threads_that_append_the_same_records_store_each_once(store):
     assert offsets(store) == list(range(40))
 
 
+@pytest.mark.engine("local")
 def test_processes_that_append_the_same_records_store_each_once(tmp_path):
     written = in_processes(tmp_path, race_child.append, *[([*range(3, 33, 3)],)] * WRITERS)
     assert sum(written) == 30
@@ -75,11 +77,13 @@ def test_processes_that_append_the_same_records_store_each_once(tmp_path):
     assert all(one[1] == other[0] for one, other in pairwise(ends))
 
 
+@pytest.mark.engine("local")
 def test_one_of_many_processes_creates_a_table(tmp_path):
     created = in_processes(tmp_path, race_child.create, *[()] * WRITERS)
     assert sorted(created) == [False] * (WRITERS - 1) + [True]
 
 
+@pytest.mark.engine("local")
 def test_processes_that_replace_hours_of_one_day_lose_nothing(tmp_path):
     hours = [FIVE + i * HOUR for i in range(WRITERS)]
     in_processes(tmp_path, race_child.replace, *[(h, [float(v) for v in range(6)]) for h in hours])
@@ -157,6 +161,7 @@ def test_threads_that_merge_lose_nothing(store):
     assert store.read_arrow(ALERTS).num_rows == WRITERS * 5
 
 
+@pytest.mark.engine("local")
 def test_endless_conflicts_end_in_a_named_error(store, monkeypatch):
     monkeypatch.setattr(delta_rs, "MAX_ATTEMPTS", 3)
     numbers = iter(range(100))

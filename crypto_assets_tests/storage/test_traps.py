@@ -11,6 +11,8 @@ from crypto_assets.contracts.slices import HOUR
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets_tests.storage.rows import FIVE, METRICS, NOW, hour, metrics
 
+pytestmark = pytest.mark.engine("local")
+
 SIX = FIVE + HOUR
 ONCE = CommitProperties(max_commit_retries=0)
 

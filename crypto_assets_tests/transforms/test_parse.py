@@ -53,6 +53,13 @@ def text_with(**raw: str) -> Record:
 LONG_AGO = TEN - timedelta(days=200)
 
 CASES: dict[str, tuple[Record, list[str]]] = {
+    "single quotes, which Spark would read": (text_with(symbol="'BTC'"), ["not_json"]),
+    "a single quote within a text": (text_with(symbol='"B\'C"'), []),
+    "a raw control character in a text": (text_with(symbol='"B\tC"'), ["not_json"]),
+    "control characters between tokens": (Record(ARRIVED, text_with().value.replace(", ", ",\n\t")), []),
+    "a surrogate without its partner": (text_with(symbol='"\\ud800"'), ["not_json"]),
+    "a pair of surrogates": (text_with(symbol='"\\ud83d\\ude00"'), []),
+    "a number beyond every double": (text_with(price_usd="1e999"), ["bad_number"]),
     "a quote": (record(), []),
     "null where it is allowed": (
         record(market_cap_usd=None, volume_24h_usd=None, change_24h_pct=None, change_7d_pct=None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,19 @@ class Toys:
         values = {**environment(self.workspace, home), **more}
         for name, value in values.items():
             self.monkeypatch.setenv(name, value)
+
+    def keep_staging(self, folder: Path) -> Path:
+        """Copy what lies in DBFS into a folder before it is removed at the end of a launch."""
+        from crypto_assets.compute.step_launcher import StepLauncher
+
+        remove, dbfs = StepLauncher._remove_staging, self.workspace.dbfs
+
+        def copied(launcher: StepLauncher, *args: Any) -> None:
+            shutil.copytree(dbfs, folder, dirs_exist_ok=True)
+            remove(launcher, *args)
+
+        self.monkeypatch.setattr(StepLauncher, "_remove_staging", copied)
+        return folder
 
     def launch(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 ONE_PATH = (
     *("open", "stat", "lstat", "access", "chmod", "utime", "truncate", "readlink"),
     *("listdir", "scandir", "mkdir", "rmdir", "remove", "unlink", "chdir"),
+    *(name for name in ("listxattr", "getxattr", "setxattr") if hasattr(os, name)),
 )
 TWO_PATHS = ("rename", "replace", "link", "symlink")
 

@@ -1,5 +1,7 @@
 """The Spark session of a task: made when first used, whichever way it is asked for, with the catalog of the workspace.
 
+A cluster gives a classic session. Serverless compute gives a Spark Connect client (`connect`).
+
 Tables are folders of the lake; each process has a catalog of its own, so it looks for folders that it does not know
 yet before it runs a statement: what another task made is there at once, as with Unity Catalog.
 """
@@ -15,11 +17,13 @@ from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
 from typing import Any
 
+import connect
+
 NEW_SCHEMA = re.compile(r"\s*CREATE\s+(SCHEMA|DATABASE)\s+(IF\s+NOT\s+EXISTS\s+)?(?P<name>[\w`.-]+)", re.IGNORECASE)
 CATALOG_TABLE = "org.apache.spark.sql.catalyst.catalog.CatalogTable"
 _spec: dict[str, Any] = {}
 _lock = threading.RLock()
-_state: dict[str, Any] = {"session": None, "known": set(), "busy": False}
+_state: dict[str, Any] = {"session": None, "known": set(), "busy": False, "server": None}
 
 
 def install(spec: dict[str, Any]) -> None:
@@ -50,6 +54,12 @@ class _Patcher(MetaPathFinder, Loader):
 
 def _change(module: Any) -> None:
     session_class = module.SparkSession
+    if _spec["serverless"]:
+        session_class.Builder.getOrCreate = lambda _: get()
+        session_class.getActiveSession = classmethod(lambda _: get())
+        session_class.active = classmethod(lambda _: get())
+        connect.hide_classic()
+        return
     builder = session_class.Builder
     make = builder.getOrCreate
 
@@ -79,6 +89,11 @@ def _change(module: Any) -> None:
 
     session_class.getActiveSession = classmethod(active)
     session_class.active = classmethod(lambda _: get())
+    _look_first(session_class)
+
+
+def _look_first(session_class: Any) -> None:
+    """Let every way to a table look for new ones first."""
     session_class.table = _looking(session_class.table)
     run = _looking(session_class.sql)
     session_class.sql = functools.wraps(session_class.sql)(
@@ -93,7 +108,7 @@ def _change(module: Any) -> None:
 def _looking(function: Any) -> Any:
     @functools.wraps(function)
     def call(self: Any, *args: Any, **named: Any) -> Any:
-        look(self)
+        look(_state["server"] or self)
         return function(self, *args, **named)
 
     return call
@@ -114,15 +129,32 @@ def get() -> Any:
         if _state["session"] is None:
             from pyspark.sql import SparkSession
 
-            SparkSession.builder.getOrCreate()
+            if _spec["serverless"]:
+                _connect()
+            else:
+                SparkSession.builder.getOrCreate()
         return _state["session"]
+
+
+def _connect() -> None:
+    """Start the server of a serverless task and be its client."""
+    if _spec["spark_conf"] is None:
+        raise RuntimeError("no Spark here: the stand-in's Workspace was made with spark=False")
+    server, client = connect.start(_spec["spark_conf"])
+    _state["server"] = server
+    _prepare(server)
+    connect.prepare(server, client, _spec["catalog"])
+    _look_first(type(client))
+    _state["session"] = client
 
 
 def stop() -> None:
     """End the session, if there is one."""
-    if _state["session"] is not None:
+    for session in (_state["session"], _state["server"]):
+        if session is None:
+            continue
         try:
-            _state["session"].stop()
+            session.stop()
         except Exception as error:  # noqa: BLE001 - the task has ended already, and how it ended is told
             print(f"stopping Spark: {error}", file=sys.stderr)
 

@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 
 def _result(name, keys, inputs):
     seen = {
+        "password": os.environ.get("KAFKA_SASL_PASSWORD") if plan() == "print" else None,
         "package": crypto_assets.__file__,
         "role": load_settings().role,
         "options": {"rebuild": inputs.rebuild, "accept_gap": inputs.accept_gap, "as_of": str(inputs.as_of)},
@@ -58,12 +59,19 @@ def work(_engine, keys, inputs):
         Path(os.environ["TOY_MARK"]).touch()
         raise dg.RetryRequested(max_retries=1)
     if wanted == "exit":
+        events = Path(sys.argv[1]).with_name("0_events.pkl")
+        while not events.stat().st_size:  # they are written once a second
+            time.sleep(0.05)
         os._exit(3)
     if wanted == "sleep":
         time.sleep(300)
     if wanted == "print":
         print("the password is", os.environ["KAFKA_SASL_PASSWORD"])
         print(load_settings().kafka_sasl_password)
+    if wanted == "tell":
+        raise StepFailed(f"cannot log in with {os.environ['KAFKA_SASL_PASSWORD']}")
+    if wanted == "burst":
+        raise ZeroDivisionError(f"divided {os.environ['KAFKA_SASL_PASSWORD']} by zero")
     if wanted == "peek":
         list(Path(os.environ["TOY_MARK"]).iterdir())
     return _result("ml.toy", keys, inputs)
@@ -89,7 +97,7 @@ def build(settings: Settings) -> dg.Definitions:
             build_step(HOURLY_STEP, partitions_def=HOURLY, freshness=lambda _: None),
             build_step(PLAIN_STEP, partitions_def=None, freshness=lambda _: None),
         ],
-        executor=dg.in_process_executor,
+        executor=dg.multiprocess_executor if "TOY_PROCESSES" in os.environ else dg.in_process_executor,
         resources={
             "engine": dg.ResourceDefinition.hardcoded_resource(object()),
             "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
@@ -98,6 +106,8 @@ def build(settings: Settings) -> dg.Definitions:
     )
 
 
+if plan() == "die":
+    os._exit(3)
 if plan() == "import":
     import a_library_that_nobody_installed  # noqa: F401  # pyright: ignore[reportMissingImports]
 

@@ -1,0 +1,152 @@
+"""Whether two lakes hold the same rows: table by table, column by column, read with DuckDB.
+
+Belongs here: the comparison, pure. Does not belong here: making the lakes (`cli.parity`).
+
+Decimals, text, times, integers, booleans and lists must be equal; floating-point numbers must agree to 1e-9 of the
+larger one, since engines add in different orders, or to one unit of the twelfth decimal, to which features are rounded:
+a value on the edge of two may be rounded either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.quality.audit_lake import create_view, fresh_connection, read_snapshot
+from crypto_assets.transforms.features import DIGITS
+
+if TYPE_CHECKING:
+    import duckdb
+
+TOLERANCE = 1e-9
+RESOLUTION = 1.001 * 10**-DIGITS
+EXAMPLES = 3
+NOT_COMPARED: Mapping[str, tuple[str, ...]] = {
+    "bronze.raw_prices": ("batch_id",),
+    "ops.polls": ("batch_id",),
+    "ml.promotions": ("run_id", "artifact_uri"),
+}
+"""Random identifiers: of a write, of an MLflow run, and the folder that is named by it."""
+
+
+@dataclass
+class TableDifference:
+    """How one table of two lakes compares.
+
+    Args:
+        table: Full name.
+        rows: Rows in the first and in the second lake.
+        only: Keys that only the first, only the second lake has.
+        cells: Differing values by column.
+        examples: Some of them, told.
+        note: Why nothing could be compared, if so.
+    """
+
+    table: str
+    rows: tuple[int, int]
+    only: tuple[int, int] = (0, 0)
+    cells: dict[str, int] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def differences(self) -> int:
+        """Keys and values that differ."""
+        return sum(self.only) + sum(self.cells.values())
+
+
+def compare(one: Path, two: Path, tables: Mapping[str, Table] = TABLES) -> list[TableDifference]:
+    """Compare every table of two lake folders, by its contract's key.
+
+    Args:
+        one: First lake, `<lake>/<schema>/<table>`.
+        two: Second lake.
+        tables: Contracts by full name.
+
+    Raises:
+        UnreadableLogError: A table's log cannot be read.
+    """
+    connection = fresh_connection()
+    found: list[TableDifference] = []
+    for name, table in tables.items():
+        there = [_view(connection, side, lake, name) for side, lake in (("one", one), ("two", two))]
+        if not all(there):
+            absent = [str(lake) for lake, is_there in zip((one, two), there, strict=True) if not is_there]
+            rows = tuple(_count(connection, s) if t else 0 for s, t in zip(("one", "two"), there, strict=True))
+            note = f"not in {' and '.join(absent)}"
+            found.append(TableDifference(name, (rows[0], rows[1]), (rows[0], rows[1]), note=note))
+            continue
+        found.append(_compare(connection, table))
+    return found
+
+
+def _view(connection: duckdb.DuckDBPyConnection, side: str, lake: Path, name: str) -> bool:
+    folder = lake / name.replace(".", "/")
+    snapshot = read_snapshot(folder)
+    if snapshot is None:
+        return False
+    create_view(connection, side, folder, snapshot)
+    return True
+
+
+def _count(connection: duckdb.DuckDBPyConnection, side: str) -> int:
+    return int((connection.execute(f"SELECT count(*) FROM {side}").fetchone() or (0,))[0])  # noqa: S608
+
+
+def _compare(connection: duckdb.DuckDBPyConnection, table: Table) -> TableDifference:
+    name = table.full_name
+    key = [_quote(k) for k in table.key]
+    on = " AND ".join(f"one.{k} IS NOT DISTINCT FROM two.{k}" for k in key)
+    columns = [c for c in table.columns if c.name not in table.key and c.name not in NOT_COMPARED.get(name, ())]
+    differs = {c.name: _differs(_quote(c.name), c.type) for c in columns}
+    only = [
+        _scalar(connection, f"SELECT count(*) FROM {a} AS one WHERE NOT EXISTS (SELECT 1 FROM {b} AS two WHERE {on})")  # noqa: S608
+        for a, b in (("one", "two"), ("two", "one"))
+    ]
+    result = TableDifference(name, (_count(connection, "one"), _count(connection, "two")), (only[0], only[1]))
+    for side, count, a, b in (("first", only[0], "one", "two"), ("second", only[1], "two", "one")):
+        if count:
+            names = ", ".join(f"one.{k}" for k in key)
+            missing = f"NOT EXISTS (SELECT 1 FROM {b} AS two WHERE {on})"  # noqa: S608
+            sql = f"SELECT {names} FROM {a} AS one WHERE {missing} ORDER BY ALL LIMIT {EXAMPLES}"  # noqa: S608
+            result.examples += [
+                f"only in the {side}: {_told(table.key, r)}" for r in connection.execute(sql).fetchall()
+            ]
+    if not differs:
+        return result
+    counts = ", ".join(f"count(*) FILTER ({condition})" for condition in differs.values())
+    row = connection.execute(f"SELECT {counts} FROM one JOIN two ON {on}").fetchone() or ()  # noqa: S608
+    result.cells = {c: n for c, n in zip(differs, row, strict=True) if n}
+    for column in result.cells:
+        q = _quote(column)
+        shown = ", ".join([*(f"one.{k}" for k in key), f"one.{q}", f"two.{q}"])
+        sql = f"SELECT {shown} FROM one JOIN two ON {on} WHERE {differs[column]} ORDER BY ALL LIMIT {EXAMPLES}"  # noqa: S608
+        for values in connection.execute(sql).fetchall():
+            result.examples.append(f"{column} of {_told(table.key, values[:-2])}: {values[-2]!r} and {values[-1]!r}")
+    return result
+
+
+def _differs(column: str, type_: str) -> str:
+    """SQL that is true where a column of both sides is not the same."""
+    one, two = f"one.{column}", f"two.{column}"
+    if type_ == "double":
+        near = f"abs({one} - {two}) <= greatest({TOLERANCE} * greatest(abs({one}), abs({two})), {RESOLUTION})"
+        # DuckDB holds NaN equal to NaN, but not its difference.
+        return f"{one} IS DISTINCT FROM {two} AND ({near}) IS NOT TRUE"
+    return f"{one} IS DISTINCT FROM {two}"
+
+
+def _scalar(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    return int((connection.execute(sql).fetchone() or (0,))[0])
+
+
+def _told(key: tuple[str, ...], values: tuple[Any, ...]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in zip(key, values, strict=True))
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

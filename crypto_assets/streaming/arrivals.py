@@ -1,0 +1,255 @@
+"""What a micro-batch brings to Bronze, and which rows Silver has not seen yet.
+
+Belongs here: the next piece of the log (cut at hours and at a size), the rows of Bronze commits by whoever made them.
+Does not belong here: how Bronze is written (`steps.bronze`), what becomes of the rows (`streaming.silver`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.compute.base import Engine, StepFailed
+from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
+from crypto_assets.contracts.tables import RAW_PRICES
+from crypto_assets.kafka import log
+from crypto_assets.settings import Settings
+from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, StoredRanges, TableStore, WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+BRONZE = RAW_PRICES.full_name
+MOST_OFFSETS = 100_000
+"""Offsets of one micro-batch; bounds its memory, and what a crash leaves to do again."""
+HOURS_AHEAD = 48
+"""Hours that are looked at together when the log was silent for long."""
+WITHOUT_RECORDS = ("CREATE TABLE", "CREATE", "OPTIMIZE", "VACUUM START", "VACUUM END", "DELETE", "SET TBLPROPERTIES")
+"""Operations of Bronze commits that bring no records."""
+MOST_COMMITS = 200
+"""Commits of others that are read one by one; beyond, the hours are built anew."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Rows of one Bronze commit.
+
+    Args:
+        slice: Arrival hour.
+        rows: Its rows, without `seq` and `batch_id`.
+        covers: Ranges that it recorded.
+    """
+
+    slice: Slice
+    rows: pa.Table
+    covers: tuple[OffsetRange, ...]
+
+
+@dataclass
+class _Remembering:
+    """The store, with the rows of what is appended through it."""
+
+    store: TableStore
+    appended: dict[str, Arrival] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def append_once(
+        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+    ) -> WriteResult:
+        """Append as the store does; the rows are kept by their `batch_id`."""
+        last: list[AppendBatch | None] = [None]
+
+        def building(stored: StoredRanges) -> AppendBatch | None:
+            last[0] = build(stored)
+            return last[0]
+
+        written = self.store.append_once(table, slice_, app_id, building)
+        batch = last[0]
+        if written.committed and batch is not None:
+            self.appended[str(written.metadata["batch_id"])] = Arrival(slice_, batch.rows, batch.covers)
+        return written
+
+
+class Remembered:
+    """An engine whose appended rows can be had again without reading them back."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._remembering = _Remembering(engine.store)
+        self.store: TableStore = self._remembering  # type: ignore[assignment]
+
+    @property
+    def spark(self) -> SparkSession:
+        """The engine's session."""
+        return self._engine.spark
+
+    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """As the engine reads it."""
+        return self._engine.read_log(topic, ranges)
+
+    def taken(self) -> dict[str, Arrival]:
+        """What was appended since the last call, by `batch_id`."""
+        found, self._remembering.appended = self._remembering.appended, {}
+        return found
+
+
+def arrivals_after(engine: Engine, version: int, own: Mapping[str, Arrival]) -> tuple[list[Arrival], bool]:
+    """Rows of the Bronze commits after a version, whoever made them.
+
+    Args:
+        engine: Engine whose Bronze is read.
+        version: The last version whose rows are known.
+        own: Rows that need not be read, by `batch_id`.
+
+    Returns:
+        The rows, and whether that is all: False when commits are gone from the log, are too many, or do not say which
+        rows are theirs.
+    """
+    found: list[Arrival] = []
+    commits = engine.store.commits_after(BRONZE, version, MOST_COMMITS + 1)
+    known = len(commits) <= MOST_COMMITS
+    for commit in commits[:MOST_COMMITS]:
+        batch_id = commit.metadata.get("batch_id")
+        if batch_id in own:
+            found.append(own[str(batch_id)])
+        elif batch_id is not None and known:
+            piece = Slice(*(datetime.fromisoformat(commit.metadata[n]) for n in ("slice_start", "slice_end")))
+            found.append(_stored(engine, piece, batch_id))
+        elif commit.operation not in WITHOUT_RECORDS:
+            known = False
+    return found, known
+
+
+def _stored(engine: Engine, piece: Slice, batch_id: str) -> Arrival:
+    names = [n for n in RAW_PRICES.column_names if n not in ("seq", "batch_id")]
+    rows = engine.store.read_arrow(BRONZE, piece, columns=names, where=f"batch_id = '{batch_id}'")
+    distinct = rows.select(["partition", "range_start", "range_end"]).group_by(
+        ["partition", "range_start", "range_end"]
+    )
+    covers = tuple(
+        OffsetRange(r["partition"], r["range_start"], r["range_end"]) for r in distinct.aggregate([]).to_pylist()
+    )
+    return Arrival(piece, rows, covers)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What the next micro-batch reads.
+
+    Args:
+        hour: Arrival hour.
+        bounds: Its offsets, cut to `MOST_OFFSETS`.
+        begins: Whether it is the first of its hour in this process.
+    """
+
+    hour: datetime
+    bounds: LogBounds
+    begins: bool
+
+    @property
+    def key(self) -> str:
+        """Partition key of the hour."""
+        return hour_key(self.hour)
+
+
+class Cursor:
+    """Where the stream stands in the log. Only a guess that saves questions: what is stored decides what is read.
+
+    Args:
+        settings: Settings of the home: topic and broker.
+        ends: End offsets that Bronze holds, by Kafka partition.
+        topic_id: Incarnation that they belong to.
+        hour: Arrival hour to begin with; None = that of the oldest record.
+    """
+
+    def __init__(
+        self, settings: Settings, ends: Mapping[int, int], topic_id: str | None, hour: datetime | None
+    ) -> None:
+        self.ends = dict(ends)
+        self.topic_id = topic_id
+        self.hour = hour
+        self._settings = settings
+        self._topic = settings.prices_topic
+        self._begun: datetime | None = None
+
+    def next(self) -> Piece | None:
+        """The next piece that Bronze lacks; None when it has everything that the log holds.
+
+        Raises:
+            StepFailed: The log cannot be asked; says what helps.
+        """
+        try:
+            if self.hour is None:
+                self.hour = self._first_hour()
+                if self.hour is None:
+                    return None
+            bounds = log.bounds(self._settings, self._topic, [self.hour])[hour_key(self.hour)]
+            self._same_topic(bounds)
+            if not self._lacks(bounds) and not all(b.provisional for b in bounds.partitions):
+                bounds = self._later(bounds)
+        except log.LogUnavailable as error:
+            raise StepFailed(str(error)) from error
+        if not self._lacks(bounds):
+            return None
+        begins, self._begun = self._begun != self.hour, self.hour
+        return Piece(self.hour, self._cut(bounds), begins)
+
+    def reached(self, covers: Sequence[OffsetRange]) -> None:
+        """Ranges that are stored now."""
+        for piece in covers:
+            self.ends[piece.partition] = max(self.ends.get(piece.partition, 0), piece.end)
+
+    def _first_hour(self) -> datetime | None:
+        """Hour of the oldest record that is there wholly: after retention has begun to remove, the one after it."""
+        start = log.lag_start(self._settings, self._topic, {})
+        if start.oldest is None:
+            return None
+        trimmed = any(first for first, _ in log.end_offsets(self._settings, self._topic).values())
+        oldest = floor_hour(start.oldest) + (HOUR if trimmed else 0 * HOUR)
+        return max(oldest, self._settings.partitions_start_at)
+
+    def _same_topic(self, bounds: LogBounds) -> None:
+        if self.topic_id is not None and self.topic_id != bounds.topic_id:
+            self.ends = {}  # offsets of another incarnation
+        self.topic_id = bounds.topic_id
+
+    def _lacks(self, bounds: LogBounds) -> bool:
+        """Whether there is something to do; a log that ends before what is stored is Bronze's to refuse."""
+        stored = {b.partition: self.ends.get(b.partition, b.start) for b in bounds.partitions}
+        return any(
+            b.end > stored[b.partition] or (b.provisional and b.end < stored[b.partition]) for b in bounds.partitions
+        )
+
+    def _later(self, bounds: LogBounds) -> LogBounds:
+        """Bounds of the next hour that has what Bronze lacks; of the newest record's hour if none has."""
+        newest = log.newest_timestamp_ms(self._settings, self._topic)
+        last = floor_hour(datetime.fromtimestamp(newest / 1000, UTC))
+        assert self.hour is not None
+        while self.hour < last:
+            count = min(HOURS_AHEAD, int((last - self.hour) / HOUR))
+            hours = [self.hour + (i + 1) * HOUR for i in range(count)]
+            found = log.bounds(self._settings, self._topic, hours)
+            for hour in hours:
+                self.hour, bounds = hour, found[hour_key(hour)]
+                if self._lacks(bounds):
+                    return bounds
+        return bounds
+
+    def _cut(self, bounds: LogBounds) -> LogBounds:
+        """At most `MOST_OFFSETS` offsets, shared out among the Kafka partitions."""
+        share = max(1, MOST_OFFSETS // max(1, len(bounds.partitions)))
+        return replace(
+            bounds,
+            partitions=tuple(
+                replace(b, end=min(b.end, max(b.start, self.ends.get(b.partition, 0)) + share))
+                for b in bounds.partitions
+            ),
+        )
+
+
+__all__ = ["BRONZE", "Arrival", "Cursor", "Piece", "Remembered", "arrivals_after"]

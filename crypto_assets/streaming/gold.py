@@ -1,0 +1,169 @@
+"""Bars of the windows that new samples touch, and the newest quotes, without reading whole hours again.
+
+Belongs here: which windows must be recomputed, and putting them among the stored ones. Does not belong here: how a bar
+is made (`transforms.bars`), or when it is done (`streaming.loop`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.compute.base import Engine, StepInputs, TableResult
+from crypto_assets.contracts.arrow import conform, spark_schema
+from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
+from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES, TABLES
+from crypto_assets.steps import bars as bars_step
+from crypto_assets.steps import latest as latest_step
+from crypto_assets.steps.base import publish, publish_whole
+from crypto_assets.transforms.bars import GRACE_S, SECONDS, bars
+from crypto_assets.transforms.latest import latest_prices
+from crypto_assets.transforms.parse import utc
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COVERED = "covered_offsets"
+"""Metadata of a commit of bars: JSON of the end offsets, by Kafka partition, that its rows reflect."""
+
+Span = tuple[datetime, datetime]
+"""Event times [first, end)."""
+
+
+def by_hour(spans: Sequence[Span]) -> dict[datetime, Span]:
+    """Spans cut at hours, and joined within each hour."""
+    found: dict[datetime, Span] = {}
+    for first, end in spans:
+        hour = floor_hour(first)
+        while hour < end:
+            low, high = max(first, hour), min(end, hour + HOUR)
+            before = found.get(hour, (low, high))
+            found[hour] = (min(before[0], low), max(before[1], high))
+            hour += HOUR
+    return found
+
+
+def refresh_bars(
+    engine: Engine,
+    name: str,
+    touched: Mapping[datetime, Span | None],
+    inputs: StepInputs,
+    as_of: datetime,
+    covered: Mapping[int, int],
+) -> TableResult:
+    """Recompute the windows of some hours that samples touched, and those that have meanwhile closed.
+
+    What a bar says of its own closing depends on how far Bronze reaches, so windows that were stored as open are
+    computed again once they can close. All others are kept as they are stored.
+
+    Args:
+        engine: Engine whose store is read and written.
+        name: One of the hourly tables of bars.
+        touched: By hour the event times of new samples; None = only windows that may have closed.
+        inputs: As the steps take them.
+        as_of: Highest broker timestamp that Bronze covers, read before Silver was (UTC).
+        covered: End offsets that Silver reflects, by Kafka partition.
+
+    Raises:
+        AuditFailed: A blocking rule failed; nothing of that slice was committed.
+    """
+    width = bars_step.HOURLY[name]
+    contract, length = TABLES[name], timedelta(seconds=SECONDS[width])
+
+    def build(slice_: Slice) -> pa.Table:
+        import pyarrow as pa
+        from pyspark.sql import functions as F
+
+        stored = engine.store.read_arrow(name, slice_)
+        starts, ends, closed = (stored.column(n).to_pylist() for n in ("window_start", "window_end", "is_closed"))
+        due = timedelta(seconds=GRACE_S)
+        stale = [s for s, e, c in zip(starts, ends, closed, strict=True) if not c and e + due <= as_of]
+        for hour in slice_.hours():
+            span = touched.get(hour)
+            if span is not None:
+                first, end = span
+                stale += [_floor(first, length), _floor(end - timedelta(microseconds=1), length)]
+        if not stale:
+            return stored
+        low, high = min(stale), max(stale) + length
+        event = F.col("last_updated_at")
+        samples = engine.store.read(SILVER_PRICES.full_name, slice_)
+        samples = samples.where((event >= F.lit(low)) & (event < F.lit(high)))
+        made = conform(contract, bars(samples, width, as_of).toArrow())
+        kept = stored.filter(pa.array([not low <= s < high for s in starts], pa.bool_()))
+        return pa.concat_tables([kept, made])
+
+    return publish(
+        engine,
+        contract,
+        [hour_key(h) for h in touched],
+        inputs,
+        build,
+        input_retention_days=SILVER_PRICES.retention_days,
+        why_empty="Silver holds no sample of this partition",
+        commit_metadata={COVERED: json.dumps({str(p): e for p, e in sorted(covered.items())})},
+    )
+
+
+def _floor(moment: datetime, length: timedelta) -> datetime:
+    hour = floor_hour(moment)
+    return hour + (moment - hour) // length * length
+
+
+def refresh_latest(
+    engine: Engine, rows: pa.Table, inputs: StepInputs, as_of: datetime, covered: Mapping[int, int]
+) -> TableResult:
+    """Bring `gold.latest_prices` up to new rows of Silver.
+
+    Args:
+        engine: Engine whose store is read and written.
+        rows: Rows of Silver, new since the table was last written.
+        inputs: As the steps take them.
+        as_of: Highest broker timestamp that Bronze covers (UTC).
+        covered: End offsets that Silver reflects, by Kafka partition.
+    """
+    import pyarrow as pa
+
+    from crypto_assets.contracts.arrow import arrow_schema
+
+    stored = engine.store.read_arrow(LATEST_PRICES.full_name)
+    names = [c for c in LATEST_PRICES.column_names if c not in latest_step.VOLATILE]
+    ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
+    wanted = {coin for coin, end in ends.items() if end is None or end > inputs.now}
+    newest: dict[str, dict[str, Any]] = {}
+    for row in [*stored.select(names).to_pylist(), *_newest(rows.select(names)).to_pylist()]:
+        best = newest.get(row["coin_id"])
+        if row["coin_id"] in wanted and (best is None or row["last_updated_at"] > best["last_updated_at"]):
+            newest[row["coin_id"]] = row
+    schema = arrow_schema(SILVER_PRICES, names)
+    quotes = pa.Table.from_pylist([newest[c] for c in sorted(newest)], schema=schema)
+    fields = [f for f in spark_schema(SILVER_PRICES).fields if f.name in names]
+    frame = engine.spark.createDataFrame(quotes.select([f.name for f in fields]), _struct(fields))
+    offsets = json.dumps({str(p): end for p, end in sorted(covered.items())})
+    made = conform(LATEST_PRICES, latest_prices(frame, as_of, offsets, inputs.now).toArrow())
+    return publish_whole(engine, LATEST_PRICES, inputs, made, volatile=latest_step.VOLATILE)
+
+
+def _newest(rows: pa.Table) -> pa.Table:
+    """Of each coin the row with the latest event."""
+    if not rows.num_rows:
+        return rows
+    last = rows.group_by("coin_id").aggregate([("last_updated_at", "max")])
+    last = last.rename_columns({"last_updated_at_max": "_last"})
+    keys = rows.select(["coin_id", "last_updated_at"]).append_column("_row", _numbers(rows.num_rows))
+    found = keys.join(last, ["coin_id", "last_updated_at"], ["coin_id", "_last"], join_type="inner")
+    return rows.take(found.column("_row").sort())
+
+
+def _numbers(count: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(range(count), pa.int64())
+
+
+def _struct(fields: list[Any]) -> Any:
+    from pyspark.sql.types import StructType
+
+    return StructType(fields)

@@ -1,0 +1,363 @@
+"""The micro-batch: what Bronze lacks, Silver of it, the bars it touches, the newest quotes.
+
+The same on every engine, and the same whatever wakes it (`streaming.wake`). The tables are the truth: nothing is
+remembered that decides what is written, so a process may be killed anywhere and another, or a batch run, goes on. What
+this process knows beyond the tables only saves reading: a start reads it from them again, and a commit of anybody else
+is noticed by the version of Bronze and its rows are taken as if they were our own.
+
+Belongs here: the order of one micro-batch and the settling of hours. Does not belong here: reading the log
+(`streaming.arrivals`), rows (`streaming.silver`, `streaming.gold`), Dagster (`streaming.reports`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from crypto_assets.compute.base import Engine, Result, StepInputs
+from crypto_assets.compute.inputs import StepInputBuilder
+from crypto_assets.contracts.arrow import compute, empty_rows
+from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, hour_key
+from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
+from crypto_assets.settings import Settings
+from crypto_assets.steps import bars, bronze, latest, silver
+from crypto_assets.steps.bronze_coverage import coverage
+from crypto_assets.streaming import gold
+from crypto_assets.streaming import silver as increment
+from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after
+from crypto_assets.streaming.reports import Reports
+from crypto_assets.transforms.bars import GRACE_S
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EVERY_BATCH = "gold.bars_1m"
+PACED = ("gold.bars_5m", "gold.bars_1h")
+"""Wider windows hold more samples: they are made again at most a third of the time."""
+SHARE = 3
+GRACE = timedelta(seconds=GRACE_S)
+
+
+@dataclass
+class Pace:
+    """Spans that a table of bars has yet to reflect, how far Bronze reached when it was made, when it may be again."""
+
+    spans: list[gold.Span] = field(default_factory=list)
+    as_of: datetime | None = None
+    not_before: float = 0.0
+
+    def done(self, as_of: datetime, began: float) -> None:
+        """It has been made in the time since `began` (monotonic seconds)."""
+        now = time.monotonic()
+        self.spans, self.as_of, self.not_before = [], as_of, now + SHARE * (now - began)
+
+
+@dataclass
+class Summary:
+    """What a stream did in its life."""
+
+    batches: int = 0
+    records: int = 0
+    silver_rows: int = 0
+    quarantined: int = 0
+    late_hours: list[str] = field(default_factory=list)
+    hours_settled: list[str] = field(default_factory=list)
+    hours_rebuilt: int = 0
+    seconds: list[float] = field(default_factory=list)
+    covered_until: str | None = None
+    covered_offsets: dict[str, int] = field(default_factory=dict)
+    reported: int = 0
+
+    def to_record(self) -> dict[str, object]:
+        """For `--json`."""
+        took = sorted(self.seconds)
+        quantile = (
+            {f"batch_seconds_p{q}": round(took[min(len(took) - 1, len(took) * q // 100)], 3) for q in (50, 99)}
+            if took
+            else {}
+        )
+        return {**{k: v for k, v in self.__dict__.items() if k != "seconds"}, **quantile}
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        took = sorted(self.seconds)
+        middle = f", {took[len(took) // 2]:.2f} s a batch (median)" if took else ""
+        late = f"; late records of {', '.join(self.late_hours)} are left to the restatement" if self.late_hours else ""
+        return (
+            f"{self.records:,} records in {self.batches} micro-batches{middle}; {self.silver_rows:,} rows into Silver, "
+            f"{self.quarantined:,} quarantined; hours settled: {len(self.hours_settled)}; "
+            f"covered until {self.covered_until or 'nothing'}{late}"
+        )
+
+
+class Loop:
+    """The stream of one home. Safe to call from several threads: one micro-batch runs at a time.
+
+    Args:
+        settings: Settings of the home.
+        engine: Engine; the stream is its only user in this process.
+        reports: Where materializations are reported.
+        clock: Present time (UTC).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        reports: Reports,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.summary = Summary()
+        self.lock = threading.RLock()
+        self._settings, self._engine, self._reports, self._clock = settings, engine, reports, clock
+        self._builder = StepInputBuilder(settings)
+        self._remembered = Remembered(engine)
+        self._run_id = f"stream-{uuid.uuid4().hex[:12]}"
+        self._cursor: Cursor | None = None
+        self._bronze_version = -1
+        self._until: datetime | None = None
+        self._bars = {name: Pace() for name in (EVERY_BATCH, *PACED)}
+        self._open: set[datetime] = set()
+        self._arrived: set[datetime] = set()
+        self._days: set[datetime] = set()
+        self._latest: list[pa.Table] = []
+        self._latest_known = False
+
+    # --- one micro-batch ------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One micro-batch; whether Bronze may still lack something that the log holds.
+
+        Raises:
+            StepFailed: The log cannot be read, went backwards, or lost records that were never stored.
+            AuditFailed: A blocking rule failed.
+        """
+        with self.lock:
+            began = time.monotonic()
+            inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+            cursor = self._cursor or self._begin(inputs)
+            piece = cursor.next()
+            written = self._append(cursor, piece) if piece is not None else 0
+            changed = self._follow(inputs)
+            self._refresh(inputs, everything=piece is None)
+            self._settle()
+            self._tell()
+            if changed:
+                self.summary.batches += 1
+                self.summary.seconds.append(time.monotonic() - began)
+            self.summary.records += written
+            return piece is not None
+
+    def drain(self, stop: threading.Event | None = None) -> None:
+        """Micro-batches until Bronze has what the log held, or until told to stop."""
+        while self.step() and not (stop is not None and stop.is_set()):
+            pass
+
+    def finish(self) -> None:
+        """What was put off: wide bars, and every report that waits for its minute."""
+        with self.lock:
+            if self._cursor is not None:
+                inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+                self._follow(inputs)
+                self._refresh(inputs, everything=True)
+            self._tell(everything=True)
+
+    # --- its parts ------------------------------------------------------------------------------------------------
+
+    def _begin(self, inputs: StepInputs) -> Cursor:
+        """Find out from the tables where to go on, and bring what depends on Bronze up to it."""
+        covered = coverage(self._engine)
+        self._until = covered.until if covered.topic_id is not None else None
+        hour = floor_hour(self._until) if self._until is not None else None
+        cursor = Cursor(self._settings, covered.offsets, covered.topic_id, hour)
+        version = self._engine.store.version(BRONZE)
+        if version is not None and hour is not None:
+            done = increment.complete_to(self._engine)
+            hours = self._arrival_hours((hour - HOUR, hour))
+            if done is None or done > version:
+                self._rebuild([hour_key(h) for h in hours], inputs)
+                done = version
+            self._bronze_version = done
+            # A stream that was killed between Silver and its bars has left no trace of it.
+            self._touch([(h, h + HOUR) for h in hours])
+        self._cursor = cursor
+        return cursor
+
+    def _append(self, cursor: Cursor, piece: Piece) -> int:
+        """Append what Bronze lacks of a piece; records written."""
+        inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+        inputs = _with_bounds(inputs, piece)
+        writes = bronze.append(self._remembered, piece.key, inputs, leftovers=piece.begins)
+        for write in writes:
+            if write.committed:
+                ends = write.metadata.get("ends", {})
+                assert isinstance(ends, dict)
+                cursor.ends |= {p: max(end, cursor.ends.get(p, 0)) for p, end in ends.items()}
+        if not any(w.committed for w in writes):
+            # Somebody else has stored it: what is stored, not what we know, says where to go on.
+            covered = coverage(self._engine)
+            if covered.topic_id == cursor.topic_id:
+                cursor.ends |= {p: max(end, cursor.ends.get(p, 0)) for p, end in covered.offsets.items()}
+            for b in piece.bounds.partitions:
+                cursor.ends[b.partition] = max(cursor.ends.get(b.partition, 0), b.end)
+        return sum(w.rows for w in writes if w.committed)
+
+    def _follow(self, inputs: StepInputs) -> bool:
+        """Bring every Bronze commit since the last look into Silver, whoever made it; whether there was one."""
+        version = self._engine.store.version(BRONZE)
+        own = self._remembered.taken()
+        if version is None or version <= self._bronze_version:
+            return False
+        arrivals, known = arrivals_after(self._engine, self._bronze_version, own)
+        arrivals = [a for a in arrivals if a.rows.num_rows]
+        for arrival in arrivals:
+            newest = compute().max(arrival.rows.column("kafka_timestamp")).as_py()
+            if newest is not None and (self._until is None or newest > self._until):
+                self._until = newest
+        if not known:
+            hour = floor_hour(self._until) if self._until else floor_hour(inputs.now)
+            hours = sorted({h for a in arrivals for h in (a.slice.start - HOUR, a.slice.start)} | {hour - HOUR, hour})
+            hours = self._arrival_hours(hours)
+            self._rebuild([hour_key(h) for h in hours], inputs)
+            self._touch([(h, h + HOUR) for h in hours])
+            self._latest_known = False
+        elif arrivals:
+            self._merge(arrivals, inputs, version)
+        self._bronze_version = version
+        return bool(arrivals) or not known
+
+    def _merge(self, arrivals: list[Arrival], inputs: StepInputs, version: int) -> None:
+        merged = increment.merge(self._engine, arrivals, inputs, version)
+        self.summary.silver_rows += merged.inserted
+        self.summary.quarantined += merged.quarantined
+        self.summary.hours_rebuilt += len(merged.rebuilt)
+        self.summary.late_hours = sorted({*self.summary.late_hours, *merged.late})
+        self._arrived |= {a.slice.start for a in arrivals}
+        if merged.rebuilt:
+            self._touch([(h, h + HOUR) for h in merged.hours])
+            self._latest_known = False
+        else:
+            for hour in merged.hours:
+                mine = merged.rows.filter(compute().equal(merged.rows.column("hour"), hour))
+                span = increment.touched_windows(mine)
+                self._touch([span] if span else [])
+        self._latest.append(merged.rows)
+        assert self._cursor is not None
+        for arrival in arrivals:
+            if self._cursor.topic_id in arrival.rows.column("topic_id").unique().to_pylist():
+                self._cursor.reached(arrival.covers)
+
+    def _arrival_hours(self, hours: Iterable[datetime]) -> list[datetime]:
+        """Those of some hours in which Bronze holds records."""
+        store = self._engine.store
+        found = [h for h in hours if store.read_arrow(BRONZE, Slice(h, h + HOUR), columns=["partition"]).num_rows]
+        self._arrived |= set(found)
+        return found
+
+    def _rebuild(self, keys: list[str], inputs: StepInputs) -> None:
+        """Silver and quarantine of whole hours, by the steps."""
+        if keys:
+            silver.work(self._engine, keys, inputs)
+            silver.work_quarantine(self._engine, keys, inputs)
+            self.summary.hours_rebuilt += len(keys)
+
+    def _touch(self, spans: list[gold.Span]) -> None:
+        for pace in self._bars.values():
+            pace.spans += spans
+        self._open |= set(gold.by_hour(spans))
+
+    def _refresh(self, inputs: StepInputs, *, everything: bool) -> None:
+        """Bars and newest quotes; wide windows when it is their time, or when there is nothing else to do."""
+        if self._until is None or self._cursor is None:
+            return
+        as_of, ends = self._until, dict(self._cursor.ends)
+        for name, pace in self._bars.items():
+            if name == PACED[0]:
+                self._refresh_latest(inputs)  # before the wide bars: it is what people look at
+            began = time.monotonic()
+            behind = pace.spans or pace.as_of != as_of
+            if behind and (name == EVERY_BATCH or everything or began >= pace.not_before):
+                # Windows of all open hours may have closed meanwhile.
+                touched = {**dict.fromkeys(self._open), **gold.by_hour(pace.spans)}
+                done = gold.refresh_bars(self._engine, name, touched, inputs, as_of, ends)
+                pace.done(as_of, began)
+                self._reports.offer_result(name, done)
+
+    def _refresh_latest(self, inputs: StepInputs) -> None:
+        assert self._until is not None
+        assert self._cursor is not None
+        if not self._latest_known:
+            done = latest.work(self._engine, [None], inputs).tables[LATEST_PRICES.full_name]
+            self._latest_known = True
+            for row in self._engine.store.read_arrow(LATEST_PRICES.full_name, columns=["covered_offsets"]).to_pylist():
+                # Partitions without recent records are known by this table alone.
+                known = {int(p): end for p, end in json.loads(row["covered_offsets"]).items()}
+                self._cursor.ends = {**known, **self._cursor.ends}
+        elif self._latest:
+            import pyarrow as pa
+
+            rows = pa.concat_tables(self._latest) if self._latest else empty_rows(SILVER_PRICES)
+            done = gold.refresh_latest(self._engine, rows, inputs, self._until, self._cursor.ends)
+        else:
+            return
+        self._latest = []
+        self._reports.offer_result(LATEST_PRICES.full_name, done)
+
+    # --- hours that are over --------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Hand hours that are over to the steps: all their checks, and the bars that close only now.
+
+        An hour is over once the stream reads a later one and Bronze covers its end by the bars' grace.
+        """
+        if self._until is None or self._cursor is None or self._cursor.hour is None:
+            return
+        over = sorted(
+            h for h in self._open | self._arrived if h < self._cursor.hour and h + HOUR + GRACE <= self._until
+        )
+        for hour in over:
+            key = hour_key(hour)
+            inputs = self._builder.build(now=self._clock(), run_id=self._run_id, keys=[key], reads_log="prices")
+            # An hour of events alone is none of Bronze's: its records arrived in the next.
+            steps = (bronze.work, silver.work_quarantine) if hour in self._arrived else ()
+            for work in (*steps, silver.work, bars.work):
+                self._report(work(self._engine, [key], inputs))
+            self._open.discard(hour)
+            self._arrived.discard(hour)
+            self.summary.hours_settled.append(key)
+            self._days.add(floor_day(hour))
+        for day in sorted(self._days):
+            if day + 24 * HOUR + GRACE <= self._until and not any(floor_day(h) == day for h in self._open):
+                inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+                self._report(bars.work_day(self._engine, [f"{day:%Y-%m-%d}"], inputs))
+                self._days.discard(day)
+
+    def _report(self, result: Result) -> None:
+        for name, table in result.tables.items():
+            self._reports.offer_result(name, table, final=True)
+
+    def _tell(self, *, everything: bool = False) -> None:
+        """Report what is due, with the running hour of the tables that have no report of their own."""
+        cursor = self._cursor
+        if cursor is not None and self._until is not None:
+            self.summary.covered_until = self._until.isoformat()
+            self.summary.covered_offsets = {str(p): end for p, end in sorted(cursor.ends.items())}
+            for hour in self._arrived:
+                about = {"covered_until": self._until.isoformat(), "bronze_version": self._bronze_version}
+                self._reports.offer(BRONZE, hour_key(hour), about)
+                self._reports.offer(SILVER_PRICES.full_name, hour_key(hour), about)
+        self.summary.reported += self._reports.flush(everything=everything)
+
+
+def _with_bounds(inputs: StepInputs, piece: Piece) -> StepInputs:
+    return replace(inputs, bounds={piece.key: piece.bounds})
+
+
+__all__ = ["Loop", "Summary"]

@@ -1,0 +1,104 @@
+"""What the stream wrote, as materializations in Dagster: at most one a partition and minute.
+
+Belongs here: events outside of runs, and their rate. Does not belong here: what was written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.compute.base import PartitionResult, TableResult
+from crypto_assets.contracts.tables import TABLES
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+EVERY_S = 60.0
+"""Seconds between two reports of one partition."""
+
+
+class Reports:
+    """Waiting reports; the newest of a partition replaces the one before.
+
+    Args:
+        instance: Where they go; None = nowhere (a cluster has no Dagster instance).
+        banner: Sentence that names the data mode.
+        every_s: Seconds between two reports of one partition.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance | None,
+        banner: str = "",
+        *,
+        every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._instance, self._banner, self._every_s, self._clock = instance, banner, every_s, clock
+        self._waiting: dict[tuple[str, str | None], tuple[dict[str, Any], PartitionResult | None]] = {}
+        self._sent: dict[tuple[str, str | None], float] = {}
+        self._final: set[tuple[str, str | None]] = set()
+
+    def offer(
+        self, table: str, partition: str | None, metadata: Mapping[str, Any], done: PartitionResult | None = None
+    ) -> None:
+        """Have a partition reported when its minute is over. What a step said of it is not replaced by less."""
+        key = (table, partition)
+        if self._instance is None or (key in self._final and done is None):
+            return
+        self._waiting[key] = (dict(metadata), done)
+
+    def offer_result(self, table: str, result: TableResult, *, final: bool = False) -> None:
+        """Have the partitions of a step's result reported, with its checks.
+
+        Args:
+            table: Full name.
+            result: What was done.
+            final: The partition is over: nothing less than a step's result is reported of it from now on.
+        """
+        for partition, done in result.partitions.items():
+            self.offer(table, partition, done.metadata, done)
+            if final and self._instance is not None:
+                self._final.add((table, partition))
+
+    def flush(self, *, everything: bool = False) -> int:
+        """Report what is due, or all that waits; the number of materializations."""
+        if self._instance is None:
+            return 0
+        now = self._clock()
+        due = [k for k in self._waiting if everything or now - self._sent.get(k, -self._every_s) >= self._every_s]
+        for key in due:
+            for event in self._events(key, *self._waiting.pop(key)):
+                self._instance.report_runless_asset_event(event)
+            self._sent[key] = now
+        return len(due)
+
+    def _events(self, key: tuple[str, str | None], metadata: dict[str, Any], done: PartitionResult | None) -> list[Any]:
+        import dagster as dg
+        from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+        from crypto_assets.quality import checks
+
+        table, partition = key
+        asset = dg.AssetKey(TABLES[table].asset_key)
+        shown = {name: value for name, value in metadata.items() if isinstance(value, (str, int, float, bool))}
+        if done is not None:
+            shown["dagster/partition_row_count" if partition else "dagster/row_count"] = done.rows
+        events: list[Any] = [
+            dg.AssetMaterialization(
+                asset,
+                description="by the stream",
+                partition=partition,
+                metadata={**shown, "source": self._banner, "reported_by": "stream"},
+                tags={DATA_VERSION_TAG: done.data_version} if done is not None else None,
+            )
+        ]
+        for outcome in done.checks if done is not None else ():
+            # Outside of runs Dagster takes one evaluation of a check and partition, ever: it is named in the text.
+            text = f"{partition}: {outcome.description}" if partition else outcome.description
+            events.append(checks.evaluation(replace(outcome, description=text), asset, None))
+        return events

@@ -1,0 +1,204 @@
+"""New records into Silver and its quarantine, without reading the hour again.
+
+Belongs here: inserting rows where that provably equals building the hour anew, and saying where it does not. Does not
+belong here: judging records (`transforms.parse`), building hours (`steps.silver`).
+
+Of several records of a quote the first that arrived counts. Records come in order of arrival within a Kafka partition,
+so a stored row stays; only a record that arrived before the stored one (through another partition), or one whose quote
+or slot history has filled, changes stored rows. Such hours are built anew by the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from crypto_assets.compute.base import Engine, StepInputs
+from crypto_assets.contracts.arrow import compute, conform, empty_rows, spark_type
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
+from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
+from crypto_assets.quality import rules
+from crypto_assets.steps import silver as step
+from crypto_assets.storage import staging
+from crypto_assets.streaming.arrivals import Arrival
+from crypto_assets.transforms.parse import parse_bronze
+from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, examined, silver
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+COMPLETE_TO = "stream_bronze_version"
+"""Metadata of a commit of Silver: everything that Bronze held at this version has been looked at by a stream."""
+NEEDED = (
+    "topic", "topic_id", "partition", "offset", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers",
+    "arrival_hour", "event_hour", "kind",
+)  # fmt: skip
+
+
+@dataclass
+class Merged:
+    """What new records came to.
+
+    Args:
+        rows: Their rows of Silver, whether or not they were stored before.
+        inserted: How many were not.
+        quarantined: Records refused.
+        hours: Event hours of the rows.
+        late: Event hours that are left to the restatement of late records.
+        rebuilt: Hours that had to be built anew.
+    """
+
+    rows: pa.Table
+    inserted: int = 0
+    quarantined: int = 0
+    hours: list[datetime] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    rebuilt: list[str] = field(default_factory=list)
+
+
+def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronze_version: int) -> Merged:
+    """Bring the rows of Bronze commits into Silver and its quarantine.
+
+    An event hour before the one before its arrival is late: its records stay in Bronze, where the commit names their
+    hours, and the restatement of late records rebuilds those hours with all that follows from them.
+
+    Args:
+        engine: Engine whose store is written.
+        arrivals: Rows of Bronze, of every commit since the last call.
+        inputs: As the steps take them.
+        bronze_version: Version of Bronze that the arrivals reach up to; recorded in the commit.
+
+    Raises:
+        AuditFailed: A blocking rule failed; nothing was committed.
+    """
+    parsed, late = _parsed(engine, arrivals, inputs)
+    refused = _refused(engine, parsed, inputs)
+    rows = _silver_rows(engine, parsed)
+    hours = sorted(rows.column("hour").unique().to_pylist())
+    merged = Merged(rows, 0, refused, hours, late)
+    if not hours:
+        return merged
+    if _must_rebuild(engine, rows, hours):
+        merged.rebuilt = [hour_key(h) for h in hours]
+        step.work(engine, merged.rebuilt, inputs)
+        return merged
+    newest = max(a.slice.start for a in arrivals)
+    metadata = {
+        "run_id": inputs.run_id,
+        "bronze_version": str(bronze_version),
+        COMPLETE_TO: str(bronze_version),
+        # Hours that hold all their records up to that version: what arrives for earlier ones is late.
+        "slice_start": (newest - HOUR).isoformat(),
+        "slice_end": (newest + 2 * HOUR).isoformat(),
+    }
+    audit = rules.audit(SILVER_PRICES, [hour_key(h) for h in hours])
+    write = engine.store.merge(
+        SILVER_PRICES.full_name, rows, mode="insert_if_absent", audit=audit, commit_metadata=metadata
+    )
+    merged.inserted = write.rows
+    return merged
+
+
+def complete_to(engine: Engine, look_back: int = 400) -> int | None:
+    """Version of Bronze up to which a stream has brought everything into Silver; None when no stream says so lately."""
+    version = engine.store.version(SILVER_PRICES.full_name)
+    if version is None:
+        return None
+    commits = engine.store.commits_after(SILVER_PRICES.full_name, max(-1, version - look_back), look_back + 1)
+    return max((int(c.metadata[COMPLETE_TO]) for c in commits if COMPLETE_TO in c.metadata), default=None)
+
+
+def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> tuple[pa.Table, list[str]]:
+    """All records judged, loaded because both tables need them and planning the judgement is what it costs.
+
+    Returns:
+        What `parse_bronze` gives, with `_timely`; and the late event hours.
+    """
+    import pyarrow as pa
+    from pyspark.sql.types import StructField, StructType
+
+    pc = compute()
+    records = pa.concat_tables([a.rows.select(list(NEEDED)) for a in arrivals])
+    # All nullable: what an engine makes of a null where none may be is the audit's to say.
+    schema = StructType([StructField(n, spark_type(RAW_PRICES.column(n).type), True) for n in NEEDED])
+    parsed = parse_bronze(_frame(engine, records, schema), inputs.coins, inputs.partitions_start).toArrow()
+    valid, happened, arrived = (parsed.column(n) for n in ("is_valid", "event_hour", "arrival_hour"))
+    timely = pc.greater_equal(happened, pc.subtract(arrived, HOUR))
+    late = parsed.filter(pc.and_(valid, pc.invert(timely))).column("event_hour").unique().to_pylist()
+    return parsed.append_column("_timely", timely), sorted(hour_key(h) for h in late)
+
+
+def _frame(engine: Engine, rows: pa.Table, schema: StructType) -> DataFrame:
+    """Rows of any size as a frame."""
+    make = getattr(engine, "frame", None)
+    return make(rows) if make is not None else engine.spark.createDataFrame(rows, schema)
+
+
+def _again(engine: Engine, parsed: pa.Table) -> DataFrame:
+    """Parsed records as a frame."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return _frame(engine, parsed, from_arrow_schema(parsed.schema))
+
+
+def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
+    """Put what is not valid into the quarantine; how many records that are."""
+    pc = compute()
+    invalid = parsed.filter(pc.invert(parsed.column("is_valid")))
+    if not invalid.num_rows:
+        return 0
+    refused = examined(_again(engine, invalid)).select(*QUARANTINE.column_names).toArrow()
+    hours = [hour_key(h) for h in refused.column("hour").unique().to_pylist()]
+    engine.store.merge(
+        QUARANTINE.full_name,
+        conform(QUARANTINE, refused),
+        mode="insert_if_absent",
+        audit=rules.audit(QUARANTINE, hours),
+        commit_metadata={"run_id": inputs.run_id},
+    )
+    return refused.num_rows
+
+
+def _silver_rows(engine: Engine, parsed: pa.Table) -> pa.Table:
+    """Rows of Silver that the timely valid records alone give."""
+    pc = compute()
+    mine = parsed.filter(pc.and_(parsed.column("is_valid"), parsed.column("_timely")))
+    if not mine.num_rows:
+        return empty_rows(SILVER_PRICES)
+    span = pc.min_max(mine.column("event_hour")).as_py()
+    whole = Slice(span["min"], span["max"] + HOUR)
+    return conform(SILVER_PRICES, silver(_again(engine, mine), None, whole).toArrow())
+
+
+def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> bool:
+    """Whether inserting the rows would give another Silver than building their hours anew."""
+    days = Slice(floor_day(hours[0]), floor_day(hours[-1]) + DAY)
+    # Where history lies beside live samples, a sample takes its whole slot from it.
+    if engine.store.read_arrow(MARKET_HISTORY.full_name, days, columns=["coin_id"]).num_rows:
+        return True
+    names = [*SILVER_PRICES.key, "available_at", "topic_id", "partition", "offset", "granularity"]
+    scope = staging.key_scope(SILVER_PRICES, rows)
+    stored = engine.store.read_arrow(SILVER_PRICES.full_name, columns=names, where=scope)
+    if not stored.num_rows:
+        return False
+    both = rows.select(names).join(stored, list(SILVER_PRICES.key), right_suffix="_stored", join_type="inner")
+    order = ["available_at", *ARRIVAL_ORDER[1:]]
+    return any(
+        row["granularity_stored"] != TICK or tuple(row[n] for n in order) < tuple(row[f"{n}_stored"] for n in order)
+        for row in both.to_pylist()
+    )
+
+
+def touched_windows(rows: pa.Table) -> tuple[datetime, datetime] | None:
+    """First and last event time among rows of Silver (the end exclusive); None without rows."""
+    if not rows.num_rows:
+        return None
+    span = compute().min_max(rows.column("last_updated_at")).as_py()
+    return span["min"], span["max"] + timedelta(microseconds=1)
+
+
+__all__ = ["COMPLETE_TO", "Merged", "complete_to", "merge", "touched_windows"]

@@ -1,0 +1,128 @@
+"""What wakes the micro-batch: Spark's Structured Streaming, or a look at the log every few seconds.
+
+On Spark a query `readStream.format("kafka")` drives it by `foreachBatch`, with the triggers available-now and
+processing time. The function takes no rows from the query: a micro-batch reads the offsets that Bronze lacks by
+explicit ranges. So exactly-once rests on one thing alone, the ranges that a Bronze commit holds; rows handed over by
+the query would be right only as long as its checkpoint agrees with the table, which a restored table, a second
+stream, a batch run between two micro-batches or a lost checkpoint all end. The query brings what it is good at:
+Spark's triggers, progress and listeners, and no work while nothing arrives (its frame is never read, so nothing is
+read twice). A checkpoint that says too much or too little is harmless.
+
+Without a JVM in this process (embedded engine, Spark Connect, where `foreachBatch` would run elsewhere) the ends of
+the log are looked at every interval.
+
+Does not belong here: what a micro-batch does (`streaming.loop`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.streaming.loop import Loop
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+IDLE_S = 5.0
+"""Seconds without records after which put-off work is done and hours are settled."""
+
+
+def by_looking(
+    loop: Loop, stop: threading.Event, *, available_now: bool, interval_s: float, for_s: float | None
+) -> None:
+    """Look at the log every interval until told to stop; again at once while there is more.
+
+    Args:
+        loop: The stream.
+        stop: Ends it after the running micro-batch.
+        available_now: Stop when Bronze has what the log holds.
+        interval_s: Seconds from the start of one micro-batch to the next.
+        for_s: Stop after so many seconds.
+    """
+    ends = None if for_s is None else time.monotonic() + for_s
+    while not stop.is_set() and (ends is None or time.monotonic() < ends):
+        began = time.monotonic()
+        more = loop.step()
+        if available_now and not more:
+            return
+        left = interval_s - (time.monotonic() - began)
+        if left > 0 and not available_now:
+            stop.wait(left if ends is None else min(left, max(0.0, ends - time.monotonic())))
+
+
+def by_query(
+    loop: Loop,
+    stop: threading.Event,
+    spark: SparkSession,
+    source: Mapping[str, str],
+    topic: str,
+    checkpoint: str,
+    *,
+    available_now: bool,
+    interval_s: float,
+    for_s: float | None,
+) -> None:
+    """Let a Structured Streaming query wake the micro-batch.
+
+    Args:
+        loop: The stream.
+        stop: Ends it after the running micro-batch.
+        spark: A classic session.
+        source: Options of Spark's Kafka source.
+        topic: The topic.
+        checkpoint: Folder of the query's checkpoint.
+        available_now: Stop when Bronze has what the log holds.
+        interval_s: Trigger interval.
+        for_s: Stop after so many seconds.
+
+    Raises:
+        Exception: What a micro-batch raised, as it raised it.
+    """
+    errors: list[BaseException] = []
+    ends = None if for_s is None else time.monotonic() + for_s
+    over = threading.Event()
+
+    def on_batch(_frame: Any, _number: int) -> None:
+        if stop.is_set() or over.is_set():
+            return
+        try:
+            loop.step()
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    # The query's own view of the log need not be complete: it reads nothing.
+    options = {**source, "subscribe": topic, "startingOffsets": "earliest", "failOnDataLoss": "false"}
+    writer = spark.readStream.format("kafka").options(**options).load().writeStream.foreachBatch(on_batch)
+    writer = writer.queryName("crypto-assets-stream").option("checkpointLocation", checkpoint)
+    writer = (
+        writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=_interval(interval_s))
+    )
+    query = writer.start()
+    looked = time.monotonic()
+    try:
+        while query.isActive and not stop.wait(0.1) and (ends is None or time.monotonic() < ends):
+            if not available_now and time.monotonic() - looked > IDLE_S:
+                with loop.lock:
+                    if query.isActive and not query.status["isTriggerActive"]:
+                        loop.step()
+                looked = time.monotonic()
+    except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+        errors.append(error)
+    finally:
+        over.set()
+        with loop.lock:  # never within a write
+            query.stop()
+    if errors:
+        raise errors[0]
+    if (failure := query.exception()) is not None:
+        raise failure
+    if available_now and not stop.is_set():
+        loop.drain(stop)  # what a checkpoint believed to be done
+
+
+def _interval(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))} milliseconds"

@@ -1,0 +1,1 @@
+"""Toy steps, shipped to the stand-in in the wheel beside the product."""

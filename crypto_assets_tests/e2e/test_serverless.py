@@ -1,0 +1,144 @@
+"""Four of the product's own assets by serverless Pipes: the tables that the embedded engine makes from the same log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets_tests.databricks_standin import Workspace
+from crypto_assets_tests.e2e.launched_home import LaunchedHome
+from crypto_assets_tests.home_fixtures import VOLATILE, moments, opened, settings_of
+
+ASSETS = ("bronze/raw_prices", "silver/prices", "gold/bars_5m", "features/price_features")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    with Workspace(tmp_path / "workspace") as found:
+        found.volumes_api.create("crypto_analytics.ops.staging")
+        yield found
+        assert found.unknown == []
+        assert found.defects == []
+
+
+@pytest.fixture
+def published(tmp_path, kafka_broker):
+    """Settings of a replay home with three hours in Kafka, and the hours' keys."""
+    from crypto_assets.home import open_home
+    from crypto_assets.kafka.producer import open_producer
+
+    day = floor_day(datetime.now(UTC)) - 2 * DAY
+    span = Slice(day + 2 * HOUR, day + 5 * HOUR)
+    settings = settings_of(tmp_path / "home", kafka_broker, partitions_start=day.date())
+    open_home(settings)
+    with open_producer(settings, anchor=day.date()) as producer:
+        producer.catch_up(moments(span))
+    return settings, [hour_key(h) for h in span.hours()]
+
+
+def serverless(workspace, settings) -> LaunchedHome:
+    more = {
+        "CRYPTO_ASSETS_TARGET": "databricks-serverless",
+        "CRYPTO_ASSETS_PARTITIONS_START": settings.partitions_start.isoformat(),
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.prices_topic,
+        "KAFKA_POLLS_TOPIC": settings.polls_topic,
+    }
+    return LaunchedHome(workspace, settings.home, more)
+
+
+def differences(table: str, left: str, right: str) -> tuple[int, int, list[tuple]]:
+    """Rows of both folders, and rows of business columns that only one of them has."""
+    import duckdb
+    from deltalake import DeltaTable
+
+    columns = ", ".join(f'"{c}"' for c in TABLES[table].column_names if c not in VOLATILE)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, folder in (("one", left), ("two", right)):
+            connection.register(name, DeltaTable(folder).to_pyarrow_table())
+        counts = [len(connection.execute(f"SELECT 1 FROM {n}").fetchall()) for n in ("one", "two")]
+        only = f"SELECT {columns} FROM one EXCEPT ALL SELECT {columns} FROM two"
+        other = f"SELECT {columns} FROM two EXCEPT ALL SELECT {columns} FROM one"
+        return counts[0], counts[1], connection.execute(f"({only}) UNION ALL ({other}) LIMIT 5").fetchall()
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.timeout(1200)
+def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engine(workspace, published, tmp_path):
+    settings, hours = published
+    home = serverless(workspace, settings)
+    runs = [run for asset in ASSETS for run in home.materialize(asset, hours[0])]
+    runs += home.materialize(",".join(ASSETS), hours[1], hours[2])
+    assert [r.result_state for r in runs] == ["SUCCESS"] * 8
+    assert {t.cluster_id for r in runs for t in r.tasks} == {None}, "no cluster was started"
+    assert {r.request["environments"][0]["environment_key"] for r in runs} == {"step"}
+    wheels = {d for r in runs for d in r.request["environments"][0]["spec"]["dependencies"] if d.endswith(".whl")}
+    assert sorted(u.path for u in workspace.uploads if u.path.endswith(".whl")) == sorted(wheels), "each code once"
+    assert [p for _, p, _ in workspace.requests if "dbfs" in p] == []
+    assert not home.java_calls.exists()
+    assert not (home.path / "lake").exists()
+
+    embedded = settings.model_copy(update={"home_path": tmp_path / "embedded"})
+    with opened(embedded, floor_day(datetime.now(UTC)), hours) as local:
+        for asset in ASSETS:
+            local.run_partitions({dg.AssetKey(asset.split("/")): hours})
+    for asset in ASSETS:
+        table = asset.replace("/", ".")
+        here, there, differing = differences(table, f"{embedded.lake}/{asset}", str(workspace.table(table)))
+        assert here == there > 0, table
+        assert differing == [], table
+
+    with home.instance() as instance:
+        for asset in ASSETS:
+            key = dg.AssetKey(asset.split("/"))
+            records = instance.fetch_materializations(key, limit=20).records
+            assert sorted(str(r.partition_key) for r in records) == hours, asset
+            checks = [dg.AssetCheckKey(key, n) for n in ("has_rows", "unique_key", "not_null")]
+            latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+            assert {
+                k.name: r.evaluation is not None and r.evaluation.passed for k, r in latest.items()
+            } == dict.fromkeys(("has_rows", "unique_key", "not_null"), True), asset
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_daily_model_is_trained_and_registered_by_pipes(workspace, tmp_path):
+    from mlflow import MlflowClient
+
+    from crypto_assets.compute.sail import SailEngine
+    from crypto_assets_tests.builders import START
+    from crypto_assets_tests.ml.synthetic import feature_rows, panel_of, walk
+
+    panel = replace(panel_of(walk(21, 3, 10 * 288), START), coins=("bitcoin", "ethereum", "litecoin"))
+    ten_days, last = Slice(START, START + 10 * DAY), START + 9 * DAY
+    features = SailEngine(str(workspace.lake)).store
+    features.replace_slice("features.price_features", ten_days, lambda: feature_rows(panel), now=ten_days.end)
+    more = {
+        "CRYPTO_ASSETS_TARGET": "databricks-serverless",
+        "CRYPTO_ASSETS_PARTITIONS_START": START.date().isoformat(),
+        "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
+    }
+    home = LaunchedHome(workspace, tmp_path / "home", more)
+    (trained,) = home.materialize("ml/anomaly_model", day_key(last - DAY))
+    assert trained.result_state == "SUCCESS"
+    champion = MlflowClient(workspace.mlflow_uri).get_model_version_by_alias("crypto_anomaly", "champion")
+    promotions = {p["version"]: p for p in home.rows("ml.promotions").to_pylist()}
+    assert champion.tags["sha256"] == promotions[champion.tags["version"]]["artifact_sha256"]
+    # The first day of the lake has too little data: red checks of the day, and nothing that counts as materialized.
+    (short,) = home.materialize("ml/anomaly_model", day_key(START))
+    assert short.result_state == "SUCCESS"
+    with home.instance() as instance:
+        key = dg.AssetKey(["ml", "anomaly_model"])
+        made = instance.fetch_materializations(key, limit=5).records
+        assert [r.partition_key for r in made] == [day_key(last - DAY)]
+        check = dg.AssetCheckKey(key, "enough_data")
+        (record, *_) = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        assert record.evaluation is not None
+        assert not record.evaluation.passed

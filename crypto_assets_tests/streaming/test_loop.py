@@ -1,0 +1,207 @@
+"""The micro-batch on real Kafka and a real engine: the tables equal those of batch runs over the same log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from crypto_assets.compute.base import Engine, StepFailed
+from crypto_assets.contracts.slices import DAY, HOUR, hour_key
+from crypto_assets.settings import Settings
+from crypto_assets.streaming.loop import Loop
+from crypto_assets.streaming.reports import Reports
+from crypto_assets_tests.streaming import tools
+from crypto_assets_tests.streaming.tools import MINUTE, SECOND, batch, keys_of, publish, quote, rows, today_at, walk
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def settings(tmp_path: Path, kafka_broker, topic_factory) -> Settings:
+    return tools.home_settings(tmp_path / "home", kafka_broker, topic_factory)
+
+
+@pytest.fixture
+def other(make_engine, tmp_path: Path, kafka_broker) -> Engine:
+    """A second, empty lake on the same log: the batch's."""
+    return make_engine(tmp_path / "batch-lake", lambda: kafka_broker.config)
+
+
+def loop(settings: Settings, engine: Engine) -> Loop:
+    return Loop(settings, engine, Reports(None))
+
+
+def assert_as_batch(settings: Settings, engine: Engine, other: Engine) -> None:
+    batch(settings, other, keys_of(engine))
+    tools.assert_equal(engine, other)
+
+
+def test_micro_batches_equal_one_batch(settings: Settings, kafka_engine: Engine, other: Engine):
+    ten = today_at(10)
+    records = walk(ten + 50 * MINUTE, ten + 70 * MINUTE, 20 * SECOND)
+    bad = ("bitcoin", ten + 55 * MINUTE, b"{not json")
+    stream = loop(settings, kafka_engine)
+    for start in range(0, len(records), 45):
+        publish(settings, records[start : start + 45])
+        if start == 45:
+            publish(settings, [bad, records[start]])  # refused, and a copy of what is stored
+        stream.drain()
+    stream.finish()
+    assert stream.summary.records == len(records) + 2
+    assert stream.summary.quarantined == 1
+    assert stream.summary.hours_settled == [hour_key(ten)]
+    assert stream.summary.hours_rebuilt == 0
+    assert len(rows(kafka_engine, "silver.prices")) == len(records)
+    assert_as_batch(settings, kafka_engine, other)
+
+
+def test_another_process_goes_on_from_the_tables(settings: Settings, kafka_engine: Engine, other: Engine):
+    ten = today_at(10)
+    records = walk(ten, ten + 12 * MINUTE, 20 * SECOND)
+    for start in range(0, len(records), 30):
+        publish(settings, records[start : start + 30])
+        stream = loop(settings, kafka_engine)
+        stream.drain()  # and no finish: as if killed
+    stream.finish()
+    assert stream.summary.hours_rebuilt == 0, "what the commits tell need not be built anew"
+    assert_as_batch(settings, kafka_engine, other)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("verb", ["merge", "replace_slice"])
+def test_a_kill_after_bronze_or_after_silver_leaves_nothing_undone(
+    settings: Settings, kafka_engine: Engine, other: Engine, verb: str, monkeypatch: pytest.MonkeyPatch
+):
+    ten = today_at(10)
+    records = walk(ten, ten + 9 * MINUTE, 20 * SECOND)
+    publish(settings, records[:45])
+    loop(settings, kafka_engine).drain()
+    publish(settings, records[45:])
+    broken = loop(settings, kafka_engine)
+
+    def die(*_args: object, **_more: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kafka_engine.store, verb, die)
+        with pytest.raises(Killed):
+            broken.step()
+    last = loop(settings, kafka_engine)
+    last.drain()
+    last.finish()
+    assert last.summary.records == 0, "Bronze had them already"
+    assert_as_batch(settings, kafka_engine, other)
+
+
+def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka_engine: Engine, other: Engine):
+    ten = today_at(10)
+    records = walk(ten, ten + 16 * MINUTE, 20 * SECOND)
+    key = hour_key(ten)
+    stream = loop(settings, kafka_engine)
+    for start in range(0, len(records), 36):
+        publish(settings, records[start : start + 36])
+        if start // 36 % 2:
+            batch(settings, kafka_engine, [key])
+        else:
+            stream.drain()  # the same process goes on after somebody else has written
+    stream.drain()
+    stream.finish()
+    found = rows(kafka_engine, "bronze.raw_prices")
+    assert len(found) == len(records)
+    assert_as_batch(settings, kafka_engine, other)
+
+
+def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engine: Engine, other: Engine):
+    from crypto_assets.automation.restatement_sensor import pending_hours, silver_versions
+
+    ten = today_at(8)
+    publish(settings, walk(ten, ten + 3 * MINUTE, 20 * SECOND))
+    stream = loop(settings, kafka_engine)
+    stream.drain()
+    publish(settings, walk(ten + 3 * HOUR, ten + 3 * HOUR + 3 * MINUTE, 20 * SECOND))
+    stream.drain()
+    before = rows(kafka_engine, "silver.prices")
+    late = quote("bitcoin", ten + 2 * MINUTE + SECOND, "55.5")
+    publish(settings, [("bitcoin", ten + 3 * HOUR + 4 * MINUTE, late)])
+    stream.drain()
+    stream.finish()
+    assert rows(kafka_engine, "silver.prices") == before
+    assert stream.summary.late_hours == [hour_key(ten)]
+    commits = kafka_engine.store.commits_after("bronze.raw_prices", -1, 100)
+    now = ten + 6 * HOUR
+    found, _ = pending_hours(commits, silver_versions(kafka_engine.store, keys_of(kafka_engine)), now)
+    assert {h for hours in found.values() for h in hours} == {hour_key(ten)}
+    batch(settings, kafka_engine, [hour_key(ten)])
+    assert_as_batch(settings, kafka_engine, other)
+
+
+def test_a_record_that_arrived_earlier_through_another_partition_wins(
+    settings: Settings, kafka_engine: Engine, other: Engine
+):
+    ten = today_at(10)
+    event = ten + 5 * MINUTE
+    publish(settings, [("bitcoin", event + 9 * SECOND, quote("bitcoin", event, "2"))], partition=0)
+    stream = loop(settings, kafka_engine)
+    stream.drain()
+    publish(settings, [("bitcoin", event + 4 * SECOND, quote("bitcoin", event, "1"))], partition=1)
+    stream.drain()
+    stream.finish()
+    assert stream.summary.hours_rebuilt == 1
+    prices = kafka_engine.store.read_arrow("silver.prices", columns=["price_usd"]).column(0).to_pylist()
+    assert [str(p.normalize()) for p in prices] == ["1"]
+    assert_as_batch(settings, kafka_engine, other)
+
+
+def test_a_day_that_ends_gets_its_bars(settings: Settings, kafka_engine: Engine):
+    midnight = today_at(24)
+    publish(settings, walk(midnight - 3 * MINUTE, midnight + 4 * MINUTE, 20 * SECOND))
+    stream = loop(settings, kafka_engine)
+    stream.drain()
+    stream.step()
+    days = kafka_engine.store.read_arrow("gold.bars_1d", columns=["day", "is_closed"]).to_pylist()
+    assert {(r["day"], r["is_closed"]) for r in days} == {((midnight - DAY).date(), True)}
+
+
+def test_a_log_that_lost_records_is_refused(settings: Settings, kafka_engine: Engine, topic_factory: Callable):
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    ten = today_at(10)
+    publish(settings, walk(ten, ten + 2 * MINUTE, 20 * SECOND))
+    loop(settings, kafka_engine).drain()
+    publish(settings, walk(ten + 2 * MINUTE, ten + 4 * MINUTE, 20 * SECOND))
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    ends = admin.delete_records([TopicPartition(settings.prices_topic, p, -1) for p in range(3)])
+    for done in ends.values():
+        done.result(30)
+    with pytest.raises(StepFailed, match=r"deleted by its retention before they were stored.*accept_gap"):
+        loop(settings, kafka_engine).drain()
+
+
+def test_nothing_is_done_while_nothing_arrives(settings: Settings, kafka_engine: Engine):
+    stream = loop(settings, kafka_engine)
+    assert stream.step() is False
+    publish(settings, walk(today_at(10), today_at(10) + 2 * MINUTE, 20 * SECOND))
+    stream.drain()
+    store = kafka_engine.store
+    before = {t: store.version(t) for t in tools.COMPARED}
+    assert stream.step() is False
+    stream.finish()
+    assert {t: store.version(t) for t in tools.COMPARED} == before
+
+
+def test_the_clock_of_the_log_is_that_of_its_records(settings: Settings, kafka_engine: Engine):
+    ten: datetime = today_at(10)
+    publish(settings, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
+    stream = loop(settings, kafka_engine)
+    stream.drain()
+    newest = ten + 3 * MINUTE + 40 * SECOND + 2 * SECOND
+    assert stream.summary.covered_until == newest.isoformat()
+    closed = kafka_engine.store.read_arrow("gold.bars_1m", columns=["window_end"], where="is_closed").column(0)
+    assert max(closed.to_pylist()) == ten + 2 * MINUTE
