@@ -120,7 +120,6 @@ def test_the_command_of_jobs_runs_from_a_package_that_is_not_installed(tmp_path:
     assert "--package FOLDER" in refused.stderr
 
 
-@pytest.mark.xfail(reason="`crypto-assets stream` is not there yet; remove this mark when it is")
 def test_jobs_call_commands_that_exist() -> None:
     from crypto_assets.cli.main import app
 
