@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.quality.parity import compare
 from crypto_assets_tests.databricks_standin import Workspace
 from crypto_assets_tests.e2e.launched_home import LaunchedHome
 from crypto_assets_tests.home_fixtures import VOLATILE, moments, opened, settings_of
@@ -52,22 +54,6 @@ def serverless(workspace, settings) -> LaunchedHome:
     return LaunchedHome(workspace, settings.home, more)
 
 
-def differences(table: str, left: str, right: str) -> tuple[int, int, list[tuple]]:
-    """Rows of both folders, and rows of business columns that only one of them has."""
-    import duckdb
-    from deltalake import DeltaTable
-
-    columns = ", ".join(f'"{c}"' for c in TABLES[table].column_names if c not in VOLATILE)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        for name, folder in (("one", left), ("two", right)):
-            connection.register(name, DeltaTable(folder).to_pyarrow_table())
-        counts = [len(connection.execute(f"SELECT 1 FROM {n}").fetchall()) for n in ("one", "two")]
-        only = f"SELECT {columns} FROM one EXCEPT ALL SELECT {columns} FROM two"
-        other = f"SELECT {columns} FROM two EXCEPT ALL SELECT {columns} FROM one"
-        return counts[0], counts[1], connection.execute(f"({only}) UNION ALL ({other}) LIMIT 5").fetchall()
-
-
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.timeout(1200)
@@ -87,13 +73,14 @@ def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engin
 
     embedded = settings.model_copy(update={"home_path": tmp_path / "embedded"})
     with opened(embedded, floor_day(datetime.now(UTC)), hours) as local:
-        for asset in ASSETS:
-            local.run_partitions({dg.AssetKey(asset.split("/")): hours})
-    for asset in ASSETS:
-        table = asset.replace("/", ".")
-        here, there, differing = differences(table, f"{embedded.lake}/{asset}", str(workspace.table(table)))
-        assert here == there > 0, table
-        assert differing == [], table
+        for keys in (hours[:1], hours[1:]):
+            for asset in ASSETS:
+                local.run_partitions({dg.AssetKey(asset.split("/")): keys})
+    tables = {name: TABLES[name] for name in (asset.replace("/", ".") for asset in ASSETS)}
+    for found in compare(Path(embedded.lake), workspace.lake, tables):
+        assert found.rows[0] == found.rows[1] > 0, found.table
+        assert found.only == (0, 0), found.examples
+        assert {c: n for c, n in found.cells.items() if c not in VOLATILE} == {}, found.examples
 
     with home.instance() as instance:
         for asset in ASSETS:
