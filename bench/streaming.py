@@ -81,7 +81,12 @@ class Feed(threading.Thread):
         from crypto_assets.kafka.client import client_config
 
         client = Producer({**client_config(self.settings), "acks": "all", "linger.ms": 20, "compression.type": "lz4"})
-        headers = [("schema_version", b"1"), ("source", b"simulator"), ("cadence_s", b"1.0"), ("poll_id", b"drill")]
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("schema_version", b"1"),
+            ("source", b"simulator"),
+            ("cadence_s", b"1.0"),
+            ("poll_id", b"drill"),
+        ]
         chance = random.Random(5)
         keys = [(c.coin_id.encode(), _template(c)) for c in COINS]
         per_tick = max(1, self.rate // 10)
@@ -172,12 +177,14 @@ class Drill:
     """What happened.
 
     Args:
+        first: Unix time of the first commit that shows records: the stream has started.
         kills: Unix times of the kills.
         restarts: Seconds from each kill to the next commit of the newest quotes.
         load_s: Seconds of load.
         lag: (Unix time, records not yet in Gold), once a second.
     """
 
+    first: float = 0.0
     kills: list[float] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     load_s: float = 0.0
@@ -240,7 +247,8 @@ def run(
     part = Part(f"Streaming at {rate:,} records/s, ten coins, {kills} SIGKILLs", measures)
     part.tables["Drill"] = rows
     part.notes = [
-        f"latency leaves out {RECOVERY_S:.0f} s after each kill; it is taken for records whose creation lies outside",
+        f"not in the latency: records of before the first commit, of {RECOVERY_S / 3:.0f} s before and "
+        + f"{RECOVERY_S:.0f} s after each kill",
         "equal to batch: all columns but those that say when or by which commit, exact; doubles within 1e-9",
         "sustained: records by the time until all were in Gold, restarts included",
     ]
@@ -265,8 +273,8 @@ def _drill(
     feed.start()
     try:
         _await(lambda: _covered(watcher)[1] > 0, 180, "the first commit", stream)
-        first = time.time()
-        _watch(drill, watcher, feed, first + seconds / 2)
+        drill.first = time.time()
+        _watch(drill, watcher, feed, drill.first + seconds / 2)
         for _ in range(kills):
             _watch(drill, watcher, feed, time.time() + chance.uniform(0.2, 4))
             stream.kill()
@@ -335,7 +343,9 @@ def _latencies(engine: Engine, drill: Drill) -> dict[str, Any]:
     rows["made"] = rows["kafka_timestamp"].astype("int64") / 1e6
     if rows["kafka_timestamp"].dtype.unit == "ns":
         rows["made"] /= 1e3
-    counted = rows["made"].map(lambda t: not any(k - 5 <= t <= k + RECOVERY_S for k in drill.kills))
+    counted = rows["made"] >= drill.first
+    for kill in drill.kills:
+        counted &= (rows["made"] < kill - RECOVERY_S / 3) | (rows["made"] > kill + RECOVERY_S)
     kept = rows[counted]
     found: dict[str, Any] = {"note": f"{len(kept):,} of {len(rows):,} records counted"}
     for name in ("latest", "bars_1m", "bars_1h"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +15,7 @@ from crypto_assets.streaming.reports import Reports
 from crypto_assets_tests.streaming import tools
 from crypto_assets_tests.streaming.tools import MINUTE, SECOND, batch, keys_of, publish, quote, rows, today_at, walk
 
-pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def settings(tmp_path: Path, kafka_broker, topic_factory) -> Settings:
-    return tools.home_settings(tmp_path / "home", kafka_broker, topic_factory)
-
-
-@pytest.fixture
-def other(make_engine, tmp_path: Path, kafka_broker) -> Engine:
-    """A second, empty lake on the same log: the batch's."""
-    return make_engine(tmp_path / "batch-lake", lambda: kafka_broker.config)
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 
 def loop(settings: Settings, engine: Engine) -> Loop:

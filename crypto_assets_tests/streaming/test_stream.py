@@ -1,0 +1,162 @@
+"""The stream from its settings to its end: what wakes it, handing over while it runs, the command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from crypto_assets.cli.instance import open_instance
+from crypto_assets.compute.base import Engine, StepFailed
+from crypto_assets.compute.engines import make_engine
+from crypto_assets.contracts.slices import hour_key
+from crypto_assets.home import open_home
+from crypto_assets.settings import Settings
+from crypto_assets.streaming.run import stream
+from crypto_assets_tests.e2e.commands import clean_environment, command
+from crypto_assets_tests.streaming import tools
+from crypto_assets_tests.streaming.tools import MINUTE, SECOND, batch, keys_of, publish, rows, today_at, walk
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+local = pytest.mark.engine("local")
+
+
+@pytest.fixture
+def instance(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with open_instance(open_home(settings)) as found:
+        yield found
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+
+@pytest.fixture
+def home(settings: Settings, engine_name: str, spark) -> Settings:
+    """The settings with the target of this process's engine."""
+    return settings.model_copy(update={"target": "spark"}) if engine_name == "spark" else settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        **clean_environment(),
+        "KAFKA_BOOTSTRAP_SERVERS": str(settings.kafka_bootstrap_servers),
+        "KAFKA_TOPIC": settings.prices_topic,
+        "KAFKA_POLLS_TOPIC": settings.polls_topic,
+        "CRYPTO_ASSETS_SOURCE": "replay",
+        "CRYPTO_ASSETS_PARTITIONS_START": settings.partitions_start.isoformat(),
+    }
+
+
+@pytest.mark.engine("local", "spark")
+def test_available_now_ends_with_everything_in_gold_and_reported(home: Settings, instance, other: Engine):
+    ten = today_at(10)
+    publish(home, walk(ten + 55 * MINUTE, ten + 63 * MINUTE, 20 * SECOND))
+    summary = stream(home, instance, threading.Event(), available_now=True)
+    assert summary.records == 72
+    engine = make_engine(home)
+    batch(home, other, keys_of(engine))
+    tools.assert_equal(engine, other)
+    eleven = hour_key(ten + 60 * MINUTE)
+    for name in ("bronze/raw_prices", "silver/prices", "gold/bars_1m", "gold/bars_5m", "gold/bars_1h"):
+        assert instance.get_materialized_partitions(dg.AssetKey(name.split("/"))) == {hour_key(ten), eleven}, name
+    assert instance.get_latest_materialization_event(dg.AssetKey(["gold", "latest_prices"])) is not None
+    again = stream(home, instance, threading.Event(), available_now=True)
+    assert again.records == 0
+
+
+@pytest.mark.engine("local", "spark")
+def test_continuously_until_told_to_stop_beside_batch_runs(home: Settings, other: Engine):
+    ten = today_at(10)
+    records = walk(ten, ten + 20 * MINUTE, 20 * SECOND)
+    stop, errors = threading.Event(), []
+
+    def run() -> None:
+        try:
+            stream(home, None, stop, interval_s=0.2)
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            errors.append(error)
+
+    publish(home, records[:30])
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    engine = make_engine(home)
+    for start in range(30, len(records), 50):
+        publish(home, records[start : start + 50])
+        batch(home, engine, [hour_key(ten)])  # at the same time as the stream
+    wait = threading.Event()
+    for _ in range(600):
+        if errors or len(rows(engine, "silver.prices")) == len(records):
+            break
+        wait.wait(0.2)
+    stop.set()
+    thread.join(300)
+    assert errors == []
+    assert len(rows(engine, "bronze.raw_prices")) == len(records)
+    batch(home, other, keys_of(engine))
+    tools.assert_equal(engine, other)
+
+
+@pytest.mark.engine("spark")
+def test_a_checkpoint_that_says_too_much_is_harmless(home: Settings, other: Engine, tmp_path: Path):
+    """The query's checkpoint says that everything was done; the tables of a new lake say that nothing was."""
+    ten = today_at(10)
+    publish(home, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
+    assert stream(home, None, threading.Event(), available_now=True).records == 36
+    emptied = home.model_copy(update={"lake_uri": str(tmp_path / "restored-lake")})
+    assert stream(emptied, None, threading.Event(), available_now=True).records == 36
+    engine = make_engine(emptied)
+    batch(home, other, keys_of(engine))
+    tools.assert_equal(engine, other)
+
+
+@local
+def test_the_command_prints_its_summary_when_it_is_told_to_stop(settings: Settings):
+    ten = today_at(10)
+    publish(settings, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
+    arguments = ("stream", "--home", str(settings.home), "--interval", "0.2", "--json")
+    with subprocess.Popen(
+        command(*arguments), env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        engine, wait = make_engine(settings), threading.Event()
+        while not engine.store.exists("gold.latest_prices") and process.poll() is None:
+            wait.wait(0.2)
+        assert process.poll() is None, process.communicate()[1]
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    summary = json.loads(out)
+    assert summary["records"] == 36
+    assert summary["silver_rows"] == 36
+    assert sum(summary["covered_offsets"].values()) == 36
+    assert summary["reported"] > 0
+
+
+@local
+def test_two_streams_of_a_home_are_refused(settings: Settings):
+    home = open_home(settings)
+    with home.lock("stream", doing="stream"):
+        done = subprocess.run(
+            command("stream", "--home", str(settings.home), "--available-now"),
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "cannot stream: the home" in " ".join(done.stderr.split())
+
+
+@local
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"transport": "landing"}, "CRYPTO_ASSETS_TRANSPORT is landing"), ({"target": "databricks"}, "job `stream`")],
+)
+def test_settings_under_which_no_stream_runs_are_refused(settings: Settings, changed: dict[str, str], said: str):
+    with pytest.raises(StepFailed, match=said):
+        stream(settings.model_copy(update=changed), None, threading.Event())
