@@ -8,7 +8,7 @@ PORT ?= 3000
 HOME_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up ui test check bench drill lock clean uninstall install install-dev
+.PHONY: help demo up ui test test-fast test-full check bench drill lock clean uninstall install install-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,11 +55,23 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/python -m crypto_assets.contracts.render --check
 	@$(BIN)/python -m crypto_assets.deployment --check
 
-test: $(VENV)/.dev ## All tests, with coverage, in two processes
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile
+COVERAGE = --cov --cov-append --cov-report=
+ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
+
+test: $(VENV)/.dev ## All tests, the stores and transforms also on JVM Spark, with coverage, in two processes
+	@$(PYTEST) --cov --cov-report=
 	@echo "The stores and the transforms once more, on JVM Spark:"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --engine spark --cov --cov-append --cov-report=term --cov-fail-under=90 \
-	  crypto_assets_tests/storage crypto_assets_tests/transforms
+	@$(PYTEST) --engine spark $(COVERAGE)term --cov-fail-under=90 $(ON_EVERY_ENGINE)
+
+test-fast: $(VENV)/.dev ## What needs no Spark on a JVM, nor a minute for itself
+	@$(PYTEST) -m "not slow and not jvm"
+
+test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
+	@$(PYTEST) --full --cov --cov-report=
+	@for engine in spark connect; do echo "On $$engine:"; \
+	  $(PYTEST) --full --engine $$engine $(COVERAGE) $(ON_EVERY_ENGINE) crypto_assets_tests/streaming || exit 1; done
+	@$(BIN)/python -m coverage report --fail-under=90
 
 bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
 	@$(BIN)/python -m bench

@@ -309,6 +309,16 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def child_environment() -> dict[str, str]:
+    """The environment for a child process that starts an engine of its own.
+
+    PySpark marks its process once a session speaks Spark Connect (the embedded engine's does); a child that inherits
+    the mark cannot start a JVM session.
+    """
+    own = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE", "PYSPARK_REMOTE_INIT_CONF_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
 ENGINE_SESSION_S = 30 * 24 * 3600
 
 

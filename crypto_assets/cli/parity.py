@@ -116,6 +116,8 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
 
 
 def _materialize_apart(spec: dict[str, Any], span: Slice, now: datetime, coins: Path) -> None:
+    from crypto_assets.settings import child_environment
+
     home = Path(spec["home_path"])
     home.mkdir(parents=True, exist_ok=True)
     if coins.exists():
@@ -125,7 +127,11 @@ def _materialize_apart(spec: dict[str, Any], span: Slice, now: datetime, coins: 
     )
     with (home / "parity.log").open("wb") as log:
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "crypto_assets.cli.parity", given], stdout=log, stderr=subprocess.STDOUT, check=False
+            [sys.executable, "-m", "crypto_assets.cli.parity", given],
+            env=child_environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     if done.returncode:
         lines = (home / "parity.log").read_text(encoding="utf-8", errors="replace").splitlines()
