@@ -30,7 +30,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, hour_key, key_slice
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES
 from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
 from crypto_assets.quality import rules
-from crypto_assets.steps import landing, log_report
+from crypto_assets.steps import commit_report, landing, log_report
 from crypto_assets.steps.base import has_rows, summary
 from crypto_assets.steps.log_rows import PollRows, PriceRows, ReadAhead, RowMaker, gap_rows, gather
 from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
@@ -57,7 +57,8 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Raises:
         StepFailed: Bounds are missing, records are no longer retained, or the log went backwards or cannot be read.
     """
-    return _ingest(engine, RAW_PRICES, "bronze", PriceRows(inputs.partitions_start), partition_keys, inputs)
+    result = _ingest(engine, RAW_PRICES, "bronze", PriceRows(inputs.partitions_start), partition_keys, inputs)
+    return commit_report.with_commits(engine, RAW_PRICES, result, inputs)
 
 
 def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:

@@ -63,6 +63,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         parsed = _parsed(bronze.where(arrived & happened), inputs)
         return silver(parsed, _history(engine, slice_, inputs), slice_)
 
+    read = _at_least(engine)
     result = publish(
         engine,
         SILVER_PRICES,
@@ -72,8 +73,10 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         input_retention_days=RAW_PRICES.retention_days,
         extra_checks=lambda slice_, rows: _coins_present(slice_, rows, inputs),
         why_empty="no valid record and no history point has an event in this hour; see silver/quarantine and ops/polls",
-        commit_metadata=_at_least(engine),
+        commit_metadata=read,
     )
+    for partition in result.partitions.values():
+        partition.metadata |= {name: int(version) for name, version in read.items()}
     return Result({SILVER_PRICES.full_name: result})
 
 

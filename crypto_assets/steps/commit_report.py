@@ -1,0 +1,78 @@
+"""Bronze's newest commits in the metadata of a run, for those who see Dagster's events and not the tables.
+
+Belongs here: which commits a run tells of, and their form, both ways. Does not belong here: what follows from them
+(`automation.commit_history`).
+
+A run tells of more than its own commits: what a killed run committed without any event is told by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from crypto_assets.compute.base import Engine, Result, StepInputs
+from crypto_assets.contracts.model import Table
+from crypto_assets.storage.base import Commit
+
+METADATA = "recent_commits"
+"""Name in the metadata of the last partition of a run."""
+WANTED = "tell_commits"
+"""Parameter of the inputs that asks for it: where the tables can be read, nobody needs it."""
+BEFORE = 200
+"""Commits before a run's own that it tells of too: so many may lack an event."""
+
+
+def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInputs) -> Result:
+    """The result of a step on a log table, with the table's newest commits in the metadata of its last partition.
+
+    Args:
+        engine: Engine that wrote.
+        table: Table that was written.
+        result: What the step says.
+        inputs: `params[WANTED]` asks for the commits; otherwise the result stays as it is.
+    """
+    done = result.tables.get(table.full_name)
+    if not inputs.params.get(WANTED) or done is None or not done.partitions:
+        return result
+    newest = done.metadata.get("delta_version_after")
+    if not isinstance(newest, int):
+        return result
+    first = done.metadata.get("delta_version_before")
+    after = max(-1, min(newest, first if isinstance(first, int) else -1) - BEFORE)
+    commits = engine.store.commits_after(table.full_name, after, newest - after)
+    last = max(done.partitions, key=str)
+    done.partitions[last].metadata[METADATA] = to_rows(commits)
+    return result
+
+
+def to_rows(commits: Iterable[Commit]) -> list[list[Any]]:
+    """Commits in order as [first version, last version, [touched hours]]; neighbours that touched the same are one.
+
+    An entry for commits that the log no longer holds spans all of them.
+    """
+    rows: list[list[Any]] = []
+    for commit in commits:
+        first = int(commit.metadata.get("missing_from", commit.version))
+        hours = sorted(set(json.loads(commit.metadata.get("touched_hours", "[]"))))
+        if rows and rows[-1][1] == first - 1 and rows[-1][2] == hours:
+            rows[-1][1] = commit.version
+        else:
+            rows.append([first, commit.version, hours])
+    return rows
+
+
+def from_rows(rows: Sequence[Sequence[Any]], at: datetime) -> list[Commit]:
+    """Commits of `to_rows`, one a version, in order.
+
+    Args:
+        rows: What a run told.
+        at: When it told (UTC); taken for the time of each commit.
+    """
+    return [
+        Commit(version, at, "TOLD", {"touched_hours": json.dumps(list(hours))})
+        for first, last, hours in rows
+        for version in range(int(first), int(last) + 1)
+    ]
