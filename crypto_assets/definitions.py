@@ -11,11 +11,11 @@ from crypto_assets.assets.shell import build_step, freshness_policies
 from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.compute.engines import engine_resource
 from crypto_assets.compute.inputs import BANNERS, input_builder
-from crypto_assets.compute.launcher_config import launcher_resource
+from crypto_assets.compute.launcher_config import STEP_PROCESSES, launcher_resource
 from crypto_assets.compute.pipes import pipes_resource
 from crypto_assets.partitions import Partitions
 from crypto_assets.quality.freshness import windows
-from crypto_assets.settings import Settings, load_settings
+from crypto_assets.settings import HOURLY_REFRESH_S, Settings, load_settings
 
 STEPS = (
     *bronze.STEPS,
@@ -44,7 +44,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         for step in STEPS
     ]
     landing = str(settings.landing) if settings.transport == "landing" else None
-    asset_jobs = jobs.jobs()
+    asset_jobs = jobs.jobs(settings.databricks_wait_s if settings.on_databricks else 0)
     maintain = maintenance_job.build()
     status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
     producer = producer_sensor.shared_producer(settings)
@@ -57,9 +57,13 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         assets=[*ingest.specs(landing), ops.alerts_spec(), *steps],
         asset_checks=[*ingest.checks(), ops.alert_checks()],
         jobs=[*asset_jobs, maintain],
-        schedules=schedules.schedules(asset_jobs, maintain, running=settings.automation),
+        schedules=schedules.schedules(
+            asset_jobs, maintain, running=settings.automation, hourly=settings.refresh_every_s >= HOURLY_REFRESH_S
+        ),
         sensors=[
-            producer_sensor.build(asset_jobs[0], producer, settings.source, status=status),
+            producer_sensor.build(
+                asset_jobs[0], producer, settings.source, refresh_every_s=settings.refresh_every_s, status=status
+            ),
             restatement_sensor.build(status=status),
             alert_sensor.build(status=status),
             dg.AutomationConditionSensorDefinition(
@@ -87,7 +91,9 @@ def _executor(settings: Settings) -> dg.ExecutorDefinition:
     """Steps that run elsewhere are waited for in processes of their own, so many at once; others run in this one."""
     if settings.is_remote or not settings.on_databricks:
         return dg.in_process_executor
-    return dg.multiprocess_executor.configured({"max_concurrent": settings.databricks_concurrent_steps})
+    return dg.multiprocess_executor.configured(
+        {"max_concurrent": settings.databricks_concurrent_steps, **STEP_PROCESSES}
+    )
 
 
 defs = build_definitions(load_settings())

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from crypto_assets.settings_databricks import DatabricksSettings
@@ -22,6 +22,10 @@ from crypto_assets.settings_databricks import DatabricksSettings
 Source = Literal["coingecko", "replay", "simulator"]
 Plan = Literal["keyless", "demo", "paid"]
 Target = Literal["local", "spark", "databricks", "databricks-serverless"]
+
+HOURLY_REFRESH_S = 3600
+SHORTEST_WITH_NEW_CLUSTERS_S = 900
+"""A cluster takes minutes to start: refreshes closer than this would spend their time starting clusters."""
 
 
 def _ours(name: str) -> AliasChoices:
@@ -106,6 +110,14 @@ class Settings(DatabricksSettings):
     )
     poll_interval_s: float = Field(
         10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Seconds between looks of the producer loop."
+    )
+    refresh_interval_s: int | None = Field(
+        None,
+        ge=0,
+        le=3600,
+        validation_alias=_ours("REFRESH_INTERVAL_S"),
+        description="Seconds between refreshes of the hourly tables; 0 = after every poll, 3600 = once an hour, by the "
+        "schedule close_hour. Default: 0, on Databricks targets 3600, where each refresh starts a dozen runs.",
     )
     replay_speed: float = Field(
         1.0,
@@ -205,6 +217,25 @@ class Settings(DatabricksSettings):
     @classmethod
     def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @model_validator(mode="after")
+    def _short_refreshes_have_a_cluster(self) -> Settings:
+        starts_clusters = not (self.databricks_cluster_id or self.databricks_instance_pool_id)
+        if self.target == "databricks" and starts_clusters and self.refresh_every_s < SHORTEST_WITH_NEW_CLUSTERS_S:
+            raise ValueError(
+                f"CRYPTO_ASSETS_REFRESH_INTERVAL_S={self.refresh_interval_s} is below {SHORTEST_WITH_NEW_CLUSTERS_S}, "
+                "and every step would start a cluster of its own. Set CRYPTO_ASSETS_DATABRICKS_CLUSTER_ID or "
+                "CRYPTO_ASSETS_DATABRICKS_INSTANCE_POOL_ID, refresh less often, or run `crypto-assets stream` as a "
+                "continuous job for freshness of seconds"
+            )
+        return self
+
+    @property
+    def refresh_every_s(self) -> int:
+        """Seconds between refreshes in force; 0 = after every poll, `HOURLY_REFRESH_S` = by schedule alone."""
+        if self.refresh_interval_s is not None:
+            return self.refresh_interval_s
+        return HOURLY_REFRESH_S if self.on_databricks else 0
 
     @property
     def home(self) -> Path:

@@ -52,27 +52,33 @@ def _job(
     )
 
 
-def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
-    """All asset jobs; their partitions are those of their assets."""
+def jobs(step_limit_s: int = 0) -> list[dg.UnresolvedAssetJobDefinition]:
+    """All asset jobs; their partitions are those of their assets.
+
+    Args:
+        step_limit_s: Seconds that one launched step may take, its queueing included; 0 = steps run here. Run
+            monitoring must not end a run whose steps are within their own limit.
+    """
+    refresh_s, daily_s = (max(own, 2 * step_limit_s) for own in (REFRESH_MAX_RUNTIME_S, DAILY_MAX_RUNTIME_S))
     return [
         _job(
             "refresh",
             REFRESH_ASSETS,
             "Everything that follows a poll, for the running window of hours.",
-            REFRESH_MAX_RUNTIME_S,
+            refresh_s,
             ONE_AT_A_TIME,
         ),
         _job(
             "daily",
             DAILY_ASSETS,
             "Day bars, models and forecast accuracy of a day that has ended.",
-            DAILY_MAX_RUNTIME_S,
+            daily_s,
         ),
         _job(
             "rebuild_hours",
             REBUILT_FROM_LOG,
             "Rebuild hours from the log: pick a partition or a range.",
-            DAILY_MAX_RUNTIME_S,
+            daily_s,
         ),
-        _job("rebuild_day", DAILY_ASSETS, "Rebuild a day's bars, models and accuracy.", DAILY_MAX_RUNTIME_S),
+        _job("rebuild_day", DAILY_ASSETS, "Rebuild a day's bars, models and accuracy.", daily_s),
     ]

@@ -7,15 +7,15 @@ publishing (`kafka.producer`), which `crypto-assets produce` shares.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from crypto_assets.assets.ingest import POLLS, PRICES
-from crypto_assets.automation.running_window import running_window
+from crypto_assets.automation.running_window import hours_request, running_window
+from crypto_assets.settings import HOURLY_REFRESH_S
 
 if TYPE_CHECKING:
     from crypto_assets.kafka.producer import Producer, TickSummary
@@ -46,14 +46,19 @@ def shared_producer(settings: Settings) -> Callable[[], Producer]:
 
 def refresh_request(poll_id: str, now: datetime, source: str) -> dg.RunRequest:
     """One refresh run of the running window. A range of two hours is one run."""
-    keys = running_window(now)
     tags = {"crypto_assets/poll_id": poll_id, "crypto_assets/source": source}
-    if len(keys) == 1:
-        return dg.RunRequest(run_key=poll_id, partition_key=keys[0], tags=tags)
-    return dg.RunRequest(
-        run_key=poll_id,
-        tags={**tags, ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
-    )
+    return hours_request(poll_id, running_window(now), tags)
+
+
+def refresh_due(cursor: Mapping[str, Any], now: datetime, every_s: int) -> bool:
+    """Whether enough time has passed since the last refresh that this sensor asked for.
+
+    An hourly refresh is never this sensor's: the schedule close_hour makes it, or every hour would be refreshed twice.
+    """
+    if every_s >= HOURLY_REFRESH_S:
+        return False
+    last = cursor.get("requested_at")
+    return last is None or now - datetime.fromisoformat(last) >= timedelta(seconds=every_s)
 
 
 def refresh_in_progress(instance: dg.DagsterInstance) -> bool:
@@ -82,7 +87,12 @@ def poll_events(tick: TickSummary) -> list[Any]:
 
 
 def evaluate(
-    producer: Producer, instance: dg.DagsterInstance, cursor_text: str | None, now: datetime, source: str
+    producer: Producer,
+    instance: dg.DagsterInstance,
+    cursor_text: str | None,
+    now: datetime,
+    source: str,
+    every_s: int = 0,
 ) -> dg.SensorResult:
     """One tick: poll if due, say what happened, ask for a refresh once Kafka has confirmed.
 
@@ -92,6 +102,7 @@ def evaluate(
         cursor_text: Cursor of the tick before: the poll whose refresh is still wanted.
         now: Time of the tick (UTC).
         source: Data mode, for run tags.
+        every_s: Seconds between refreshes at least.
     """
     cursor = json.loads(cursor_text) if cursor_text else {}
     tick = producer.tick(now)
@@ -99,9 +110,11 @@ def evaluate(
         cursor["wanted"] = tick.poll_id
     wanted = cursor.get("wanted")
     requests = []
-    if wanted and not refresh_in_progress(instance):
+    if wanted and refresh_due(cursor, now, every_s) and not refresh_in_progress(instance):
         requests = [refresh_request(wanted, now, source)]
         cursor["wanted"] = None
+        if every_s:
+            cursor["requested_at"] = now.isoformat()
     return dg.SensorResult(
         asset_events=poll_events(tick) if tick.polled else [],
         run_requests=requests or None,
@@ -116,6 +129,7 @@ def build(
     source: str,
     interval_s: int = 10,
     *,
+    refresh_every_s: int = 0,
     status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
 ) -> dg.SensorDefinition:
     """The sensor definition.
@@ -125,6 +139,7 @@ def build(
         open_producer: Returns the process's producer, opened once and kept between ticks.
         source: Data mode, for run tags.
         interval_s: Seconds between ticks.
+        refresh_every_s: Seconds between refreshes at least.
         status: Whether it runs before a person has switched it.
     """
 
@@ -137,6 +152,6 @@ def build(
         "Stopped in a bare `dagster dev`: nothing polls until `crypto-assets up` starts it, or a person does here.",
     )
     def producer_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return evaluate(open_producer(), context.instance, context.cursor, datetime.now(UTC), source)
+        return evaluate(open_producer(), context.instance, context.cursor, datetime.now(UTC), source, refresh_every_s)
 
     return producer_sensor

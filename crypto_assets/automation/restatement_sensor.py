@@ -1,7 +1,8 @@
 """The sensor that restates old hours when late records arrive.
 
 It follows the commits of `bronze/raw_prices`: each carries the event hours it touched, so a crash between a commit and
-its Dagster event loses nothing, and the cursor (a Delta version) survives missed ticks.
+its Dagster event loses nothing, and the cursor (a Delta version) survives missed ticks. Does not belong here: where
+those commits are known from (`commit_history`), what an hour restates (`restatement`).
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from crypto_assets.automation import restatement
+from crypto_assets.automation import commit_history, restatement
+from crypto_assets.automation.producer_sensor import refresh_in_progress
 from crypto_assets.automation.running_window import running_window
-from crypto_assets.contracts.slices import hour_key, key_slice, key_spans
+from crypto_assets.contracts.slices import hour_key, key_spans
 from crypto_assets.steps import training
 
 if TYPE_CHECKING:
-    from crypto_assets.storage.base import Commit, TableStore
+    from crypto_assets.storage.base import Commit
 
-COMMITS_PER_TICK = 200
 STOPPED = dg.DefaultSensorStatus.STOPPED
 
 
@@ -57,22 +58,6 @@ def pending_hours(
     return pending, settled
 
 
-def silver_versions(store: TableStore, hours: Sequence[str]) -> dict[str, int]:
-    """Bronze version that each Silver hour was last built from, from the Delta log of Silver."""
-    wanted = set(hours)
-    read: dict[str, int] = {}
-    for commit in store.commits_after("silver.prices", -1, limit=100_000):
-        if "bronze_version" not in commit.metadata or "slice_start" not in commit.metadata:
-            continue
-        start = datetime.fromisoformat(commit.metadata["slice_start"])
-        end = datetime.fromisoformat(commit.metadata["slice_end"])
-        for hour in wanted:
-            at = key_slice(hour, "hour").start
-            if start <= at < end:
-                read[hour] = max(read.get(hour, -1), int(commit.metadata["bronze_version"]))
-    return read
-
-
 def stale_models(seen: Mapping[dg.AssetKey, Mapping[str, int]], bronze_version: str) -> list[dg.AssetCheckEvaluation]:
     """Warnings on the days of models that were trained on hours being restated: models of old days stay as they are.
 
@@ -103,18 +88,28 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         asset_selection=dg.AssetSelection.assets(restatement.ORIGIN, *restatement.RESTATED),
         minimum_interval_seconds=interval_s,
         default_status=status,
-        required_resource_keys={"engine"},
+        required_resource_keys={"engine", "step_inputs"},
         description="Late records restate exactly their hours and the materialized partitions that read them.",
     )
     def restatement_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)
-        store: TableStore = context.resources.engine.store
+        settings = context.resources.step_inputs.settings
         cursor = int(context.cursor) if context.cursor else -1
-        commits = store.commits_after("bronze.raw_prices", cursor, COMMITS_PER_TICK)
+        if settings.on_databricks and refresh_in_progress(context.instance):
+            # Launched steps take minutes: what Bronze has committed, the same run's Silver may be about to read.
+            return dg.SensorResult(skip_reason="a refresh is in progress: its Silver comes first", cursor=context.cursor)
+        history = commit_history.history_of(settings, context.instance, context.resources.engine.store)
+        commits = history.bronze_after(cursor)
+        if lost := commit_history.unknown(commits):
+            context.log.warning(
+                "no run tells which hours the Bronze commits %s touched: if late records were among them, restate "
+                "their days with crypto-assets backfill DAY --from log",
+                lost,
+            )
         touched = sorted({h for c in commits for h in json.loads(c.metadata.get("touched_hours", "[]"))})
-        # The ordinary commit touches only the running hour: Silver's log is read for the others alone.
+        # The ordinary commit touches only the running hour: what Silver has read is looked up for the others alone.
         older = [h for h in touched if h != hour_key(now)]
-        pending, settled = pending_hours(commits, silver_versions(store, older) if older else {}, now)
+        pending, settled = pending_hours(commits, history.silver_read(older) if older else {}, now)
         position = str(cursor if settled is None else settled)
         late = {h for hs in pending.values() for h in hs}
         expired = restatement.expired(late, now)

@@ -11,13 +11,25 @@ from datetime import UTC, timedelta
 
 import dagster as dg
 
+from crypto_assets.automation.running_window import hours_request
 from crypto_assets.contracts.slices import day_key, hour_key
 
 
 def schedules(
-    jobs: Sequence[dg.UnresolvedAssetJobDefinition], maintain: dg.JobDefinition, *, running: bool = False
+    jobs: Sequence[dg.UnresolvedAssetJobDefinition],
+    maintain: dg.JobDefinition,
+    *,
+    running: bool = False,
+    hourly: bool = False,
 ) -> list[dg.ScheduleDefinition]:
-    """All schedules; stopped by default unless `running`."""
+    """All schedules.
+
+    Args:
+        jobs: Asset jobs.
+        maintain: The housekeeping job.
+        running: Whether they run before a person has switched them.
+        hourly: Whether closing an hour is the only refresh there is: it then takes the running hour too.
+    """
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     by_name = {job.name: job for job in jobs}
 
@@ -30,8 +42,10 @@ def schedules(
         description="At :05 the hour before is refreshed once more, now that its last minute has arrived.",
     )
     def close_hour(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        key = hour_key(context.scheduled_execution_time.astimezone(UTC) - timedelta(hours=1))
-        return dg.RunRequest(run_key=f"close-{key}", partition_key=key, tags={"crypto_assets/why": "close_hour"})
+        scheduled = context.scheduled_execution_time.astimezone(UTC)
+        closed, current = hour_key(scheduled - timedelta(hours=1)), hour_key(scheduled)
+        tags = {"crypto_assets/why": "close_hour"}
+        return hours_request(f"close-{closed}", [closed, current] if hourly else [closed], tags)
 
     @dg.schedule(
         job=by_name["daily"],

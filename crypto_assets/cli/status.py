@@ -131,7 +131,7 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
     from crypto_assets.quality import freshness
 
     cadence = freshness.cadence_s(settings)
-    promised = freshness.thresholds(cadence)[0].total_seconds()
+    promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
     covered, newest_quote = _latest(store)
     landing = settings.transport == "landing"
     lag_s, lag_records, unknown = _landing_lag(settings, store, now) if landing else _lag(settings, covered, now)
@@ -158,7 +158,7 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
         lag_unknown_because=unknown,
         event_age_s=_age(newest_quote, now),
         cadence_s=cadence,
-        promise=freshness.promise(cadence),
+        promise=freshness.promise(cadence, settings.refresh_every_s),
         promised_s=promised,
         producer=producer,
         assets=tuple(_assets(settings, instance, store, now)),

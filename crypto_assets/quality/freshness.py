@@ -38,11 +38,16 @@ def cadence_s(settings: Settings) -> float:
     return governor_of(settings).cadence_s(CreditState(), LONG_MONTH)
 
 
+def pace_s(settings: Settings) -> float:
+    """Seconds between new rows: those between polls, or between refreshes where these are fewer."""
+    return max(cadence_s(settings), settings.refresh_every_s)
+
+
 def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
     """Age at which data is late, and at which it is stale: 2 x cadence + 60 s, 4 x cadence + 120 s.
 
     Args:
-        cadence: Seconds between polls.
+        cadence: Seconds between new rows (`pace_s`).
     """
     return timedelta(seconds=2 * cadence + 60), timedelta(seconds=4 * cadence + 120)
 
@@ -50,10 +55,10 @@ def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
 def windows(settings: Settings) -> Callable[[str], tuple[timedelta, timedelta]]:
     """Age at which an asset, by its `schema.name`, is late, and at which it is stale.
 
-    Tables of the live refresh follow the cadence of polling. Day tables and models follow the day. Assets that nothing
+    Tables of the live refresh follow polling and refreshing. Day tables and models follow the day. Assets that nothing
     moves by schedule take no policy at all; that is `Table.scheduled`, not this function's business.
     """
-    cadence = cadence_s(settings)
+    cadence = pace_s(settings)
 
     def of(name: str) -> tuple[timedelta, timedelta]:
         table = TABLES.get(name)
@@ -64,15 +69,17 @@ def windows(settings: Settings) -> Callable[[str], tuple[timedelta, timedelta]]:
     return of
 
 
-def promise(cadence: float) -> str:
+def promise(cadence: float, refresh_every_s: float = 0) -> str:
     """What a reader may expect: data age, and how full the bar tables are.
 
     Args:
         cadence: Seconds between polls.
+        refresh_every_s: Seconds between refreshes; 0 = after every poll.
     """
-    warn, _ = thresholds(cadence)
+    warn, _ = thresholds(max(cadence, refresh_every_s))
     age = warn.total_seconds()
     told = f"{age / 60:g} min" if age % 60 == 0 else f"{age:g} s"
     sparse = [name for name, width in (("bars_1m", 60), ("bars_5m", 300)) if cadence > width]
     filled = f"{' and '.join(sparse)} mostly empty" if sparse else "every bar table filled"
-    return f"cadence {cadence:g} s → data age ≤ {told}; {filled}"
+    refreshed = f", refreshed every {refresh_every_s:g} s" if refresh_every_s > cadence else ""
+    return f"cadence {cadence:g} s{refreshed} → data age ≤ {told}; {filled}"

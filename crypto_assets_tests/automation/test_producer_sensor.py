@@ -54,8 +54,8 @@ def clock(small_home: SmallHome) -> Clock:
 
 @pytest.fixture
 def tick(small_home: SmallHome, producer: Producer):
-    def evaluate(now: datetime, cursor: str | None = None) -> dg.SensorResult:
-        return producer_sensor.evaluate(producer, small_home.instance, cursor, now, "replay")
+    def evaluate(now: datetime, cursor: str | None = None, every_s: int = 0) -> dg.SensorResult:
+        return producer_sensor.evaluate(producer, small_home.instance, cursor, now, "replay", every_s)
 
     return evaluate
 
@@ -131,6 +131,25 @@ def test_while_a_refresh_runs_nothing_is_asked_and_then_asked_again(tick, small_
     assert not again.asset_events  # this tick did not poll
     after = tick(now + 30 * SECOND, again.cursor)
     assert not after.run_requests
+
+
+def test_refreshes_keep_their_distance_and_none_is_forgotten(tick, producer, clock):
+    now = clock.next()
+    first = tick(now, every_s=900)
+    assert only_request(first)
+    soon = tick(now + 2 * MINUTE, first.cursor, every_s=900)
+    assert not soon.run_requests
+    assert said(soon).startswith("3 sent")
+    waiting = producer.state.last_poll_id
+    due = tick(now + 15 * MINUTE, soon.cursor, every_s=900)
+    assert only_request(due).run_key in {waiting, producer.state.last_poll_id}
+    assert json.loads(due.cursor) == {"wanted": None, "requested_at": (now + 15 * MINUTE).isoformat()}
+
+
+def test_an_hourly_refresh_is_left_to_the_schedule(tick, clock):
+    now = clock.next()
+    assert said(tick(now, every_s=3600)).startswith("3 sent")
+    assert not tick(now + 59 * MINUTE, every_s=3600).run_requests
 
 
 def test_a_refresh_of_another_job_does_not_hold_it_up(tick, small_home, clock):

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from crypto_assets.definitions import build_definitions
 from crypto_assets.settings import Settings
@@ -80,3 +81,21 @@ def test_everything_is_off_until_up_switches_it_on(automation):
     schedules = {s.default_status == dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs}
     sensors = {s.default_status == dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs}
     assert schedules == sensors == {automation}
+
+
+def test_where_refreshes_are_hourly_closing_an_hour_takes_the_running_one_too(defs):
+    hourly = build_definitions(settings(refresh_interval_s=3600))
+    found = request(hourly, "close_hour", datetime(2024, 5, 1, 0, 5, tzinfo=UTC))
+    assert found.run_key == "close-2024-04-30-23:00"
+    assert found.partition_key is None
+    ends = (found.tags[ASSET_PARTITION_RANGE_START_TAG], found.tags[ASSET_PARTITION_RANGE_END_TAG])
+    assert ends == ("2024-04-30-23:00", "2024-05-01-00:00")
+
+
+def test_run_monitoring_leaves_launched_steps_their_own_limit(defs):
+    def limit(of: dg.Definitions, job: str) -> int:
+        return int(of.resolve_job_def(job).tags["dagster/max_runtime"])
+
+    launched = build_definitions(settings(target="databricks", databricks_wait_s=4500))
+    assert (limit(defs, "refresh"), limit(launched, "refresh")) == (240, 9000)
+    assert limit(launched, "daily") == limit(launched, "rebuild_hours") == 9000

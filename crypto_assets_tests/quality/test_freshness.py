@@ -57,3 +57,14 @@ def test_the_promise_is_a_sentence():
     assert freshness.promise(270) == "cadence 270 s → data age ≤ 10 min; bars_1m mostly empty"
     assert freshness.promise(10) == "cadence 10 s → data age ≤ 80 s; every bar table filled"
     assert "bars_1m and bars_5m mostly empty" in freshness.promise(600)
+
+
+def test_where_refreshes_are_rarer_than_polls_they_set_the_pace():
+    hourly = Settings(source="coingecko", target="databricks")
+    assert freshness.pace_s(hourly) == 3600
+    assert freshness.windows(hourly)("gold.latest_prices")[0] == timedelta(minutes=121)
+    assert (
+        freshness.promise(60, 3600)
+        == "cadence 60 s, refreshed every 3600 s → data age ≤ 121 min; every bar table filled"
+    )
+    assert freshness.pace_s(Settings(source="coingecko")) == freshness.cadence_s(Settings(source="coingecko"))
