@@ -21,8 +21,10 @@ from crypto_assets.contracts.slices import hour_key, key_spans
 from crypto_assets.steps import training
 
 if TYPE_CHECKING:
+    from crypto_assets.automation.commit_history import CommitHistory
     from crypto_assets.storage.base import Commit
 
+WHEN_UNKNOWN = "if late records were among them, restate their days with crypto-assets backfill DAY --from log"
 STOPPED = dg.DefaultSensorStatus.STOPPED
 
 
@@ -56,6 +58,23 @@ def pending_hours(
             pending[commit.version] = late
         settled = commit.version
     return pending, settled
+
+
+def look(
+    history: CommitHistory, after: int, now: datetime
+) -> tuple[Sequence[Commit], dict[int, list[str]], int | None]:
+    """Bronze commits after a version, with what `pending_hours` says of them.
+
+    Args:
+        history: Where commits are known from.
+        after: Bronze version that was settled last, -1 = none.
+        now: Present time (UTC).
+    """
+    commits = history.bronze_after(after)
+    touched = sorted({h for c in commits for h in json.loads(c.metadata.get("touched_hours", "[]"))})
+    # The ordinary commit touches only the running hour: what Silver has read is looked up for the others alone.
+    older = [h for h in touched if h != hour_key(now)]
+    return commits, *pending_hours(commits, history.silver_read(older) if older else {}, now)
 
 
 def stale_models(seen: Mapping[dg.AssetKey, Mapping[str, int]], bronze_version: str) -> list[dg.AssetCheckEvaluation]:
@@ -97,19 +116,13 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         cursor = int(context.cursor) if context.cursor else -1
         if settings.on_databricks and refresh_in_progress(context.instance):
             # Launched steps take minutes: what Bronze has committed, the same run's Silver may be about to read.
-            return dg.SensorResult(skip_reason="a refresh is in progress: its Silver comes first", cursor=context.cursor)
-        history = commit_history.history_of(settings, context.instance, context.resources.engine.store)
-        commits = history.bronze_after(cursor)
-        if lost := commit_history.unknown(commits):
-            context.log.warning(
-                "no run tells which hours the Bronze commits %s touched: if late records were among them, restate "
-                "their days with crypto-assets backfill DAY --from log",
-                lost,
+            return dg.SensorResult(
+                skip_reason="a refresh is in progress: its Silver comes first", cursor=context.cursor
             )
-        touched = sorted({h for c in commits for h in json.loads(c.metadata.get("touched_hours", "[]"))})
-        # The ordinary commit touches only the running hour: what Silver has read is looked up for the others alone.
-        older = [h for h in touched if h != hour_key(now)]
-        pending, settled = pending_hours(commits, history.silver_read(older) if older else {}, now)
+        history = commit_history.history_of(settings, context.instance, context.resources.engine.store)
+        commits, pending, settled = look(history, cursor, now)
+        if lost := commit_history.unknown(commits):
+            context.log.warning("no run tells which hours the Bronze commits %s touched: %s", lost, WHEN_UNKNOWN)
         position = str(cursor if settled is None else settled)
         late = {h for hs in pending.values() for h in hs}
         expired = restatement.expired(late, now)

@@ -152,6 +152,7 @@ class StepInputBuilder:
             as_of=as_of,
             params={
                 **folder,
+                "tell_commits": self.settings.on_databricks,  # the driver sees events there, and no table
                 "tracking_uri": self.settings.tracking_uri,
                 "registry_uri": self.settings.registry_uri,
                 "artifact_root": self.settings.databricks_artifact_root
