@@ -5,13 +5,10 @@ Belongs here: processes, their environment, life cycle. What the process sees as
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -19,19 +16,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from crypto_assets_tests.databricks_standin import cluster
+from crypto_assets_tests.databricks_standin.processes import end_group, kept
 from crypto_assets_tests.databricks_standin.runs import Run, TaskRun
 
 if TYPE_CHECKING:
     from crypto_assets_tests.databricks_standin.workspace import Workspace
 
 SECRET = re.compile(r"\{\{secrets/([^/}]+)/([^}]+)\}\}")
-GRACE_S = 2.0
-"""Between asking a cancelled task to end and killing it."""
-FROM_MACHINE = ("PATH", "LANG", "LC_ALL", "JAVA_HOME", "TZ", "LD_LIBRARY_PATH")
-"""All that a task gets from the environment of the stand-in."""
 
 
 class LibraryFailure(Exception):
@@ -197,6 +189,11 @@ class Executor:
             "forbidden": str(workspace.checkout),
             "allowed": [str(workspace.root), str(workspace.site_packages), sys.prefix, sys.base_prefix],
             "spark_conf": workspace.spark.conf(task.cluster.get("spark_conf") or {}, task.folder),
+            "jvm": {
+                "url": f"{workspace.host}/api/2.0/standin/jvm",
+                "token": workspace.issue_token(),
+                "run": str(task.folder),
+            },
         }
         if task.kind == "spark_python_task":
             spec["main"] = str(workspace.workspace_file(task.spec[task.kind]["python_file"]))
@@ -209,14 +206,13 @@ class Executor:
     def _environment(self, task: TaskRun) -> dict[str, str]:
         """What a cluster would have, and `spark_env_vars` with their secrets put in."""
         workspace, folder = self._workspace, task.folder
-        kept = {k: os.environ[k] for k in FROM_MACHINE if k in os.environ}
         given = task.cluster.get("spark_env_vars") or {}
 
         def secret(found: re.Match[str]) -> str:
             return workspace.secrets[found[1]][found[2]]
 
         return {
-            **kept,
+            **kept(),
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -253,9 +249,10 @@ class Executor:
         task.pid = process.pid
         reason = self._watch(run, process, deadline)
         end_group(process)
+        told = Path(spec["result"])
+        self._workspace.jvms.give_back(str(task.folder), in_order=reason is None and told.exists())
         (task.folder / "spec.json").unlink()  # it has the secrets
         shutil.rmtree(task.folder / "tmp", ignore_errors=True)
-        told = Path(spec["result"])
         result = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
         if process.returncode != 0 or not result.get("ended"):
             task.error = result.get("error") or f"The Python process exited with exit code {process.returncode}."
@@ -290,38 +287,3 @@ class Executor:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("stdout", "stderr"):
             shutil.copy(task.folder / name, folder / name)
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started: ask, wait a little, kill; afterwards nothing of its group is left."""
-    if process.poll() is None:
-        _signal(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    _signal(process.pid, signal.SIGKILL)
-    process.wait()
-    # What is not our child is not waited for by `wait`, and a kill takes effect a moment later.
-    pause = threading.Event()
-    for _ in range(500):
-        if not _members(process.pid):
-            break
-        pause.wait(0.01)
-    if process.stdin:
-        process.stdin.close()
-
-
-def _members(group: int) -> list[int]:
-    """Processes of a group that still run."""
-    found = []
-    for other in psutil.process_iter():
-        try:
-            if os.getpgid(other.pid) == group and other.status() != psutil.STATUS_ZOMBIE:
-                found.append(other.pid)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)

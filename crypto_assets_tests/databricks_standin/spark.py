@@ -59,6 +59,7 @@ class SparkSettings:
             f"spark.sql.catalog.{self._catalog}": delta,
             "spark.sql.warehouse.dir": str(self._warehouse),
             "spark.local.dir": str(folder / "tmp"),
+            "spark.executorEnv.STANDIN_SPEC": str(folder / "spec.json"),  # for Python workers (`remote/worker.py`)
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.shuffle.partitions": "2",
             "spark.default.parallelism": "2",

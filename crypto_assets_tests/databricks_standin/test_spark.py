@@ -31,7 +31,8 @@ print(json.dumps({
     "total": spark.table("crypto_analytics.bronze.t").agg(F.sum("double")).first()[0],
     "zone": spark.conf.get("spark.sql.session.timeZone"),
     "worker": active.range(1).select(imported("id")).first()[0],
-    "pid": sc._gateway.proc.pid,
+    "pid": sc._jvm.java.lang.ProcessHandle.current().pid(),
+    "application": sc.applicationId,
 }))
 """
 READ = """
@@ -46,6 +47,8 @@ kind = [r.data_type for r in told if r.col_name == "Type"]
 import deltalake, pyarrow as pa
 location = session.sql("DESCRIBE DETAIL crypto_analytics.bronze.t").first().location
 deltalake.write_deltalake(location.removesuffix("/t") + "/made_meanwhile", pa.table({"a": [1]}))
+context = session.sparkContext
+print(json.dumps([context._jvm.java.lang.ProcessHandle.current().pid(), context.applicationId]))
 print(json.dumps([before, kind, session.catalog.tableExists("crypto_analytics.bronze.made_meanwhile"),
                   session.table("bronze.made_meanwhile").count()]))
 """
@@ -63,7 +66,7 @@ def test_a_delta_table_of_one_task_is_read_outside_and_by_the_next_task(ws, subm
     first.wait_for(timeout_s=200)
     assert first.result_state == "SUCCESS", first.stderr
     said = json.loads(first.stdout)
-    assert _gone(said.pop("pid"))
+    java, application = said.pop("pid"), said.pop("application")
     assert said == {"same": True, "total": 20, "zone": "UTC", "worker": "No module named 'crypto_assets'"}
     table = ws.table("bronze.t")
     assert table == ws.lake / "bronze" / "t"
@@ -71,13 +74,19 @@ def test_a_delta_table_of_one_task_is_read_outside_and_by_the_next_task(ws, subm
     second = submit(READ)
     second.wait_for(timeout_s=200)
     assert second.result_state == "SUCCESS", second.stderr
-    assert json.loads(second.stdout) == [5, ["MANAGED"], True, 1]
+    served, read = (json.loads(line) for line in second.stdout.splitlines())
+    assert read == [5, ["MANAGED"], True, 1]
+    assert served[0] == java, "a run that ended in order leaves a warm JVM"
+    assert served[1] != application, "and none of its context"
     rows = DeltaTable(table).to_pyarrow_table()  # noqa: F841 - DuckDB reads the variable
     assert duckdb.sql("SELECT count(*), sum(double) FROM rows").fetchone() == (7, 42)
+    assert not _gone(java)
+    ws.close()
+    assert _gone(java)
 
 
 def test_cancelling_kills_the_jvm(client, submit):
-    run = submit("import time; print(sc._gateway.proc.pid, flush=True); time.sleep(600)")
+    run = submit("import time; print(sc._jvm.java.lang.ProcessHandle.current().pid(), flush=True); time.sleep(600)")
     for _ in range(1200):
         if run.stdout.endswith("\n"):
             break

@@ -18,10 +18,12 @@ import crypto_assets_tests
 from crypto_assets_tests.databricks_standin.catalog_api import Catalog, Secrets, register_user
 from crypto_assets_tests.databricks_standin.cluster import Clusters, make_site
 from crypto_assets_tests.databricks_standin.errors import ApiError
-from crypto_assets_tests.databricks_standin.executor import Executor, end_group
+from crypto_assets_tests.databricks_standin.executor import Executor
 from crypto_assets_tests.databricks_standin.faults import Faults
 from crypto_assets_tests.databricks_standin.files_api import Dbfs, Volumes
 from crypto_assets_tests.databricks_standin.jobs_api import Jobs, permissions
+from crypto_assets_tests.databricks_standin.jvms import Jvms
+from crypto_assets_tests.databricks_standin.processes import end_group
 from crypto_assets_tests.databricks_standin.runs import Run
 from crypto_assets_tests.databricks_standin.server import Handler, Routes
 from crypto_assets_tests.databricks_standin.spark import SparkSettings
@@ -45,6 +47,7 @@ class Workspace:
         workers: Runs executed at the same time; more are QUEUED.
         user: Name of the current user.
         spark: Whether tasks can have a session; without, nothing needs a JVM or its jars.
+        jvms: Warm JVMs that other workspaces use too; None = its own.
 
     Attributes:
         host: Its URL.
@@ -71,6 +74,7 @@ class Workspace:
         workers: int = 2,
         user: str = "standin@example.com",
         spark: bool = True,
+        jvms: Jvms | None = None,
     ) -> None:
         self.root = root.resolve()
         self.token = token or f"dapi{secrets.token_hex(16)}"
@@ -92,11 +96,14 @@ class Workspace:
         self.clusters = Clusters()
         self.routes = Routes()
         self.spark = SparkSettings(self.root, catalog, enabled=spark)
+        self.jvms = jvms or Jvms(self.root / "jvms")
+        self._own_jvms = jvms is None
         self.dbfs_api = Dbfs(self.dbfs, self.uploads)
         self.volumes_api = Volumes(self.volumes, self.uploads)
         self.service_principal = ("standin-client", secrets.token_hex(16))
         self._issued: set[str] = set()
-        for part in (self.dbfs_api, self.volumes_api, Jobs(self), self.clusters, Secrets(self.secrets), Catalog(self)):
+        parts = (self.dbfs_api, self.volumes_api, Jobs(self), self.clusters, Secrets(self.secrets), Catalog(self))
+        for part in (*parts, self.jvms):
             part.register(self.routes)
         permissions(self.routes, self)
         register_user(self.routes, user)
@@ -140,6 +147,8 @@ class Workspace:
         self._server.shutdown()
         self._server.server_close()
         self.executor.close()
+        if self._own_jvms:
+            self.jvms.close()
         with self._mlflow_lock:
             if self._mlflow is not None:
                 end_group(self._mlflow)

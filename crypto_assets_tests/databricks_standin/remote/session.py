@@ -1,6 +1,7 @@
 """The Spark session of a task: made when first used, whichever way it is asked for, with the catalog of the workspace.
 
-A cluster gives a classic session. Serverless compute gives a Spark Connect client (`connect`).
+The JVM is one that the workspace lends (`jvms`), as on a cluster, where it runs before the task comes. A cluster gives
+a classic session. Serverless compute gives a Spark Connect client (`connect`).
 
 Tables are folders of the lake; each process has a catalog of its own, so it looks for folders that it does not know
 yet before it runs a statement: what another task made is there at once, as with Unity Catalog.
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
+import os
 import re
 import sys
 import threading
+import urllib.request
 from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -70,6 +74,7 @@ def _change(module: Any) -> None:
             if _state["session"] is None and not _state["busy"]:
                 _state["busy"] = True
                 try:
+                    _borrow_jvm()
                     for name, value in _spec["spark_conf"].items():
                         self._options.setdefault(name, value)
                     session = make(self)
@@ -140,6 +145,7 @@ def _connect() -> None:
     """Start the server of a serverless task and be its client."""
     if _spec["spark_conf"] is None:
         raise RuntimeError("no Spark here: the stand-in's Workspace was made with spark=False")
+    _borrow_jvm()
     server, client = connect.start(_spec["spark_conf"])
     _state["server"] = server
     _prepare(server)
@@ -148,8 +154,22 @@ def _connect() -> None:
     _state["session"] = client
 
 
+def _borrow_jvm() -> None:
+    """Ask the workspace for a JVM, and let pyspark find it where it looks for one that runs already."""
+    wanted = _spec["jvm"]
+    body = json.dumps({"run": wanted["run"], "conf": _spec["spark_conf"]}).encode()
+    request = urllib.request.Request(wanted["url"], body, {"Authorization": f"Bearer {wanted['token']}"})
+    with urllib.request.urlopen(request, timeout=180) as answer:
+        lent = json.load(answer)
+    os.environ["PYSPARK_GATEWAY_PORT"], os.environ["PYSPARK_GATEWAY_SECRET"] = str(lent["port"]), lent["secret"]
+    os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = lent["token"]
+
+
 def stop() -> None:
-    """End the session, if there is one."""
+    """End the session, if there is one: the JVM goes on to another run, without anything of this one."""
+    classic = _state["server"] or _state["session"]
+    if classic is not None:
+        classic._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     for session in (_state["session"], _state["server"]):
         if session is None:
             continue
