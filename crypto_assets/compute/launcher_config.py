@@ -68,6 +68,11 @@ REMOTE_ENVIRONMENT: Mapping[str, str] = {
 REMOTE_SECRETS = ("COINGECKO_API_KEY", "KAFKA_SASL_PASSWORD")
 """Secrets that a launched step reads; where one is set on the driver, the workspace's scope must hold it."""
 
+STEP_PROCESSES: Mapping[str, Any] = {
+    "start_method": {"forkserver": {"preload_modules": ["crypto_assets.definitions", "dagster_databricks"]}}
+}
+"""How the driver starts the process that waits for a step: forked from one that has imported everything already."""
+
 PACKAGE = Path(crypto_assets.__file__).parent
 
 

@@ -15,7 +15,7 @@ import crypto_assets
 from crypto_assets.assets.shell import Described, Step, build_step
 from crypto_assets.compute.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
 from crypto_assets.compute.inputs import input_builder
-from crypto_assets.compute.launcher_config import PACKAGE, launcher_resource
+from crypto_assets.compute.launcher_config import PACKAGE, STEP_PROCESSES, launcher_resource
 from crypto_assets.settings import Settings, load_settings
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)
@@ -97,7 +97,9 @@ def build(settings: Settings) -> dg.Definitions:
             build_step(HOURLY_STEP, partitions_def=HOURLY, freshness=lambda _: None),
             build_step(PLAIN_STEP, partitions_def=None, freshness=lambda _: None),
         ],
-        executor=dg.multiprocess_executor if "TOY_PROCESSES" in os.environ else dg.in_process_executor,
+        executor=dg.multiprocess_executor.configured(STEP_PROCESSES)
+        if "TOY_PROCESSES" in os.environ
+        else dg.in_process_executor,
         resources={
             "engine": dg.ResourceDefinition.hardcoded_resource(object()),
             "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
