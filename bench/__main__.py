@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import growth, imports, ranges, refresh, streaming, throughput
+from bench import growth, imports, races, ranges, refresh, streaming, throughput
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     ranges.NAME: ranges.run,
     growth.NAME: growth.run,
     streaming.NAME: streaming.run,
+    races.NAME: races.run,
 }
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
@@ -34,6 +35,7 @@ FULL: dict[str, dict[str, Any]] = {
     ranges.NAME: {"hours": 72},
     growth.NAME: {"hours": 26, "refreshes": 30},
     streaming.NAME: {"seconds": 120, "rate": 5000, "kills": 10},
+    races.NAME: {"kills": 12},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -42,6 +44,7 @@ QUICK: dict[str, dict[str, Any]] = {
     ranges.NAME: {"hours": 6},
     growth.NAME: {"hours": 2, "refreshes": 5},
     streaming.NAME: {"seconds": 10, "rate": 200, "kills": 2, "targets": ["local"]},
+    races.NAME: {"kills": 3, "cases": ["mixed"]},
 }
 
 
@@ -60,8 +63,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rate", type=int, help="records a second (streaming)")
     parser.add_argument("--seconds", type=int, help="seconds of load beside the kills (streaming)")
-    parser.add_argument("--kills", type=int, help="SIGKILLs of the stream (streaming)")
+    parser.add_argument("--kills", type=int, help="SIGKILLs of the stream (streaming), of writers (races)")
     parser.add_argument("--targets", nargs="+", choices=("local", "spark"), help="engines (streaming)")
+    parser.add_argument("--cases", nargs="+", choices=tuple(races.CASES), help="who races (races)")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     return parser.parse_args(given)
@@ -76,6 +80,7 @@ def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         refresh.NAME: {"repeats": asked.repeats},
         growth.NAME: {"refreshes": asked.refreshes},
         streaming.NAME: {n: getattr(asked, n) for n in ("rate", "seconds", "kills", "targets")},
+        races.NAME: {"kills": asked.kills, "cases": asked.cases},
     }
     chosen = asked.only or list(PARTS)
     return {n: base[n] | {k: v for k, v in own.get(n, {}).items() if v is not None} for n in PARTS if n in chosen}

@@ -8,6 +8,7 @@ one of them only, since PySpark decides by process whether its functions speak t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,10 @@ def connect_session(master: str, warehouse: Path) -> SparkSession:
     for name, value in local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse)).items():
         if name != "spark.master":
             builder = builder.config(name, value)
-    return builder.getOrCreate()
+    with warnings.catch_warnings():
+        # The server is started with all options; the client then sets them once more, the static ones in vain.
+        warnings.filterwarnings("ignore", r"Failed to set spark\.", UserWarning)
+        return builder.getOrCreate()
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,10 @@ TABLE_PROPERTIES: Mapping[str, str] = {
 }
 """Properties of every table: both stores can write it, and two writers of one slice conflict instead of doubling."""
 
-LOG_STATISTICS = ("partition", "offset", "kafka_timestamp", "event_hour")
-"""Columns with file statistics in tables that mirror the log; statistics on raw JSON would only grow the Delta log."""
+LOG_STATISTICS = ("partition", "offset", "kafka_timestamp", "event_hour", "range_start", "range_end")
+"""Columns with file statistics in tables that mirror the log; statistics on raw JSON would only grow the Delta log.
+
+By those of the ranges a writer on Spark finds the files that may hold its offsets without opening the others."""
 
 DATA_DICTIONARY = "docs/data-dictionary.md"
 SCHEMAS = "docs/schemas"

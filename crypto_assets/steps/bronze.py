@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from itertools import zip_longest
 
@@ -82,7 +83,7 @@ def append(engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool) -> 
     try:
         with ReadAhead(partial(engine.read_log, bounds.topic)) as ahead:
             hour = _Hour(engine, RAW_PRICES, "bronze", PriceRows(inputs.partitions_start), inputs, bounds, piece, ahead)
-            return hour.bring_up_to_date(before_is_done=False) if leftovers else [hour.append({})]
+            return hour.bring_up_to_date() if leftovers else [hour.append({})]
     except LogError as error:
         raise StepFailed(f"{RAW_PRICES.full_name}: {error}") from error
 
@@ -179,6 +180,7 @@ def _ingest(
     if missing:
         raise StepFailed(f"{table.full_name}: no offset bounds were given for {', '.join(missing)}; run the step again")
     result, writes = TableResult(), []
+    done: dict[tuple[datetime, str], Mapping[int, int]] = {}  # stored ends by the end of an hour and incarnation
     topics = {inputs.bounds[key].topic for key in keys}
     try:
         with ExitStack() as stack:
@@ -187,8 +189,9 @@ def _ingest(
                 bounds = inputs.bounds[key]
                 hour = _Hour(engine, table, name, maker, inputs, bounds, key_slice(key, "hour"), ahead[bounds.topic])
                 hour.next = inputs.bounds[following] if following else None
-                writes += hour.bring_up_to_date(before_is_done=hour_key(hour.slice.start - HOUR) in result.partitions)
+                writes += hour.bring_up_to_date(done.get((hour.slice.start, bounds.topic_id)))
                 result.partitions[key] = hour.report()
+                done[hour.slice.end, bounds.topic_id] = hour.ends
     except LogError as error:
         raise StepFailed(f"{table.full_name}: {error}") from error
     result.metadata = {**summary(writes), "run_rows_appended": sum(w.rows for w in writes)}
@@ -211,18 +214,25 @@ class _Hour:
     stored: StoredRanges | None = None
     appended: dict[str, object] = field(default_factory=dict)
     write: WriteResult | None = None
+    ends: dict[int, int] = field(default_factory=dict)
 
     @property
     def what(self) -> str:
         """Table and hour, for messages."""
         return f"{self.table.full_name} {hour_key(self.slice.start)}"
 
-    def bring_up_to_date(self, *, before_is_done: bool) -> list[WriteResult]:
-        """Append what the hour before still lacks, then what this hour lacks; at most one commit each."""
-        before = self._before()
-        writes = [] if before_is_done else [before.append({}, leftovers=True)]
-        ends = before.ends_now() if before_is_done else dict(before.stored.ends) if before.stored else {}
-        self.write = self.append(ends)
+    def bring_up_to_date(self, before_ends: Mapping[int, int] | None = None) -> list[WriteResult]:
+        """Append what the hour before still lacks, then what this hour lacks; at most one commit each.
+
+        Args:
+            before_ends: Stored ends of the hour before, if it was brought up to date just now.
+        """
+        writes = []
+        if before_ends is None:
+            before = self._before()
+            writes = [before.append({}, leftovers=True)]
+            before_ends = dict(before.stored.ends) if before.stored else {}
+        self.write = self.append(before_ends)
         return [*writes, self.write]
 
     def _before(self) -> _Hour:
@@ -233,11 +243,6 @@ class _Hour:
         partitions = tuple(replace(b, start=own.get(b.partition, -1), end=b.start) for b in self.bounds.partitions)
         bounds = replace(self.bounds, partitions=tuple(replace(b, provisional=False) for b in partitions))
         return _Hour(self.engine, self.table, self.name, self.maker, self.inputs, bounds, piece, self.ahead)
-
-    def ends_now(self) -> dict[int, int]:
-        """Stored ends of the hour."""
-        rows = log_report.ranges(self.engine, self.table, self.slice, self.bounds.topic_id)
-        return {p: max(r[2] for r in rows if r[0] == p) for p in {r[0] for r in rows}}
 
     def append(self, chained: Mapping[int, int], *, leftovers: bool = False) -> WriteResult:
         """Append what the hour lacks in one commit.
@@ -311,9 +316,8 @@ class _Hour:
         """What the hour now holds, with its checks."""
         assert self.write is not None
         key = hour_key(self.slice.start)
-        rows = log_report.checked_columns(self.engine, self.table, self.slice)
-        ranges = log_report.ranges(self.engine, self.table, self.slice, self.bounds.topic_id)
-        ends = {p: max(r[2] for r in ranges if r[0] == p) for p in sorted({r[0] for r in ranges})}
+        rows, ranges = log_report.read_back(self.engine, self.table, self.slice, self.bounds.topic_id)
+        self.ends = ends = log_report.ends(ranges)
         asked = ", ".join(f"{b.partition}: [{b.start}, {b.end})" for b in self.bounds.partitions)
         why = f"topic {self.bounds.topic} holds no record of this hour (offsets by Kafka partition {asked})"
         appended = self.appended if self.write.committed else {}

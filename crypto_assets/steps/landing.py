@@ -338,8 +338,7 @@ class _Hour:
         assert self.write is not None
         self.known.refresh()
         key, topic_id = hour_key(self.hour), self.bounds.topic_id
-        rows = log_report.checked_columns(self.engine, self.table, self.slice)
-        ranges = log_report.ranges(self.engine, self.table, self.slice, topic_id)
+        rows, ranges = log_report.read_back(self.engine, self.table, self.slice, topic_id)
         place = landed.hour_folder(self.place, self.hour)
         files = self.known.of_hour(self.hour)
         digest = hashlib.sha256(" ".join(files).encode()).hexdigest()[:16]

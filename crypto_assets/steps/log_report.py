@@ -15,26 +15,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def checked_columns(engine: Engine, table: Table, slice_: Slice) -> pa.Table:
-    """The hour's rows as far as rules look at them; the other columns, all nullable, are left null."""
+def read_back(
+    engine: Engine, table: Table, slice_: Slice, topic_id: str
+) -> tuple[pa.Table, list[tuple[int, int, int]]]:
+    """What a slice holds, by one query.
+
+    Returns:
+        Its rows as far as rules look at them (the other columns, all nullable, are left null), and the distinct
+        (partition, range_start, range_end) of one topic incarnation, sorted.
+    """
     import pyarrow as pa
 
-    from crypto_assets.contracts.arrow import arrow_schema
+    from crypto_assets.contracts.arrow import arrow_schema, compute
 
     said = " ".join(rule.sql for rule in table.rules)
     needed = [c.name for c in table.columns if not c.nullable or c.name in table.key or c.name in said]
-    rows = engine.store.read_arrow(table.full_name, slice_, columns=needed)
+    ranges = ["partition", "range_start", "range_end"]
+    columns = list(dict.fromkeys([*needed, "topic_id", *ranges]))
+    rows = engine.store.read_arrow(table.full_name, slice_, columns=columns)
     schema = arrow_schema(table)
-    return pa.table(
+    checked = pa.table(
         [rows.column(f.name) if f.name in needed else pa.nulls(rows.num_rows, f.type) for f in schema],
         schema=schema,
     )
+    mine = rows.filter(compute().equal(rows.column("topic_id"), topic_id)).select(ranges)
+    found = mine.group_by(ranges).aggregate([]).to_pylist()
+    return checked, sorted((r["partition"], r["range_start"], r["range_end"]) for r in found)
 
 
-def ranges(engine: Engine, table: Table, slice_: Slice, topic_id: str) -> list[tuple[int, int, int]]:
-    """Distinct (partition, start, end) stored for a slice of one incarnation, sorted."""
-    columns = ["partition", "range_start", "range_end"]
-    where = "topic_id = '" + topic_id.replace("'", "''") + "'"
-    rows = engine.store.read_arrow(table.full_name, slice_, columns=columns, where=where)
-    found = rows.group_by(columns).aggregate([]).to_pylist()
-    return sorted((r["partition"], r["range_start"], r["range_end"]) for r in found)
+def ends(ranges: list[tuple[int, int, int]]) -> dict[int, int]:
+    """Highest end by Kafka partition, sorted."""
+    return {p: max(r[2] for r in ranges if r[0] == p) for p in sorted({r[0] for r in ranges})}

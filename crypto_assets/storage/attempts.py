@@ -6,6 +6,7 @@ Belongs here: the loop and the bookkeeping around a write. Does not belong here:
 from __future__ import annotations
 
 import json
+import logging
 import random
 import threading
 import time
@@ -16,6 +17,10 @@ from dataclasses import replace
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage.base import WriteConflict, WriteResult
+
+_LOG = logging.getLogger(__name__)
+_TOLD = 300
+"""Characters of an error that are repeated; a JVM's trace is long."""
 
 
 def until_committed(
@@ -48,10 +53,11 @@ def until_committed(
             if not is_conflict(error):
                 raise
             last = error
+            _LOG.info("%s: attempt %d was overtaken: %s", table, retries + 1, " ".join(str(error)[:_TOLD].split()))
         longest = min(longest_pause_s, first_pause_s * 2 ** min(retries, 10))
         time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
     raise WriteConflict(
-        f"{table}: other writers committed before each of {attempts} attempts ({str(last)[:300]}). Nothing was "
+        f"{table}: other writers committed before each of {attempts} attempts ({str(last)[:_TOLD]}). Nothing was "
         "written; run the step again when fewer runs write this table"
     )
 

@@ -121,8 +121,8 @@ def stored_ranges(handle: DeltaTable, table: Table, slice_: Slice, app_id: str) 
         ends={r["p"]: r["e"] for r in rows},
         starts={r["p"]: r["s"] for r in rows},
         max_seq=max((r["q"] for r in rows), default=0),
-        previous_ends=Neighbours(earlier, partial(_offsets, handle, table, topic_id, "max(range_end)")),
-        next_starts=Neighbours(later, partial(_offsets, handle, table, topic_id, "min(range_start)")),
+        previous_ends=Neighbours(lambda: earlier, partial(_offsets, handle, table, topic_id, "max(range_end)")),
+        next_starts=Neighbours(lambda: later, partial(_offsets, handle, table, topic_id, "min(range_start)")),
     )
 
 

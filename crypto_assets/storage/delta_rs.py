@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, conform, empty_rows, spark_schema
 from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.render import LOG_STATISTICS
 from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import delta_files as files
@@ -370,8 +371,8 @@ def _configuration(contract: Table) -> dict[str, str | None]:
         "delta.checkpointInterval": "10",
     }
     if "raw_json" in contract.column_names and contract.write == "append_once":
-        useful = ("partition", "offset", "kafka_timestamp", "event_hour")
-        properties["delta.dataSkippingStatsColumns"] = ",".join(n for n in useful if n in contract.column_names)
+        columns = ",".join(n for n in LOG_STATISTICS if n in contract.column_names)
+        properties["delta.dataSkippingStatsColumns"] = columns
     return properties
 
 

@@ -6,16 +6,26 @@ Belongs here: the five verbs by `DataFrameWriter`, `mergeInto` and SQL on table 
 Nothing here needs a JVM in this process: no `DeltaTable`, no `_jvm`, no RDD, no path (except the LOCATION of tables
 that are registered rather than managed), so that the store works over Spark Connect.
 
-The protocol, since Spark commits on a snapshot that it opens itself when it writes: every write that depends on what
-was read carries an application transaction whose version only the first of several racing writers can use. Spark
-skips the write of all others *silently*, or fails it as a conflict; so after each write its id is looked for in the
-table's history (or in its rows), and an absent id means: start over, with everything read anew.
+The protocol. Spark opens the snapshot that it commits on by itself, when it writes: later than everything was read that
+the rows were made from. So a write is *conditional*: the query that gives its rows also reads, in the same Delta
+transaction, the part of the table that they depend on, and fails when that is no longer as it was.
 
-- `append_once`: app id and sequence number of the slice, as in `storage.delta_rs`.
-- `replace_slice` and `merge` with `replace_all`: app id `replace/<table>`, version = version of the table before any
-  source was read, plus one. Whoever replaced meanwhile has used at least that version. Rows inserted into a table whose
-  slices are replaced (Silver, by a stream) take part in it.
-- other merges: MERGE under Serializable isolation, where a concurrent commit is a conflict.
+- `append_once` depends on no other batch holding one of its offsets, in whatever hour.
+- `replace_slice` depends on the slice lying in the files that it lay in before any source was read; `insert_if_absent`
+  and `replace_all` likewise on those of the keys' scope, or of the whole table. File names are never used twice, and
+  without deletion vectors (no table has them) rows change only with their files.
+- `upsert` is a MERGE, whose condition is such a query.
+
+What changed between reading and that snapshot fails the query; what another commits after it is a conflict for Delta,
+because under Serializable isolation (every table has it) a transaction conflicts with every commit that adds rows
+where it has read. Either way nothing is committed, and the attempt starts over with everything read anew. One commit
+holds all or nothing, so a writer may be killed at any moment and leaves nothing to withdraw, and no reader ever sees a
+row that does not stay. delta-rs keeps its side by refusing any commit in between.
+
+Application transactions come on top (Spark skips the write of a version that was used *silently*, so each write's id is
+looked for in the history): app id and sequence of the slice as on delta-rs, and `replace/<table>` with the version read
+plus one. They save the work of a writer that is late; alone they are not enough. Two hours have two app ids; and one
+who opened version 5, overtaken by an OPTIMIZE, commits under 6 unhindered although another has opened 6 since.
 """
 
 from __future__ import annotations
@@ -24,22 +34,24 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crypto_assets.contracts import render
 from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, arrow_type, conform, empty_rows, spark_schema
 from crypto_assets.contracts.model import Table
-from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.contracts.slices import HOUR, Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage import spark_maintenance, staging
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
+from crypto_assets.storage.spark_conditions import FILE, OVERTAKEN, Condition, ranges_free, same_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,8 +61,11 @@ if TYPE_CHECKING:
 ENGINE = "spark"
 MAX_ATTEMPTS = 60
 _LONGEST_PAUSE_S = 2.0
+_NEAR = 4 * HOUR
+"""Slices this near are asked for together with the one to be written: one query mostly tells all that a plan needs."""
+
 _CONFLICT = re.compile(
-    r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
+    OVERTAKEN + r"|DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
     r"|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"  # another writer is creating it at this moment
     r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
     r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"
@@ -92,6 +107,7 @@ class DeltaSparkStore:
         self._tables = tables
         self._reads = RecordedReads()
         self._known: set[str] = set()
+        self._checked: set[str] = set()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -220,35 +236,16 @@ class DeltaSparkStore:
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
             rows = staging.completed(contract, batch.rows, seq, batch_id).read_all()
             metadata = commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {})
-            self._write(contract, rows, app_id, seq, metadata)
-            found = self._spark().table(self.name(table)).where(slice_.predicate(contract))
-            if found.where(f"batch_id = '{batch_id}'").limit(1).count() == 0:
+            self._write(contract, rows, app_id, seq, metadata, ranges_free(incarnation(app_id), batch.covers))
+            after = self._version_of(table, batch_id, before)
+            if after is None:
                 used = seq
                 raise _Lost(f"sequence {seq} of {app_id} was used by another writer")
-            after = self._version_of(table, batch_id, before)
-            if after is not None and after > before + 1 and self._overlaps(contract, app_id, batch, batch_id):
-                used = seq
-                raise _Lost(f"another hour stored the same offsets as {batch_id}, which was withdrawn")
             ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
             details = {"seq": seq, "batch_id": batch_id, "ends": ends}
             return WriteResult(table, True, rows.num_rows, before, after, metadata=details)
 
         return self._until_committed(table, attempt)
-
-    def _overlaps(self, contract: Table, app_id: str, batch: AppendBatch, batch_id: str) -> bool:
-        """Withdraw a batch if another one of the incarnation holds some of its offsets; whether that was so.
-
-        Appends of two hours have two app ids and do not conflict, so a neighbour that was stored between reading and
-        writing shows only afterwards.
-        """
-        same = [
-            f"(`partition` = {c.partition} AND range_start < {c.end} AND range_end > {c.start})" for c in batch.covers
-        ]
-        where = f"topic_id = {literal(incarnation(app_id))} AND batch_id <> '{batch_id}' AND ({' OR '.join(same)})"
-        if self._spark().table(self.name(contract.full_name)).where(where).limit(1).count() == 0:
-            return False
-        self._spark().sql(f"DELETE FROM {self.name(contract.full_name)} WHERE batch_id = '{batch_id}'").collect()  # noqa: S608
-        return True
 
     def _stored_ranges(self, contract: Table, slice_: Slice, app_id: str, version: int) -> StoredRanges:
         """Ranges of a slice and of its neighbours, of one topic incarnation, all of one version of the table."""
@@ -256,23 +253,41 @@ class DeltaSparkStore:
 
         topic_id, column = incarnation(app_id), contract.time_column
         assert column is not None
-        rows = self.read(contract.full_name, version=version)
-        mine = rows.where(f"topic_id = {literal(topic_id)} AND {slice_.predicate(contract)}").groupBy("partition")
-        ends, starts = F.max("range_end"), F.min("range_start")
-        found = mine.agg(ends.alias("e"), starts.alias("s"), F.max("seq").alias("q")).collect()
-        hours: list[datetime] = sorted(rows.select(column).distinct().toArrow().column(0).to_pylist())
+        table = self.read(contract.full_name, version=version)
+        first, last = slice_.start - _NEAR, slice_.end - HOUR + _NEAR
+        values = (F.max("range_end").alias("e"), F.min("range_start").alias("s"), F.max("seq").alias("q"))
 
-        def offsets(value: Any, some: Sequence[datetime]) -> Iterator[tuple[int, int]]:
-            of = rows.where(within(column, topic_id, some)).groupBy("partition").agg(value.alias("v"))
-            return ((r["partition"], r["v"]) for r in of.collect())
+        def by(names: Sequence[str], span: Sequence[datetime]) -> list[dict[str, Any]]:
+            return table.where(within(column, topic_id, span)).groupBy(*names).agg(*values).toArrow().to_pylist()
 
+        near = by([column, "partition"], [first, last])
+        mine = [r for r in near if slice_.start <= r[column] < slice_.end]
+        before = {r["partition"]: r["e"] for r in sorted(near, key=itemgetter(column)) if r[column] < slice_.start}
+        after = {r["partition"]: r["s"] for r in sorted(near, key=itemgetter(column))[::-1] if r[column] >= slice_.end}
+        hours = cache(lambda: self._slices(contract, table, version))
         return StoredRanges(
-            ends={r["partition"]: r["e"] for r in found},
-            starts={r["partition"]: r["s"] for r in found},
-            max_seq=max((r["q"] for r in found), default=0),
-            previous_ends=Neighbours([h for h in reversed(hours) if h < slice_.start], partial(offsets, ends)),
-            next_starts=Neighbours([h for h in hours if h >= slice_.end], partial(offsets, starts)),
+            ends={r["partition"]: r["e"] for r in mine},
+            starts={r["partition"]: r["s"] for r in mine},
+            max_seq=max((r["q"] for r in mine), default=0),
+            previous_ends=Neighbours(
+                lambda: [h for h in reversed(hours()) if h < first],
+                lambda some: ((r["partition"], r["e"]) for r in by(["partition"], some)),
+                before,
+            ),
+            next_starts=Neighbours(
+                lambda: [h for h in hours() if h > last],
+                lambda some: ((r["partition"], r["s"]) for r in by(["partition"], some)),
+                after,
+            ),
         )
+
+    def _slices(self, contract: Table, frame: DataFrame, version: int) -> list[datetime]:
+        """Slices of which a version of a table has rows, sorted."""
+        place = self._place(contract)
+        handle = files.open_table(place, version) if place else None
+        if handle is not None:  # the log alone says it
+            return files.slices_present(handle, contract)
+        return sorted(frame.select(str(contract.time_column)).distinct().toArrow().column(0).to_pylist())
 
     # --- replace_slice --------------------------------------------------------------------------------------------
 
@@ -307,20 +322,37 @@ class DeltaSparkStore:
             staging.refuse_outside(contract, slice_, staged)
             if audit is not None:
                 audit(staged)
-            stored = self.read_arrow(table, slice_, version=before)
+            predicate = slice_.predicate(contract)
+            stored, unchanged = self._stored(contract, predicate, before)
             if not rebuild:
                 staging.refuse_shrinking(contract, stored, staged)
             if staging.same_rows(contract, stored, staged):
                 return WriteResult(table, False, staged.num_rows, before, before)
             metadata = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
-            after = self._replace(contract, staged, before, metadata, slice_.predicate(contract))
+            after = self._replace(contract, staged, before, metadata, unchanged, predicate)
             details = {"rows_before": stored.num_rows}
             return WriteResult(table, True, staged.num_rows, before, after, metadata=details)
 
         return self._until_committed(table, attempt)
 
+    def _stored(self, contract: Table, where: str | None, version: int) -> tuple[pa.Table, Condition]:
+        """Rows of a version that a write depends on, and the condition that they still lie in the same files."""
+        from pyspark.sql import functions as F
+
+        schema, predicate = arrow_schema(contract), where or "true"
+        frame = self.read(contract.full_name, version=version).where(predicate)
+        found = frame.select(*[f"`{n}`" for n in schema.names], F.expr(FILE).alias("_file")).toArrow()
+        names = found.column("_file").unique().to_pylist()
+        return found.drop_columns(["_file"]).cast(schema), same_files(predicate, names)
+
     def _replace(
-        self, contract: Table, rows: pa.Table, before: int, metadata: Mapping[str, str], predicate: str | None
+        self,
+        contract: Table,
+        rows: pa.Table,
+        before: int,
+        metadata: Mapping[str, str],
+        unchanged: Condition,
+        predicate: str | None,
     ) -> int:
         """Replace what a predicate selects (None: append) unless anybody replaced since `before`; the new version.
 
@@ -329,7 +361,7 @@ class DeltaSparkStore:
         """
         write_id = uuid.uuid4().hex
         app_id = replace_app_id(contract.full_name)
-        self._write(contract, rows, app_id, before + 1, {**metadata, "write_id": write_id}, predicate)
+        self._write(contract, rows, app_id, before + 1, {**metadata, "write_id": write_id}, unchanged, predicate)
         after = self._version_of(contract.full_name, write_id, before)
         if after is None:
             raise _Lost(f"{contract.full_name} was replaced by another writer after version {before}")
@@ -362,23 +394,22 @@ class DeltaSparkStore:
         def attempt() -> WriteResult:
             before = self._writable(contract)
             scope = None if mode == "replace_all" else staging.key_scope(contract, staged)
-            stored = self.read_arrow(table, where=scope, version=before)
+            stored, unchanged = self._stored(contract, scope, before)
             metadata = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
-            if mode == "replace_all":
-                if staging.same_rows(contract, stored, staged):
+            if mode == "upsert":
+                if self._all_stored(contract, stored, staged):
                     return WriteResult(table, False, 0, before, before)
-                after = self._replace(contract, staged, before, metadata, "true")
-                return WriteResult(table, True, staged.num_rows, before, after)
-            added = staging.without_keys(contract, staged, stored)
-            changed = added if mode == "insert_if_absent" else staged
-            if not changed.num_rows or (mode == "upsert" and self._all_stored(contract, stored, staged)):
+                self._merge(contract, staged, scope)
+                return WriteResult(table, True, staged.num_rows, before, self.version(table))
+            if mode == "insert_if_absent":
+                rows = staging.without_keys(contract, staged, stored)
+                same, predicate = not rows.num_rows, None
+            else:
+                rows, same, predicate = staged, staging.same_rows(contract, stored, staged), "true"
+            if same:
                 return WriteResult(table, False, 0, before, before)
-            if mode == "insert_if_absent" and contract.write == "replace_slice":
-                # In turn with those who replace slices: one that read its sources before would overwrite these rows.
-                after = self._replace(contract, changed, before, metadata, None)
-                return WriteResult(table, True, changed.num_rows, before, after)
-            self._merge(contract, changed, mode == "upsert", scope)
-            return WriteResult(table, True, changed.num_rows, before, self.version(table))
+            after = self._replace(contract, rows, before, metadata, unchanged, predicate)
+            return WriteResult(table, True, rows.num_rows, before, after)
 
         return self._until_committed(table, attempt)
 
@@ -387,7 +418,7 @@ class DeltaSparkStore:
         """Whether an upsert of rows would change nothing."""
         return staging.same_rows(contract, stored, staging.concat(staging.without_keys(contract, stored, rows), rows))
 
-    def _merge(self, contract: Table, rows: pa.Table, update: bool, scope: str | None) -> None:
+    def _merge(self, contract: Table, rows: pa.Table, scope: str | None) -> None:
         from pyspark.sql import functions as F
 
         target = contract.name
@@ -399,9 +430,7 @@ class DeltaSparkStore:
         if scope:
             condition = condition & F.expr(re.sub(r"\b(\w+) ([<>]=)", rf"{target}.\1 \2", scope))
         merger = source.mergeInto(self.name(contract.full_name), condition)
-        if update:
-            merger = merger.whenMatched().updateAll()
-        merger.whenNotMatched().insertAll().merge()
+        merger.whenMatched().updateAll().whenNotMatched().insertAll().merge()
 
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
@@ -454,10 +483,13 @@ class DeltaSparkStore:
         self.create(contract.full_name)
         version = self.version(contract.full_name)
         assert version is not None
+        if contract.full_name in self._checked:
+            return version
         fields = self._spark().table(self.name(contract.full_name)).schema.fields
         problems = files.stored_problems(_arrow_schema(fields), contract)
         if problems:
             raise ContractViolation(contract.full_name, problems)
+        self._checked.add(contract.full_name)
         return version
 
     def _frame(self, contract: Table, rows: pa.Table) -> DataFrame:
@@ -470,27 +502,35 @@ class DeltaSparkStore:
         app_id: str,
         app_version: int,
         metadata: Mapping[str, str],
+        condition: Condition,
         where: str | None = None,
     ) -> None:
-        """Append rows (or replace by them what `where` selects) under an application transaction."""
-        writer = self._frame(contract, rows).write.format("delta")
+        """Append rows (or replace by them what `where` selects) under an application transaction and a condition."""
+        name = self.name(contract.full_name)
+        frame = condition.guard(self._frame(contract, rows), rows.num_rows, self._spark().table(name))
+        writer = frame.write.format("delta")
         writer = writer.option("txnAppId", app_id).option("txnVersion", app_version)
         writer = writer.option("userMetadata", json.dumps(dict(metadata), sort_keys=True))
         if where is None:
             writer = writer.mode("append")
         else:
             writer = writer.mode("overwrite").option("replaceWhere", where)
-        writer.saveAsTable(self.name(contract.full_name))
+        writer.saveAsTable(name)
 
-    def _version_of(self, table: str, mark: str, after: int = -1) -> int | None:
-        """Version of the commit whose metadata holds a mark."""
+    def _version_of(self, table: str, mark: str, after: int) -> int | None:
+        """Version of the commit after a version whose metadata holds a mark."""
         place = self._place(self._contract(table))
         if place is not None:
             commits = files.read_commits(place, after, 1_000_000)
             return next((c.version for c in reversed(commits) if mark in c.metadata.values()), None)
-        history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)}").where(f"version > {after}")
-        found = history.where(f"userMetadata LIKE '%{mark}%'").select("version").collect()
-        return found[0][0] if found else None
+        limit = 16  # the newest come first, and mostly it is the newest
+        while True:
+            history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {limit}")
+            rows = history.select("version", "userMetadata").collect()
+            found = next((r[0] for r in rows if r[0] > after and mark in (r[1] or "")), None)
+            if found is not None or len(rows) < limit or rows[-1][0] <= after:
+                return found
+            limit *= 16
 
     def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
         return until_committed(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 
 def incarnation(app_id: str) -> str:
@@ -28,40 +29,53 @@ class Neighbours(Mapping[int, int]):
     Most partitions have rows in the next slice; reading all of 90 days' files takes over a second.
 
     Args:
-        hours: Stored slices, nearest first.
+        hours: Gives the stored slices to search, nearest first; asked once, when `found` does not do.
         search: (partition, offset) pairs that some slices hold, one a partition.
+        found: Offsets that are known without a search, from slices nearer than all of `hours`.
     """
 
     _WINDOWS = (4, 32, 256)
 
     def __init__(
-        self, hours: Sequence[datetime], search: Callable[[Sequence[datetime]], Iterable[tuple[int, int]]]
+        self,
+        hours: Callable[[], Sequence[datetime]],
+        search: Callable[[Sequence[datetime]], Iterable[tuple[int, int]]],
+        found: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._search = search
-        self._windows: list[Sequence[datetime]] = []
-        at = 0
-        for size in (*self._WINDOWS, len(hours)):
-            if at < len(hours):
-                self._windows.append(hours[at : at + size])
-            at += size
-        self._found: dict[int, int] = {}
+        self._hours = hours
+        self._windows: list[Sequence[datetime]] | None = None
+        self._found = dict(found)
 
     def __getitem__(self, partition: int) -> int:
-        while partition not in self._found and self._windows:
-            self._look(self._windows.pop(0))
+        while partition not in self._found and self._look():
+            pass
         return self._found[partition]
 
     def __iter__(self) -> Iterator[int]:
-        while self._windows:
-            self._look(self._windows.pop(0))
+        while self._look():
+            pass
         return iter(sorted(self._found))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _look(self, hours: Sequence[datetime]) -> None:
-        for partition, offset in self._search(hours):
+    def _look(self) -> bool:
+        """Search the next window; whether there was one."""
+        if self._windows is None:
+            self._windows = list(self._cut(self._hours()))
+        if not self._windows:
+            return False
+        for partition, offset in self._search(self._windows.pop(0)):
             self._found.setdefault(partition, offset)
+        return True
+
+    def _cut(self, hours: Sequence[datetime]) -> Iterator[Sequence[datetime]]:
+        at = 0
+        for size in (*self._WINDOWS, len(hours)):
+            if at < len(hours):
+                yield hours[at : at + size]
+            at += size
 
 
 def within(column: str, topic_id: str, hours: Sequence[datetime]) -> str:

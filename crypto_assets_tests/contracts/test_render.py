@@ -75,7 +75,9 @@ def test_ddl_carries_comments_keys_of_partitioning_and_properties():
     assert "COMMENT 'Broker\\'s timestamp" in text
     assert "PARTITIONED BY (`arrival_hour`)" in text
     assert "'delta.isolationLevel' = 'Serializable'" in text
-    assert "'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour'" in text
+    assert (
+        "'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour,range_start,range_end'" in text
+    )
     assert "setTransactionRetentionDuration" not in text
     assert "LOCATION" not in text
 

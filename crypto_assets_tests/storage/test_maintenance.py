@@ -154,7 +154,10 @@ def test_table_properties_are_those_of_the_protocol(store, name):
     assert "delta.setTransactionRetentionDuration" not in properties
     assert "delta.enableDeletionVectors" not in properties
     if name == BRONZE:
-        assert properties["delta.dataSkippingStatsColumns"] == "partition,offset,kafka_timestamp,event_hour"
+        assert (
+            properties["delta.dataSkippingStatsColumns"]
+            == "partition,offset,kafka_timestamp,event_hour,range_start,range_end"
+        )
 
 
 def test_a_compaction_beside_a_writer_costs_neither_anything(store):

@@ -6,7 +6,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -119,6 +119,39 @@ def test_a_stale_run_cannot_overwrite_newer_rows(store):
     result = store.replace_slice(METRICS, hour(), stale, now=NOW)
     assert not result.committed  # the restarted build read what the newer run had read
     assert store.read_arrow(METRICS).num_rows == 120
+
+
+def test_a_run_that_began_first_does_not_hide_from_one_that_began_after_a_compaction(store):
+    """Both replace the same slice; the one that opened an older version reads newer sources and commits first."""
+    source, begun, read, committed = [100], Event(), Event(), Event()
+    store.replace_slice(METRICS, hour(), lambda: metrics(FIVE, range(50)), now=NOW)
+    store.merge(METRICS, metrics(SIX, [6]), mode="insert_if_absent")  # a second file of the day
+
+    def first() -> None:
+        def build():
+            begun.set()
+            assert read.wait(60)
+            source[0] = 120
+            return metrics(FIVE, range(120))
+
+        store.replace_slice(METRICS, hour(), build, now=NOW)
+        committed.set()
+
+    def second():
+        rows = source[0]
+        read.set()
+        assert committed.wait(60)
+        return metrics(FIVE, range(rows))
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(first)
+        assert begun.wait(60)
+        version = store.version(METRICS)
+        assert store.maintain(METRICS, now=NOW, closed_before=NOW, dry_run=False)["compacted_partitions"] == 1
+        assert store.version(METRICS) > version
+        store.replace_slice(METRICS, hour(), second, now=NOW)
+        running.result(60)
+    assert store.read_arrow(METRICS, hour()).num_rows == 120
 
 
 def test_rows_appended_meanwhile_are_not_sent_again(store):

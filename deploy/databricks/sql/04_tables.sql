@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`raw_prices` (
 USING DELTA
 PARTITIONED BY (`arrival_hour`)
 COMMENT 'Every price record as it came from Kafka, with its coordinates. The system of record: all later tables can be rebuilt from it. Appended exactly once; the ranges covered are recorded in the same commit.'
-TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour,range_start,range_end', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`market_history` (
   `coin_id` STRING NOT NULL COMMENT 'Coin.',
@@ -441,7 +441,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`polls` (
 USING DELTA
 PARTITIONED BY (`arrival_hour`)
 COMMENT 'One row per look of the producer at the source: outcome, missing coins, cadence, credits.'
-TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,range_start,range_end', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`pipeline_metrics` (
   `metric` STRING NOT NULL COMMENT 'messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, quarantine_rate, model_inference_latency_ms, polls_ok_rate.',
