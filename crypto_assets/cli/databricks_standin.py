@@ -15,6 +15,7 @@ import typer
 
 from crypto_assets.cli import output
 from crypto_assets.cli.processes import stop_requested
+from crypto_assets.contracts.unity import VOLUMES
 
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 DEFAULT_ROOT = Path(".crypto_assets") / "databricks-standin"
@@ -27,12 +28,16 @@ def command(
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1; 0 = a free one.")] = 0,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Start an MLflow server beside it.")] = False,
 ) -> None:
-    """Run a stand-in of a Databricks workspace, which executes what is submitted, until Ctrl-C."""
+    """Run a stand-in of a Databricks workspace, which executes what is submitted, until Ctrl-C.
+
+    It prints what another terminal needs: host, token, node type, target. The volumes of the catalog are there.
+    """
     checkout = Path(__file__).parents[2]
     if (checkout / "crypto_assets_tests").is_dir():
         sys.path.append(str(checkout))
     try:
         from crypto_assets_tests.databricks_standin import Workspace
+        from crypto_assets_tests.databricks_standin.cluster import NODE_TYPES
     except ImportError:
         output.fail(
             "the stand-in is part of the tests, which are not installed: run this from a checkout of crypto_assets, "
@@ -50,8 +55,13 @@ def command(
             raise typer.Exit(1) from None
         with contextlib.closing(workspace):
             workspace.uploads.enabled = False  # nobody asks for them, and they are kept in memory
+            for volume in VOLUMES:
+                workspace.volumes_api.create(f"{workspace.catalog}.{volume.schema}.{volume.name}")
             print(f"export DATABRICKS_HOST={workspace.host}")
             print(f'export DATABRICKS_TOKEN="$(cat {workspace.root / TOKEN_FILE})"')
+            print(f"export CRYPTO_ASSETS_DATABRICKS_NODE_TYPE={next(iter(NODE_TYPES))}")
+            print("export CRYPTO_ASSETS_DATABRICKS_POLL_S=0.5")
+            print("export CRYPTO_ASSETS_TARGET=databricks  # or databricks-serverless")
             if mlflow:
                 print(f"export MLFLOW_TRACKING_URI={workspace.mlflow_uri}")
             print(f"# tables are in {workspace.lake}; Ctrl-C stops", flush=True)

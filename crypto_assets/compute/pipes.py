@@ -283,7 +283,7 @@ class ServerlessRunner:
             hint = f"see whether {self.volume} can be read here and written there, and launch the step again"
         else:
             problem, hint = problem or end.message or str(end.result), HINTS[kind]
-        raise dg.Failure(f"Databricks run {run.run_id} failed ({kind}): {problem}. {hint}", dict(ran))
+        raise dg.Failure(f"Databricks run {run.run_id} failed ({kind}): {problem}; {hint}", dict(ran))
 
 
 def other_wheels(files: FilesAPI, folder: str, keep: str) -> list[str]:

@@ -220,16 +220,15 @@ class Preflight:
                 yield answer
         else:
             wanted = nodes.get("node_types", {}).get("node_type_id")
+            known = {n.node_type_id for n in self._workspace.clusters.list_node_types().node_types or ()}
+            some = ", ".join(sorted(known)[:8])
             if not wanted:
                 yield (
-                    "no node type: set CRYPTO_ASSETS_DATABRICKS_NODE_TYPE, CRYPTO_ASSETS_DATABRICKS_INSTANCE_POOL_ID "
-                    "or CRYPTO_ASSETS_DATABRICKS_CLUSTER_ID"
+                    f"no node type: set CRYPTO_ASSETS_DATABRICKS_NODE_TYPE (the workspace has {some}), "
+                    "CRYPTO_ASSETS_DATABRICKS_INSTANCE_POOL_ID or CRYPTO_ASSETS_DATABRICKS_CLUSTER_ID"
                 )
-            else:
-                known = {n.node_type_id for n in self._workspace.clusters.list_node_types().node_types or ()}
-                if wanted not in known:
-                    some = ", ".join(sorted(known)[:8])
-                    yield f"no node type {wanted} in the workspace: CRYPTO_ASSETS_DATABRICKS_NODE_TYPE is one of {some}"
+            elif wanted not in known:
+                yield f"no node type {wanted} in the workspace: CRYPTO_ASSETS_DATABRICKS_NODE_TYPE is one of {some}"
         policy = new.get("policy_id")
         if policy:
             answer = self._found(f"cluster policy {policy}", lambda: self._workspace.cluster_policies.get(policy))

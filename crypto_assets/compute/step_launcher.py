@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,7 +126,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             )
             self._shipment = self._inputs(step_context).to_json()
         except (PreflightFailed, StepFailed, HomeError) as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+            raise dg.Failure(str(error), allow_retries=False) from None  # what it says is all that there is to it
         log.info(self.copied.describe())
         log.info(f"shipped inputs: {len(self._shipment):,} bytes\n{self._shipment[:2000]}")
         self.run_config = self._run_config(step_context)
@@ -172,7 +171,6 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             text = redact(text, self.settings.secrets())[-MOST_STDOUT:]
             if text.strip():
                 log.info(f"captured {name} of step {step_key}:\n{text}")
-                (sys.stdout if name == "stdout" else sys.stderr).write(text)
 
     def _main_file_local_path(self) -> str:
         return str(Path(remote_main.__file__))
@@ -224,7 +222,9 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             repository_load_data=context.plan_data.execution_plan.repository_load_data,
         )
         run = ref.dagster_run._replace(job_code_origin=None, remote_job_origin=None)
-        return ref._replace(recon_job=ref.recon_job._replace(repository=shipped), dagster_run=run)
+        # Events are sent back as they are; over there only what the step itself says is worth printing.
+        said = {"loggers": {"console": {"config": {"log_level": "INFO"}}}, **ref.run_config}
+        return ref._replace(recon_job=ref.recon_job._replace(repository=shipped), dagster_run=run, run_config=said)
 
     def _module_of(self, file: Path) -> str:
         """Module name of a definitions file, by its place in one of the shipped packages."""
@@ -289,7 +289,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             metadata["databricks_output"] = end.output
         if self._held is None:
             raise dg.Failure(
-                f"Databricks run {run.run_id} failed ({kind}): {end.message or end.result}. {HINTS[kind]}", metadata
+                f"Databricks run {run.run_id} failed ({kind}): {end.message or end.result}; {HINTS[kind]}", metadata
             )
         event = self._held
         assert event.dagster_event is not None

@@ -21,7 +21,9 @@ class Jobs:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._ids = itertools.count(100_001)
+        # A workspace that is started again on its folder goes on counting: folders of runs have these names.
+        before = [int(p.name) for p in (workspace.root / "runs").glob("*")]
+        self._ids = itertools.count(max(before, default=100_000) + 1)
         self._lock = threading.Lock()
 
     def register(self, routes: Routes) -> None:

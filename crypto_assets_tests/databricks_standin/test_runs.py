@@ -201,6 +201,24 @@ def test_closing_the_workspace_leaves_no_process(tmp_path, ws, submit):
     assert not [t for t in threading.enumerate() if "serve_forever" in t.name]
 
 
+def test_a_workspace_that_is_started_again_goes_on(tmp_path):
+    from databricks.sdk import WorkspaceClient
+
+    seen = []
+    for _ in range(2):
+        with Workspace(tmp_path / "ws", spark=False) as ws:
+            client = WorkspaceClient(host=ws.host, token=ws.token)
+            with client.dbfs.open("/main.py", write=True, overwrite=True) as out:
+                out.write(b"print('up')")
+            ws.clusters.add("c-1")
+            python = jobs.SparkPythonTask(python_file="dbfs:/main.py")
+            client.jobs.submit(tasks=[jobs.SubmitTask("main", existing_cluster_id="c-1", spark_python_task=python)])
+            ws.runs[0].wait_for()
+            assert (ws.runs[0].result_state, ws.defects) == ("SUCCESS", [])
+            seen.append(ws.runs[0].run_id)
+    assert seen[0] < seen[1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

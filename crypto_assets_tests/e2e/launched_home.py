@@ -1,4 +1,7 @@
-"""A home whose steps are launched on a workspace stand-in by `dagster asset materialize`, each a process of its own."""
+"""A home whose steps are launched on a workspace stand-in by `dagster asset materialize`, each a process of its own.
+
+Every driver is watched: none may start a JVM, and the watching itself must have seen the driver and its steps.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ import dagster as dg
 
 from crypto_assets_tests.compute.launched.toys import environment
 from crypto_assets_tests.e2e.commands import clean_environment, command
+from crypto_assets_tests.e2e.drivers import watched
 
 if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
     from crypto_assets_tests.databricks_standin import Run, Workspace
 
 JAVA = """#!/bin/sh
@@ -32,11 +37,15 @@ class LaunchedHome:
         workspace: The stand-in.
         path: Folder of the home.
         more: Environment beside the launcher's own: topic names, brokers, secrets.
+
+    Attributes:
+        jvms: Command lines of the JVMs that drivers started, whichever java they took.
     """
 
     workspace: Workspace
     path: Path
     more: Mapping[str, str] = field(default_factory=dict)
+    jvms: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dagster_home.mkdir(parents=True, exist_ok=True)
@@ -45,18 +54,32 @@ class LaunchedHome:
         java.write_text(JAVA.format(told=self.java_calls), encoding="utf-8")
         java.chmod(0o755)
 
+    @classmethod
+    def of(cls, workspace: Workspace, settings: Settings, **more: str) -> LaunchedHome:
+        """The home of these settings, with their topics and first partition."""
+        assert settings.partitions_start is not None
+        assert settings.kafka_bootstrap_servers is not None
+        given = {
+            "CRYPTO_ASSETS_PARTITIONS_START": settings.partitions_start.isoformat(),
+            "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+            "KAFKA_TOPIC": settings.prices_topic,
+            "KAFKA_POLLS_TOPIC": settings.polls_topic,
+        }
+        return cls(workspace, settings.home, {**given, **more})
+
     @property
     def dagster_home(self) -> Path:
         return self.path / "dagster"
 
     @property
     def java_calls(self) -> Path:
-        """File that exists when a driver has started a JVM: all that a driver finds as `java` writes it."""
-        return self.path / "driver-started-a-jvm"
+        """What the `java` on a driver's path writes: each call of it, however short."""
+        return self.path / "driver-called-java"
 
     def environment(self) -> dict[str, str]:
         """Environment of a driver. The stand-in has an environment of its own, with the machine's Java."""
-        env = {**clean_environment(), **environment(self.workspace, self.path), **self.more}
+        env = {**clean_environment(), **environment(self.workspace, self.path)}
+        env |= {"CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2", **self.more}
         env |= {"DAGSTER_HOME": str(self.dagster_home), "JAVA_HOME": str(self.path)}
         return env | {"PATH": f"{self.path / 'bin'}:{env['PATH']}"}
 
@@ -70,16 +93,29 @@ class LaunchedHome:
         chosen = ["--partition-range", "...".join(partitions)] if len(partitions) > 1 else []
         chosen = ["--partition", partitions[0]] if len(partitions) == 1 else chosen
         call = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "crypto_assets.definitions"]
-        done = subprocess.run(
-            [*call, "--select", select, *chosen],
-            env=self.environment(),
-            cwd=self.path,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        assert done.returncode == 0, f"{select}: {done.stderr[-8000:]}"
+        with (
+            subprocess.Popen(
+                [*call, "--select", select, *chosen],
+                env=self.environment(),
+                cwd=self.path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as driver,
+            watched(driver) as seen,
+        ):
+            try:
+                said = driver.communicate(timeout=900)[1]
+            except subprocess.TimeoutExpired:
+                driver.kill()
+                raise
+        assert driver.returncode == 0, f"{select}: {said[-8000:]}"
+        lines = list(seen.processes.values())
+        assert [line for line in lines if "asset materialize" in line], "the driver was not seen"
+        assert [line for line in lines if "multiprocessing" in line], "no process of a step was seen"
+        self.jvms += seen.jvms
+        if self.java_calls.exists():
+            self.jvms += self.java_calls.read_text(encoding="utf-8").splitlines()
         return self.workspace.runs[before:]
 
     def verify(self) -> subprocess.CompletedProcess[str]:
@@ -100,3 +136,8 @@ class LaunchedHome:
         from deltalake import DeltaTable
 
         return DeltaTable(str(self.workspace.table(table))).to_pyarrow_table()
+
+
+def staged(workspace: Workspace) -> list[Path]:
+    """What lies in DBFS: at the end of a launch, however it ended, nothing."""
+    return [path for path in workspace.dbfs.rglob("*") if path.is_file()]

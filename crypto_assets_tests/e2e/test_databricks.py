@@ -9,94 +9,81 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key
+from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_key
 from crypto_assets_tests.databricks_standin import Workspace
-from crypto_assets_tests.e2e.launched_home import LaunchedHome
+from crypto_assets_tests.e2e.launched_home import LaunchedHome, staged
 
 HOURLY = (
-    *("ops/polls", "silver/prices", "silver/quarantine", "gold/bars_1m", "gold/bars_5m", "gold/bars_1h"),
+    *(
+        "bronze/raw_prices",
+        "ops/polls",
+        "silver/prices",
+        "silver/quarantine",
+        "gold/bars_1m",
+        "gold/bars_5m",
+        "gold/bars_1h",
+    ),
     *("features/price_features", "gold/anomalies", "gold/price_predictions", "ops/pipeline_metrics"),
 )
+HOURLY_STEPS = len(HOURLY) - 3
+"""Typed and quarantined records are of one step, and so are the bars of three lengths."""
 DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
 PLAIN = ("gold/latest_prices", "gold/leaderboard_24h", "gold/dim_coin", "gold/dim_date")
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    with Workspace(tmp_path / "workspace") as found:
+def workspace(tmp_path, jvms):
+    with Workspace(tmp_path / "workspace", jvms=jvms) as found:
         yield found
         assert found.unknown == []
         assert found.defects == []
-        assert list(found.dbfs.glob("tmp/crypto_assets_staging/*")) == []
-
-
-@pytest.fixture
-def published(workspace, tmp_path, kafka_broker):
-    """A replay home with two hours in Kafka, and the hours' keys."""
-    from crypto_assets.home import open_home
-    from crypto_assets.kafka.producer import open_producer
-    from crypto_assets_tests.home_fixtures import moments, settings_of
-
-    day = floor_day(datetime.now(UTC)) - 2 * DAY
-    span = Slice(day + 2 * HOUR, day + 4 * HOUR)
-    settings = settings_of(tmp_path / "home", kafka_broker, partitions_start=day.date())
-    open_home(settings)
-    with open_producer(settings, anchor=day.date()) as producer:
-        producer.catch_up(moments(span))
-    more = {
-        "CRYPTO_ASSETS_PARTITIONS_START": day.date().isoformat(),
-        "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
-        "KAFKA_TOPIC": settings.prices_topic,
-        "KAFKA_POLLS_TOPIC": settings.polls_topic,
-        "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
-        "CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2",
-    }
-    return LaunchedHome(workspace, settings.home, more), [hour_key(h) for h in span.hours()]
+        assert staged(found) == []
 
 
 def materialized(instance: dg.DagsterInstance, asset: str) -> list[str | None]:
-    """Partitions of an asset's materializations."""
+    """Partitions of an asset's materializations, sorted."""
     found = instance.fetch_materializations(dg.AssetKey(asset.split("/")), limit=50).records
     return sorted((r.partition_key for r in found), key=str)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_every_asset_is_launched_from_kafka_to_gold_and_verify_passes(published):
-    home, hours = published
-    (first,) = home.materialize("bronze/raw_prices", hours[0])
-    assert first.result_state == "SUCCESS"
-    assert not home.java_calls.exists(), "the driver asked Kafka for bounds and has no use for a JVM"
-    stored = home.rows("bronze.raw_prices")
-    assert {hour_key(h) for h in stored.column("kafka_timestamp").to_pylist()} == {hours[0]}
-
-    runs = home.materialize(",".join(("bronze/raw_prices", *HOURLY)), hours[0], hours[-1])
+@pytest.mark.kafka
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("by", ["range", pytest.param("partition", marks=pytest.mark.full)])
+def test_every_asset_is_launched_from_kafka_to_gold_and_verify_passes(workspace, publish, by):
+    settings, hours = publish(2)
+    home = LaunchedHome.of(workspace, settings, MLFLOW_TRACKING_URI=workspace.mlflow_uri)
+    runs = []
+    for chosen in [hours] if by == "range" else [hours[:1], hours[1:]]:
+        runs += home.materialize(",".join(HOURLY), *chosen)
     runs += home.materialize(",".join(DAILY), hours[0][:10])
     runs += home.materialize(",".join(PLAIN))
     assert {r.result_state for r in runs} == {"SUCCESS"}
-    steps = {r.tasks[0].cluster["custom_tags"]["asset"] for r in runs}
-    assert len(steps) == len(runs) == 15
-    assert not home.java_calls.exists()
+    steps = [r.tasks[0].cluster["custom_tags"]["asset"] for r in runs]
+    assert len(set(steps)) == HOURLY_STEPS + len(DAILY) + len(PLAIN)
+    assert len(steps) == len(set(steps)) + (0 if by == "range" else HOURLY_STEPS)
+    assert home.jvms == [], "the driver asks Kafka for bounds and has no use for a JVM"
     assert not (home.path / "lake").exists()
 
     with home.instance() as instance:
-        assert materialized(instance, "bronze/raw_prices") == sorted([hours[0], *hours])
         for asset in HOURLY:
             assert materialized(instance, asset) == hours, asset
         for asset in DAILY:
             assert materialized(instance, asset) == [hours[0][:10]], asset
         for asset in PLAIN:
             assert materialized(instance, asset) == [None], asset
-        red = [
-            (key, record.evaluation.description)
+        passed = {
+            f"{asset} {key.name}": record.evaluation.passed
             for asset in ("bronze/raw_prices", "silver/prices", "gold/bars_5m")
             for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(
                 [dg.AssetCheckKey(dg.AssetKey(asset.split("/")), n) for n in ("has_rows", "unique_key", "not_null")]
             ).items()
-            if not record.evaluation.passed
-        ]
-        assert red == []
-    assert home.rows("silver.prices").num_rows == home.rows("bronze.raw_prices").num_rows > stored.num_rows
+        }
+        assert len(passed) == 9
+        assert [name for name, good in passed.items() if not good] == []
+    stored = home.rows("bronze.raw_prices")
+    assert {hour_key(h) for h in stored.column("kafka_timestamp").to_pylist()} == set(hours)
+    assert home.rows("silver.prices").num_rows == stored.num_rows > 0
     told = home.verify()
     assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
     assert "every law holds" in told.stdout
@@ -119,13 +106,12 @@ def test_models_are_trained_registered_and_used_in_the_workspace(workspace, tmp_
     more = {
         "CRYPTO_ASSETS_PARTITIONS_START": START.date().isoformat(),
         "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
-        "CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2",
     }
     home = LaunchedHome(workspace, tmp_path / "home", more)
     runs = home.materialize("ml/anomaly_model,ml/price_model", day_key(last - DAY))
     runs += home.materialize("gold/anomalies,gold/price_predictions", hour_key(last))
     assert [r.result_state for r in runs] == ["SUCCESS"] * 4
-    assert not home.java_calls.exists()
+    assert home.jvms == []
 
     registry = MlflowClient(workspace.mlflow_uri)
     promotions = {p["version"]: p for p in home.rows("ml.promotions").to_pylist() if p["model"] == "anomaly"}

@@ -9,58 +9,32 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key
+from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality.parity import compare
 from crypto_assets_tests.databricks_standin import Workspace
 from crypto_assets_tests.e2e.launched_home import LaunchedHome
-from crypto_assets_tests.home_fixtures import VOLATILE, moments, opened, settings_of
+from crypto_assets_tests.home_fixtures import VOLATILE, opened
 
 ASSETS = ("bronze/raw_prices", "silver/prices", "gold/bars_5m", "features/price_features")
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    with Workspace(tmp_path / "workspace") as found:
+def workspace(tmp_path, jvms):
+    with Workspace(tmp_path / "workspace", jvms=jvms) as found:
         found.volumes_api.create("crypto_analytics.ops.staging")
         yield found
         assert found.unknown == []
         assert found.defects == []
 
 
-@pytest.fixture
-def published(tmp_path, kafka_broker):
-    """Settings of a replay home with three hours in Kafka, and the hours' keys."""
-    from crypto_assets.home import open_home
-    from crypto_assets.kafka.producer import open_producer
-
-    day = floor_day(datetime.now(UTC)) - 2 * DAY
-    span = Slice(day + 2 * HOUR, day + 5 * HOUR)
-    settings = settings_of(tmp_path / "home", kafka_broker, partitions_start=day.date())
-    open_home(settings)
-    with open_producer(settings, anchor=day.date()) as producer:
-        producer.catch_up(moments(span))
-    return settings, [hour_key(h) for h in span.hours()]
-
-
-def serverless(workspace, settings) -> LaunchedHome:
-    more = {
-        "CRYPTO_ASSETS_TARGET": "databricks-serverless",
-        "CRYPTO_ASSETS_PARTITIONS_START": settings.partitions_start.isoformat(),
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_TOPIC": settings.prices_topic,
-        "KAFKA_POLLS_TOPIC": settings.polls_topic,
-    }
-    return LaunchedHome(workspace, settings.home, more)
-
-
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.timeout(1200)
-def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engine(workspace, published, tmp_path):
-    settings, hours = published
-    home = serverless(workspace, settings)
-    runs = [run for asset in ASSETS for run in home.materialize(asset, hours[0])]
+def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engine(workspace, publish, tmp_path):
+    settings, hours = publish(3)
+    home = LaunchedHome.of(workspace, settings, CRYPTO_ASSETS_TARGET="databricks-serverless")
+    runs = home.materialize(",".join(ASSETS), hours[0])
     runs += home.materialize(",".join(ASSETS), hours[1], hours[2])
     assert [r.result_state for r in runs] == ["SUCCESS"] * 8
     assert {t.cluster_id for r in runs for t in r.tasks} == {None}, "no cluster was started"
@@ -68,7 +42,7 @@ def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engin
     wheels = {d for r in runs for d in r.request["environments"][0]["spec"]["dependencies"] if d.endswith(".whl")}
     assert sorted(u.path for u in workspace.uploads if u.path.endswith(".whl")) == sorted(wheels), "each code once"
     assert [p for _, p, _ in workspace.requests if "dbfs" in p] == []
-    assert not home.java_calls.exists()
+    assert home.jvms == []
     assert not (home.path / "lake").exists()
 
     embedded = settings.model_copy(update={"home_path": tmp_path / "embedded"})
@@ -95,6 +69,7 @@ def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engin
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_daily_model_is_trained_and_registered_by_pipes(workspace, tmp_path):
     from mlflow import MlflowClient

@@ -1,0 +1,43 @@
+"""What the tests of launching share: warm JVMs of their workspaces, and a replay home with records in Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
+from crypto_assets_tests.databricks_standin.jvms import Jvms
+from crypto_assets_tests.home_fixtures import moments, settings_of
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def jvms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jvms]:
+    """JVMs that the workspaces of all tests use one after another: starting one costs more than most steps."""
+    found = Jvms(tmp_path_factory.mktemp("jvms"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def publish(tmp_path: Path, kafka_broker) -> Callable[[int], tuple[Settings, list[str]]]:
+    """Make a replay home with so many hours in Kafka, and give its settings and the hours' keys."""
+    from crypto_assets.home import open_home
+    from crypto_assets.kafka.producer import open_producer
+
+    def publish(hours: int) -> tuple[Settings, list[str]]:
+        day = floor_day(datetime.now(UTC)) - 2 * DAY
+        span = Slice(day + 2 * HOUR, day + (2 + hours) * HOUR)
+        settings = settings_of(tmp_path / "home", kafka_broker, partitions_start=day.date())
+        open_home(settings)
+        with open_producer(settings, anchor=day.date()) as producer:
+            producer.catch_up(moments(span))
+        return settings, [hour_key(h) for h in span.hours()]
+
+    return publish
