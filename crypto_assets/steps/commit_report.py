@@ -15,14 +15,17 @@ from typing import Any
 
 from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import HOUR
 from crypto_assets.storage.base import Commit
 
 METADATA = "recent_commits"
 """Name in the metadata of the last partition of a run."""
 WANTED = "tell_commits"
 """Parameter of the inputs that asks for it: where the tables can be read, nobody needs it."""
-BEFORE = 200
-"""Commits before a run's own that it tells of too: so many may lack an event."""
+BEFORE = (200, 5000)
+"""Commits before a run's own that it tells of too, because they may lack an event; the second where a stream commits so
+often that the first do not reach back `SPAN`."""
+SPAN = 3 * HOUR
 
 
 def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInputs) -> Result:
@@ -41,11 +44,21 @@ def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInput
     if not isinstance(newest, int):
         return result
     first = done.metadata.get("delta_version_before")
-    after = max(-1, min(newest, first if isinstance(first, int) else -1) - BEFORE)
-    commits = engine.store.commits_after(table.full_name, after, newest - after)
+    own = first if isinstance(first, int) else -1
     last = max(done.partitions, key=str)
-    done.partitions[last].metadata[METADATA] = to_rows(commits)
+    done.partitions[last].metadata[METADATA] = to_rows(_newest(engine, table, min(own, newest), newest, inputs.now))
     return result
+
+
+def _newest(engine: Engine, table: Table, own: int, newest: int, now: datetime) -> list[Commit]:
+    """Commits up to a version, from `BEFORE` those after another one on."""
+    commits: list[Commit] = []
+    for before in BEFORE:
+        after = max(-1, own - before)
+        commits = engine.store.commits_after(table.full_name, after, newest - after)
+        if after == -1 or not commits or commits[0].at <= now - SPAN:
+            break
+    return commits
 
 
 def to_rows(commits: Iterable[Commit]) -> list[list[Any]]:
@@ -71,8 +84,8 @@ def from_rows(rows: Sequence[Sequence[Any]], at: datetime) -> list[Commit]:
         rows: What a run told.
         at: When it told (UTC); taken for the time of each commit.
     """
-    return [
-        Commit(version, at, "TOLD", {"touched_hours": json.dumps(list(hours))})
-        for first, last, hours in rows
-        for version in range(int(first), int(last) + 1)
-    ]
+    found: list[Commit] = []
+    for first, last, hours in rows:
+        metadata = {"touched_hours": json.dumps(list(hours))}
+        found += [Commit(version, at, "TOLD", metadata) for version in range(int(first), int(last) + 1)]
+    return found

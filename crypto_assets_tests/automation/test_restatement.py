@@ -31,13 +31,16 @@ def bronze_version(home: SmallHome) -> int:
     return version
 
 
-def tick(home: SmallHome, cursor: str | None) -> Any:
-    """The sensor's tick as the daemon has it: run_requests, skip_message, cursor."""
+def tick(home: SmallHome, cursor: str | None, target: str = "local") -> Any:
+    """The sensor's tick as the daemon of a target has it: run_requests, skip_message, cursor."""
     context = dg.build_sensor_context(
         instance=home.instance,
         cursor=cursor,
         repository_def=home.repository,
-        resources={"engine": home.engine},
+        resources={
+            "engine": home.engine,
+            "step_inputs": StepInputBuilder(home.settings.model_copy(update={"target": target})),
+        },
     )
     return home.defs.resolve_sensor_def("restatement").evaluate_tick(context)
 

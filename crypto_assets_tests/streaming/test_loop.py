@@ -106,7 +106,8 @@ def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka
 
 
 def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engine: Engine, other: Engine):
-    from crypto_assets.automation.restatement_sensor import pending_hours, silver_versions
+    from crypto_assets.automation.commit_history import TableHistory
+    from crypto_assets.automation.restatement_sensor import look
 
     ten = today_at(8)
     publish(settings, walk(ten, ten + 3 * MINUTE, 20 * SECOND))
@@ -121,9 +122,7 @@ def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engi
     stream.finish()
     assert rows(kafka_engine, "silver.prices") == before
     assert stream.summary.late_hours == [hour_key(ten)]
-    commits = kafka_engine.store.commits_after("bronze.raw_prices", -1, 100)
-    now = ten + 6 * HOUR
-    found, _ = pending_hours(commits, silver_versions(kafka_engine.store, keys_of(kafka_engine)), now)
+    _, found, _ = look(TableHistory(kafka_engine.store), -1, ten + 6 * HOUR)
     assert {h for hours in found.values() for h in hours} == {hour_key(ten)}
     batch(settings, kafka_engine, [hour_key(ten)])
     assert_as_batch(settings, kafka_engine, other)
