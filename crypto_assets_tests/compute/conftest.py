@@ -29,4 +29,4 @@ def toys(workspace, tmp_path, monkeypatch):
         yield found
         load_settings.cache_clear()
         assert workspace.faults.pending == 0
-        assert list(workspace.dbfs.glob("tmp/crypto_assets_staging/*")) == []
+        assert found.staged() == [], "whatever came of a launch, nothing of it stays"

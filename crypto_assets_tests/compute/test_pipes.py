@@ -165,8 +165,8 @@ def test_the_step_runs_from_the_wheel_without_dagster_and_without_a_session(pipe
     assert result.success
     (record,) = instance.fetch_materializations(TOY, limit=2).records
     seen = {k: v.value for k, v in record.asset_materialization.metadata.items()}
-    assert "/libraries/" in seen["package"]
-    assert not seen["package"].startswith(str(piped.workspace.checkout))
+    shipped = f"{piped.workspace.runs[-1].tasks[0].folder}/libraries/"
+    assert seen["package"].startswith(shipped), "the code that ran is that of the wheel"
     assert (seen["dagster"], seen["pyspark"], seen["role"]) == (False, False, "remote")
     assert seen["secret"] == len(SECRET)
     assert seen["run_id"] == result.run_id
@@ -177,6 +177,12 @@ def test_the_step_runs_from_the_wheel_without_dagster_and_without_a_session(pipe
     assert request["run_name"].startswith("crypto_assets toy_model (")
     assert request["idempotency_token"] == hashlib.sha256(f"{result.run_id}/toy_model/0".encode()).hexdigest()
     assert request["environments"][0]["spec"]["environment_version"] == "4"
+
+
+def test_the_checkout_cannot_be_read_from_the_step(piped, instance):
+    result = piped.launch(f"peek {piped.workspace.checkout}", instance=instance)
+    assert "PermissionError" in failure(result).description
+    assert "the checkout does not exist on a cluster" in failure(result).description
 
 
 def test_a_failed_audit_shows_its_evaluations_and_is_red_on_both_sides(piped, instance):

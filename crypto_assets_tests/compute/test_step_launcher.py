@@ -11,7 +11,7 @@ import zipfile
 import dagster as dg
 import pytest
 
-from crypto_assets_tests.compute.launched.toys import PLAIN, TOY, failure_metadata
+from crypto_assets_tests.compute.launched.toys import PLAIN, TOY, failure, failure_metadata, logged
 
 HOURS = ("2026-01-01-00:00", "2026-01-01-01:00", "2026-01-01-02:00")
 
@@ -24,9 +24,10 @@ def test_a_step_runs_on_the_cluster_from_the_shipped_code(toys):
     assert seen["role"] == "remote"
     assert seen["run_id"] == result.run_id
     assert seen["coins"] > 0
-    assert not seen["package"].startswith(str(toys.workspace.checkout))
     assert event.asset_materialization.tags["dagster/data_version"] == "v-None"
-    (run,) = toys.workspace.runs
+    (run,) = toys.workspace.runs[-1:]
+    unpacked = f"{run.tasks[0].folder}/tmp/"
+    assert seen["package"].startswith(unpacked), "the code that ran is what was shipped"
     assert run.result_state == "SUCCESS"
     assert run.request["run_name"].startswith("crypto_assets toy_plain (")
     tags = run.tasks[0].cluster["custom_tags"]
@@ -63,21 +64,45 @@ def test_a_single_partition_carries_its_content_as_data_version(toys):
     assert record.event_log_entry.asset_materialization.tags["dagster/data_version"] == f"v-{HOURS[0]}"
 
 
-def test_only_the_package_is_shipped_and_no_folder_of_this_machine(toys):
-    assert toys.launch().success
-    uploads = {u.path.rsplit("/", 1)[-1]: u.data for u in toys.workspace.uploads}
-    names = zipfile.ZipFile(io.BytesIO(uploads["code.zip"])).namelist()
+def test_only_the_package_is_shipped_as_it_is_listed_and_no_folder_of_this_machine(toys):
+    result = toys.launch()
+    assert result.success
+    uploads = toys.uploaded()
+    names = [n for n in zipfile.ZipFile(io.BytesIO(uploads["code.zip"])).namelist() if not n.endswith("/")]
     assert "crypto_assets/definitions.py" in names
     assert {n.split("/")[0] for n in names} == {"crypto_assets", "toy_assets"}
     assert {n.rsplit(".", 1)[-1] for n in names} <= {"py", "typed", "yaml"}
-    assert str(toys.workspace.checkout).encode() not in uploads["step_run_ref.pkl"]
-    assert str(toys.workspace.checkout).encode() not in uploads["config.pkl"]
+    (told,) = [
+        r.event_log_entry.user_message
+        for r in toys.instance.get_records_for_run(result.run_id).records
+        if r.event_log_entry.user_message.startswith("code to ship:")
+    ]
+    assert told.splitlines()[0].startswith(f"code to ship: {len(names)} files, ")
+    assert told.splitlines()[1:] == sorted(names)
+    for name in ("step_run_ref.pkl", "config.pkl"):
+        assert str(toys.workspace.checkout).encode() not in uploads[name], name
 
 
 def test_the_checkout_cannot_be_read_from_the_step(toys):
     result = toys.launch(plan="peek", env={"TOY_MARK": str(toys.workspace.checkout)})
     assert not result.success
     assert failure_metadata(result)["databricks_failure_class"] == "code"
+    assert "PermissionError" in repr(failure(result))
+    assert "the checkout does not exist on a cluster" in repr(failure(result))
+
+
+def test_code_that_holds_a_secret_is_not_shipped(toys):
+    planted = "the toy was asked to fail"  # stands in the toy's own code
+    toys.monkeypatch.setenv("KAFKA_SASL_PASSWORD", planted)
+    toys.workspace.secrets["crypto-assets"] = {"kafka-sasl-password": planted}
+    before = len(toys.workspace.runs)
+    result = toys.launch()
+    assert not result.success
+    said = logged(toys, result)
+    assert "toy_assets/definitions.py holds the value of KAFKA_SASL_PASSWORD" in said
+    assert planted not in said
+    assert len(toys.workspace.runs) == before
+    assert toys.workspace.uploads == []
 
 
 @pytest.mark.parametrize("plan", ["print", "tell", "burst"])
@@ -93,14 +118,14 @@ def test_a_secret_travels_by_scope_and_is_shown_nowhere(toys, tmp_path, plan):
     places = {u.path: u.data for u in toys.workspace.uploads}
     places |= {str(p.relative_to(kept)): p.read_bytes() for p in kept.rglob("*") if p.is_file()}
     assert {"0_events.pkl", "stdout", "stderr"} <= {name.rsplit("/", 1)[-1] for name in places}
-    logged = repr([r.event_log_entry for r in toys.instance.get_records_for_run(result.run_id).records])
+    said = logged(toys, result)
     task = run.tasks[0]
-    places |= {"log": logged.encode(), "run": f"{run.stdout}{run.stderr}{task.error}{task.trace}".encode()}
+    places |= {"log": said.encode(), "run": f"{run.stdout}{run.stderr}{task.error}{task.trace}".encode()}
     for forbidden in (secret, secret.replace('"', '\\"'), toys.workspace.token):
         for name, data in places.items():
             assert forbidden.encode() not in unpacked(name, data), f"{forbidden} is in {name}"
     hidden = {"print": "the password is **********", "tell": "log in with **********", "burst": "divided **********"}
-    assert hidden[plan] in logged
+    assert hidden[plan] in said
 
 
 def unpacked(name, data):
@@ -123,10 +148,18 @@ def test_a_503_after_an_accepted_submit_gives_one_run(toys):
     assert [s for _, _, s in submits][-2:] == [503, 200]
 
 
-def test_too_many_requests_are_waited_for(toys):
-    for call in ("submit", "get", "dbfs/read"):
-        toys.workspace.faults.next(call, status=429, retry_after=0)
+def test_refusals_for_a_moment_are_waited_for(toys):
+    before, calls = len(toys.workspace.runs), len(toys.workspace.requests)
+    refused = [("submit", "jobs/runs/submit"), ("get", "jobs/runs/get"), ("dbfs/read", "dbfs/read")]
+    for fault, _ in refused:
+        for status in (429, 503):
+            toys.workspace.faults.next(fault, status=status, retry_after=0)
     assert toys.launch().success
+    assert len(toys.workspace.runs) == before + 1
+    for _, path in refused:
+        answers = [status for _, p, status in toys.workspace.requests[calls:] if p.endswith(path)]
+        assert answers[:2] == [429, 503], path
+        assert not {429, 503} & set(answers[2:]), path
 
 
 def test_a_retried_step_is_submitted_again_with_a_token_of_its_own(toys, tmp_path):

@@ -44,6 +44,8 @@ def test_a_failed_step_is_red_on_both_sides(toys, plan, said):
     assert said in repr(failure(result))
     metadata = failure_metadata(result)
     assert metadata["databricks_failure_class"] == "code"
+    assert toys.uploaded().keys() >= {"code.zip", "step_run_ref.pkl", "config.pkl"}
+    assert toys.staged() == [], "what was uploaded is gone after a failure too"
     assert metadata["databricks_run_url"].startswith(toys.workspace.host)
     assert "STEP_FAILURE" in metadata["databricks_output"]
     assert toys.workspace.runs[-1].result_state == "FAILED"
@@ -67,6 +69,16 @@ def test_code_that_cannot_be_imported_is_packaging(toys):
     assert len(metadata["databricks_output"].encode()) <= 4096
 
 
+def test_a_library_that_cannot_be_installed_is_packaging(toys):
+    absent = [{"pypi": {"package": "a-library-that-nobody-published==1.0"}}]
+    result = toys.launch(launcher={"run_config": {"libraries": absent}})
+    assert not result.success
+    metadata = failure_metadata(result)
+    assert metadata["databricks_failure_class"] == "packaging"
+    assert "a-library-that-nobody-published" in metadata["databricks_output"]
+    assert toys.workspace.runs[-1].tasks[0].stdout == "", "the task never ran"
+
+
 def test_a_run_that_takes_too_long_is_cancelled(toys):
     result = toys.launch(plan="sleep", launcher={"max_completion_wait_time_seconds": 1})
     assert not result.success
@@ -78,7 +90,7 @@ def test_a_run_that_takes_too_long_is_cancelled(toys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, True])
-def test_an_interrupted_run_cancels_the_remote_one(toys, tmp_path, processes):
+def test_an_interrupted_run_cancels_the_remote_one_and_leaves_nothing_staged(toys, tmp_path, processes):
     before = len(toys.workspace.runs)
     home = tmp_path / "dagster"
     home.mkdir()
@@ -94,7 +106,9 @@ def test_an_interrupted_run_cancels_the_remote_one(toys, tmp_path, processes):
             submitted = next(iter(toys.workspace.runs[before:]), None)
         assert submitted is not None, "the driver ended before it submitted"
         submitted.wait_for("RUNNING")
+        assert toys.staged() != []
         driver.send_signal(signal.SIGINT)
         assert driver.wait(60) != 0
     submitted.wait_for()
     assert submitted.result_state == "CANCELED"
+    assert toys.staged() == []

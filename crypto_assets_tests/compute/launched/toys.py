@@ -45,6 +45,15 @@ class Toys:
         for name, value in values.items():
             self.monkeypatch.setenv(name, value)
 
+    def staged(self) -> list[Path]:
+        """Files and folders that lie in DBFS below the place of staging."""
+        return sorted(self.workspace.dbfs.glob("tmp/crypto_assets_staging/*"))
+
+    def uploaded(self) -> dict[str, bytes]:
+        """What was uploaded for the last step, by file name; all of it lay below the place of staging."""
+        assert {u.path.split("/")[2] for u in self.workspace.uploads} == {"crypto_assets_staging"}
+        return {u.path.rsplit("/", 1)[-1]: u.data for u in self.workspace.uploads}
+
     def keep_staging(self, folder: Path) -> Path:
         """Copy what lies in DBFS into a folder before it is removed at the end of a launch."""
         from crypto_assets.compute.step_launcher import StepLauncher
@@ -107,6 +116,11 @@ def failure(result: dg.ExecuteJobResult) -> Any:
     """The one failure of a run: its `StepFailureData`."""
     (event,) = [e for e in result.all_events if e.is_step_failure]
     return event.step_failure_data
+
+
+def logged(toys: Toys, result: dg.ExecuteJobResult) -> str:
+    """Every event and message of a run."""
+    return repr([r.event_log_entry for r in toys.instance.get_records_for_run(result.run_id).records])
 
 
 def failure_metadata(result: dg.ExecuteJobResult) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def _raise_as_planned(plan: str) -> None:
     }
     if plan in planned:
         raise planned[plan]
+    if plan.startswith("peek "):
+        list(Path(plan.removeprefix("peek ")).iterdir())
     if plan == "sleep":
         time.sleep(300)
     if plan == "die":
