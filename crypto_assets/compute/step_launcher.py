@@ -8,6 +8,7 @@ This module is imported only when a step is launched, because its base class is 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -36,6 +37,7 @@ from crypto_assets.compute.failures import HINTS, RunEnd, classify, redact, show
 from crypto_assets.compute.inputs import Shipment, receive
 from crypto_assets.compute.launcher_config import credentials, launcher_config
 from crypto_assets.compute.preflight import Preflight, PreflightFailed, settings_findings
+from crypto_assets.compute.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
 from crypto_assets.compute.staging_copy import StagedCopy, StagingRefused, stage
 from crypto_assets.home import HomeError
 
@@ -44,13 +46,11 @@ if TYPE_CHECKING:
     from dagster._core.events import DagsterEvent
     from dagster._core.events.log import EventLogEntry
     from dagster._core.execution.context.system import StepExecutionContext
+    from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.jobs import Run
 
     from crypto_assets.settings import Settings
 
-FINAL = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
-CANCEL_S = 20.0
-"""Seconds that a cancelled run is watched."""
 MOST_STDOUT = 64 * 1024
 """Bytes of a step's captured output that are logged; its end."""
 
@@ -121,7 +121,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         run_id, step_key = step_context.run_id, step_context.step.key
         log = step_context.log
         try:
-            Preflight(self.settings, self.databricks_runner.client.workspace_client).require(
+            Preflight(self.settings, self._workspace).require(
                 self._configured, self.secrets, self.env_variables, log.warning
             )
             self._shipment = self._inputs(step_context).to_json()
@@ -171,6 +171,10 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             text = redact(text, self.settings.secrets())[-MOST_STDOUT:]
             if text.strip():
                 log.info(f"captured {name} of step {step_key}:\n{text}")
+
+    @property
+    def _workspace(self) -> WorkspaceClient:
+        return self.databricks_runner.client.workspace_client
 
     def _main_file_local_path(self) -> str:
         return str(Path(remote_main.__file__))
@@ -238,19 +242,18 @@ class StepLauncher(DatabricksPySparkStepLauncher):
     def _follow(self, context: StepExecutionContext, step_key: str, remote: int) -> Iterator[DagsterEvent]:
         """Events of the run until it has ended; a failure event is held back until its cause is known."""
         yield self.get_databricks_run_dagster_event(context, remote)
-        jobs = self.databricks_runner.client.workspace_client.jobs
         deadline = time.monotonic() + self.databricks_runner.max_wait_time_sec
         seen, ran, gave_up = 0, False, False
         while True:
-            run = jobs.get_run(remote)
-            life_cycle = _value(run.state and run.state.life_cycle_state)
-            ran = ran or life_cycle == "RUNNING"
+            run = self._workspace.jobs.get_run(remote)
+            state = life_cycle(run)
+            ran = ran or state == "RUNNING"
             # Asked after the state, so that what a run wrote before it ended is always read.
             events = self.get_step_events(context.run_id, step_key, context.previous_attempt_count)
             for event in events[seen:]:
                 yield from self._forward(context, event)
             seen = len(events)
-            if life_cycle in FINAL:
+            if state in FINAL:
                 break
             if time.monotonic() > deadline:
                 gave_up = True
@@ -309,51 +312,21 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         yield happened
 
     def _end(self, run: Run, *, ran: bool, events: bool, gave_up: bool) -> RunEnd:
-        task = run.tasks[0] if run.tasks else None
-        task_state = task.state if task else None
-        details = run.status.termination_details if run.status else None
-        messages = dict.fromkeys(s.state_message for s in (task_state, run.state) if s and s.state_message)
+        """How the run ended; the output of its task is asked for only when it did not end well."""
         secrets = self.settings.secrets()
-        ok = _value(run.state and run.state.result_state) == "SUCCESS"
-        return RunEnd(
-            life_cycle=_value(run.state and run.state.life_cycle_state),
-            result=_value(run.state and run.state.result_state),
-            task_life_cycle=_value(task_state and task_state.life_cycle_state),
-            task_result=_value(task_state and task_state.result_state),
-            code=_value(details and details.code),
-            message=shown(" ".join(messages), secrets),
-            ran=ran,
-            events=events,
-            gave_up=gave_up,
-            output="" if ok or task is None or task.run_id is None else self._output(task.run_id),
-        )
-
-    def _output(self, task_run_id: int) -> str:
-        """Error, trace and end of the output of a task, redacted; the run's own id would be refused."""
-        try:
-            told = self.databricks_runner.client.workspace_client.jobs.get_run_output(task_run_id)
-        except Exception as error:  # noqa: BLE001  (the failure itself counts)
-            return f"the output could not be read: {type(error).__name__}"
-        return shown("\n".join(t for t in (told.logs, told.error_trace, told.error) if t), self.settings.secrets())
+        end = end_of(run, secrets, ran=ran, events=events, gave_up=gave_up)
+        if end.succeeded:
+            return end
+        told = "\n".join(text for text in task_logs(self._workspace, run) if text)
+        return dataclasses.replace(end, output=shown(told, secrets))
 
     def _cancel(self, remote: int, log: Any) -> None:
         """Cancel a run and see it end, for a while: what it reads must not be removed under it."""
-        jobs = self.databricks_runner.client.workspace_client.jobs
-        try:
-            jobs.cancel_run(remote)
-            log.warning(f"cancelled Databricks run {remote}")
-            deadline = time.monotonic() + CANCEL_S
-            while time.monotonic() < deadline:
-                state = jobs.get_run(remote).state
-                if state and _value(state.life_cycle_state) in FINAL:
-                    return
-                time.sleep(min(1.0, self.databricks_runner.poll_interval_sec))
-        except Exception as error:  # noqa: BLE001  (said, and the cause of the cancel goes on)
-            log.error(f"Databricks run {remote} could not be cancelled: {error}; cancel it in the workspace")
+        cancel(self._workspace, remote, log, self.databricks_runner.poll_interval_sec)
 
     def _remove_staging(self, run_id: str, step_key: str, log: Any) -> None:
         """Delete what was uploaded for the step, and the run's folder if nothing else is in it."""
-        dbfs = self.databricks_runner.client.workspace_client.dbfs
+        dbfs = self._workspace.dbfs
         folder = f"{self.staging_prefix}/{run_id}"
         try:
             dbfs.delete(f"{folder}/{self._sanitize_step_key(step_key)}", recursive=True)
@@ -390,10 +363,6 @@ def _keys(context: StepExecutionContext) -> list[Any]:
     if assets is None or assets.partitions_def is None:
         return [None]
     return list(assets.partitions_def.get_partition_keys_in_range(context.partition_key_range))
-
-
-def _value(told: Any) -> str | None:
-    return None if told is None else str(getattr(told, "value", told))
 
 
 def _with_event(entry: EventLogEntry, event: DagsterEvent) -> EventLogEntry:
