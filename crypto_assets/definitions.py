@@ -46,6 +46,8 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     landing = str(settings.landing) if settings.transport == "landing" else None
     asset_jobs = jobs.jobs(settings.databricks_wait_s if settings.on_databricks else 0)
     maintain = maintenance_job.build()
+    # Where steps are launched, tables are tidied by one too.
+    tables = [maintenance_job.build_tables_job(settings.databricks_wait_s)] if settings.on_databricks else []
     status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
     producer = producer_sensor.shared_producer(settings)
     off = "sensors and schedules are stopped: nothing polls or runs by itself; crypto-assets up starts them"
@@ -56,10 +58,13 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         },
         assets=[*ingest.specs(landing), ops.alerts_spec(), *steps],
         asset_checks=[*ingest.checks(), ops.alert_checks()],
-        jobs=[*asset_jobs, maintain],
-        schedules=schedules.schedules(
-            asset_jobs, maintain, running=settings.automation, hourly=settings.refresh_every_s >= HOURLY_REFRESH_S
-        ),
+        jobs=[*asset_jobs, maintain, *tables],
+        schedules=[
+            *schedules.schedules(
+                asset_jobs, maintain, running=settings.automation, hourly=settings.refresh_every_s >= HOURLY_REFRESH_S
+            ),
+            *(maintenance_job.tables_schedule(job, running=settings.automation) for job in tables),
+        ],
         sensors=[
             producer_sensor.build(
                 asset_jobs[0], producer, settings.source, refresh_every_s=settings.refresh_every_s, status=status

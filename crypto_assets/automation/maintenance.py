@@ -1,19 +1,17 @@
 """Housekeeping: tables, Dagster's events and stray files, with a rehearsal that changes nothing.
 
-Belongs here: what is tidied and by which rule. Does not belong here: how a table is compacted (`TableStore.maintain`),
-Dagster's storage (`event_store`), when it runs (`schedules`, `maintenance_job`, `crypto-assets maintain`).
+Belongs here: what is tidied and by which rule. Does not belong here: the tables' part (`steps.tidying`), Dagster's
+storage (`event_store`), when it runs (`schedules`, `maintenance_job`, `crypto-assets maintain`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.contracts.slices import HOUR, floor_hour
-from crypto_assets.contracts.tables import TABLES
+from crypto_assets.steps.tidying import Part, Row, table_parts, tidy
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -31,7 +29,6 @@ STRAY_AFTER = timedelta(hours=24)
 REFRESH_JOB = "refresh"
 _PAGE = 1000
 
-Row = dict[str, Any]
 Progress = Callable[[str], None]
 
 
@@ -43,46 +40,33 @@ def housekeeping(
     *,
     dry_run: bool,
     progress: Progress | None = None,
+    elsewhere: Part | None = None,
 ) -> list[Row]:
     """Tidy everything once, or say what would be done.
 
     One part that fails does not keep the others from being done; its row says `failed`.
 
     Args:
-        store: Tables: closed hours are compacted, expired rows and files removed, logs cleaned.
+        store: Tables of this process: closed hours are compacted, expired rows and files removed, logs cleaned.
         instance: Dagster instance whose events are pruned, or None to leave them.
         home: Home whose stray files are removed.
         now: Present time (UTC). Hours before the start of the previous one are closed.
         dry_run: Change nothing.
         progress: Called with a line before each part.
+        elsewhere: Tables that are not in `store`, and what says who tidies them.
 
     Returns:
         Rows of `part`, `result`, `failed`, `seconds`, in the order done.
     """
     say = progress or (lambda _text: None)
-    closed_before = floor_hour(now) - HOUR
-    parts: list[tuple[str, Callable[[], str]]] = [
-        (name, lambda name=name: _counts(store.maintain(name, now=now, closed_before=closed_before, dry_run=dry_run)))
-        for name in TABLES
-        if store.exists(name)
-    ]
+    parts = [*table_parts(store, now, dry_run=dry_run), *([elsewhere] if elsewhere else [])]
     if instance is not None:
         parts += _dagster_parts(instance, now, dry_run, say)
     parts.append(("stray files", lambda: remove_stray_files(home.path, now, dry_run=dry_run)))
-    rows = []
-    for name, work in parts:
-        say(f"{'looking at' if dry_run else 'tidying'} {name}")
-        began = time.monotonic()
-        failed = False
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - reported in its row; the other parts must still be done
-            result, failed = f"{type(error).__name__}: {error}", True
-        rows.append({"part": name, "result": result, "failed": failed, "seconds": round(time.monotonic() - began, 2)})
-    return rows
+    return tidy(parts, lambda name: say(f"{'looking at' if dry_run else 'tidying'} {name}"))
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as a markdown table."""
     lines = ["| part | result | seconds |", "|---|---|---:|"]
     for row in rows:
@@ -91,28 +75,10 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _counts(done: Mapping[str, object]) -> str:
-    """What a table's maintenance found and did; counts of zero are left out."""
-    left_out = {"exists", "version", "bytes", "log_files_before", "log_files_after"}
-    said = [
-        f"{value:,} {name.replace('_', ' ')}"
-        for name, value in done.items()
-        if name not in left_out and isinstance(value, int) and value
-    ]
-    if isinstance(size := done.get("bytes"), int):
-        said.append(f"{size / 1e6:,.1f} MB")
-    before, after = done.get("log_files_before"), done.get("log_files_after")
-    if before is not None and after is not None:
-        said.append(f"log files {before} → {after}")
-    return ", ".join(said) or "nothing to do"
-
-
 # --- Dagster ------------------------------------------------------------------------------------------------------
 
 
-def _dagster_parts(
-    instance: dg.DagsterInstance, now: datetime, dry_run: bool, say: Progress
-) -> list[tuple[str, Callable[[], str]]]:
+def _dagster_parts(instance: dg.DagsterInstance, now: datetime, dry_run: bool, say: Progress) -> list[Part]:
     from crypto_assets.automation import event_store
 
     verb = "would go" if dry_run else "deleted"

@@ -18,7 +18,10 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from crypto_assets.automation import event_store, maintenance, maintenance_job
 from crypto_assets.cli.instance import open_instance, packaged_yaml
+from crypto_assets.compute.inputs import StepInputBuilder
+from crypto_assets.definitions import build_definitions
 from crypto_assets.home import Home
+from crypto_assets.settings import Settings
 
 HOURS = dg.StaticPartitionsDefinition([f"h{i:02}" for i in range(12)])
 ASSETS = [dg.AssetKey(["toy", "raw"]), dg.AssetKey(["toy", "latest"])]
@@ -241,21 +244,9 @@ def test_a_part_that_fails_is_told_and_the_others_are_done(home):
 
 
 def test_the_job_reports_a_table_and_fails_when_a_part_fails(instance, home):
-    class Inputs:
-        def home(self) -> Home:
-            return home
-
-    class Engine:
-        def __init__(self, store: Any) -> None:
-            self.store = store
-
     def run(store: Any):
-        resources = {
-            "engine": dg.ResourceDefinition.hardcoded_resource(Engine(store)),
-            "step_inputs": dg.ResourceDefinition.hardcoded_resource(Inputs()),
-        }
         job = maintenance_job.build()
-        return job.execute_in_process(instance=instance, resources=resources, raise_on_error=False)
+        return job.execute_in_process(instance=instance, resources=_resources(home, store), raise_on_error=False)
 
     good = run(_NoTables())
     assert good.success
@@ -272,6 +263,70 @@ def test_the_job_reports_a_table_and_fails_when_a_part_fails(instance, home):
     assert not bad.success
     failure = next(e for e in bad.all_events if e.is_step_failure)
     assert "silver.prices: OSError: disk full" in failure.step_failure_data.user_failure_data.description
+
+
+def _resources(home: Home, store: Any, **settings: Any) -> dict[str, Any]:
+    """Resources of both jobs; the home's own settings, or others."""
+
+    class Engine:
+        pass
+
+    engine: Any = Engine()
+    engine.store = store
+    chosen = Settings(_env_file=None, source="simulator", home_path=home.path, **settings)  # type: ignore[call-arg]
+    given = {"engine": engine, "step_inputs": StepInputBuilder(chosen), "step_launcher": None}
+    return {name: dg.ResourceDefinition.hardcoded_resource(value) for name, value in given.items()}
+
+
+def _reported(result: dg.ExecuteInProcessResult) -> str:
+    (output,) = (e for e in result.all_events if e.is_successful_output)
+    return output.step_output_data.metadata["housekeeping"].value
+
+
+def test_a_driver_without_the_tables_says_who_tidies_them_and_when(instance, home):
+    def run(job: dg.JobDefinition, store: Any):
+        resources = _resources(home, store, target="databricks", catalog="prices_prod")
+        return job.execute_in_process(instance=instance, resources=resources)
+
+    before = _reported(run(maintenance_job.build(), _NoTables()))
+    assert "| tables of catalog prices_prod | not tidied here: job maintain_tables does that in the workspace" in before
+    assert "not yet done" in before
+    assert "| dagster runs | 0 deleted" in before
+
+    class Whole(_OneBrokenTable):
+        def maintain(self, table: str, **kwargs: Any) -> dict[str, object]:
+            self.asked.append((table, kwargs["dry_run"]))
+            return {"exists": True, "expired_rows": 7}
+
+    store, job = Whole(), maintenance_job.build_tables_job(3600)
+    done = _reported(run(job, store))
+    assert "| silver.prices | 7 expired rows |" in done
+    assert store.asked == [("silver.prices", False), ("gold.bars_1m", False)]
+    after = _reported(run(maintenance_job.build(), _NoTables()))
+    assert f"last done {datetime.now(UTC):%Y-%m-%d}" in after
+
+
+def test_the_job_of_the_workspaces_tables_fails_when_one_fails_or_none_is_there(instance, home):
+    def why(store: Any) -> str:
+        job, resources = maintenance_job.build_tables_job(3600), _resources(home, store, target="databricks")
+        result = job.execute_in_process(instance=instance, resources=resources, raise_on_error=False)
+        failure = next(e for e in result.all_events if e.is_step_failure)
+        return failure.step_failure_data.user_failure_data.description
+
+    class Broken(_OneBrokenTable):
+        def maintain(self, table: str, **_kwargs: Any) -> dict[str, object]:
+            raise OSError("disk full")
+
+    assert "failed for 2 of 2 parts: silver.prices: OSError: disk full" in why(Broken())
+    assert "no table to tidy" in why(_NoTables())
+
+
+@pytest.mark.parametrize(("target", "there"), [("local", False), ("spark", False), ("databricks", True)])
+def test_only_where_tables_are_in_a_workspace_there_is_a_job_for_them(target, there, tmp_path):
+    settings = Settings(_env_file=None, home_path=tmp_path, target=target, automation=True)  # type: ignore[call-arg]
+    repository = build_definitions(settings).get_repository_def()
+    assert repository.has_job("maintain_tables") is there
+    assert [s.cron_schedule for s in repository.schedule_defs if s.name == "tidy_tables"] == ["40 3 * * *"] * there
 
 
 def test_free_space_of_the_shared_files_goes_back_to_the_disk(instance):
