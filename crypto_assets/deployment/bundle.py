@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from crypto_assets.contracts.tables import MARKET_HISTORY
 from crypto_assets.contracts.unity import CATALOG, SCHEMAS, VOLUMES
+from crypto_assets.declarative.configuration import PREFIX, SCHEMA_SUFFIX
 from crypto_assets.deployment.names import PROJECT, default, secret_key
 from crypto_assets.deployment.terraform import POLICY
 from crypto_assets.deployment.yaml_text import to_yaml
+from crypto_assets.settings import Settings
 
 PATH = "deploy/databricks.yml"
 SETUP = "databricks/setup.py"
 COMMAND = "databricks/command.py"
 PIPELINE = "databricks/pipeline.py"
-PIPELINE_SUFFIX = "_sdp"
+PIPELINE_SUFFIX = SCHEMA_SUFFIX
 PIPELINE_SCHEMAS = ("bronze", "silver", "gold")
+PIPELINE_LIBRARIES = ("pydantic", "pydantic-settings")
+"""What declaring the datasets imports beside Spark."""
 
 HEADER = """Databricks bundle. Rendered by `python -m crypto_assets.deployment`; do not edit by hand.
 It owns schemas, volumes, jobs and the pipeline; Terraform owns catalog, secret scope and cluster policy; the job
@@ -30,6 +35,7 @@ COMMENTS = {
     "resources.jobs.setup": "Tables, keys, constraints, views, tags and grants. Run it after each deployment.",
     "resources.jobs.stream": "Freshness of seconds. Paused: start it only where hourly runs are too slow.",
     "resources.pipelines.sdp": "The same transforms as a declarative pipeline, beside the tables and not instead.",
+    "resources.pipelines.sdp.configuration": "Keys: crypto_assets/declarative/configuration.py. No secret among them.",
     "targets.dev": "Not `mode: development`: that puts a prefix before schemas, and contracts name them exactly.",
 }
 
@@ -121,6 +127,31 @@ def _stream_job(libraries: list[str]) -> dict[str, Any]:
     }
 
 
+def _pipeline(libraries: list[str]) -> dict[str, Any]:
+    secret = f"{default('databricks_secret_scope')}/{secret_key('KAFKA_SASL_PASSWORD')}"
+    live = Settings.model_construct(source="coingecko")
+    told = {
+        "package": "${workspace.file_path}",
+        "source": live.source,
+        "partitions_start": live.partitions_start.isoformat(),
+        "topic": live.prices_topic,
+        "kafka_bootstrap_servers": "${var.kafka_bootstrap_servers}",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_username": "${var.kafka_sasl_username}",
+        "kafka_sasl_password_secret": secret,
+        "history": f"${{var.catalog}}.{MARKET_HISTORY.full_name}",
+    }
+    return {
+        "name": f"{PROJECT}-sdp-${{bundle.target}}",
+        "catalog": "${var.catalog}",
+        "schema": f"${{resources.schemas.gold{PIPELINE_SUFFIX}.name}}",
+        "serverless": True,
+        "libraries": [{"file": {"path": PIPELINE}}],
+        "environment": {"dependencies": [p for p in libraries if p.split("==")[0] in PIPELINE_LIBRARIES]},
+        "configuration": {**{PREFIX + key: value for key, value in told.items()}, "spark.sql.session.timeZone": "UTC"},
+    }
+
+
 def _targets() -> dict[str, Any]:
     run_as = {"service_principal_name": "${var.run_as}"}
     return {
@@ -165,15 +196,7 @@ def document(libraries: list[str]) -> dict[str, Any]:
             "schemas": _schemas(),
             "volumes": _volumes(),
             "jobs": {"setup": _setup_job(), "stream": _stream_job(libraries)},
-            "pipelines": {
-                "sdp": {
-                    "name": f"{PROJECT}-sdp-${{bundle.target}}",
-                    "catalog": "${var.catalog}",
-                    "schema": f"${{resources.schemas.gold{PIPELINE_SUFFIX}.name}}",
-                    "serverless": True,
-                    "libraries": [{"file": {"path": PIPELINE}}],
-                }
-            },
+            "pipelines": {"sdp": _pipeline(libraries)},
         },
         "targets": _targets(),
     }  # fmt: skip

@@ -129,10 +129,15 @@ def _read(spark: SparkSession, options: Mapping[str, str], topic: str, pieces: S
                 f"Spark could not read topic {topic} from {options['kafka.bootstrap.servers']}: {why}"
             ) from error
         raise
-    return _columns(found)
+    return log_columns(found)
 
 
-def _columns(found: pa.Table) -> pa.Table:
+def log_columns(found: pa.Table) -> pa.Table:
+    """Rows of the source as `kafka.log.read_ranges` gives them, in order of partition and offset.
+
+    Args:
+        found: The columns partition, offset, timestamp, key, value and headers of the source.
+    """
     import pyarrow as pa
 
     found = found.sort_by([("partition", "ascending"), ("offset", "ascending")])

@@ -44,7 +44,7 @@ _SQUARES = "decimal(38,27)"
 deviation of 3e-14 of the mean still counts."""
 
 
-def bars(silver: DataFrame, width: Width, as_of: datetime | None) -> DataFrame:
+def bars(silver: DataFrame, width: Width, as_of: datetime | Column | None) -> DataFrame:
     """Bars of one width, one row per coin and window that has a sample.
 
     open, high, low, close are the first, highest, lowest and last sample by last_updated_at; volume and
@@ -56,7 +56,8 @@ def bars(silver: DataFrame, width: Width, as_of: datetime | None) -> DataFrame:
     Args:
         silver: Rows of `silver.prices` that cover the windows wholly.
         width: Width of the windows; they begin at multiples of it since 1970-01-01T00:00Z.
-        as_of: Highest broker timestamp that Bronze covers (UTC); None = nothing is known to be closed.
+        as_of: Highest broker timestamp that Bronze covers (UTC), or a column that is one value for all rows; None =
+            nothing is known to be closed.
 
     Returns:
         Columns and types of `gold.bars_<width>`.
@@ -96,7 +97,7 @@ def bars(silver: DataFrame, width: Width, as_of: datetime | None) -> DataFrame:
     return _judged(windows.join(ends, key), width, as_of).select(*TABLES[f"gold.bars_{width}"].column_names)
 
 
-def _judged(windows: DataFrame, width: str, as_of: datetime | None) -> DataFrame:
+def _judged(windows: DataFrame, width: str, as_of: datetime | Column | None) -> DataFrame:
     """What follows from a window's finished aggregates."""
     from pyspark.sql import functions as F
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from crypto_assets.contracts.tables import LATEST_PRICES
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
-def latest_prices(silver: DataFrame, covered_until: datetime, covered_offsets: str, now: datetime) -> DataFrame:
+def latest_prices(
+    silver: DataFrame, covered_until: datetime | Column, covered_offsets: str | Column, now: datetime | Column
+) -> DataFrame:
     """Newest row of each coin by event time, as rows of `gold.latest_prices`.
+
+    The last three may be columns that are one value for all rows.
 
     Args:
         silver: Rows of `silver.prices`.

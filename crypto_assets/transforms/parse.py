@@ -113,12 +113,13 @@ def where_computed(frame: DataFrame, condition: Column) -> DataFrame:
 
     An optimizer moves a plain filter below the columns it reads, and so copies their expressions into it: for the
     columns of `parse_bronze` the planning of a thousand rows grows from 0.5 s to more than ten minutes on Sail 0.7.
-    A row whose array is null has nothing to explode, and that no optimizer moves.
+    A row whose array is null has nothing to explode, and that no optimizer moves. The rows have one more column,
+    `_kept`, for callers to leave out when they select: dropping it would need the frame to be analysed, which a
+    declarative pipeline does not allow before all of it is known.
     """
     from pyspark.sql import functions as F
 
-    one = F.explode(F.when(condition, F.array(F.lit(1)))).alias("_kept")
-    return frame.select("*", one).drop("_kept")
+    return frame.select("*", F.explode(F.when(condition, F.array(F.lit(1)))).alias("_kept"))
 
 
 def hour_of(moment: Column) -> Column:

@@ -25,6 +25,12 @@ TICK = "tick"
 SLOT_S = 300
 """Seconds of a slot: a history point counts only where no live sample lies in its slot."""
 
+POINT_COLUMNS = (
+    *("coin_id", "symbol", "last_updated_at", "price_usd", "market_cap_usd", "volume_24h_usd"),
+    *("available_at", "source", "granularity"),
+)
+"""Columns of a history point."""
+
 ARRIVAL_ORDER = ("kafka_timestamp", "topic_id", "partition", "offset")
 """Order in which records arrived: the first of a quote wins, so that later copies change nothing."""
 
@@ -45,7 +51,8 @@ def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataF
     live = _first_arrived(parsed, slice_)
     if history is None:
         return live
-    slots = live.select("coin_id", _slot("last_updated_at").alias("_slot")).distinct()
+    # Grouped and not `distinct`, which needs the frame to be analysed (see `where_computed`).
+    slots = live.groupBy("coin_id", _slot("last_updated_at").alias("_slot")).agg(F.count("*").alias("_samples"))
     points = history.where(_within(F.col("last_updated_at"), slice_)).withColumn("_slot", _slot("last_updated_at"))
     return live.unionByName(_as_silver(points.join(slots, ["coin_id", "_slot"], "left_anti")))
 
@@ -76,7 +83,7 @@ def history_points(market_history: DataFrame, coins: Sequence[Mapping[str, Any]]
         coins: The registry (see `parse_bronze`); points of coins that are not in it are left out.
 
     Returns:
-        coin_id, symbol, last_updated_at, price_usd, market_cap_usd, volume_24h_usd, available_at, source, granularity.
+        `POINT_COLUMNS`.
     """
     from pyspark.sql import functions as F
 
@@ -100,7 +107,7 @@ def history_points(market_history: DataFrame, coins: Sequence[Mapping[str, Any]]
     joined = prices.join(caps, key, "left").join(volumes, key, "left").join(about, ["coin_id", "day"])
     usable = (F.col("price_usd") > 0) & (F.col("price_usd") < PRICE_LIMIT) & F.col("symbol").isNotNull()
     of_its_day = F.col("day") == day_of(F.col("last_updated_at"))
-    return joined.where(usable & of_its_day).drop("day")
+    return joined.where(usable & of_its_day).select(*POINT_COLUMNS)
 
 
 def _first_arrived(parsed: DataFrame, slice_: Slice) -> DataFrame:
@@ -123,7 +130,7 @@ def _as_silver(points: DataFrame) -> DataFrame:
     """History points as rows of Silver; what only a record has is null."""
     from pyspark.sql import functions as F
 
-    absent = [c for c in SILVER_PRICES.columns if c.name not in points.columns and c.name not in ("day", "hour")]
+    absent = [c for c in SILVER_PRICES.columns if c.name not in (*POINT_COLUMNS, "day", "hour")]
     return _shaped(points.withColumns({c.name: F.lit(None).cast(c.type) for c in absent}))
 
 

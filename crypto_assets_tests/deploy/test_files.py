@@ -130,7 +130,6 @@ def test_jobs_call_commands_that_exist() -> None:
                 assert task["spark_python_task"]["parameters"][2] in known
 
 
-@pytest.mark.xfail(reason="deploy/databricks/pipeline.py is not there yet; remove this mark when it is")
 def test_the_pipeline_of_the_bundle_exists() -> None:
     for pipeline in BUNDLE["resources"]["pipelines"].values():
         for library in pipeline["libraries"]:

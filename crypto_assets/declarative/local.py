@@ -1,0 +1,174 @@
+"""Runs the declarative pipeline once on this machine: `python -m crypto_assets.declarative.local FOLDER`.
+
+A Spark Connect server with Delta Lake and the Kafka source runs in this process's JVM. The schemas are made in it,
+since a pipeline can make none, `spark-pipelines run` runs the file that Databricks would run, and then every rule is
+looked at by a query, since open-source Spark has no expectations. What is read is the topic, and the history replies,
+of the home that the environment names; what is written lies below FOLDER/warehouse. The catalog ends with the process,
+so a folder is used once.
+
+Belongs here: the server, the run and its report. Does not belong here: any dataset (`datasets`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import sysconfig
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.declarative.configuration import PREFIX, SCHEMA_SUFFIX, ConfigurationError
+from crypto_assets.declarative.datasets import DATASETS, dataset_name
+from crypto_assets.declarative.expectations import FAIL, UNIQUE_KEY, expectations, violations
+from crypto_assets.settings import Settings, adopt_environment, child_environment, environment, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PIPELINE = Path(__file__).resolve().parents[2] / "deploy/databricks/pipeline.py"
+SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService$"
+TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 - the name of a variable
+
+
+class PipelineFailed(Exception):
+    """`spark-pipelines` ended with an error; the message holds the end of what it said."""
+
+
+def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str = "local[2]") -> dict[str, Any]:
+    """Run the pipeline over the home's topic and report on what it made.
+
+    Args:
+        settings: Settings of the home; its Kafka must need no password.
+        folder: New or empty folder of the tables and of the pipeline's own files.
+        pipeline: The pipeline's source file.
+        master: Spark master.
+
+    Returns:
+        By dataset `rows` and `violations`: the number of rows by rule, rules that hold left out.
+
+    Raises:
+        ConfigurationError: The folder is not empty, or Kafka needs a password.
+        JvmError: No Java 17 or later, or the jars could not be fetched.
+        LogUnavailable: The topic does not exist or the broker cannot be reached.
+        PipelineFailed: The run failed.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty: a run begins with a new folder, name another one")
+    told = configuration_of(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    specification = folder / "spark-pipeline.yml"
+    specification.write_text(json.dumps(_specification(folder, pipeline, told), indent=2), encoding="utf-8")
+    token = str(uuid.uuid4())
+    with _server(folder / "warehouse", master, token) as (session, port):
+        for schema in sorted({table.schema for table in DATASETS}):
+            session.sql(f"CREATE SCHEMA {schema}{SCHEMA_SUFFIX}")
+        _spark_pipelines(specification, port, token)
+        return {dataset_name(table): _report(session, table) for table in DATASETS}
+
+
+def configuration_of(settings: Settings) -> dict[str, str]:
+    """The pipeline's configuration for a home, by full key.
+
+    Raises:
+        ConfigurationError: Kafka needs a password, which a configuration must not hold.
+        LogUnavailable: The topic does not exist or the broker cannot be reached.
+    """
+    from crypto_assets.home import existing_home
+    from crypto_assets.kafka.client import client_config
+    from crypto_assets.kafka.topic import topic_id
+
+    home, client = existing_home(settings), client_config(settings)
+    if "sasl.password" in client:
+        raise ConfigurationError(
+            "KAFKA_SECURITY_PROTOCOL asks for a password, which would lie in the pipeline's configuration; use a Kafka "
+            "without one here"
+        )
+    history = Path(settings.lake) / "bronze" / "market_history"
+    values = {
+        "source": home.source,
+        "coins": str(home.coins_file) if home.coins_file.exists() else "",
+        "partitions_start": home.partitions_start.isoformat(),
+        "topic": settings.prices_topic,
+        "topic_id": topic_id(client, settings.prices_topic),
+        "kafka_bootstrap_servers": str(client["bootstrap.servers"]),
+        "history": f"delta.`{history}`" if (history / "_delta_log").is_dir() else "",
+    }
+    return {PREFIX + key: value for key, value in values.items()}
+
+
+def _specification(folder: Path, pipeline: Path, told: Mapping[str, str]) -> dict[str, Any]:
+    """`spark-pipeline.yml`; its globs do not leave its own folder, so the source is linked there."""
+    (folder / pipeline.name).symlink_to(pipeline.resolve())
+    return {
+        "name": "crypto-assets-sdp",
+        "storage": f"file://{(folder / 'storage').resolve()}",
+        "catalog": "spark_catalog",
+        "database": "default",
+        "configuration": {**told, "spark.sql.session.timeZone": "UTC"},
+        "libraries": [{"glob": {"include": pipeline.name}}],
+    }
+
+
+@contextmanager
+def _server(warehouse: Path, master: str, token: str) -> Iterator[tuple[SparkSession, int]]:
+    """A Spark Connect server on a free port of this machine: its own session, and the port."""
+    from crypto_assets.compute.spark import local_config
+    from crypto_assets.jvm.fetch import ensure_jars, require_spark_java
+    from crypto_assets.jvm.jars import SPARK_JARS
+
+    require_spark_java(environment().get("JAVA_HOME"))
+    adopt_environment({"PYSPARK_PYTHON": sys.executable})  # workers have the Python of this process
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder
+    given = {
+        **local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse.resolve())),
+        "spark.sql.sources.default": "delta",
+        "spark.plugins": "org.apache.spark.sql.connect.SparkConnectPlugin",
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": "0",
+        "spark.connect.authenticate.token": token,
+    }
+    for name, value in given.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    try:
+        jvm: Any = session._jvm  # noqa: SLF001 - a server tells its port nowhere else
+        yield session, getattr(getattr(jvm, SERVICE), "MODULE$").localPort()
+    finally:
+        session.stop()
+
+
+def _spark_pipelines(specification: Path, port: int, token: str) -> None:
+    program = Path(sysconfig.get_path("scripts")) / "spark-pipelines"
+    command = [str(program), "--remote", f"sc://localhost:{port}", "run", "--spec", str(specification)]
+    done = subprocess.run(  # noqa: S603 - our own program and files
+        command, env={**child_environment(), TOKEN: token}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise PipelineFailed(f"spark-pipelines ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+
+
+def _report(session: SparkSession, table: Any) -> dict[str, Any]:
+    name = dataset_name(table)
+    counts = session.sql(violations(table, name)).toArrow().to_pylist()[0]
+    return {"rows": session.table(name).count(), "violations": {rule: n for rule, n in counts.items() if n}}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run over the home of the environment and print the report as JSON; 1 when a blocking rule is violated."""
+    parser = argparse.ArgumentParser(prog="python -m crypto_assets.declarative.local", description=__doc__)
+    parser.add_argument("folder", type=Path, help="new folder of the tables")
+    report = run(load_settings(), parser.parse_args(arguments).folder)
+    print(json.dumps(report, indent=2))
+    blocking = {dataset_name(t): {*expectations(t)[FAIL], UNIQUE_KEY} for t in DATASETS}
+    return int(any(blocking[name] & set(found["violations"]) for name, found in report.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

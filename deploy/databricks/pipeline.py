@@ -1,0 +1,26 @@
+"""Bronze, Silver and Gold as a declarative pipeline; on Databricks run by the bundle's pipeline `sdp`.
+
+Read by Lakeflow or by `spark-pipelines`, which configure it by `spark.conf` (keys in
+`crypto_assets.declarative.configuration`). `crypto_assets.package` names the folder that holds the package: files of a
+workspace are not installed. Does not belong here: any dataset (`crypto_assets.declarative.datasets`).
+"""
+
+import sys
+
+from pyspark import pipelines as dp  # noqa: TID253 - it is read inside a pipeline only
+from pyspark.sql import SparkSession  # noqa: TID253
+
+session = SparkSession.active()
+package = session.conf.get("crypto_assets.package", "")
+if package and package not in sys.path:
+    sys.path.insert(0, package)
+
+from crypto_assets.declarative import bronze, configuration, datasets  # noqa: E402 - only now can it be found
+
+told = configuration.read(session.conf.get)
+password = None
+if told.password_secret is not None:
+    from databricks.sdk.runtime import dbutils
+
+    password = dbutils.secrets.get(*told.password_secret)
+datasets.declare(dp, session, told, bronze.records(session, told, password))
