@@ -59,12 +59,15 @@ class Piped:
         tables: Sequence[str] = ("bars_1m", "bars_5m", "bars_1h"),
         options: Mapping[str, Any] | None = None,
         instance: dg.DagsterInstance,
+        wait_s: int | None = None,
         **changed: Any,
     ) -> dg.ExecuteInProcessResult:
         """Materialize the toy model, or with keys the toy bars."""
         from toy_steps import definitions  # pyright: ignore[reportMissingImports]
 
         settings = Settings(**{**self.given, **changed})  # type: ignore[arg-type]
+        if wait_s is not None:  # shorter than anybody may set it
+            settings = settings.model_copy(update={"databricks_wait_s": wait_s})
         tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if keys else {}
         single = len(keys) == 1
         selection = [dg.AssetKey(["gold", t]) for t in tables] if keys else [TOY]
@@ -244,6 +247,14 @@ def test_a_run_that_is_lost_after_the_work_is_a_failure(piped, instance):
     piped.workspace.faults.next("run", **lost)
     result = piped.launch(instance=instance)
     assert metadata_of(result)["databricks_failure_class"] == "cluster"
+
+
+def test_a_run_that_takes_too_long_is_cancelled(piped, instance):
+    result = piped.launch("sleep", instance=instance, wait_s=1)
+    assert metadata_of(result)["databricks_failure_class"] == "timeout"
+    run = piped.workspace.runs[-1]
+    run.wait_for()
+    assert run.result_state == "CANCELED"
 
 
 def test_a_process_that_dies_is_a_failure_of_the_code(piped, instance):

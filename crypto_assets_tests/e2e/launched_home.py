@@ -79,7 +79,7 @@ class LaunchedHome:
     def environment(self) -> dict[str, str]:
         """Environment of a driver. The stand-in has an environment of its own, with the machine's Java."""
         env = {**clean_environment(), **environment(self.workspace, self.path)}
-        env |= {"CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2", **self.more}
+        env |= {"CRYPTO_ASSETS_DATABRICKS_CONCURRENT_STEPS": "2", "CRYPTO_ASSETS_DATABRICKS_POLL_S": "0.5", **self.more}
         env |= {"DAGSTER_HOME": str(self.dagster_home), "JAVA_HOME": str(self.path)}
         return env | {"PATH": f"{self.path / 'bin'}:{env['PATH']}"}
 
@@ -106,7 +106,7 @@ class LaunchedHome:
         ):
             try:
                 said = driver.communicate(timeout=900)[1]
-            except subprocess.TimeoutExpired:
+            except BaseException:
                 driver.kill()
                 raise
         assert driver.returncode == 0, f"{select}: {said[-8000:]}"

@@ -25,8 +25,8 @@ HOURLY = (
     ),
     *("features/price_features", "gold/anomalies", "gold/price_predictions", "ops/pipeline_metrics"),
 )
-HOURLY_STEPS = len(HOURLY) - 3
-"""Typed and quarantined records are of one step, and so are the bars of three lengths."""
+HOURLY_STEPS = len(HOURLY) - 2
+"""Bars of three lengths are of one step."""
 DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
 PLAIN = ("gold/latest_prices", "gold/leaderboard_24h", "gold/dim_coin", "gold/dim_date")
 
