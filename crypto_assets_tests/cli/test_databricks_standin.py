@@ -13,6 +13,12 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import jobs
 
+from crypto_assets.compute.launcher_config import launcher_config
+from crypto_assets.compute.pipes import libraries, volume_of
+from crypto_assets.compute.pipes_preflight import ServerlessPreflight
+from crypto_assets.compute.preflight import Preflight
+from crypto_assets.settings import Settings
+
 COMMAND = [sys.executable, "-m", "crypto_assets.cli.main", "databricks-standin"]
 
 
@@ -43,6 +49,23 @@ def test_it_serves_until_a_signal_and_leaves_no_process(tmp_path, number):
         assert process.wait(30) == (-number if number == signal.SIGKILL else 0)
     gone, _ = psutil.wait_procs(started, timeout=10)
     assert [p for p in started if p not in gone and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_what_it_prints_is_all_that_a_launch_needs(tmp_path):
+    with subprocess.Popen([*COMMAND, "--root", str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = "".join(iter(process.stdout.readline, f"# tables are in {tmp_path / 'lake'}; Ctrl-C stops\n"))
+        shell = ["bash", "-c", f"set -e\n{printed}\nenv -0"]
+        told = subprocess.run(shell, env={}, capture_output=True, text=True, timeout=30, check=True).stdout
+        given = dict(line.split("=", 1) for line in told.split("\0") if line)
+        settings = Settings.model_validate({name: value for name, value in given.items() if "DATABRICKS" in name})
+        assert given["CRYPTO_ASSETS_TARGET"] == "databricks"
+        workspace = WorkspaceClient(host=settings.databricks_host, token=given["DATABRICKS_TOKEN"])
+        config = launcher_config(settings, {}, str(tmp_path))
+        travels = config["env_variables"]
+        Preflight(settings, workspace).require(config["run_config"], [], travels, lambda _: None)
+        ServerlessPreflight(settings, workspace).require_serverless(volume_of(settings), libraries(), [], travels)
+        process.terminate()
 
 
 def test_the_token_of_a_folder_stays(tmp_path):
