@@ -44,19 +44,22 @@ RECORDS = replace(
 Batches = Iterator["pa.RecordBatch"]
 
 
-def records(spark: SparkSession, configuration: Configuration, password: str | None) -> DataFrame:
+def records(spark: SparkSession, configuration: Configuration, read_secret: Callable[[str, str], str]) -> DataFrame:
     """All records of the topic, as a stream with the columns of `RECORDS`.
 
     Args:
         spark: The pipeline's session.
         configuration: The pipeline's configuration.
-        password: SASL password. It is only asked for in a workspace, whose Kafka classes have another prefix.
+        read_secret: Reads a secret of the workspace by scope and key: the SASL password, if one is needed. Where there
+            is a workspace, Kafka's classes have another prefix too.
     """
     travel_by_value()
-    client = {**configuration.kafka, **({"sasl.password": password} if password is not None else {})}
+    client = dict(configuration.kafka)
+    if configuration.password_at is not None:
+        client["sasl.password"] = read_secret(*configuration.password_at)
     stream = (
         spark.readStream.format("kafka")
-        .options(**source_options(client, shaded=password is not None))
+        .options(**source_options(client, shaded=configuration.password_at is not None))
         .option("subscribe", configuration.topic)
         .option("startingOffsets", "earliest")
         .load()

@@ -32,7 +32,7 @@ KEYS: Mapping[str, str] = {
     "kafka_security_protocol": "PLAINTEXT (default), SSL, SASL_PLAINTEXT or SASL_SSL.",
     "kafka_sasl_mechanism": "PLAIN (default), SCRAM-SHA-256 or SCRAM-SHA-512.",
     "kafka_sasl_username": "SASL user name.",
-    "kafka_sasl_password_secret": "Where the workspace keeps the SASL password: <scope>/<key>. Never the password.",
+    "kafka_sasl_password_at": "Where the workspace keeps the SASL password: <scope>/<key>. Never the password.",
     "history": "Table of history replies with the columns of bronze.market_history; empty = no history.",
 }
 """Keys by their name after `PREFIX`."""
@@ -52,7 +52,7 @@ class Configuration:
         partitions_start: Start of the first partition (UTC).
         coins: The coin registry as plain records (see `market.coins.CoinRegistry.to_records`).
         kafka: Options of the Kafka client in librdkafka's names, without the password.
-        password_secret: Scope and key of the SASL password in the workspace; None = no password is needed.
+        password_at: Scope and key of the SASL password in the workspace; None = no password is needed.
         history: Table of history replies; None = there is none.
     """
 
@@ -61,7 +61,7 @@ class Configuration:
     partitions_start: datetime
     coins: Sequence[Mapping[str, Any]]
     kafka: Mapping[str, str]
-    password_secret: tuple[str, str] | None = None
+    password_at: tuple[str, str] | None = None
     history: str | None = None
 
 
@@ -82,13 +82,13 @@ def read(get: Callable[[str, str], str | None]) -> Configuration:
     kafka = {"bootstrap.servers": values["kafka_bootstrap_servers"]}
     if values["kafka_security_protocol"]:
         kafka["security.protocol"] = values["kafka_security_protocol"]
-    secret = _collect(problems, "kafka_sasl_password_secret", lambda: _secret(values["kafka_sasl_password_secret"]))
+    secret = _collect(problems, "kafka_sasl_password_at", lambda: _secret(values["kafka_sasl_password_at"]))
     if values["kafka_security_protocol"].startswith("SASL"):
         kafka["sasl.mechanism"] = values["kafka_sasl_mechanism"] or "PLAIN"
         kafka["sasl.username"] = values["kafka_sasl_username"]
         problems += [
             f"{PREFIX}{key} is not set, and {values['kafka_security_protocol']} needs it: {KEYS[key]}"
-            for key in ("kafka_sasl_username", "kafka_sasl_password_secret")
+            for key in ("kafka_sasl_username", "kafka_sasl_password_at")
             if not values[key]
         ]
     if problems or start is None or coins is None:
@@ -99,7 +99,7 @@ def read(get: Callable[[str, str], str | None]) -> Configuration:
         partitions_start=datetime.combine(start, time(), UTC),
         coins=coins.to_records(),
         kafka=kafka,
-        password_secret=secret,
+        password_at=secret,
         history=values["history"] or None,
     )
 

@@ -30,6 +30,8 @@ from crypto_assets.settings import Settings, adopt_environment, child_environmen
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from crypto_assets.contracts.model import Table
+
 PIPELINE = Path(__file__).resolve().parents[2] / "deploy/databricks/pipeline.py"
 SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService$"
 TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 - the name of a variable
@@ -52,11 +54,14 @@ def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str
         By dataset `rows` and `violations`: the number of rows by rule, rules that hold left out.
 
     Raises:
-        ConfigurationError: The folder is not empty, or Kafka needs a password.
+        ConfigurationError: The source file is absent, the folder is not empty, or Kafka needs a password.
+        HomeError: There is no home, or it is bound to something else.
         JvmError: No Java 17 or later, or the jars could not be fetched.
         LogUnavailable: The topic does not exist or the broker cannot be reached.
         PipelineFailed: The run failed.
     """
+    if not pipeline.is_file():
+        raise ConfigurationError(f"{pipeline} is not there: it is part of a checkout, not of the installed package")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigurationError(f"{folder} is not empty: a run begins with a new folder, name another one")
     told = configuration_of(settings)
@@ -76,6 +81,7 @@ def configuration_of(settings: Settings) -> dict[str, str]:
 
     Raises:
         ConfigurationError: Kafka needs a password, which a configuration must not hold.
+        HomeError: There is no home, or it is bound to something else.
         LogUnavailable: The topic does not exist or the broker cannot be reached.
     """
     from crypto_assets.home import existing_home
@@ -154,14 +160,14 @@ def _spark_pipelines(specification: Path, port: int, token: str) -> None:
         raise PipelineFailed(f"spark-pipelines ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
 
 
-def _report(session: SparkSession, table: Any) -> dict[str, Any]:
+def _report(session: SparkSession, table: Table) -> dict[str, Any]:
     name = dataset_name(table)
     counts = session.sql(violations(table, name)).toArrow().to_pylist()[0]
     return {"rows": session.table(name).count(), "violations": {rule: n for rule, n in counts.items() if n}}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run over the home of the environment and print the report as JSON; 1 when a blocking rule is violated."""
+    """Run over the home of the environment and print the report as JSON; 1 when a rule that stops a write is broken."""
     parser = argparse.ArgumentParser(prog="python -m crypto_assets.declarative.local", description=__doc__)
     parser.add_argument("folder", type=Path, help="new folder of the tables")
     report = run(load_settings(), parser.parse_args(arguments).folder)

@@ -138,7 +138,7 @@ def _pipeline(libraries: list[str]) -> dict[str, Any]:
         "kafka_bootstrap_servers": "${var.kafka_bootstrap_servers}",
         "kafka_security_protocol": "SASL_SSL",
         "kafka_sasl_username": "${var.kafka_sasl_username}",
-        "kafka_sasl_password_secret": secret,
+        "kafka_sasl_password_at": secret,
         "history": f"${{var.catalog}}.{MARKET_HISTORY.full_name}",
     }
     return {

@@ -373,7 +373,7 @@ def test_the_bundle_tells_the_pipeline_exactly_what_it_understands() -> None:
     assert {k.removeprefix(configuration.PREFIX) for k in ours} <= set(configuration.KEYS)
     read = configuration.read(ours.get)
     assert read.kafka["security.protocol"] == "SASL_SSL"
-    assert read.password_secret == ("crypto-assets", "kafka-sasl-password")
+    assert read.password_at == ("crypto-assets", "kafka-sasl-password")
     assert read.history == "${var.catalog}.bronze.market_history"
     assert [c["coin_id"] for c in read.coins][:2] == ["bitcoin", "ethereum"]
     assert pipeline["configuration"]["spark.sql.session.timeZone"] == "UTC"
@@ -386,11 +386,11 @@ def test_every_problem_of_a_configuration_is_named_at_once(tmp_path: Path) -> No
     coins.write_text("[[coin]]\nsymbol = 'X'\n")
     told = {
         "coins": str(coins), "partitions_start": "soon", "kafka_security_protocol": "SASL_SSL",
-        "kafka_sasl_password_secret": "nowhere",
+        "kafka_sasl_password_at": "nowhere",
     }  # fmt: skip
     with pytest.raises(configuration.ConfigurationError) as refused:
         configuration.read(lambda key, default: told.get(key.removeprefix(configuration.PREFIX), default))
-    for key in ("topic", "kafka_bootstrap_servers", "coins", "partitions_start", "kafka_sasl_password_secret",
+    for key in ("topic", "kafka_bootstrap_servers", "coins", "partitions_start", "kafka_sasl_password_at",
                 "kafka_sasl_username"):  # fmt: skip
         assert f"{configuration.PREFIX}{key}" in str(refused.value)
 

@@ -17,10 +17,13 @@ if package and package not in sys.path:
 
 from crypto_assets.declarative import bronze, configuration, datasets  # noqa: E402 - only now can it be found
 
-told = configuration.read(session.conf.get)
-password = None
-if told.password_secret is not None:
+
+def read_secret(scope: str, key: str) -> str:
+    """A secret of the workspace that runs this."""
     from databricks.sdk.runtime import dbutils
 
-    password = dbutils.secrets.get(*told.password_secret)
-datasets.declare(dp, session, told, bronze.records(session, told, password))
+    return dbutils.secrets.get(scope, key)
+
+
+told = configuration.read(session.conf.get)
+datasets.declare(dp, session, told, bronze.records(session, told, read_secret))
