@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,8 +14,13 @@ from crypto_assets.cli.produce import seconds
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
+    from crypto_assets.streaming.loop import Progress
 
 SHORTEST_S = 0.1
+TELL_S = 5.0
+"""Seconds between two lines of progress."""
+IDLE_S = 60.0
+"""Seconds between two lines while nothing arrives."""
 
 
 def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: str | None, as_json: bool) -> int:
@@ -21,17 +28,20 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
 
     Raises:
         ValueError: `run_for` is no duration, or the interval is too short.
+        StepFailed: No stream can run with these settings, or the log cannot be read.
     """
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.up import running_broker
+    from crypto_assets.compute.base import StepFailed
     from crypto_assets.compute.inputs import BANNERS
     from crypto_assets.home import open_home
+    from crypto_assets.storage.base import AuditFailed, WriteConflict
     from crypto_assets.streaming.run import refuse_unfit, stream
 
     limit = seconds(run_for) if run_for else None
     if interval_s < SHORTEST_S:
         raise ValueError(f"--interval {interval_s} is too short: at least {SHORTEST_S} seconds")
-    refuse_unfit(settings)
+    refuse_unfit(settings, available_now=available_now)
     home = open_home(settings)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_requested())
@@ -39,16 +49,67 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
         servers = stack.enter_context(running_broker(settings))
         if not as_json:
             output.say(BANNERS[settings.source], style="bold")
-            output.say(f"home {home.path}, kafka {servers}; Ctrl-C ends it after the running micro-batch")
+            output.say(
+                f"home {home.path}, kafka {servers}, topic {settings.prices_topic}, target {settings.target}; "
+                "Ctrl-C ends it after the running micro-batch"
+            )
         _own_topics(settings)
         # A cluster has no Dagster instance; its tables tell the driver what they hold.
         instance = None if settings.is_remote else stack.enter_context(open_instance(home))
-        summary = stream(settings, instance, stop, available_now=available_now, interval_s=interval_s, for_s=limit)
+        try:
+            summary = stream(
+                settings,
+                instance,
+                stop,
+                available_now=available_now,
+                interval_s=interval_s,
+                for_s=limit,
+                told=_nothing if as_json else Lines(),
+            )
+        except (AuditFailed, WriteConflict) as error:
+            raise StepFailed(f"{error}. What was committed before stays; start the stream again to go on") from error
     if as_json:
         output.as_json(summary.to_record())
     else:
         output.say(summary.text)
     return 0
+
+
+class Lines:
+    """A line every few seconds: how many records a second, how many wait, how old what Gold shows is.
+
+    Args:
+        say: Prints a line.
+        clock: Monotonic seconds.
+        now: Present time (UTC).
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None] = output.say,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._say, self._clock, self._now = say, clock, now
+        self._at, self._records = clock(), 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Print where the stream stands, if it is time to."""
+        passed, more = self._clock() - self._at, progress.records - self._records
+        first = more and not self._records
+        if passed < (TELL_S if more else IDLE_S) and not first:
+            return
+        if progress.covered_until is None:
+            reached = "nothing has been read yet"
+        else:
+            age = (self._now() - progress.covered_until).total_seconds()
+            reached = f"Gold reaches {progress.covered_until:%Y-%m-%d %H:%M:%S}Z, {age:,.1f} s ago"
+        self._say(f"{more / passed:,.0f} records/s, {progress.waiting:,} waiting; {reached}")
+        self._at, self._records = self._clock(), progress.records
+
+
+def _nothing(_progress: Progress) -> None:
+    """For scripts: the summary alone is printed."""
 
 
 def _own_topics(settings: Settings) -> None:

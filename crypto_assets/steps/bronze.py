@@ -305,10 +305,15 @@ class _Hour:
             "max_kafka_timestamp": None if newest is None else newest.isoformat(),
             "gaps": [[g.partition, g.start, g.end] for g in todo.gaps],
         }
-        metadata = {"run_id": self.inputs.run_id, "touched_hours": json.dumps(touched)}
+        covers = (*todo.gaps, *todo.reads)
+        metadata = {
+            "run_id": self.inputs.run_id,
+            "touched_hours": json.dumps(touched),
+            "covers": json.dumps([[c.partition, c.start, c.end] for c in covers]),
+        }
         if newest is not None:
             metadata["max_kafka_timestamp"] = newest.isoformat()
-        return AppendBatch(rows.table, (*todo.gaps, *todo.reads), metadata)
+        return AppendBatch(rows.table, covers, metadata)
 
     # --- reporting ------------------------------------------------------------------------------------------------
 

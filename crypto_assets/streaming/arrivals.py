@@ -16,7 +16,15 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.kafka import log
 from crypto_assets.settings import Settings
-from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, StoredRanges, TableStore, WriteResult
+from crypto_assets.storage.base import (
+    AppendBatch,
+    LogBounds,
+    OffsetRange,
+    PartitionBounds,
+    StoredRanges,
+    TableStore,
+    WriteResult,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,6 +173,9 @@ class Cursor:
         ends: End offsets that Bronze holds, by Kafka partition.
         topic_id: Incarnation that they belong to.
         hour: Arrival hour to begin with; None = that of the oldest record.
+
+    Attributes:
+        lag: Offsets of the hour that was looked at last which were not stored then.
     """
 
     def __init__(
@@ -173,6 +184,7 @@ class Cursor:
         self.ends = dict(ends)
         self.topic_id = topic_id
         self.hour = hour
+        self.lag = 0
         self._settings = settings
         self._topic = settings.prices_topic
         self._begun: datetime | None = None
@@ -194,15 +206,16 @@ class Cursor:
                 bounds = self._later(bounds)
         except log.LogUnavailable as error:
             raise StepFailed(str(error)) from error
+        self.lag = sum(max(0, b.end - self._stored(b)) for b in bounds.partitions)
         if not self._lacks(bounds):
             return None
         begins, self._begun = self._begun != self.hour, self.hour
         return Piece(self.hour, self._cut(bounds), begins)
 
-    def reached(self, covers: Sequence[OffsetRange]) -> None:
-        """Ranges that are stored now."""
-        for piece in covers:
-            self.ends[piece.partition] = max(self.ends.get(piece.partition, 0), piece.end)
+    def reached(self, ends: Mapping[int, int]) -> None:
+        """End offsets that are stored now; none falls."""
+        for partition, end in ends.items():
+            self.ends[partition] = max(self.ends.get(partition, 0), end)
 
     def _first_hour(self) -> datetime | None:
         """Hour of the oldest record that is there wholly: after retention has begun to remove, the one after it."""
@@ -220,10 +233,10 @@ class Cursor:
 
     def _lacks(self, bounds: LogBounds) -> bool:
         """Whether there is something to do; a log that ends before what is stored is Bronze's to refuse."""
-        stored = {b.partition: self.ends.get(b.partition, b.start) for b in bounds.partitions}
-        return any(
-            b.end > stored[b.partition] or (b.provisional and b.end < stored[b.partition]) for b in bounds.partitions
-        )
+        return any(b.end > self._stored(b) or (b.provisional and b.end < self._stored(b)) for b in bounds.partitions)
+
+    def _stored(self, b: PartitionBounds) -> int:
+        return self.ends.get(b.partition, b.start)
 
     def _later(self, bounds: LogBounds) -> LogBounds:
         """Bounds of the next hour that has what Bronze lacks; of the newest record's hour if none has."""

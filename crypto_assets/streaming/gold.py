@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES, TABLES
 from crypto_assets.steps import bars as bars_step
 from crypto_assets.steps import latest as latest_step
 from crypto_assets.steps.base import publish, publish_whole
+from crypto_assets.steps.bronze_coverage import Coverage
+from crypto_assets.storage.base import TableStore
 from crypto_assets.transforms.bars import GRACE_S, SECONDS, bars
 from crypto_assets.transforms.latest import latest_prices
 from crypto_assets.transforms.parse import utc
@@ -27,9 +30,33 @@ if TYPE_CHECKING:
 
 COVERED = "covered_offsets"
 """Metadata of a commit of bars: JSON of the end offsets, by Kafka partition, that its rows reflect."""
+COVERED_TOPIC = "covered_topic"
+"""Likewise: the incarnation of the topic that they belong to."""
+
+QUOTED = [c for c in LATEST_PRICES.column_names if c not in latest_step.VOLATILE]
+"""Columns of Silver that a newest quote is made of."""
 
 Span = tuple[datetime, datetime]
 """Event times [first, end)."""
+
+
+@dataclass
+class Lately:
+    """Rows of Gold as this process wrote them last; another version of a table means that they must be read."""
+
+    rows: dict[str, tuple[Slice | None, int, pa.Table]] = field(default_factory=dict)
+
+    def read(self, store: TableStore, table: str, slice_: Slice | None) -> pa.Table:
+        """Stored rows of a slice (None: of the whole table)."""
+        known = self.rows.get(table)
+        if known is not None and known[0] == slice_ and known[1] == store.version(table):
+            return known[2]
+        return store.read_arrow(table, slice_)
+
+    def wrote(self, table: str, slice_: Slice | None, version: object, rows: pa.Table) -> None:
+        """Keep what a version of a table holds of a slice."""
+        if isinstance(version, int):
+            self.rows[table] = (slice_, version, rows)
 
 
 def by_hour(spans: Sequence[Span]) -> dict[datetime, Span]:
@@ -50,8 +77,8 @@ def refresh_bars(
     name: str,
     touched: Mapping[datetime, Span | None],
     inputs: StepInputs,
-    as_of: datetime,
-    covered: Mapping[int, int],
+    covered: Coverage,
+    lately: Lately,
 ) -> TableResult:
     """Recompute the windows of some hours that samples touched, and those that have meanwhile closed.
 
@@ -63,20 +90,23 @@ def refresh_bars(
         name: One of the hourly tables of bars.
         touched: By hour the event times of new samples; None = only windows that may have closed.
         inputs: As the steps take them.
-        as_of: Highest broker timestamp that Bronze covers, read before Silver was (UTC).
-        covered: End offsets that Silver reflects, by Kafka partition.
+        covered: What Silver reflects at least.
+        lately: What this process wrote last.
 
     Raises:
         AuditFailed: A blocking rule failed; nothing of that slice was committed.
     """
+    as_of = covered.until
+    assert as_of is not None
     width = bars_step.HOURLY[name]
     contract, length = TABLES[name], timedelta(seconds=SECONDS[width])
+    built: list[tuple[Slice, pa.Table]] = []
 
     def build(slice_: Slice) -> pa.Table:
         import pyarrow as pa
         from pyspark.sql import functions as F
 
-        stored = engine.store.read_arrow(name, slice_)
+        stored = lately.read(engine.store, name, slice_)
         starts, ends, closed = (stored.column(n).to_pylist() for n in ("window_start", "window_end", "is_closed"))
         due = timedelta(seconds=GRACE_S)
         stale = [s for s, e, c in zip(starts, ends, closed, strict=True) if not c and e + due <= as_of]
@@ -86,6 +116,7 @@ def refresh_bars(
                 first, end = span
                 stale += [_floor(first, length), _floor(end - timedelta(microseconds=1), length)]
         if not stale:
+            built[:] = [(slice_, stored)]
             return stored
         low, high = min(stale), max(stale) + length
         event = F.col("last_updated_at")
@@ -93,9 +124,10 @@ def refresh_bars(
         samples = samples.where((event >= F.lit(low)) & (event < F.lit(high)))
         made = conform(contract, bars(samples, width, as_of).toArrow())
         kept = stored.filter(pa.array([not low <= s < high for s in starts], pa.bool_()))
-        return pa.concat_tables([kept, made])
+        built[:] = [(slice_, pa.concat_tables([kept, made]))]
+        return built[0][1]
 
-    return publish(
+    done = publish(
         engine,
         contract,
         [hour_key(h) for h in touched],
@@ -103,8 +135,11 @@ def refresh_bars(
         build,
         input_retention_days=SILVER_PRICES.retention_days,
         why_empty="Silver holds no sample of this partition",
-        commit_metadata={COVERED: json.dumps({str(p): e for p, e in sorted(covered.items())})},
+        commit_metadata={COVERED: _json(covered), COVERED_TOPIC: str(covered.topic_id)},
     )
+    for slice_, rows in built:  # of the newest slice alone, which was written last
+        lately.wrote(name, slice_, done.metadata["delta_version_after"], rows)
+    return done
 
 
 def _floor(moment: datetime, length: timedelta) -> datetime:
@@ -113,7 +148,11 @@ def _floor(moment: datetime, length: timedelta) -> datetime:
 
 
 def refresh_latest(
-    engine: Engine, rows: pa.Table, inputs: StepInputs, as_of: datetime, covered: Mapping[int, int]
+    engine: Engine,
+    rows: pa.Table,
+    inputs: StepInputs,
+    covered: Coverage,
+    lately: Lately,
 ) -> TableResult:
     """Bring `gold.latest_prices` up to new rows of Silver.
 
@@ -121,15 +160,16 @@ def refresh_latest(
         engine: Engine whose store is read and written.
         rows: Rows of Silver, new since the table was last written.
         inputs: As the steps take them.
-        as_of: Highest broker timestamp that Bronze covers (UTC).
-        covered: End offsets that Silver reflects, by Kafka partition.
+        covered: What Silver reflects at least.
+        lately: What this process wrote last.
     """
     import pyarrow as pa
 
     from crypto_assets.contracts.arrow import arrow_schema
 
-    stored = engine.store.read_arrow(LATEST_PRICES.full_name)
-    names = [c for c in LATEST_PRICES.column_names if c not in latest_step.VOLATILE]
+    assert covered.until is not None
+    stored = lately.read(engine.store, LATEST_PRICES.full_name, None)
+    names = QUOTED
     ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
     wanted = {coin for coin, end in ends.items() if end is None or end > inputs.now}
     newest: dict[str, dict[str, Any]] = {}
@@ -141,9 +181,15 @@ def refresh_latest(
     quotes = pa.Table.from_pylist([newest[c] for c in sorted(newest)], schema=schema)
     fields = [f for f in spark_schema(SILVER_PRICES).fields if f.name in names]
     frame = engine.spark.createDataFrame(quotes.select([f.name for f in fields]), _struct(fields))
-    offsets = json.dumps({str(p): end for p, end in sorted(covered.items())})
-    made = conform(LATEST_PRICES, latest_prices(frame, as_of, offsets, inputs.now).toArrow())
-    return publish_whole(engine, LATEST_PRICES, inputs, made, volatile=latest_step.VOLATILE)
+    made = conform(LATEST_PRICES, latest_prices(frame, covered.until, _json(covered), inputs.now).toArrow())
+    done = publish_whole(engine, LATEST_PRICES, inputs, made, volatile=latest_step.VOLATILE)
+    if done.partitions[None].metadata["written"]:
+        lately.wrote(LATEST_PRICES.full_name, None, done.metadata["delta_version_after"], made)
+    return done
+
+
+def _json(covered: Coverage) -> str:
+    return json.dumps({str(p): end for p, end in sorted(covered.offsets.items())})
 
 
 def _newest(rows: pa.Table) -> pa.Table:

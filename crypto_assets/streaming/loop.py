@@ -22,25 +22,26 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.compute.inputs import StepInputBuilder
-from crypto_assets.contracts.arrow import compute, empty_rows
+from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
 from crypto_assets.settings import Settings
 from crypto_assets.steps import bars, bronze, latest, silver
-from crypto_assets.steps.bronze_coverage import coverage
-from crypto_assets.streaming import gold
+from crypto_assets.steps.bronze_coverage import Coverage, coverage
+from crypto_assets.streaming import gold, resume
 from crypto_assets.streaming import silver as increment
 from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after
 from crypto_assets.streaming.reports import Reports
 from crypto_assets.transforms.bars import GRACE_S
+from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 EVERY_BATCH = "gold.bars_1m"
 PACED = ("gold.bars_5m", "gold.bars_1h")
-"""Wider windows hold more samples: they are made again at most a third of the time."""
-SHARE = 3
+"""Wider windows hold more samples: each of them is made again at most a seventh of the time."""
+SHARE = 6
 GRACE = timedelta(seconds=GRACE_S)
 
 
@@ -97,6 +98,21 @@ class Summary:
         )
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a stream stands after a micro-batch.
+
+    Args:
+        records: Records brought into Bronze in its life.
+        waiting: Records that the log held when the micro-batch began and that it did not take.
+        covered_until: Highest broker timestamp that Gold reflects (UTC); None = nothing has been read yet.
+    """
+
+    records: int
+    waiting: int
+    covered_until: datetime | None
+
+
 class Loop:
     """The stream of one home. Safe to call from several threads: one micro-batch runs at a time.
 
@@ -105,6 +121,7 @@ class Loop:
         engine: Engine; the stream is its only user in this process.
         reports: Where materializations are reported.
         clock: Present time (UTC).
+        told: Called after every micro-batch, also one that found nothing.
     """
 
     def __init__(
@@ -113,8 +130,10 @@ class Loop:
         engine: Engine,
         reports: Reports,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        told: Callable[[Progress], None] = lambda _progress: None,
     ) -> None:
         self.summary = Summary()
+        self._told = told
         self.lock = threading.RLock()
         self._settings, self._engine, self._reports, self._clock = settings, engine, reports, clock
         self._builder = StepInputBuilder(settings)
@@ -129,6 +148,7 @@ class Loop:
         self._days: set[datetime] = set()
         self._latest: list[pa.Table] = []
         self._latest_known = False
+        self._lately = gold.Lately()
 
     # --- one micro-batch ------------------------------------------------------------------------------------------
 
@@ -153,6 +173,7 @@ class Loop:
                 self.summary.batches += 1
                 self.summary.seconds.append(time.monotonic() - began)
             self.summary.records += written
+            self._told(Progress(self.summary.records, max(0, cursor.lag - written), self._until))
             return piece is not None
 
     def drain(self, stop: threading.Event | None = None) -> None:
@@ -173,7 +194,7 @@ class Loop:
 
     def _begin(self, inputs: StepInputs) -> Cursor:
         """Find out from the tables where to go on, and bring what depends on Bronze up to it."""
-        covered = coverage(self._engine)
+        covered = resume.reached(self._engine)
         self._until = covered.until if covered.topic_id is not None else None
         hour = floor_hour(self._until) if self._until is not None else None
         cursor = Cursor(self._settings, covered.offsets, covered.topic_id, hour)
@@ -181,14 +202,27 @@ class Loop:
         if version is not None and hour is not None:
             done = increment.complete_to(self._engine)
             hours = self._arrival_hours((hour - HOUR, hour))
-            if done is None or done > version:
+            known = done is not None and done <= version
+            if not known:
                 self._rebuild([hour_key(h) for h in hours], inputs)
                 done = version
-            self._bronze_version = done
-            # A stream that was killed between Silver and its bars has left no trace of it.
-            self._touch([(h, h + HOUR) for h in hours])
+            self._bronze_version = done if done is not None else version
+            # A stream that was killed between Silver and Gold has left rows that Gold lacks.
+            lacking = resume.unreflected(self._engine, tuple(self._bars), covered, self._wanted(inputs))
+            if known and lacking is not None:
+                self._touch(increment.touched_windows(lacking))
+                self._latest, self._latest_known = [lacking], True
+            else:
+                self._touch([(h, h + HOUR) for h in hours])
+            self._open |= set(hours)
         self._cursor = cursor
         return cursor
+
+    @staticmethod
+    def _wanted(inputs: StepInputs) -> list[str]:
+        """Coins that are quoted now."""
+        ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
+        return [coin for coin, end in ends.items() if end is None or end > inputs.now]
 
     def _append(self, cursor: Cursor, piece: Piece) -> int:
         """Append what Bronze lacks of a piece; records written."""
@@ -199,14 +233,13 @@ class Loop:
             if write.committed:
                 ends = write.metadata.get("ends", {})
                 assert isinstance(ends, dict)
-                cursor.ends |= {p: max(end, cursor.ends.get(p, 0)) for p, end in ends.items()}
+                cursor.reached(ends)
         if not any(w.committed for w in writes):
             # Somebody else has stored it: what is stored, not what we know, says where to go on.
             covered = coverage(self._engine)
             if covered.topic_id == cursor.topic_id:
-                cursor.ends |= {p: max(end, cursor.ends.get(p, 0)) for p, end in covered.offsets.items()}
-            for b in piece.bounds.partitions:
-                cursor.ends[b.partition] = max(cursor.ends.get(b.partition, 0), b.end)
+                cursor.reached(covered.offsets)
+            cursor.reached({b.partition: b.end for b in piece.bounds.partitions})
         return sum(w.rows for w in writes if w.committed)
 
     def _follow(self, inputs: StepInputs) -> bool:
@@ -244,20 +277,17 @@ class Loop:
             self._touch([(h, h + HOUR) for h in merged.hours])
             self._latest_known = False
         else:
-            for hour in merged.hours:
-                mine = merged.rows.filter(compute().equal(merged.rows.column("hour"), hour))
-                span = increment.touched_windows(mine)
-                self._touch([span] if span else [])
+            self._touch(increment.touched_windows(merged.rows))
         self._latest.append(merged.rows)
         assert self._cursor is not None
         for arrival in arrivals:
             if self._cursor.topic_id in arrival.rows.column("topic_id").unique().to_pylist():
-                self._cursor.reached(arrival.covers)
+                self._cursor.reached({piece.partition: piece.end for piece in arrival.covers})
 
     def _arrival_hours(self, hours: Iterable[datetime]) -> list[datetime]:
         """Those of some hours in which Bronze holds records."""
         store = self._engine.store
-        found = [h for h in hours if store.read_arrow(BRONZE, Slice(h, h + HOUR), columns=["partition"]).num_rows]
+        found = [h for h in hours if store.read(BRONZE, Slice(h, h + HOUR)).select("kind").limit(1).toArrow().num_rows]
         self._arrived |= set(found)
         return found
 
@@ -277,7 +307,7 @@ class Loop:
         """Bars and newest quotes; wide windows when it is their time, or when there is nothing else to do."""
         if self._until is None or self._cursor is None:
             return
-        as_of, ends = self._until, dict(self._cursor.ends)
+        as_of, covered = self._until, Coverage(self._until, self._cursor.topic_id, dict(self._cursor.ends))
         for name, pace in self._bars.items():
             if name == PACED[0]:
                 self._refresh_latest(inputs)  # before the wide bars: it is what people look at
@@ -286,7 +316,7 @@ class Loop:
             if behind and (name == EVERY_BATCH or everything or began >= pace.not_before):
                 # Windows of all open hours may have closed meanwhile.
                 touched = {**dict.fromkeys(self._open), **gold.by_hour(pace.spans)}
-                done = gold.refresh_bars(self._engine, name, touched, inputs, as_of, ends)
+                done = gold.refresh_bars(self._engine, name, touched, inputs, covered, self._lately)
                 pace.done(as_of, began)
                 self._reports.offer_result(name, done)
 
@@ -303,8 +333,10 @@ class Loop:
         elif self._latest:
             import pyarrow as pa
 
-            rows = pa.concat_tables(self._latest) if self._latest else empty_rows(SILVER_PRICES)
-            done = gold.refresh_latest(self._engine, rows, inputs, self._until, self._cursor.ends)
+            names = gold.QUOTED
+            rows = pa.concat_tables([t.select(names) for t in self._latest])
+            covered = Coverage(self._until, self._cursor.topic_id, dict(self._cursor.ends))
+            done = gold.refresh_latest(self._engine, rows, inputs, covered, self._lately)
         else:
             return
         self._latest = []
@@ -360,4 +392,4 @@ def _with_bounds(inputs: StepInputs, piece: Piece) -> StepInputs:
     return replace(inputs, bounds={piece.key: piece.bounds})
 
 
-__all__ = ["Loop", "Summary"]
+__all__ = ["Loop", "Progress", "Summary"]

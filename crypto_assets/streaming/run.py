@@ -6,22 +6,28 @@ Does not belong here: printing and signals (`cli.stream`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import StepFailed
 from crypto_assets.settings import Settings
 from crypto_assets.streaming import wake
-from crypto_assets.streaming.loop import Loop, Summary
+from crypto_assets.streaming.loop import Loop, Progress, Summary
 from crypto_assets.streaming.reports import Reports
 
 if TYPE_CHECKING:
     import dagster as dg
 
 INTERVAL_S = 2.0
+SERVERLESS = "databricks-serverless"
 
 
-def refuse_unfit(settings: Settings) -> None:
+def refuse_unfit(settings: Settings, *, available_now: bool = False) -> None:
     """Refuse settings under which no stream runs here.
+
+    Args:
+        settings: Settings of the home.
+        available_now: Whether the stream ends when it has caught up.
 
     Raises:
         StepFailed: Names the setting and what to do instead.
@@ -36,6 +42,11 @@ def refuse_unfit(settings: Settings) -> None:
             f"CRYPTO_ASSETS_TARGET is {settings.target}: there the stream runs in the workspace, next to its tables. "
             "Deploy and start the bundle's job `stream`: databricks bundle deploy, databricks bundle run stream"
         )
+    if settings.is_remote and settings.target == SERVERLESS and not available_now:
+        raise StepFailed(
+            "serverless compute runs no stream without end: give --available-now and schedule the job, or run the "
+            "bundle's job `stream` on its cluster"
+        )
 
 
 def stream(
@@ -46,6 +57,7 @@ def stream(
     available_now: bool = False,
     interval_s: float = INTERVAL_S,
     for_s: float | None = None,
+    told: Callable[[Progress], None] = lambda _progress: None,
 ) -> Summary:
     """Run until told to stop.
 
@@ -56,6 +68,7 @@ def stream(
         available_now: Stop when everything that the log holds is in Gold.
         interval_s: Seconds between micro-batches.
         for_s: Stop after so many seconds.
+        told: Called after every micro-batch.
 
     Raises:
         StepFailed: No stream can run with these settings, or the log cannot be read on from where Bronze ends.
@@ -64,9 +77,10 @@ def stream(
     from crypto_assets.compute.engines import make_engine
     from crypto_assets.compute.inputs import BANNERS
 
-    refuse_unfit(settings)
+    refuse_unfit(settings, available_now=available_now)
+    _require_topic(settings)
     engine = make_engine(settings)
-    loop = Loop(settings, engine, Reports(instance, BANNERS[settings.source]))
+    loop = Loop(settings, engine, Reports(instance, BANNERS[settings.source]), told=told)
     if has_queries(settings):
         from crypto_assets.kafka.client import client_config
         from crypto_assets.kafka.spark_source import source_options
@@ -89,9 +103,25 @@ def stream(
     return loop.summary
 
 
+def _require_topic(settings: Settings) -> None:
+    """Ask for the topic before an engine is started, which takes seconds.
+
+    Raises:
+        StepFailed: No broker answers, or there is no such topic.
+    """
+    from crypto_assets.kafka.log import LogUnavailable, end_offsets
+
+    try:
+        end_offsets(settings, settings.prices_topic)
+    except LogUnavailable as error:
+        raise StepFailed(str(error)) from error
+
+
 def has_queries(settings: Settings) -> bool:
     """Whether the engine has Structured Streaming whose functions run in this process."""
-    return settings.is_remote or (settings.target == "spark" and not settings.spark_remote)
+    if settings.is_remote:
+        return settings.target != SERVERLESS  # a session of serverless compute is Spark Connect
+    return settings.target == "spark" and not settings.spark_remote
 
 
 def checkpoint_folder(settings: Settings) -> str:

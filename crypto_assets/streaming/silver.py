@@ -38,6 +38,9 @@ NEEDED = (
     "arrival_hour", "event_hour", "kind",
 )  # fmt: skip
 
+OF_THE_QUARANTINE = ("raw_json", "raw_bytes", "headers", "message_key", "detail", "reasons")
+"""Columns of a judged record that only its row of the quarantine shows; most of its bytes."""
+
 
 @dataclass
 class Merged:
@@ -116,16 +119,20 @@ def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> 
     """All records judged, loaded because both tables need them and planning the judgement is what it costs.
 
     Returns:
-        What `parse_bronze` gives, with `_timely`; and the late event hours.
+        What `parse_bronze` gives, with `_timely`, and of valid records without what only the quarantine shows; and the
+        late event hours.
     """
     import pyarrow as pa
+    from pyspark.sql import functions as F
     from pyspark.sql.types import StructField, StructType
 
     pc = compute()
     records = pa.concat_tables([a.rows.select(list(NEEDED)) for a in arrivals])
     # All nullable: what an engine makes of a null where none may be is the audit's to say.
     schema = StructType([StructField(n, spark_type(RAW_PRICES.column(n).type), True) for n in NEEDED])
-    parsed = parse_bronze(_frame(engine, records, schema), inputs.coins, inputs.partitions_start).toArrow()
+    judged = parse_bronze(_frame(engine, records, schema), inputs.coins, inputs.partitions_start)
+    refused = {name: F.when(~F.col("is_valid"), F.col(name)) for name in OF_THE_QUARANTINE}
+    parsed = judged.withColumns(refused).toArrow()
     valid, happened, arrived = (parsed.column(n) for n in ("is_valid", "event_hour", "arrival_hour"))
     timely = pc.greater_equal(happened, pc.subtract(arrived, HOUR))
     late = parsed.filter(pc.and_(valid, pc.invert(timely))).column("event_hour").unique().to_pylist()
@@ -171,6 +178,7 @@ def _silver_rows(engine: Engine, parsed: pa.Table) -> pa.Table:
         return empty_rows(SILVER_PRICES)
     span = pc.min_max(mine.column("event_hour")).as_py()
     whole = Slice(span["min"], span["max"] + HOUR)
+    mine = mine.drop_columns([*OF_THE_QUARANTINE, "_timely"])
     return conform(SILVER_PRICES, silver(_again(engine, mine), None, whole).toArrow())
 
 
@@ -193,12 +201,16 @@ def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> 
     )
 
 
-def touched_windows(rows: pa.Table) -> tuple[datetime, datetime] | None:
-    """First and last event time among rows of Silver (the end exclusive); None without rows."""
-    if not rows.num_rows:
-        return None
-    span = compute().min_max(rows.column("last_updated_at")).as_py()
-    return span["min"], span["max"] + timedelta(microseconds=1)
+def touched_windows(rows: pa.Table) -> list[tuple[datetime, datetime]]:
+    """Of every event hour among rows with `last_updated_at`, their first and last event time (the end exclusive)."""
+    pc = compute()
+    event = rows.column("last_updated_at")
+    hours = pc.floor_temporal(event, unit="hour")
+    found = []
+    for hour in hours.unique().to_pylist():
+        span = pc.min_max(event.filter(pc.equal(hours, hour))).as_py()
+        found.append((span["min"], span["max"] + timedelta(microseconds=1)))
+    return found
 
 
 __all__ = ["COMPLETE_TO", "Merged", "complete_to", "merge", "touched_windows"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,12 +15,14 @@ import dagster as dg
 import pytest
 
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.stream import Lines
 from crypto_assets.compute.base import Engine, StepFailed
 from crypto_assets.compute.engines import make_engine
 from crypto_assets.contracts.slices import hour_key
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
-from crypto_assets.streaming.run import stream
+from crypto_assets.streaming.loop import Progress
+from crypto_assets.streaming.run import checkpoint_folder, stream
 from crypto_assets_tests.e2e.commands import clean_environment, command
 from crypto_assets_tests.streaming import tools
 from crypto_assets_tests.streaming.tools import MINUTE, SECOND, batch, keys_of, publish, rows, today_at, walk
@@ -114,6 +118,28 @@ def test_a_checkpoint_that_says_too_much_is_harmless(home: Settings, other: Engi
     tools.assert_equal(engine, other)
 
 
+@pytest.mark.engine("spark")
+def test_a_checkpoint_that_is_gone_or_of_yesterday_is_harmless(home: Settings, other: Engine, tmp_path: Path):
+    """Nothing is stored twice and nothing left out, whatever the query's checkpoint believes."""
+    ten, folder, kept = today_at(10), Path(checkpoint_folder(home)), tmp_path / "old-checkpoint"
+    records = walk(ten, ten + 6 * MINUTE, 20 * SECOND)
+    publish(home, records[:18])
+    assert stream(home, None, threading.Event(), available_now=True).records == 18
+    shutil.copytree(folder, kept)
+    publish(home, records[18:36])
+    assert stream(home, None, threading.Event(), available_now=True).records == 18
+    shutil.rmtree(folder)
+    kept.rename(folder)
+    publish(home, records[36:45])
+    assert stream(home, None, threading.Event(), available_now=True).records == 9
+    shutil.rmtree(folder)
+    publish(home, records[45:])
+    assert stream(home, None, threading.Event(), available_now=True).records == len(records) - 45
+    engine = make_engine(home)
+    batch(home, other, keys_of(engine))
+    tools.assert_equal(engine, other)
+
+
 @local
 def test_the_command_prints_its_summary_when_it_is_told_to_stop(settings: Settings):
     ten = today_at(10)
@@ -137,6 +163,59 @@ def test_the_command_prints_its_summary_when_it_is_told_to_stop(settings: Settin
 
 
 @local
+def test_the_command_tells_where_it_stands_and_ends_by_sigint(settings: Settings):
+    ten = today_at(10)
+    publish(settings, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
+    arguments = ("stream", "--home", str(settings.home), "--interval", "0.2")
+    with subprocess.Popen(
+        command(*arguments), env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        head = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert head[0].startswith("REPLAY")
+    assert f"topic {settings.prices_topic}" in head[1]
+    assert re.match(r"\d+ records/s, 0 waiting; Gold reaches ", head[2]), head[2]
+    assert re.match(r"36 records in \d+ micro-batches", rest.splitlines()[-1]), rest
+
+
+def test_progress_is_told_every_few_seconds_and_seldom_while_idle():
+    lines: list[str] = []
+    clock = [100.0]
+    at = today_at(10)
+    tell = Lines(lines.append, clock=lambda: clock[0], now=lambda: at + 3 * SECOND)
+    for second, records in ((1, 10), (5, 100), (9, 150), (11, 200), (15, 200), (65, 200), (76, 200)):
+        clock[0] = 100.0 + second
+        tell(Progress(records, 7, at))
+    assert [line.partition(" records/s")[0] for line in lines] == ["10", "18", "8", "0"]
+    assert lines[0].endswith(f"7 waiting; Gold reaches {at:%Y-%m-%d %H:%M:%S}Z, 3.0 s ago")
+
+
+@local
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"KAFKA_TOPIC": "no-such-topic"}, "topic no-such-topic does not exist"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "Kafka at 127.0.0.1:1 gave no usable answer"),
+    ],
+)
+def test_a_missing_topic_or_broker_is_told_in_one_line(settings: Settings, changed: dict[str, str], said: str):
+    done = subprocess.run(
+        command("stream", "--home", str(settings.home), "--available-now"),
+        env={**environment(settings), **changed},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@local
 def test_two_streams_of_a_home_are_refused(settings: Settings):
     home = open_home(settings)
     with home.lock("stream", doing="stream"):
@@ -155,7 +234,11 @@ def test_two_streams_of_a_home_are_refused(settings: Settings):
 @local
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"transport": "landing"}, "CRYPTO_ASSETS_TRANSPORT is landing"), ({"target": "databricks"}, "job `stream`")],
+    [
+        ({"transport": "landing"}, "CRYPTO_ASSETS_TRANSPORT is landing"),
+        ({"target": "databricks"}, "job `stream`"),
+        ({"target": "databricks-serverless", "role": "remote"}, "give --available-now"),
+    ],
 )
 def test_settings_under_which_no_stream_runs_are_refused(settings: Settings, changed: dict[str, str], said: str):
     with pytest.raises(StepFailed, match=said):

@@ -1,0 +1,119 @@
+"""Where a starting stream goes on: told by the newest commits, and by whole hours where they do not tell.
+
+A stream that was killed may have left records in Bronze that Silver lacks, and rows in Silver that Gold lacks. Commits
+say what they cover, so that only those rows are read, and a restart costs what was missed rather than what is stored.
+
+Belongs here: reading that. Does not belong here: what is done about it (`streaming.loop`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from crypto_assets.compute.base import Engine
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.slices import HOUR, Slice, floor_hour
+from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES, SILVER_PRICES
+from crypto_assets.steps.bronze_coverage import Coverage, coverage
+from crypto_assets.storage.base import Commit
+from crypto_assets.streaming.gold import COVERED, COVERED_TOPIC, QUOTED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import Column
+
+RECENT = 60
+"""Commits of a table that are looked at."""
+
+
+def reached(engine: Engine) -> Coverage:
+    """How far Bronze reaches; from its newest commits when they are of its newest hour, else from its rows.
+
+    A Kafka partition that they do not name is absent, as it is where it had no record for long.
+    """
+    from pyspark.sql import functions as F
+
+    version = engine.store.version(RAW_PRICES.full_name)
+    if version is None:
+        return Coverage(None, None, {})
+    hours = engine.store.read(RAW_PRICES.full_name, version=version).agg(F.max("arrival_hour").alias("hour"))
+    newest = hours.toArrow().column("hour")[0].as_py()
+    told = [c for c in _recent(engine, RAW_PRICES.full_name, version) if _tells(c, newest)]
+    if not told:
+        return coverage(engine)
+    topic_id = _topic_id(told[-1])
+    ends: dict[int, int] = {}
+    for commit in told:
+        if _topic_id(commit) == topic_id:
+            for partition, _, end in json.loads(commit.metadata["covers"]):
+                ends[partition] = max(end, ends.get(partition, 0))
+    until = max(datetime.fromisoformat(c.metadata["max_kafka_timestamp"]) for c in told)
+    return Coverage(until, topic_id, ends)
+
+
+def _tells(commit: Commit, hour: datetime | None) -> bool:
+    named = commit.metadata
+    wanted = ("app_id", "covers", "max_kafka_timestamp", "slice_start")
+    return hour is not None and all(n in named for n in wanted) and named["slice_start"] == hour.isoformat()
+
+
+def _topic_id(commit: Commit) -> str:
+    return commit.metadata["app_id"].split("/")[1]
+
+
+def _recent(engine: Engine, table: str, version: int) -> list[Commit]:
+    return engine.store.commits_after(table, max(-1, version - RECENT), RECENT + 1)
+
+
+def unreflected(engine: Engine, tables: Sequence[str], covered: Coverage, coins: Sequence[str]) -> pa.Table | None:
+    """Rows of Silver that Gold may lack, with the columns that the newest quotes need.
+
+    Args:
+        engine: Engine whose tables are read.
+        tables: Tables of bars; `gold.latest_prices` is looked at too.
+        covered: How far Bronze reaches.
+        coins: Coins of which Gold must have a newest quote.
+
+    Returns:
+        The rows; None when the tables do not say what they reflect: nothing has been streamed of this incarnation of
+        the topic lately, or a coin has no quote.
+    """
+    if covered.until is None:
+        return None
+    reflected = [_reflected(engine, table, covered.topic_id) for table in tables]
+    quotes = engine.store.read_arrow(LATEST_PRICES.full_name, columns=["coin_id", "covered_offsets"]).to_pylist()
+    if not quotes or not set(coins) <= {q["coin_id"] for q in quotes} or None in reflected:
+        return None
+    reflected += [_ends(q["covered_offsets"]) for q in quotes]
+    ends = {p: min((r or {}).get(p, 0) for r in reflected) for p in covered.offsets}
+    hour = floor_hour(covered.until)
+    rows = engine.store.read(SILVER_PRICES.full_name, Slice(hour - 2 * HOUR, hour + 2 * HOUR))
+    found = rows.where(_beyond(ends, covered.topic_id)).select(*QUOTED).toArrow()
+    return found.cast(arrow_schema(SILVER_PRICES, QUOTED))
+
+
+def _reflected(engine: Engine, table: str, topic_id: str | None) -> Mapping[int, int] | None:
+    """End offsets that a table of bars reflects by its newest commit that says so."""
+    version = engine.store.version(table)
+    for commit in reversed(_recent(engine, table, version) if version is not None else []):
+        if COVERED in commit.metadata:
+            return _ends(commit.metadata[COVERED]) if commit.metadata.get(COVERED_TOPIC) == topic_id else None
+    return None
+
+
+def _ends(text: str) -> dict[int, int]:
+    return {int(p): end for p, end in json.loads(text).items()}
+
+
+def _beyond(ends: Mapping[int, int], topic_id: str | None) -> Column:
+    """Whether a row's record lies at or after the end of its Kafka partition, or in one that is not among them."""
+    from pyspark.sql import functions as F
+
+    known = [(F.col("partition") == p) & (F.col("offset") >= end) for p, end in ends.items()]
+    others = ~F.col("partition").isin(*ends) if ends else F.lit(True)
+    return (F.col("topic_id") != F.lit(topic_id)) | reduce(or_, known, others)
