@@ -102,6 +102,7 @@ def told(engine: Engine) -> None:
     def wrapped(write: Callable[..., Any], name: str, build_at: int | None) -> Callable[..., Any]:
         def writing(*given: Any, **named: Any) -> Any:
             arguments = list(given)
+            say(at=f"{name}: begun")
             if build_at is not None:
                 build = arguments[build_at]
 

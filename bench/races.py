@@ -52,10 +52,10 @@ would always be first."""
 WAIT_S = {"local": 10.0, "spark": 60.0}
 """How long a kill waits for its line; then it comes wherever the writer is."""
 PATIENCE_S = 300
-LONGEST_WRITE_S = {"local": 0.08, "spark": 2.0}
+LONGEST_WRITE_S = {"local": 0.04, "spark": 2.0}
 """A kill comes up to so long after the line that was waited for: within what the line says has begun."""
-WAIT_FOR = ("append_once: reading", "append_once: writing", "append_once: writing", "replace_slice: reading",
-            "replace_slice: writing", "replace_slice: writing", "merge: writing")  # fmt: skip
+WAIT_FOR = ("begun", "reading", "writing", "writing", "writing")
+"""Where in a write kills are aimed at: mostly where it commits."""
 
 
 class Feed(threading.Thread):
@@ -162,13 +162,13 @@ class Writer(threading.Thread):
             self._say("failed")
 
     def kill(self, after: str, within_s: float, wait_s: float) -> str | None:
-        """SIGKILL a little after it has said a line; what it said last, None when it is just starting anew."""
+        """SIGKILL a little after it has said a line; what it said last, None when it has not yet begun to work."""
         deadline = time.monotonic() + wait_s
         with self.said:
-            self.said.wait_for(lambda: self.last in (after, "failed"), max(0.0, deadline - time.monotonic()))
+            self.said.wait_for(lambda: self.last.endswith((after, "failed")), max(0.0, deadline - time.monotonic()))
         time.sleep(self.chance.uniform(0, within_s))
         with self.said:
-            if self.last in ("starting", "failed") or self._process is None:
+            if self.last in ("starting", "ready", "failed") or self._process is None:
                 return None
             self._killed, at = True, self.last
             self.tally.hits[at] += 1
@@ -332,7 +332,7 @@ def _race(writers: Sequence[Writer], feed: Feed, kills: int) -> None:
         target = chance.choice(sorted({w.settings.target for w in writers}))  # engines in turn, however many writers
         writer = chance.choice([w for w in writers if w.settings.target == target])
         if writer.kill(chance.choice(WAIT_FOR), LONGEST_WRITE_S[target], WAIT_S[target]) is None:
-            time.sleep(0.2)  # it is just starting
+            time.sleep(0.2)
             continue
         done, deadline = done + 1, time.monotonic() + PATIENCE_S
         feed.progress = done / kills * 0.999
