@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from crypto_assets.compute.base import StepInputs
 from crypto_assets.compute.engines import make_engine
@@ -31,12 +32,14 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_keys
 from crypto_assets.contracts.tables import BARS_5M, MARKET_HISTORY, RAW_PRICES, SILVER_PRICES, TABLES
 from crypto_assets.declarative import bronze as pipeline_bronze
-from crypto_assets.declarative import configuration
+from crypto_assets.declarative import configuration, local
 from crypto_assets.declarative.datasets import DATASETS, dataset_name, declare
 from crypto_assets.declarative.expectations import FAIL, KEEP, UNIQUE_KEY, expectations, violations
 from crypto_assets.deployment import bundle
+from crypto_assets.home import HomeError, open_home
 from crypto_assets.kafka.producer import open_producer
 from crypto_assets.quality.parity import compare
+from crypto_assets.settings import Settings
 from crypto_assets.steps import bars, bronze, dims, latest, silver
 from crypto_assets_tests.builders import history_rows, message, rfc3339, silver_rows
 from crypto_assets_tests.e2e.commands import clean_environment
@@ -45,8 +48,9 @@ from crypto_assets_tests.home_fixtures import moments, settings_of
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from crypto_assets.settings import Settings
     from crypto_assets_tests.kafka_fixtures import RunningBroker
+
+pytestmark = pytest.mark.engine("local")  # the assets' side; the pipeline brings its own Spark
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCKED = {"gold.latest_prices": {"refreshed_at"}}
@@ -393,6 +397,28 @@ def test_every_problem_of_a_configuration_is_named_at_once(tmp_path: Path) -> No
     for key in ("topic", "kafka_bootstrap_servers", "coins", "partitions_start", "kafka_sasl_password_at",
                 "kafka_sasl_username"):  # fmt: skip
         assert f"{configuration.PREFIX}{key}" in str(refused.value)
+
+
+def test_a_local_run_refuses_what_it_cannot_do_before_anything_starts(tmp_path: Path) -> None:
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        home_path=tmp_path / "home",
+        kafka_bootstrap_servers="127.0.0.1:1",
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_username="user",
+        kafka_sasl_password=SecretStr("planted"),
+    )
+    with pytest.raises(HomeError, match="crypto-assets demo"):
+        local.run(settings, tmp_path / "new")
+    open_home(settings)
+    with pytest.raises(configuration.ConfigurationError, match="KAFKA_SECURITY_PROTOCOL") as refused:
+        local.run(settings, tmp_path / "new")
+    assert "planted" not in str(refused.value)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(configuration.ConfigurationError, match="is not empty"):
+        local.run(settings, settings.home)
+    with pytest.raises(configuration.ConfigurationError, match="part of a checkout"):
+        local.run(settings, tmp_path / "new", pipeline=tmp_path / "absent.py")
 
 
 # --- on workers and drivers that have less ----------------------------------------------------------------------------
