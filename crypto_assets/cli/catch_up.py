@@ -45,6 +45,8 @@ def _missing_moments(last_poll_at: datetime | None, now: datetime) -> list[datet
 
 def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
     """Materialize today's hours so far, so that the board is right when the UI opens."""
+    import dagster as dg
+
     from crypto_assets.cli.demo import run_job
     from crypto_assets.definitions import build_definitions
 
@@ -59,16 +61,9 @@ def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
             advance()
             run_job(defs, instance, "gold/leaderboard_24h", [], failed, seconds)
             advance()
-        if not _has_dimensions(settings):
+        if instance.get_latest_materialization_event(dg.AssetKey(["gold", "dim_coin"])) is None:
             yesterday = day_key(floor_day(now) - DAY)
             if yesterday >= home.partitions_start.isoformat():
                 run_job(defs, instance, "daily", [yesterday], failed, seconds)
     for line in failed:
         output.fail(line)
-
-
-def _has_dimensions(settings: Settings) -> bool:
-    """Whether the dimensions exist already."""
-    from crypto_assets.compute.engines import make_engine
-
-    return make_engine(settings).store.exists("gold.dim_coin")

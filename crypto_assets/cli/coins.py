@@ -61,7 +61,10 @@ def retire(settings: Settings, coin_id: str, *, now: datetime) -> None:
 
 
 def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime) -> None:
-    """Write the registry, and the dimension with it, so that both change together for people who look."""
+    """Write the registry, and the dimension with it, so that both change together for people who look.
+
+    Where the dimension is in a workspace, its next run takes the change; it is said how to start one.
+    """
     from crypto_assets.compute.engines import make_engine
     from crypto_assets.compute.inputs import StepInputBuilder
     from crypto_assets.steps import dims
@@ -69,5 +72,8 @@ def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime)
     temporary = home.coins_file.with_suffix(".tmp")
     temporary.write_text(registry.to_toml(), encoding="utf-8")
     temporary.replace(home.coins_file)
+    if settings.on_databricks:
+        output.say("gold/dim_coin is in the workspace: its daily run takes the change; materialize it to have it now")
+        return
     inputs = StepInputBuilder(settings).build(now=now, run_id="coins")
     dims.work_dim_coin(make_engine(settings), [None], inputs)

@@ -70,7 +70,7 @@ def demo_settings(source: str, now: datetime, transport: str | None = None) -> S
     """Settings of the demo: its own home, its partitions starting with its first day.
 
     Raises:
-        ValueError: The demo has no live mode.
+        ValueError: The demo has no live mode, and reads the tables that it fills.
     """
     from crypto_assets.settings import Settings
 
@@ -79,6 +79,11 @@ def demo_settings(source: str, now: datetime, transport: str | None = None) -> S
     if base.is_live:
         raise ValueError(
             "the demo plays a recording or simulated prices; for live prices use: make up SOURCE=coingecko"
+        )
+    if base.on_databricks:
+        raise ValueError(
+            f"the demo reports from tables on this machine, and with CRYPTO_ASSETS_TARGET={base.target} they are in a "
+            "workspace; use local or spark, or on Databricks: crypto-assets up"
         )
     first = floor_day(now) - DAYS * DAY
     home = demo_home(base)

@@ -7,6 +7,7 @@ printed. Does not belong here: how late the data is (`status`), whether it is ri
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -79,6 +80,7 @@ def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -
     looks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("environment", lambda: names(environment)),
         ("credentials", lambda: credentials(settings)),
+        ("databricks", lambda: databricks(settings)),
         ("home", lambda: home(settings)),
         ("DAGSTER_HOME", lambda: dagster_home(settings, environment)),
         ("disk", lambda: disk(settings)),
@@ -173,17 +175,30 @@ def credentials(settings: Settings) -> Iterator[Finding]:
         )
     elif settings.is_live:
         yield Finding("credentials", "ok", f"CoinGecko plan {settings.plan}")
-    if settings.target != "local" and (settings.databricks_host is None or settings.databricks_token is None):
-        yield Finding(
-            "credentials",
-            "warn" if settings.target == "spark" else "error",
-            f"CRYPTO_ASSETS_TARGET={settings.target} and DATABRICKS_HOST or DATABRICKS_TOKEN is not set",
-            "set both, or CRYPTO_ASSETS_TARGET=local",
-        )
     if settings.alert_webhook_url is None:
         yield Finding(
             "credentials", "note", "no webhook: alerts are only in the table ops.alerts", "set ALERT_WEBHOOK_URL"
         )
+
+
+def databricks(settings: Settings) -> Iterator[Finding]:
+    """What of the settings alone keeps steps from being launched; the workspace is asked when the first one is.
+
+    A finding of the launcher's says what is wrong, then what helps.
+    """
+    from crypto_assets.compute.preflight import settings_findings
+
+    if not settings.on_databricks:
+        return
+    wrong = settings_findings(settings)
+    for text in wrong:
+        found, *fix = re.split("[:;] ", text, maxsplit=1)
+        yield Finding(
+            "databricks", "error", found, fix[0] if fix else "set both, or unset it: DATABRICKS_TOKEN is used then"
+        )
+    if not wrong:
+        rest = "cluster, secrets and access are looked at before the first step is submitted"
+        yield Finding("databricks", "ok", f"the settings can launch steps at {settings.databricks_host}; {rest}")
 
 
 # --- the machine --------------------------------------------------------------------------------------------------
@@ -319,13 +334,6 @@ def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
     """
     from crypto_assets.landing import folder as landed
 
-    if settings.on_databricks and settings.landing_path is None:
-        yield Finding(
-            "landing",
-            "error",
-            "CRYPTO_ASSETS_LANDING is not set, and a cluster does not see the home",
-            "set it to a volume, such as /Volumes/<catalog>/<schema>/<volume>/landing",
-        )
     for topic in (settings.prices_topic, settings.polls_topic):
         place = settings.landing / topic
         if not place.is_dir():
@@ -373,8 +381,9 @@ def lake(settings: Settings) -> Iterator[Finding]:
     """Table properties that exactly-once rests on, and tables whose columns are not the contract's."""
     from deltalake import DeltaTable
 
-    if settings.target.startswith("databricks"):
-        yield Finding("lake", "note", f"tables are in catalog {settings.catalog}", "")
+    if settings.on_databricks:
+        where = f"tables are in catalog {settings.catalog} of the workspace and were not looked at"
+        yield Finding("lake", "note", where, "deploy/databricks/sql sets their properties; see docs/databricks.md")
         return
     looked, wrong = 0, 0
     for name, contract in TABLES.items():
@@ -418,6 +427,8 @@ def lake(settings: Settings) -> Iterator[Finding]:
 
 def tracking(settings: Settings) -> Iterator[Finding]:
     """Whether MLflow's tracking and registry addresses can be reached."""
+    from crypto_assets.compute.launcher_config import credentials as credentials_of
+
     for what, uri in (("tracking", settings.tracking_uri), ("registry", settings.mlflow_registry_uri)):
         if uri is None:
             continue
@@ -427,12 +438,14 @@ def tracking(settings: Settings) -> Iterator[Finding]:
             state = f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" if path.exists() else f"{path} (made at first use)"
             yield Finding("models", "ok", f"{what}: {state}")
         elif uri.startswith("databricks"):
-            lacking = settings.databricks_host is None or settings.databricks_token is None
+            lacking = settings.databricks_host is None or not credentials_of(settings)
             yield Finding(
                 "models",
                 "error" if lacking else "ok",
-                f"{what}: {uri}" + (" needs DATABRICKS_HOST and DATABRICKS_TOKEN" if lacking else ""),
-                f"set both, or unset {setting}" if lacking else "",
+                f"{what}: {uri}" + (" needs DATABRICKS_HOST and credentials" if lacking else ""),
+                f"set DATABRICKS_HOST with a service principal or DATABRICKS_TOKEN, or unset {setting}"
+                if lacking
+                else "",
             )
         elif uri.startswith(("http://", "https://")):
             status = _http_status(f"{uri.rstrip('/')}/health")

@@ -1,4 +1,4 @@
-"""`maintain`: housekeeping by hand; a dry run unless --apply."""
+"""`maintain`: housekeeping by hand; a dry run unless --apply. Tables that are in a workspace are not its."""
 
 from __future__ import annotations
 
@@ -13,18 +13,33 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int:
-    """Run or rehearse housekeeping and print what it did; always 0."""
+    """Run or rehearse housekeeping and print what it did; 1 when a part failed, else 0.
+
+    Raises:
+        HomeError: There is no home.
+    """
     from crypto_assets.automation.maintenance import housekeeping
+    from crypto_assets.automation.maintenance_job import TABLES_JOB, tidied_by
     from crypto_assets.compute.engines import make_engine
     from crypto_assets.home import existing_home
 
     home = existing_home(settings)
     with open_instance(home) as instance:
-        rows = housekeeping(make_engine(settings).store, instance, home, now, dry_run=not apply, progress=None)
+        rows = housekeeping(
+            make_engine(settings).store,
+            instance,
+            home,
+            now,
+            dry_run=not apply,
+            elsewhere=tidied_by(settings, instance),
+        )
     if as_json:
         output.as_json(rows)
     else:
         output.table("Housekeeping" if apply else "Housekeeping (dry run)", rows)
         if not apply:
             output.say("nothing was changed; do it with: crypto-assets maintain --apply")
-    return 0
+        if settings.on_databricks:
+            run = f"DAGSTER_HOME={home.dagster} dagster job execute -m crypto_assets.definitions -j {TABLES_JOB}"
+            output.say(f"tables in the workspace: start the job {TABLES_JOB} in the UI, or {run}")
+    return 1 if any(row["failed"] for row in rows) else 0

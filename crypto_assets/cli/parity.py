@@ -76,7 +76,7 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
         as_json: Print JSON.
 
     Raises:
-        ValueError: Not two engines, or `hours` cannot be read.
+        ValueError: Not two engines that can be compared, or `hours` cannot be read.
         HomeError: There is no such home.
     """
     from crypto_assets.cli.up import running_broker
@@ -85,6 +85,11 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
 
     if len(engines) != 2:
         raise ValueError(f"two engines are compared, not {len(engines)}: --engines local,spark")
+    if unknown := sorted(set(engines) - set(ENGINES)):
+        raise ValueError(
+            f"{', '.join(unknown)}: the engines to compare are {' and '.join(ENGINES)}, whose tables are folders; "
+            "what a workspace writes is compared by its own checks and content hashes (data versions)"
+        )
     span = span_of(hours)
     home = existing_home(settings)
     folder = keep or Path(tempfile.mkdtemp(prefix="crypto-assets-parity-"))
@@ -100,6 +105,7 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
                 spec = {
                     "source": home.source,
                     "home_path": str(folder / engine),
+                    "lake_uri": str(folder / engine / "lake"),
                     "target": engine,
                     "partitions_start": home.partitions_start.isoformat(),
                     "transport": settings.transport,
@@ -175,6 +181,10 @@ def _report(folder: Path, engines: Sequence[str], *, as_json: bool) -> int:
     one, two = (folder / engine / "lake" for engine in engines)
     found = compare(one, two)
     wrong = sum(d.differences for d in found)
+    if not any(sum(d.rows) for d in found):
+        raise ValueError(
+            "nothing was compared: neither engine wrote a row for these hours, which the log does not hold"
+        )
     rows = [
         {
             "table": d.table,

@@ -1,8 +1,7 @@
 """`status`: what every table holds, how late it is, and whether the promise of freshness is kept.
 
 Belongs here: measuring and showing. Does not belong here: the promise's arithmetic (`quality.freshness`), what is
-wrong with the installation (`doctor`). Everything is read from logs and statistics; no table's data is scanned but the
-few rows of `gold.latest_prices`.
+wrong with the installation (`doctor`), where facts about tables are known from (`table_facts`).
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
+from crypto_assets.cli.table_facts import Covered, Facts, TableFacts, facts_of
 from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from crypto_assets.contracts.model import Table
     from crypto_assets.settings import Settings
     from crypto_assets.storage.base import TableStore
 
 TICK_TIMEOUT_S = 60.0
-EVENT_COLUMNS = ("last_updated_at", "last_event_at", "kafka_timestamp", "window_end", "decided_at", "at")
-"""Columns that say when something happened, best first; a table without one is measured by its slices."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class AssetStatus:
     Args:
         asset: Asset key as `schema/name`.
         rows: Rows stored; None when the asset is no table or has not been created.
+        rows_of: Partition that `rows` are of; None = the whole table.
         newest_event: Newest event time stored (UTC).
         event_age_s: Its age in seconds.
         last_run: Who materialized it last; None = never.
@@ -53,6 +51,7 @@ class AssetStatus:
 
     asset: str
     rows: int | None
+    rows_of: str | None
     newest_event: datetime | None
     event_age_s: float | None
     last_run: LastRun | None
@@ -78,6 +77,7 @@ class StatusReport:
         home: Home folder.
         source: Data mode.
         banner: The sentence that names the data mode.
+        as_of: What the figures of tables are of, where it is not the present.
         lag_s: Age of the oldest record of the prices topic that is not in `gold.latest_prices`; 0 = none, None =
             unknown.
         lag_records: Such records (an upper bound); None = unknown.
@@ -95,6 +95,7 @@ class StatusReport:
     home: str
     source: str
     banner: str
+    as_of: str | None
     lag_s: float | None
     lag_records: int | None
     lag_unknown_because: str | None
@@ -132,9 +133,9 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
 
     cadence = freshness.cadence_s(settings)
     promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
-    covered, newest_quote = _latest(store)
-    landing = settings.transport == "landing"
-    lag_s, lag_records, unknown = _landing_lag(settings, store, now) if landing else _lag(settings, covered, now)
+    facts = facts_of(settings, instance, store)
+    covered = facts.covered()
+    lag_s, lag_records, unknown = _lag_of(settings, store, covered, now)
     producer = _producer(settings, instance, now)
     problems = []
     if producer.running and (producer.newest_tick_age_s is None or producer.newest_tick_age_s > TICK_TIMEOUT_S):
@@ -153,15 +154,19 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
         home=str(settings.home),
         source=settings.source,
         banner=BANNERS[settings.source],
+        as_of=f"tables are in catalog {settings.catalog} of the workspace: rows and newest events are those that each "
+        "asset's last run wrote, rows those of its newest partition"
+        if settings.on_databricks
+        else None,
         lag_s=lag_s,
         lag_records=lag_records,
         lag_unknown_because=unknown,
-        event_age_s=_age(newest_quote, now),
+        event_age_s=_age(covered.newest_quote, now),
         cadence_s=cadence,
         promise=freshness.promise(cadence, settings.refresh_every_s),
         promised_s=promised,
         producer=producer,
-        assets=tuple(_assets(settings, instance, store, now)),
+        assets=tuple(_assets(facts, instance, now)),
         problems=tuple(problems),
     )
 
@@ -190,11 +195,16 @@ def render(report: StatusReport) -> None:
     """Print the report for people."""
     output.say(report.banner, style="bold")
     output.say(f"home {report.home}")
+    if report.as_of:
+        output.say(report.as_of)
     output.table("Assets", [_shown(a) for a in report.assets])
     if report.lag_s is None:
         lag = f"unknown ({report.lag_unknown_because})"
     else:
-        lag = f"{_short(report.lag_s)} ({report.lag_records or 0:,} records not in gold/latest_prices yet)"
+        behind = (
+            "at most" if report.lag_records is None else f"{report.lag_records:,} records not in gold/latest_prices yet"
+        )
+        lag = f"{_short(report.lag_s)} ({behind})"
     output.say(f"lag       {lag}; newest quote is {_short(report.event_age_s)} old")
     output.say(f"promise   {report.promise}")
     state = "runs" if report.producer.running else "is stopped"
@@ -207,16 +217,18 @@ def render(report: StatusReport) -> None:
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _latest(store: TableStore) -> tuple[dict[int, int], datetime | None]:
-    """Offsets that `gold.latest_prices` covers by Kafka partition, and its newest quote."""
-    if not store.exists("gold.latest_prices"):
-        return {}, None
-    rows = store.read_arrow("gold.latest_prices", columns=["covered_offsets", "last_updated_at", "refreshed_at"])
-    found = sorted(rows.to_pylist(), key=lambda r: r["refreshed_at"])
-    if not found:
-        return {}, None
-    covered = {int(p): int(end) for p, end in json.loads(found[-1]["covered_offsets"]).items()}
-    return covered, max(r["last_updated_at"] for r in found)
+def _lag_of(
+    settings: Settings, store: TableStore, covered: Covered, now: datetime
+) -> tuple[float | None, int | None, str | None]:
+    """Seconds, records, and why they are unknown."""
+    if settings.on_databricks and covered.until is None:
+        return None, None, "no run of gold/latest_prices has told how far it reaches"
+    if settings.transport != "landing":
+        return _lag(settings, covered.offsets, now)
+    if not settings.on_databricks or covered.until is None:
+        return _landing_lag(settings, store, covered.until, now)
+    # Which files are stored only the workspace knows; what is not covered arrived later than what is.
+    return max(0.0, (now - covered.until).total_seconds()), None, None
 
 
 def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> tuple[float | None, int | None, str | None]:
@@ -232,7 +244,9 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> tuple
     return lag, sum(start.uncovered.values()), None
 
 
-def _landing_lag(settings: Settings, store: TableStore, now: datetime) -> tuple[float | None, int | None, str | None]:
+def _landing_lag(
+    settings: Settings, store: TableStore, until: datetime | None, now: datetime
+) -> tuple[float | None, int | None, str | None]:
     """The same of landed records of the last seven days; files that cannot be read yet make it unknown."""
     from crypto_assets.contracts.tables import RAW_PRICES
     from crypto_assets.kafka.errors import LogError
@@ -241,10 +255,6 @@ def _landing_lag(settings: Settings, store: TableStore, now: datetime) -> tuple[
     folder = settings.landing / settings.prices_topic
     if not folder.is_dir():
         return None, None, f"landing folder {folder} does not exist here; see CRYPTO_ASSETS_LANDING"
-    until = None
-    if store.exists("gold.latest_prices"):
-        rows = store.read_arrow("gold.latest_prices", columns=["covered_until"]).column(0).to_pylist()
-        until = max(rows, default=None)
     try:
         found = landing.pending(store, RAW_PRICES, folder, until, now)
     except LogError as error:
@@ -272,7 +282,7 @@ def _producer(settings: Settings, instance: dg.DagsterInstance, now: datetime) -
     return ProducerStatus(state is not None and state.is_running, _age(newest, now), trouble)
 
 
-def _assets(settings: Settings, instance: dg.DagsterInstance, store: TableStore, now: datetime) -> list[AssetStatus]:
+def _assets(facts: TableFacts, instance: dg.DagsterInstance, now: datetime) -> list[AssetStatus]:
     import dagster as dg
 
     from crypto_assets.automation import event_store
@@ -288,13 +298,14 @@ def _assets(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
     found = []
     for name in names:
         table = TABLES.get(name.replace("/", "."))
-        rows, newest = (None, None)
-        if table is not None and store.exists(table.full_name):
-            rows, newest = table_facts(settings.table_uri(table.full_name), table)
+        known_of = facts.of(table) if table is not None else Facts()
         states = checks.get(name, [])
         red = tuple(s.check + (" (warn)" if s.severity == "warn" else "") for s in states if not s.passed)
         green = sum(s.passed for s in states)
-        found.append(AssetStatus(name, rows, newest, _age(newest, now), runs.get(name), green, red))
+        newest = known_of.newest_event
+        found.append(
+            AssetStatus(name, known_of.rows, known_of.partition, newest, _age(newest, now), runs.get(name), green, red)
+        )
     return found
 
 
@@ -318,32 +329,6 @@ def _last_runs(instance: dg.DagsterInstance, keys: list[dg.AssetKey], now: datet
     }
 
 
-def table_facts(uri: str, table: Table) -> tuple[int, datetime | None]:
-    """Rows and newest event time of a Delta table, from the statistics in its log.
-
-    Args:
-        uri: Address of the table.
-        table: Its contract.
-
-    Returns:
-        Number of rows, and the newest value (UTC) of the first of `EVENT_COLUMNS`, or of the time column, that has
-        statistics.
-    """
-    import pyarrow as pa
-    from deltalake import DeltaTable
-
-    actions = pa.table(DeltaTable(uri).get_add_actions(flatten=True))
-    rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
-    for column in (*EVENT_COLUMNS, table.time_column):
-        name = f"max.{column}"
-        if column is None or name not in actions.column_names:
-            continue
-        values = [v for v in actions.column(name).to_pylist() if isinstance(v, datetime)]
-        if values:
-            return rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values)
-    return rows, None
-
-
 # --- for people ---------------------------------------------------------------------------------------------------
 
 
@@ -351,7 +336,7 @@ def _shown(asset: AssetStatus) -> dict[str, Any]:
     run_ = asset.last_run
     return {
         "asset": asset.asset,
-        "rows": asset.rows,
+        "rows": asset.rows if asset.rows_of is None else f"{asset.rows} in {asset.rows_of}",
         "newest event": f"{asset.newest_event:%Y-%m-%d %H:%M:%S}" if asset.newest_event else None,
         "age": _short(asset.event_age_s) if asset.event_age_s is not None else None,
         "last run": f"{run_.state.lower()} {run_.run_id[:8]} {_short(run_.age_s)} ago" if run_ else None,

@@ -12,13 +12,25 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
-    """Audit the home; 0 when every law holds, else 1."""
+    """Audit the home; 0 when every law holds, else 1.
+
+    Raises:
+        ValueError: The tables are in a workspace, where this process cannot read them.
+        HomeError: There is no home.
+    """
     from crypto_assets.cli.up import running_broker
     from crypto_assets.home import existing_home
     from crypto_assets.kafka.client import client_config
     from crypto_assets.quality.audit import audit
 
     home = existing_home(settings)
+    if settings.on_databricks and not _has_tables(settings):
+        raise ValueError(
+            f"nothing was audited: with CRYPTO_ASSETS_TARGET={settings.target} the tables are in catalog "
+            f"{settings.catalog} of the workspace, and the audit reads folders. Set CRYPTO_ASSETS_LAKE to a folder "
+            "that holds them as <schema>/<table> and that this machine can read"
+            + (f"; {settings.lake_uri} has no bronze/raw_prices" if settings.lake_uri else "")
+        )
     topics = {"bronze.raw_prices": settings.prices_topic, "ops.polls": settings.polls_topic}
     landed = settings.transport == "landing"
     with running_broker(settings):
@@ -37,3 +49,10 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
         output.table("Laws", report.rows())
         output.say("every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO")
     return 0 if report.ok else 1
+
+
+def _has_tables(settings: Settings) -> bool:
+    """Whether a folder was named that holds what is audited first."""
+    from deltalake import DeltaTable
+
+    return settings.lake_uri is not None and DeltaTable.is_deltatable(f"{settings.lake_uri}/bronze/raw_prices")

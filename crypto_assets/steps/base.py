@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import CheckOutcome, Engine, PartitionResult, StepInputs, TableResult
+from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.model import Grain, Table
 from crypto_assets.contracts.slices import DAY, Slice, contiguous, key_slice
 from crypto_assets.quality import rules
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 LONGEST_SLICE = 8 * DAY
 """Longest slice computed at once: bounds memory of a range run; a longer range is written piece by piece."""
+
+EVENT_COLUMNS = ("last_updated_at", "last_event_at", "kafka_timestamp", "window_end", "decided_at", "at")
+"""Columns that say when something happened, best first; a table without one is measured by its slices."""
+NEWEST_EVENT = "run_newest_event"
+"""Name in the metadata of a run."""
 
 Build = Callable[[Slice], "DataFrame | pa.Table"]
 ExtraChecks = Callable[[Slice, "pa.Table"], Mapping[str, Sequence[CheckOutcome]]]
@@ -81,6 +87,7 @@ def publish(
     assert table.grain is not None, f"{table.full_name} has no partitions"
     result = TableResult()
     writes: list[WriteResult] = []
+    newest: dict[str, object] = {}
     for slice_, piece in pieces(keys, table.grain):
         staged: list[pa.Table] = []
         audit = rules.audit(table, piece)
@@ -104,6 +111,7 @@ def publish(
         )
         writes.append(write)
         rows = staged[0]
+        newest |= newest_event(rows)  # slices are in time order
         outcomes = rules.evaluate(table, rows, piece)
         versions = rules.content_version(table, rows, piece, volatile)
         counts = rules.row_counts(table, rows, piece)
@@ -115,7 +123,7 @@ def publish(
                 metadata={"written": write.committed, "delta_version": write.version_after},
                 checks=[has_rows(counts[key], why_empty), *outcomes.get(key, []), *extra.get(key, [])],
             )
-    result.metadata = summary(writes)
+    result.metadata = summary(writes) | newest
     return result
 
 
@@ -149,7 +157,15 @@ def publish_whole(
         metadata={"written": write.committed, "delta_version": write.version_after},
         checks=[has_rows(rows.num_rows, "nothing to write"), *outcomes, *extra_checks],
     )
-    return TableResult({None: partition}, summary([write]))
+    return TableResult({None: partition}, summary([write]) | newest_event(rows))
+
+
+def newest_event(rows: pa.Table) -> dict[str, object]:
+    """The newest time of the first of `EVENT_COLUMNS` that the rows have, as run metadata; empty without one."""
+    for column in EVENT_COLUMNS:
+        if column in rows.column_names and (found := compute().max(rows.column(column)).as_py()) is not None:
+            return {NEWEST_EVENT: found}
+    return {}
 
 
 def summary(writes: Sequence[WriteResult]) -> dict[str, object]:

@@ -33,7 +33,12 @@ def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> R
     del partition_keys
     covered = coverage(engine)
     rows = _newest(engine, inputs, covered)
-    return Result({LATEST_PRICES.full_name: publish_whole(engine, LATEST_PRICES, inputs, rows, volatile=VOLATILE)})
+    done = publish_whole(engine, LATEST_PRICES, inputs, rows, volatile=VOLATILE)
+    if rows.num_rows:
+        newest = max(rows.select(["refreshed_at", "covered_offsets"]).to_pylist(), key=lambda r: r["refreshed_at"])
+        until = max(rows.column("covered_until").to_pylist())
+        done.metadata |= {"covered_offsets": newest["covered_offsets"], "covered_until": until}
+    return Result({LATEST_PRICES.full_name: done})
 
 
 def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:

@@ -1,0 +1,162 @@
+"""What `status` says of a table: from the table itself, or from Dagster's events where it is in a workspace.
+
+Belongs here: reading both. Does not belong here: what follows from it (`status`). No table's data is scanned but the
+few rows of `gold.latest_prices`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES
+from crypto_assets.steps.base import EVENT_COLUMNS, NEWEST_EVENT
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from crypto_assets.contracts.model import Table
+    from crypto_assets.settings import Settings
+    from crypto_assets.storage.base import TableStore
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one table.
+
+    Args:
+        rows: Rows stored; None = not known, or no such table yet.
+        newest_event: Newest event time (UTC).
+        partition: The partition that `rows` are of; None = the whole table.
+    """
+
+    rows: int | None = None
+    newest_event: datetime | None = None
+    partition: str | None = None
+
+
+@dataclass(frozen=True)
+class Covered:
+    """How far `gold.latest_prices` reaches: offsets by Kafka partition, arrival time, newest quote (UTC)."""
+
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    until: datetime | None = None
+    newest_quote: datetime | None = None
+
+
+class TableFacts(Protocol):
+    """What is known of the tables."""
+
+    def of(self, table: Table) -> Facts:
+        """Rows and newest event of a table."""
+        ...
+
+    def covered(self) -> Covered:
+        """How far the newest quotes reach."""
+        ...
+
+
+def facts_of(settings: Settings, instance: dg.DagsterInstance, store: TableStore) -> TableFacts:
+    """From the tables where this process has them, from events where they are in a workspace."""
+    stored = StoredFacts(settings.lake, store)
+    return ToldFacts(instance, stored) if settings.on_databricks else stored
+
+
+class StoredFacts:
+    """From the tables' logs and statistics."""
+
+    def __init__(self, lake: str, store: TableStore) -> None:
+        self._lake, self._store = lake, store
+
+    def of(self, table: Table) -> Facts:
+        """All rows, now."""
+        if not self._store.exists(table.full_name):
+            return Facts()
+        return Facts(*table_facts(f"{self._lake}/{table.full_name.replace('.', '/')}", table))
+
+    def covered(self) -> Covered:
+        """As the newest refresh of the table wrote it."""
+        if not self._store.exists(LATEST_PRICES.full_name):
+            return Covered()
+        columns = ["covered_offsets", "covered_until", "last_updated_at", "refreshed_at"]
+        rows = self._store.read_arrow(LATEST_PRICES.full_name, columns=columns).to_pylist()
+        if not rows:
+            return Covered()
+        newest = max(rows, key=lambda r: r["refreshed_at"])
+        return Covered(
+            _offsets(newest["covered_offsets"]),
+            max(r["covered_until"] for r in rows),
+            max(r["last_updated_at"] for r in rows),
+        )
+
+
+class ToldFacts:
+    """From the newest materialization of each table; `ops.alerts`, which the driver writes, from the table itself."""
+
+    def __init__(self, instance: dg.DagsterInstance, own: StoredFacts) -> None:
+        self._instance, self._own = instance, own
+
+    def of(self, table: Table) -> Facts:
+        """Rows of the newest partition, and the newest event that its last run wrote."""
+        if table.full_name == ALERTS.full_name:
+            return self._own.of(table)
+        partition, told = self._newest(table)
+        rows = told.get("dagster/partition_row_count", told.get("dagster/row_count"))
+        newest = told.get(NEWEST_EVENT, told.get("max_kafka_timestamp"))
+        return Facts(None if rows is None else int(rows), _time(newest), partition)
+
+    def covered(self) -> Covered:
+        """As the last run of the table said it."""
+        _, told = self._newest(LATEST_PRICES)
+        return Covered(
+            _offsets(told.get("covered_offsets", "{}")), _time(told.get("covered_until")), _time(told.get(NEWEST_EVENT))
+        )
+
+    def _newest(self, table: Table) -> tuple[str | None, dict[str, Any]]:
+        """Newest partition of a table (None = it has none) and the metadata of its newest materialization."""
+        import dagster as dg
+
+        key = dg.AssetKey(list(table.asset_key))
+        partition = max(self._instance.get_materialized_partitions(key), default=None)
+        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition]) if partition else key
+        for record in self._instance.fetch_materializations(wanted, limit=1).records:
+            if record.asset_materialization is not None:
+                return partition, {name: v.value for name, v in record.asset_materialization.metadata.items()}
+        return partition, {}
+
+
+def table_facts(uri: str, table: Table) -> tuple[int, datetime | None]:
+    """Rows and newest event time of a Delta table, from the statistics in its log.
+
+    Args:
+        uri: Address of the table.
+        table: Its contract.
+
+    Returns:
+        Number of rows, and the newest value (UTC) of the first of `EVENT_COLUMNS`, or of the time column, that has
+        statistics.
+    """
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    actions = pa.table(DeltaTable(uri).get_add_actions(flatten=True))
+    rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
+    for column in (*EVENT_COLUMNS, table.time_column):
+        name = f"max.{column}"
+        if column is None or name not in actions.column_names:
+            continue
+        values = [v for v in actions.column(name).to_pylist() if isinstance(v, datetime)]
+        if values:
+            return rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values)
+    return rows, None
+
+
+def _offsets(text: str) -> dict[int, int]:
+    return {int(p): int(end) for p, end in json.loads(text).items()}
+
+
+def _time(text: Any) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(str(text))
