@@ -182,6 +182,8 @@ def test_an_hour_appended_meanwhile_is_seen_by_its_neighbour(store):
     store.append_once(BRONZE, hour(SIX), app_id(SIX), build)
     assert calls == [None, 4]
     assert offsets(store) == list(range(6))
+    # Created, and two batches: none was stored first and withdrawn later, which a killed writer could not do.
+    assert store.version(BRONZE) == 2
 
 
 def test_threads_that_merge_lose_nothing(store):
