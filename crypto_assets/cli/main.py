@@ -176,7 +176,11 @@ def stream(
     run_for: Annotated[str | None, typer.Option("--for", help="How long, as 60s, 10m or 1h.")] = None,
     json: Json = False,
 ) -> None:
-    """Bronze, Silver, bars and newest quotes within seconds of arrival; a summary on Ctrl-C."""
+    """Bring records to Bronze, Silver, bars and newest quotes within seconds of their arrival, until Ctrl-C.
+
+    A line every 5 s tells records a second, how many wait and how far Gold reaches; a summary ends it. It may be killed
+    at any time, and batch runs may go on beside it.
+    """
     from crypto_assets.cli import stream as module
 
     with _told():
