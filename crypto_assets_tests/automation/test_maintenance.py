@@ -7,6 +7,7 @@ import os
 import sqlite3
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -18,10 +19,13 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from crypto_assets.automation import event_store, maintenance, maintenance_job
 from crypto_assets.cli.instance import open_instance, packaged_yaml
+from crypto_assets.compute import wire
+from crypto_assets.compute.base import StepInputs
 from crypto_assets.compute.inputs import StepInputBuilder
 from crypto_assets.definitions import build_definitions
 from crypto_assets.home import Home
 from crypto_assets.settings import Settings
+from crypto_assets.steps import tidying
 
 HOURS = dg.StaticPartitionsDefinition([f"h{i:02}" for i in range(12)])
 ASSETS = [dg.AssetKey(["toy", "raw"]), dg.AssetKey(["toy", "latest"])]
@@ -268,11 +272,7 @@ def test_the_job_reports_a_table_and_fails_when_a_part_fails(instance, home):
 def _resources(home: Home, store: Any, **settings: Any) -> dict[str, Any]:
     """Resources of both jobs; the home's own settings, or others."""
 
-    class Engine:
-        pass
-
-    engine: Any = Engine()
-    engine.store = store
+    engine = SimpleNamespace(store=store)
     chosen = Settings(_env_file=None, source="simulator", home_path=home.path, **settings)  # type: ignore[call-arg]
     given = {"engine": engine, "step_inputs": StepInputBuilder(chosen), "step_launcher": None}
     return {name: dg.ResourceDefinition.hardcoded_resource(value) for name, value in given.items()}
@@ -319,6 +319,19 @@ def test_the_job_of_the_workspaces_tables_fails_when_one_fails_or_none_is_there(
 
     assert "failed for 2 of 2 parts: silver.prices: OSError: disk full" in why(Broken())
     assert "no table to tidy" in why(_NoTables())
+
+
+def test_what_tidied_the_tables_elsewhere_can_be_sent_there_and_back():
+    work = wire.work_at(wire.address_of(tidying.work))
+    now = datetime(2024, 5, 1, 12, 40, tzinfo=UTC)
+    inputs = StepInputs(now=now, run_id="r", source="simulator", partitions_start=now)
+    store = _OneBrokenTable()
+    engine: Any = SimpleNamespace(store=store)
+    result = wire.result_from_json(wire.result_to_json(work(engine, [None], inputs, mode=(tidying.DRY_RUN,))))
+    rows = {name: table.metadata for name, table in result.tables.items()}
+    assert (rows["silver.prices"]["failed"], rows["silver.prices"]["result"]) == (True, "OSError: disk full")
+    assert rows["gold.bars_1m"]["result"].startswith("1,200 files compacted")
+    assert store.asked == [("silver.prices", True), ("gold.bars_1m", True)]
 
 
 @pytest.mark.parametrize(("target", "there"), [("local", False), ("spark", False), ("databricks", True)])
