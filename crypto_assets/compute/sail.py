@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+import signal
 import tempfile
 import threading
 import uuid
@@ -71,6 +72,7 @@ class _Server:
             raise RuntimeError("the embedded Sail server did not say where it listens")
         session = SparkSession.builder.remote(f"sc://127.0.0.1:{address[1]}").create()
         session.conf.set("spark.sql.session.timeZone", "UTC")
+        _keep_interrupts()
         self._server = server
         # The session goes first: its client would otherwise retry against a server that is gone.
         atexit.register(self._stop)
@@ -84,6 +86,18 @@ class _Server:
             session.stop()
         if server is not None:
             server.stop()
+
+
+def _keep_interrupts() -> None:
+    """Take Ctrl-C back from the server, which would stop at once.
+
+    Work that is being finished still needs it, and the session's client would ask a server that is gone for minutes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None:
+        signal.signal(signal.SIGINT, handler)
 
 
 _SERVER = _Server()

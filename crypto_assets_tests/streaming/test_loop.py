@@ -192,3 +192,37 @@ def test_the_clock_of_the_log_is_that_of_its_records(settings: Settings, kafka_e
     assert stream.summary.covered_until == newest.isoformat()
     closed = kafka_engine.store.read_arrow("gold.bars_1m", columns=["window_end"], where="is_closed").column(0)
     assert max(closed.to_pylist()) == ten + 2 * MINUTE
+
+
+def test_a_start_reads_what_gold_lacks_and_no_whole_hours(
+    settings: Settings, kafka_engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    from crypto_assets.streaming import resume
+
+    ten = today_at(10)
+    records = walk(ten, ten + 9 * MINUTE, 20 * SECOND)
+    publish(settings, records[:45])
+    first = loop(settings, kafka_engine)
+    first.drain()
+    first.finish()
+    covered = resume.reached(kafka_engine)
+    assert sum(covered.offsets.values()) == 45
+    bars = ("gold.bars_1m", "gold.bars_5m", "gold.bars_1h")
+    coins = list(tools.COINS)
+    nothing = resume.unreflected(kafka_engine, bars, covered, coins)
+    assert nothing is not None
+    assert nothing.num_rows == 0
+    publish(settings, records[45:])
+
+    def die(*_args: object, **_more: object) -> None:
+        raise Killed
+
+    broken = loop(settings, kafka_engine)
+    with monkeypatch.context() as patched:
+        patched.setattr(kafka_engine.store, "replace_slice", die)
+        with pytest.raises(Killed):
+            broken.step()
+    lacking = resume.unreflected(kafka_engine, bars, resume.reached(kafka_engine), coins)
+    assert lacking is not None
+    assert lacking.num_rows == len(records) - 45
+    assert resume.unreflected(kafka_engine, bars, covered, [*coins, "a-new-coin"]) is None, "it may have older quotes"
