@@ -226,7 +226,7 @@ def test_the_log_held_what_makes_the_comparison_worth_something(made: Made) -> N
     live = [q for q in quotes if q["granularity"] == "tick"]
     assert len(records) > len(live) + len(refused)  # some repeat a quote
     assert {q["granularity"] for q in quotes} == {"tick", "5m", "1h"}
-    assert {b["is_closed"] for b in made.rows("gold.bars_5m")} == {True, False}
+    assert {b["is_closed"] for b in made.rows("gold.bars_1d")} == {True, False}  # the first day is over
     assert len({b["day"] for b in made.rows("gold.bars_1d")}) == 2
 
 
