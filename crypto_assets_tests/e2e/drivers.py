@@ -38,7 +38,8 @@ class Watched:
                 java = "java" in {process.name(), process.exe().rsplit("/", 1)[-1]}
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            self.processes[key] = line
+            if line:  # one that has ended has none any more
+                self.processes[key] = line
             if java and line not in self.jvms:
                 self.jvms.append(line)
 
