@@ -30,6 +30,8 @@ from crypto_assets.compute.wire import (
 from crypto_assets.settings import Settings, load_settings
 from crypto_assets_tests.databricks_standin import Workspace
 
+pytestmark = pytest.mark.jvm
+
 FOLDER = Path(__file__).parent / "piped"
 VOLUME = "/Volumes/crypto_analytics/ops/staging"
 SECRET = 'hunter2"of\\the-kafka'

@@ -13,6 +13,8 @@ import pytest
 
 from crypto_assets_tests.compute.launched.toys import PLAIN, TOY, failure, failure_metadata, logged
 
+pytestmark = pytest.mark.jvm
+
 HOURS = ("2026-01-01-00:00", "2026-01-01-01:00", "2026-01-01-02:00")
 
 

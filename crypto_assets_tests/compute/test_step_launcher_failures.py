@@ -11,6 +11,8 @@ import pytest
 
 from crypto_assets_tests.compute.launched.toys import FOLDER, environment, failure, failure_metadata
 
+pytestmark = pytest.mark.jvm
+
 FAULTS = {
     "cluster": {"life_cycle_state": "INTERNAL_ERROR", "result_state": "FAILED", "state_message": "no capacity"},
     "cancelled": {"life_cycle_state": "TERMINATED", "result_state": "CANCELED", "execute": False},

@@ -10,6 +10,8 @@ from databricks.sdk.service import compute, jobs
 
 from crypto_assets_tests.databricks_standin import Workspace
 
+pytestmark = pytest.mark.jvm
+
 LOOK = """
 import importlib.metadata, json, os, pathlib, sys
 checkout, found = sys.argv[1], {}

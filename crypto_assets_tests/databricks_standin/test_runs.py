@@ -12,6 +12,8 @@ from databricks.sdk.service import compute, iam, jobs
 
 from crypto_assets_tests.databricks_standin import Workspace
 
+pytestmark = pytest.mark.jvm
+
 HANGS = """
 import pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
