@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -150,7 +151,7 @@ class Writer(threading.Thread):
         self.error: BaseException | None = None
         self._killed = self._within = False
         self._process: subprocess.Popen[str] | None = None
-        self._requests = 0
+        self._requests = self._finished = self.committed = 0
 
     def run(self) -> None:
         """Until told that it is enough."""
@@ -162,13 +163,13 @@ class Writer(threading.Thread):
             self._say("failed")
 
     def kill(self, after: str, within_s: float, wait_s: float) -> str | None:
-        """SIGKILL a little after it has said a line; what it said last, None when it has not yet begun to work."""
+        """SIGKILL a little after it has said a line; what it said last. None before its first request is done."""
         deadline = time.monotonic() + wait_s
         with self.said:
             self.said.wait_for(lambda: self.last.endswith((after, "failed")), max(0.0, deadline - time.monotonic()))
         time.sleep(self.chance.uniform(0, within_s))
         with self.said:
-            if self.last in ("starting", "ready", "failed") or self._process is None:
+            if self.last in ("starting", "ready", "failed") or not self._finished:
                 return None
             self._killed, at = True, self.last
             self.tally.hits[at] += 1
@@ -192,26 +193,24 @@ class Writer(threading.Thread):
             mode="json",
             include={"source", "home_path", "kafka_bootstrap_servers", "partitions_start", "target", "spark_master"},
         )
-        with self.log.open("ab") as log:
-            self._process = process = subprocess.Popen(
-                [sys.executable, "-m", race_writer.__name__, json.dumps(given)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-            )  # fmt: skip
+        command = [sys.executable, "-m", race_writer.__name__, json.dumps(given)]
+        pipe = subprocess.PIPE
+        with self.log.open("ab") as log, suppress(BrokenPipeError), subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True
+        ) as process:  # fmt: skip
+            self._process, self._finished = process, 0
+            self.tally.starts += 1
             assert process.stdin
             assert process.stdout
-            self.tally.starts += 1
-            try:
-                for line in process.stdout:
-                    self._hear(json.loads(line))
-                    if self.last in ("ready", "idle"):
-                        if self.enough.wait(self.chance.uniform(0, self.pause_s)):
-                            process.stdin.close()
-                        else:
-                            process.stdin.write(json.dumps(asdict(self._request())) + "\n")
-                            process.stdin.flush()
-            except BrokenPipeError:
-                pass
-            code = process.wait()
+            for line in process.stdout:
+                self._hear(json.loads(line))
+                if self.last in ("ready", "idle"):
+                    if self.enough.wait(self.chance.uniform(0, self.pause_s)):
+                        process.stdin.close()
+                    else:
+                        process.stdin.write(json.dumps(asdict(self._request())) + "\n")
+                        process.stdin.flush()
+        code = process.wait()
         if code and not self._killed:
             said = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
             raise AssertionError(f"writer {self.name} ended by itself with code {code}: {said}")
@@ -225,9 +224,11 @@ class Writer(threading.Thread):
             return
         if said.get("committed"):
             self.announced += 1
+            self.committed += 1
             self.tally.commits[said["at"].partition(":")[0]] += 1
         if said["at"] == "idle":
             self.tally.rounds += 1
+            self._finished += 1
             self.tally.slots = max(self.tally.slots, self._asked.upto)
         self._say(said["at"])
 
@@ -348,11 +349,13 @@ def _race(writers: Sequence[Writer], feed: Feed, kills: int) -> None:
 
 
 def _await_work(writers: Sequence[Writer], check: Any) -> None:
-    """All writers work again, and do a request of their new lives."""
+    """All writers work again, and each has committed something in one of its lives."""
     deadline = time.monotonic() + PATIENCE_S
     for writer in writers:
         with writer.said:
-            writer.said.wait_for(lambda w=writer: w.last in ("idle", "failed"), deadline - time.monotonic())
+            writer.said.wait_for(
+                lambda w=writer: (w.last == "idle" and w.committed) or w.last == "failed", deadline - time.monotonic()
+            )
         check()
 
 

@@ -35,6 +35,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from operator import itemgetter
@@ -141,7 +142,7 @@ class DeltaSparkStore:
         spark = self._spark()
         place = self._place(contract)
         if place is not None:
-            if not (Path(place) / "_delta_log").is_dir():
+            if files.latest_version(place) is None:  # a folder alone is there before the first commit
                 return False
             self._create_schema(contract)
             spark.sql(f"CREATE TABLE IF NOT EXISTS {self.name(table)} USING DELTA LOCATION {literal(place)}")
@@ -454,9 +455,12 @@ class DeltaSparkStore:
         try:
             spark.sql(render.create_table(contract, ".".join(self._parts(contract)), self._place(contract), properties))
         except Exception as error:
-            # Another process may have made it at this moment.
-            if not _is_conflict(error) or not self.exists(table):
+            # Another process may have made it at this moment, or be making it, or have been killed while it did.
+            if not _is_conflict(error):
                 raise
+            if not self.exists(table):
+                self._drop_empty_log(contract)
+                raise _Lost(f"{table} is being created, or its folder holds something else than a table") from error
             return False
         self._known.add(table)
         return True
@@ -473,6 +477,13 @@ class DeltaSparkStore:
         place = self._place(contract)
         at = f" LOCATION {literal(str(Path(place).parent))}" if place else ""
         self._spark().sql(f"CREATE SCHEMA IF NOT EXISTS {schema}{at}")
+
+    def _drop_empty_log(self, contract: Table) -> None:
+        """Remove a log folder in which nothing is: Spark refuses to create the table there, Delta makes it anew."""
+        place = self._place(contract)
+        if place is not None:
+            with suppress(OSError):  # gone, or no longer empty
+                (Path(place) / "_delta_log").rmdir()
 
     def _writable(self, contract: Table) -> int:
         """Version of the table, which is created when it is absent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -148,6 +149,15 @@ def test_a_builder_that_fails_half_way_commits_nothing(store):
     with pytest.raises(OSError, match="log gone"):
         store.append_once(BRONZE, hour(), app_id(), build)
     assert offsets(store) == []
+
+
+def test_a_table_whose_creator_was_killed_is_created_all_the_same(store):
+    """It leaves the folder of the log without a commit."""
+    (Path(store.path(BRONZE)) / "_delta_log").mkdir(parents=True)
+    assert not store.exists(BRONZE)
+    assert store.read_arrow(BRONZE).num_rows == 0
+    store.append_once(BRONZE, hour(), app_id(), up_to(3))
+    assert offsets(store) == [0, 1, 2]
 
 
 # --- merge --------------------------------------------------------------------------------------------------------
