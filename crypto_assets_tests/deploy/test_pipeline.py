@@ -50,7 +50,10 @@ if TYPE_CHECKING:
 
     from crypto_assets_tests.kafka_fixtures import RunningBroker
 
-pytestmark = pytest.mark.engine("local")  # the assets' side; the pipeline brings its own Spark
+pytestmark = [
+    pytest.mark.engine("local"),  # the assets' side; the pipeline brings its own Spark
+    pytest.mark.timeout(900),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCKED = {"gold.latest_prices": {"refreshed_at"}}
@@ -196,7 +199,7 @@ def run_locally(settings: Settings, folder: Path) -> dict[str, Any]:
     }
     command = [sys.executable, "-m", "crypto_assets.declarative.local", str(folder)]
     done = subprocess.run(
-        command, env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=280, check=False
+        command, env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=800, check=False
     )
     assert done.returncode == 0, done.stderr[-6000:]
     return json.loads(done.stdout)
