@@ -31,12 +31,13 @@ def workspace(tmp_path, jvms):
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.timeout(1200)
-def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engine(workspace, publish, tmp_path):
-    settings, hours = publish(3)
+@pytest.mark.parametrize("by", ["range", pytest.param("partition", marks=pytest.mark.full)])
+def test_four_assets_equal_those_of_the_embedded_engine(workspace, publish, tmp_path, by):
+    settings, hours = publish(2)
+    pieces = [hours] if by == "range" else [hours[:1], hours[1:]]
     home = LaunchedHome.of(workspace, settings, CRYPTO_ASSETS_TARGET="databricks-serverless")
-    runs = home.materialize(",".join(ASSETS), hours[0])
-    runs += home.materialize(",".join(ASSETS), hours[1], hours[2])
-    assert [r.result_state for r in runs] == ["SUCCESS"] * 8
+    runs = [run for piece in pieces for run in home.materialize(",".join(ASSETS), *piece)]
+    assert [r.result_state for r in runs] == ["SUCCESS"] * len(pieces) * len(ASSETS)
     assert {t.cluster_id for r in runs for t in r.tasks} == {None}, "no cluster was started"
     assert {r.request["environments"][0]["environment_key"] for r in runs} == {"step"}
     wheels = {d for r in runs for d in r.request["environments"][0]["spec"]["dependencies"] if d.endswith(".whl")}
@@ -47,9 +48,9 @@ def test_four_assets_by_partition_and_by_range_equal_those_of_the_embedded_engin
 
     embedded = settings.model_copy(update={"home_path": tmp_path / "embedded"})
     with opened(embedded, floor_day(datetime.now(UTC)), hours) as local:
-        for keys in (hours[:1], hours[1:]):
+        for piece in pieces:
             for asset in ASSETS:
-                local.run_partitions({dg.AssetKey(asset.split("/")): keys})
+                local.run_partitions({dg.AssetKey(asset.split("/")): piece})
     tables = {name: TABLES[name] for name in (asset.replace("/", ".") for asset in ASSETS)}
     for found in compare(Path(embedded.lake), workspace.lake, tables):
         assert found.rows[0] == found.rows[1] > 0, found.table
