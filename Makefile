@@ -55,7 +55,7 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/python -m crypto_assets.contracts.render --check
 	@$(BIN)/python -m crypto_assets.deployment --check
 
-PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 25 --durations-min 10
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
 
