@@ -29,7 +29,7 @@ ROWS = {
 }
 """What two recorded days amount to, at any hour of any day."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:
-    return run(folder, "demo")
+    return run(folder, "demo", timeout_s=600)
 
 
 def rows(folder: Path) -> dict[str, int]:

@@ -8,6 +8,7 @@ from bench.races import race
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.engine("local")
 def test_killed_writers_on_both_engines_double_and_lose_nothing():
