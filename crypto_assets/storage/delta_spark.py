@@ -223,7 +223,7 @@ class DeltaSparkStore:
         """
         contract = self._contract(table)
         incarnation(app_id)
-        used = 0  # sequence numbers that no longer help: taken by another writer, or by a batch that was withdrawn
+        used = 0  # highest sequence number that another writer is known to have taken
 
         def attempt() -> WriteResult:
             nonlocal used

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
+from crypto_assets_tests.databricks_standin import Workspace
 from crypto_assets_tests.databricks_standin.jvms import Jvms
+from crypto_assets_tests.e2e.launched_home import staged
 from crypto_assets_tests.home_fixtures import moments, settings_of
 
 if TYPE_CHECKING:
@@ -23,6 +25,17 @@ def jvms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jvms]:
     found = Jvms(tmp_path_factory.mktemp("jvms"))
     yield found
     found.close()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, jvms: Jvms) -> Iterator[Workspace]:
+    """A workspace with the staging volume; at its end nothing is staged, and nothing unknown was asked of it."""
+    with Workspace(tmp_path / "workspace", jvms=jvms) as found:
+        found.volumes_api.create("crypto_analytics.ops.staging")
+        yield found
+        assert found.unknown == []
+        assert found.defects == []
+        assert staged(found) == []
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import dagster as dg
 import pytest
 
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_key
-from crypto_assets_tests.databricks_standin import Workspace
-from crypto_assets_tests.e2e.launched_home import LaunchedHome, staged
+from crypto_assets_tests.e2e.launched_home import LaunchedHome
 
 HOURLY = (
     *(
@@ -29,15 +28,6 @@ HOURLY_STEPS = len(HOURLY) - 2
 """Bars of three lengths are of one step."""
 DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
 PLAIN = ("gold/latest_prices", "gold/leaderboard_24h", "gold/dim_coin", "gold/dim_date")
-
-
-@pytest.fixture
-def workspace(tmp_path, jvms):
-    with Workspace(tmp_path / "workspace", jvms=jvms) as found:
-        yield found
-        assert found.unknown == []
-        assert found.defects == []
-        assert staged(found) == []
 
 
 def materialized(instance: dg.DagsterInstance, asset: str) -> list[str | None]:

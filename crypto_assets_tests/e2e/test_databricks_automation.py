@@ -11,20 +11,9 @@ import pytest
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, key_slice
 from crypto_assets_tests.automation.test_restatement import target, tick
-from crypto_assets_tests.databricks_standin import Workspace
 from crypto_assets_tests.e2e.commands import command
-from crypto_assets_tests.e2e.launched_home import LaunchedHome, staged
+from crypto_assets_tests.e2e.launched_home import LaunchedHome
 from crypto_assets_tests.home_fixtures import SmallHome
-
-
-@pytest.fixture
-def workspace(tmp_path, jvms):
-    with Workspace(tmp_path / "workspace", jvms=jvms) as found:
-        found.volumes_api.create("crypto_analytics.ops.staging")
-        yield found
-        assert found.unknown == []
-        assert found.defects == []
-        assert staged(found) == []
 
 
 def said(home: LaunchedHome, *call: str) -> str:

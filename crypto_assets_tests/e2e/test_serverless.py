@@ -12,20 +12,10 @@ import pytest
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality.parity import compare
-from crypto_assets_tests.databricks_standin import Workspace
 from crypto_assets_tests.e2e.launched_home import LaunchedHome
 from crypto_assets_tests.home_fixtures import VOLATILE, opened
 
 ASSETS = ("bronze/raw_prices", "silver/prices", "gold/bars_5m", "features/price_features")
-
-
-@pytest.fixture
-def workspace(tmp_path, jvms):
-    with Workspace(tmp_path / "workspace", jvms=jvms) as found:
-        found.volumes_api.create("crypto_analytics.ops.staging")
-        yield found
-        assert found.unknown == []
-        assert found.defects == []
 
 
 @pytest.mark.slow
