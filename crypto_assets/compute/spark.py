@@ -45,6 +45,14 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalogImplementation": "in-memory",
         "spark.driver.memory": "2g",
+        # Code generated for a transform exceeds the 8,000 bytes beyond which HotSpot leaves it to the interpreter.
+        "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
+        # Rows of a larger Arrow table would be computed by the optimizer: on one core, without generated code.
+        "spark.sql.execution.arrow.localRelationThreshold": "1MB",
+        # A micro-batch alone runs a hundred queries: with Spark's 100 places their code is compiled again each time.
+        "spark.sql.codegen.cache.maxEntries": "5000",
+        # Its stages are separate jobs, planned one after the other; small inputs in few partitions gain nothing by it.
+        "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": few,
         "spark.default.parallelism": few,
         "spark.databricks.delta.snapshotPartitions": few,

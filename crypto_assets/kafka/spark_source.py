@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.contracts.arrow import compute
 from crypto_assets.kafka.errors import LogTrimmed, LogUnavailable
 from crypto_assets.kafka.log import headers_json, texts_of
 from crypto_assets.storage.base import OffsetRange
@@ -141,7 +142,6 @@ def log_columns(found: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     found = found.sort_by([("partition", "ascending"), ("offset", "ascending")])
-    headers = [headers_json([(h["key"], h["value"]) for h in row or ()]) for row in found.column("headers").to_pylist()]
     return pa.table(
         {
             "partition": found.column("partition").cast(pa.int32()),
@@ -149,6 +149,32 @@ def log_columns(found: pa.Table) -> pa.Table:
             "kafka_timestamp": found.column("timestamp").cast(pa.timestamp("us", "UTC")),
             "message_key": texts_of(found.column("key").to_pylist()),
             "value": found.column("value").cast(pa.binary()),
-            "headers": pa.array(headers, pa.string()),
+            "headers": _header_texts(found.column("headers").combine_chunks()),
         }
     )
+
+
+def _header_texts(headers: pa.Array) -> pa.Array:
+    """`kafka.log.headers_json` of every row (a list of key and value), made once for all rows with equal headers."""
+    import numpy as np
+    import pyarrow as pa
+
+    pc = compute()
+    lengths = pc.fill_null(pc.list_value_length(headers), 0).to_numpy(zero_copy_only=False)
+    flat = headers.flatten()
+    keys, values = (
+        pc.dictionary_encode(pc.struct_field(flat, name), null_encoding="encode") for name in ("key", "value")
+    )
+    count = max(1, len(values.dictionary))
+    pairs = keys.indices.to_numpy().astype(np.int64) * count + values.indices.to_numpy()
+
+    def pair(code: int) -> tuple[str, bytes | None]:
+        return keys.dictionary[code // count].as_py(), values.dictionary[code % count].as_py()
+
+    starts, texts = np.cumsum(lengths) - lengths, np.empty(len(lengths), object)
+    for length in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == length)
+        distinct, which = np.unique(pairs[starts[rows][:, None] + np.arange(length)], axis=0, return_inverse=True)
+        made = [headers_json(pair(code) for code in row) for row in distinct.tolist()]
+        texts[rows] = np.array(made, object)[which.reshape(-1)]
+    return pa.array(texts, pa.string())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 BRONZE = RAW_PRICES.full_name
-MOST_OFFSETS = 100_000
+MOST_OFFSETS = 200_000
 """Offsets of one micro-batch; bounds its memory, and what a crash leaves to do again."""
 HOURS_AHEAD = 48
 """Hours that are looked at together when the log was silent for long."""

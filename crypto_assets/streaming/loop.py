@@ -38,10 +38,9 @@ from crypto_assets.transforms.parse import utc
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EVERY_BATCH = "gold.bars_1m"
-PACED = ("gold.bars_5m", "gold.bars_1h")
-"""Wider windows hold more samples: each of them is made again at most a seventh of the time."""
-SHARE = 6
+BARS = ("gold.bars_1m", "gold.bars_5m", "gold.bars_1h")
+SHARE = 12
+"""Each table of bars is made again for at most a thirteenth of the time: one window's samples may be many batches."""
 GRACE = timedelta(seconds=GRACE_S)
 
 
@@ -142,13 +141,14 @@ class Loop:
         self._cursor: Cursor | None = None
         self._bronze_version = -1
         self._until: datetime | None = None
-        self._bars = {name: Pace() for name in (EVERY_BATCH, *PACED)}
+        self._bars = {name: Pace() for name in BARS}
         self._open: set[datetime] = set()
         self._arrived: set[datetime] = set()
         self._days: set[datetime] = set()
         self._latest: list[pa.Table] = []
         self._latest_known = False
         self._lately = gold.Lately()
+        self._parser = increment.Parser()
 
     # --- one micro-batch ------------------------------------------------------------------------------------------
 
@@ -267,7 +267,7 @@ class Loop:
         return bool(arrivals) or not known
 
     def _merge(self, arrivals: list[Arrival], inputs: StepInputs, version: int) -> None:
-        merged = increment.merge(self._engine, arrivals, inputs, version)
+        merged = increment.merge(self._engine, arrivals, inputs, version, self._parser)
         self.summary.silver_rows += merged.inserted
         self.summary.quarantined += merged.quarantined
         self.summary.hours_rebuilt += len(merged.rebuilt)
@@ -304,16 +304,15 @@ class Loop:
         self._open |= set(gold.by_hour(spans))
 
     def _refresh(self, inputs: StepInputs, *, everything: bool) -> None:
-        """Bars and newest quotes; wide windows when it is their time, or when there is nothing else to do."""
+        """Newest quotes, and bars when it is their time or when there is nothing else to do."""
         if self._until is None or self._cursor is None:
             return
         as_of, covered = self._until, Coverage(self._until, self._cursor.topic_id, dict(self._cursor.ends))
+        self._refresh_latest(inputs)  # first: it is what people look at
         for name, pace in self._bars.items():
-            if name == PACED[0]:
-                self._refresh_latest(inputs)  # before the wide bars: it is what people look at
             began = time.monotonic()
             behind = pace.spans or pace.as_of != as_of
-            if behind and (name == EVERY_BATCH or everything or began >= pace.not_before):
+            if behind and (everything or began >= pace.not_before):
                 # Windows of all open hours may have closed meanwhile.
                 touched = {**dict.fromkeys(self._open), **gold.by_hour(pace.spans)}
                 done = gold.refresh_bars(self._engine, name, touched, inputs, covered, self._lately)

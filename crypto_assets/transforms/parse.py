@@ -11,7 +11,7 @@ since 1970, so that no result depends on the session's time zone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import reduce
 from operator import add, and_, or_
@@ -86,15 +86,42 @@ def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitio
         ingestion_timestamp, source, cadence_s, poll_id, event_hour; reasons (array of text, sorted), detail (text),
         is_valid (boolean, never null).
     """
+    return parser(coins, partitions_start)(bronze)
+
+
+def parser(coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> Callable[[DataFrame], DataFrame]:
+    """`parse_bronze` for many frames: its expressions are built once.
+
+    On a JVM session they are made by ten thousands of calls into the JVM, which take seconds whatever the rows; a
+    stream, which parses every few seconds, keeps them. They belong to the session under which they were built.
+
+    Args:
+        coins: As `parse_bronze` takes them.
+        partitions_start: Likewise.
+    """
     from pyspark.sql import functions as F
 
-    records = bronze.where(F.col("kind") == "record").select(
-        *COORDINATES, "arrival_hour", F.col("event_hour").alias("_bronze_hour")
-    )
-    typed = _typed(_texts(records), coins)
-    judged = typed.select("*", *[c.alias(f"_is_{name}") for name, c in _conditions(partitions_start).items()])
+    is_record = F.col("kind") == "record"
+    stages: list[list[Column | str]] = [
+        [*COORDINATES, "arrival_hour", F.col("event_hour").alias("_bronze_hour")],
+        *_texts(),
+        *_typed(coins),
+        ["*", *[c.alias(f"_is_{name}") for name, c in _conditions(partitions_start).items()]],
+        _judged(),
+    ]
+
+    def parsed(bronze: DataFrame) -> DataFrame:
+        return reduce(lambda frame, columns: frame.select(*columns), stages, bronze.where(is_record))
+
+    return parsed
+
+
+def _judged() -> list[Column | str]:
+    """The columns that `parse_bronze` returns."""
+    from pyspark.sql import functions as F
+
     flags = {name: F.col(f"_is_{name}") for name in sorted(QUARANTINE_REASONS)}
-    return judged.select(
+    return [
         *COORDINATES,
         "arrival_hour",
         F.coalesce("_canonical", "_coin_id").alias("coin_id"),
@@ -105,7 +132,7 @@ def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitio
         F.array_compact(F.array(*[F.when(flag, F.lit(name)) for name, flag in flags.items()])).alias("reasons"),
         F.concat_ws("; ", *[F.when(flag, _found(name)) for name, flag in flags.items()]).alias("detail"),
         (~reduce(or_, flags.values())).alias("is_valid"),
-    )
+    ]
 
 
 def where_computed(frame: DataFrame, condition: Column) -> DataFrame:
@@ -192,18 +219,16 @@ def _without_exponent(text: Column) -> Column:
     return F.concat(sign, whole, F.lit("."), digits.substr(point + 1, F.lit(_FRACTION_DIGITS)))
 
 
-def _texts(records: DataFrame) -> DataFrame:
+def _texts() -> list[list[Column | str]]:
     """Every field and header as text; a value with a repeated name is not read, as nobody can say which one holds."""
     from pyspark.sql import functions as F
 
-    keyed = records.select("*", F.json_object_keys("raw_json").alias("_keys"))
     # Cheap first: a message with only names we know, each there once, needs no search for repeated ones.
     known = reduce(add, [F.array_contains("_keys", name).cast("int") for name in (*REQUIRED, *OPTIONAL)])
     unique = F.when(F.size("_keys") == known, F.lit(True)).otherwise(
         F.size("_keys") == F.size(F.array_distinct("_keys"))
     )
     well = F.col("_keys").isNotNull() & unique & _strict(F.col("raw_json"))
-    readable = keyed.select("*", F.when(well, F.col("raw_json")).alias("_json"))
     fields = [
         (_number_text(name) if name in NUMERIC else F.get_json_object("_json", f"$.{name}")).alias(f"_{name}")
         for name in dict.fromkeys((*REQUIRED, "name", *NUMERIC))
@@ -215,7 +240,11 @@ def _texts(records: DataFrame) -> DataFrame:
         HEADER_CADENCE: "_cadence",
     }
     headers = [F.get_json_object("headers", f"$.{name}").alias(alias) for name, alias in header.items()]
-    return readable.select("*", *fields, *headers)
+    return [
+        ["*", F.json_object_keys("raw_json").alias("_keys")],
+        ["*", F.when(well, F.col("raw_json")).alias("_json")],
+        ["*", *fields, *headers],
+    ]
 
 
 def _strict(text: Column) -> Column:
@@ -247,20 +276,20 @@ def _number_text(name: str) -> Column:
     return F.when(quoted | found.isNull(), found).when(once & (bare != ""), bare).otherwise(found)
 
 
-def _typed(texts: DataFrame, coins: Sequence[Mapping[str, Any]]) -> DataFrame:
+def _typed(coins: Sequence[Mapping[str, Any]]) -> list[list[Column | str]]:
+    """The texts as numbers and times, the registry's id of the coin, and the event hour."""
     from pyspark.sql import functions as F
 
     numbers = [decimal_of(F.col(f"_{name}")).alias(name) for name in NUMERIC]
     times = [moment_of(F.col(f"_{name}")).alias(name) for name in ("last_updated_at", "ingestion_timestamp")]
     cadence = F.when(F.col("_cadence").rlike(_PLAIN), F.col("_cadence").try_cast("double"))
-    typed = texts.select("*", *numbers, *times, F.when(cadence > 0, cadence).alias("cadence_s"))
     # A coin that cannot be dated by its quote is judged by its arrival.
     dated = F.coalesce("last_updated_at", "kafka_timestamp")
-    return typed.select(
-        "*",
-        _canonical(F.col("_coin_id"), dated, coins).alias("_canonical"),
-        hour_of(F.col("last_updated_at")).alias("_hour"),
-    )
+    canonical = _canonical(F.col("_coin_id"), dated, coins).alias("_canonical")
+    return [
+        ["*", *numbers, *times, F.when(cadence > 0, cadence).alias("cadence_s")],
+        ["*", canonical, hour_of(F.col("last_updated_at")).alias("_hour")],
+    ]
 
 
 def _canonical(coin_id: Column, at: Column, coins: Sequence[Mapping[str, Any]]) -> Column:
@@ -378,4 +407,14 @@ def _found(reason: str) -> Column:
     return F.concat(F.lit(f"{reason}: "), what)
 
 
-__all__ = ["PRICE_LIMIT", "day_of", "decimal_of", "hour_of", "moment_of", "parse_bronze", "utc", "where_computed"]
+__all__ = [
+    "PRICE_LIMIT",
+    "day_of",
+    "decimal_of",
+    "hour_of",
+    "moment_of",
+    "parse_bronze",
+    "parser",
+    "utc",
+    "where_computed",
+]
