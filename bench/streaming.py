@@ -115,7 +115,7 @@ class Drill:
     """What happened.
 
     Args:
-        first: Unix time of the first commit that shows records: the stream has started.
+        first: Unix time at which the load began: after the first commit of the stream, which has started then.
         kills: Unix times of the kills.
         restarts: Seconds from each kill to the next commit of the newest quotes.
         caught_up: Seconds from each kill until no more waited than usually; absent when it took too long.
@@ -182,7 +182,7 @@ def run(
     names = list(next(iter(facts.values())))
     part.tables["Drill"] = [{"what": n, **{target: found[n] for target, found in facts.items()}} for n in names]
     part.notes = [
-        f"not in the latency: records made before the first commit or in the {RECOVERY_S:.0f} s after a kill",
+        f"not in the latency: records made in the {RECOVERY_S:.0f} s after a kill",
         "nor those that were on their way when a kill struck",
         "equal to batch: all columns but those that say when or by which commit, exact; doubles within 1e-9",
         "sustained: records by the time until all were in Gold, starts and restarts included",
@@ -191,13 +191,21 @@ def run(
     return part
 
 
-def _measures(target: str, drill: Drill, visible: dict[str, Any]) -> list[Measure]:
+def _measures(target: str, drill: Drill, visible: dict[tuple[str, int], list[float]]) -> list[Measure]:
+    def shown(name: str, table: str, q: int) -> list[Measure]:
+        measure = f"{target}: produce to {name}, p{q}"
+        values = visible[table, q]
+        return [
+            Measure(measure, values[0], "s"),
+            *[Measure(f"{measure} before the first kill", v, "s") for v in values[1:]],
+        ]
+
     return [
-        Measure(f"{target}: produce to newest quotes, p50", visible["latest"][0], "s"),
-        Measure(f"{target}: produce to newest quotes, p99", visible["latest"][1], "s", note=visible["note"]),
-        Measure(f"{target}: produce to bars_1m, p50", visible["bars_1m"][0], "s"),
-        Measure(f"{target}: produce to bars_1m, p99", visible["bars_1m"][1], "s"),
-        Measure(f"{target}: produce to bars_1h, p99", visible["bars_1h"][1], "s"),
+        *shown("newest quotes", "latest", 50),
+        *shown("newest quotes", "latest", 99),
+        *shown("bars_1m", "bars_1m", 50),
+        *shown("bars_1m", "bars_1m", 99),
+        *shown("bars_1h", "bars_1h", 99),
         Measure(f"{target}: sustained", drill.fed.sent / (drill.load_s + drill.drained_s), "records/s"),
     ]
 
@@ -225,7 +233,7 @@ def _middle_and_most(values: Sequence[float]) -> str:
 
 def _drill(
     settings: Settings, broker: EmbeddedBroker, target: str, seconds: int, rate: int, kills: int, interval: float
-) -> tuple[Drill, dict[str, Any]]:
+) -> tuple[Drill, dict[tuple[str, int], list[float]]]:
     """Load, kills, the end of the load, the end of the stream."""
     from crypto_assets.compute.engines import make_engine
     from crypto_assets.home import open_home
@@ -237,9 +245,10 @@ def _drill(
     drill, chance = Drill(), random.Random(7)
     broker_pid = broker.status().pid or 0
     broker_before, stream = cpu_seconds(broker_pid), Stream(settings, target, log, interval)
-    began, feed = time.time(), Feed(settings, rate)
+    feed = Feed(settings, 100)
     try:
         _await(lambda: _covered(watcher)[1] > 0, 180, "the first commit", stream)
+        few, began, feed = feed.stop(), time.time(), Feed(settings, rate)
         drill.first = time.time()
         _watch(drill, watcher, settings, drill.first + seconds / 2)
         usual = max(rate * interval, 1.5 * statistics.median(n for _, n in drill.lag))
@@ -258,8 +267,8 @@ def _drill(
         _watch(drill, watcher, settings, max([drill.first, *drill.kills]) + (RECOVERY_S if kills else 0))
         _watch(drill, watcher, settings, time.time() + seconds / 2)
         drill.fed = feed.stop()
-        drill.load_s = time.time() - began
-        _await(lambda: _covered(watcher)[1] >= drill.fed.sent, 600, "the rest of the records", stream)
+        drill.load_s, total = time.time() - began, drill.fed.sent + few.sent
+        _await(lambda: _covered(watcher)[1] >= total, 1800, "the rest of the records", stream)
         drill.drained_s = time.time() - began - drill.load_s
         summary = stream.stop()
     except BaseException:
@@ -315,14 +324,18 @@ def _watch(drill: Drill, engine: Engine, settings: Settings, until: float, enoug
 # --- what came of it ----------------------------------------------------------------------------------------------
 
 
-def _latencies(engine: Engine, drill: Drill) -> dict[str, Any]:
-    """p50 and p99 of seconds from a record's creation to the commit that shows it, where kills have no part in it."""
+def _latencies(engine: Engine, drill: Drill) -> dict[tuple[str, int], list[float]]:
+    """By table and percentile, seconds from a record's creation to the commit that shows it.
+
+    First of all records but those in which a kill has a part, then of those made before the first kill, if there was
+    one, in the second half of that time: the stream has caught up with its start then.
+    """
     import numpy as np
 
     rows = engine.store.read_arrow("bronze.raw_prices", columns=["partition", "offset", "kafka_timestamp"])
     partition, offset = (rows.column(n).to_numpy() for n in ("partition", "offset"))
     made = rows.column("kafka_timestamp").to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
-    found: dict[str, Any] = {}
+    found: dict[tuple[str, int], list[float]] = {}
     for name in ("latest", "bars_1m", "bars_1h"):
         shown = _shown(engine, name)
         at = np.array([moment for moment, _ in shown])
@@ -335,10 +348,14 @@ def _latencies(engine: Engine, drill: Drill) -> dict[str, Any]:
         counted = (made >= drill.first) & np.isfinite(visible)
         for kill in drill.kills:
             counted &= (visible < kill) | (made > kill + RECOVERY_S)
-        assert counted.any(), f"no record of {name} counts"
-        seconds = np.sort((visible - made)[counted])
-        found[name] = tuple(float(seconds[min(len(seconds) - 1, int(len(seconds) * q))]) for q in (0.5, 0.99))
-        found.setdefault("note", f"{int(counted.sum()):,} of {len(made):,} records counted")
+        groups = [counted]
+        if drill.kills:
+            groups.append(counted & (made > (drill.first + drill.kills[0]) / 2) & (made < drill.kills[0]))
+        for group in groups:
+            assert group.any(), f"no record of {name} counts"
+            seconds = np.sort((visible - made)[group])
+            for q in (50, 99):
+                found.setdefault((name, q), []).append(float(seconds[min(len(seconds) - 1, len(seconds) * q // 100)]))
     return found
 
 

@@ -15,7 +15,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from crypto_assets.compute.inputs import StepInputBuilder
 from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
+from crypto_assets.kafka.log import end_offsets
 from crypto_assets.settings import Settings
 from crypto_assets.steps import bars, bronze, latest, silver
 from crypto_assets.steps.bronze_coverage import Coverage, coverage
@@ -148,7 +149,6 @@ class Loop:
         self._latest: list[pa.Table] = []
         self._latest_known = False
         self._lately = gold.Lately()
-        self._parser = increment.Parser()
 
     # --- one micro-batch ------------------------------------------------------------------------------------------
 
@@ -177,9 +177,17 @@ class Loop:
             return piece is not None
 
     def drain(self, stop: threading.Event | None = None) -> None:
-        """Micro-batches until Bronze has what the log held, or until told to stop."""
-        while self.step() and not (stop is not None and stop.is_set()):
+        """Micro-batches until Bronze has what the log held when this was called, or until told to stop.
+
+        A log that is written to faster than it is read would never be read to its end.
+        """
+        goal = {p: end for p, (_, end) in end_offsets(self._settings, self._settings.prices_topic).items()}
+        while self.step() and not self._has(goal) and not (stop is not None and stop.is_set()):
             pass
+
+    def _has(self, goal: Mapping[int, int]) -> bool:
+        """Whether Bronze reaches these end offsets."""
+        return self._cursor is not None and all(self._cursor.ends.get(p, 0) >= end for p, end in goal.items())
 
     def finish(self) -> None:
         """What was put off: wide bars, and every report that waits for its minute."""
@@ -267,7 +275,7 @@ class Loop:
         return bool(arrivals) or not known
 
     def _merge(self, arrivals: list[Arrival], inputs: StepInputs, version: int) -> None:
-        merged = increment.merge(self._engine, arrivals, inputs, version, self._parser)
+        merged = increment.merge(self._engine, arrivals, inputs, version)
         self.summary.silver_rows += merged.inserted
         self.summary.quarantined += merged.quarantined
         self.summary.hours_rebuilt += len(merged.rebuilt)

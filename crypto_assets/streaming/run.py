@@ -65,9 +65,9 @@ def stream(
         settings: Settings of the home.
         instance: Where materializations are reported; None = nowhere.
         stop: Ends the stream after the running micro-batch.
-        available_now: Stop when everything that the log holds is in Gold.
+        available_now: Stop when everything that the log holds at the start is in Gold.
         interval_s: Seconds between micro-batches.
-        for_s: Stop after so many seconds.
+        for_s: Set `stop` after so many seconds.
         told: Called after every micro-batch.
 
     Raises:
@@ -81,6 +81,10 @@ def stream(
     _require_topic(settings)
     engine = make_engine(settings)
     loop = Loop(settings, engine, Reports(instance, BANNERS[settings.source]), told=told)
+    if for_s is not None:
+        timer = threading.Timer(for_s, stop.set)
+        timer.daemon = True
+        timer.start()
     if has_queries(settings):
         from crypto_assets.kafka.client import client_config
         from crypto_assets.kafka.spark_source import source_options
@@ -95,10 +99,11 @@ def stream(
             checkpoint_folder(settings),
             available_now=available_now,
             interval_s=interval_s,
-            for_s=for_s,
         )
-    else:
-        wake.by_looking(loop, stop, available_now=available_now, interval_s=interval_s, for_s=for_s)
+    elif not available_now:
+        wake.by_looking(loop, stop, interval_s=interval_s)
+    if available_now and not stop.is_set():
+        loop.drain(stop)  # on Spark: what a checkpoint believed to be done
     loop.finish()
     return loop.summary
 

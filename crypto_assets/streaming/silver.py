@@ -10,7 +10,7 @@ or slot history has filled, changes stored rows. Such hours are built anew by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from crypto_assets.quality import rules
 from crypto_assets.steps import silver as step
 from crypto_assets.storage import staging
 from crypto_assets.streaming.arrivals import Arrival
-from crypto_assets.transforms.parse import parser
+from crypto_assets.transforms.parse import parse_bronze
 from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, examined, silver
 
 if TYPE_CHECKING:
@@ -63,24 +63,7 @@ class Merged:
     rebuilt: list[str] = field(default_factory=list)
 
 
-class Parser:
-    """`transforms.parse.parser` under the registry of the inputs, made anew only where that has changed."""
-
-    def __init__(self) -> None:
-        self._about: object = None
-        self._parse: Callable[[DataFrame], DataFrame] | None = None
-
-    def __call__(self, records: DataFrame, inputs: StepInputs) -> DataFrame:
-        """Records of Bronze as `parse_bronze` gives them."""
-        about = (inputs.coins, inputs.partitions_start)
-        if self._parse is None or self._about != about:
-            self._about, self._parse = about, parser(*about)
-        return self._parse(records)
-
-
-def merge(
-    engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronze_version: int, parse: Parser
-) -> Merged:
+def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronze_version: int) -> Merged:
     """Bring the rows of Bronze commits into Silver and its quarantine.
 
     An event hour before the one before its arrival is late: its records stay in Bronze, where the commit names their
@@ -91,12 +74,11 @@ def merge(
         arrivals: Rows of Bronze, of every commit since the last call.
         inputs: As the steps take them.
         bronze_version: Version of Bronze that the arrivals reach up to; recorded in the commit.
-        parse: Parses records; kept from call to call.
 
     Raises:
         AuditFailed: A blocking rule failed; nothing was committed.
     """
-    parsed, late = _parsed(engine, arrivals, inputs, parse)
+    parsed, late = _parsed(engine, arrivals, inputs)
     refused = _refused(engine, parsed, inputs)
     rows = _silver_rows(engine, parsed)
     hours = sorted(rows.column("hour").unique().to_pylist())
@@ -133,9 +115,7 @@ def complete_to(engine: Engine, look_back: int = 400) -> int | None:
     return max((int(c.metadata[COMPLETE_TO]) for c in commits if COMPLETE_TO in c.metadata), default=None)
 
 
-def _parsed(
-    engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, parse: Parser
-) -> tuple[pa.Table, list[str]]:
+def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> tuple[pa.Table, list[str]]:
     """All records judged, loaded because both tables need them.
 
     Returns:
@@ -150,7 +130,7 @@ def _parsed(
     records = pa.concat_tables([a.rows.select(list(NEEDED)) for a in arrivals])
     # All nullable: what an engine makes of a null where none may be is the audit's to say.
     schema = StructType([StructField(n, spark_type(RAW_PRICES.column(n).type), True) for n in NEEDED])
-    judged = parse(_frame(engine, records, schema), inputs)
+    judged = parse_bronze(_frame(engine, records, schema), inputs.coins, inputs.partitions_start)
     refused = {name: F.when(~F.col("is_valid"), F.col(name)) for name in OF_THE_QUARANTINE}
     parsed = judged.withColumns(refused).toArrow()
     valid, happened, arrived = (parsed.column(n) for n in ("is_valid", "event_hour", "arrival_hour"))
@@ -233,4 +213,4 @@ def touched_windows(rows: pa.Table) -> list[tuple[datetime, datetime]]:
     return found
 
 
-__all__ = ["COMPLETE_TO", "Merged", "Parser", "complete_to", "merge", "touched_windows"]
+__all__ = ["COMPLETE_TO", "Merged", "complete_to", "merge", "touched_windows"]

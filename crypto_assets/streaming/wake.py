@@ -30,27 +30,18 @@ IDLE_S = 5.0
 """Seconds without records after which put-off work is done and hours are settled."""
 
 
-def by_looking(
-    loop: Loop, stop: threading.Event, *, available_now: bool, interval_s: float, for_s: float | None
-) -> None:
-    """Look at the log every interval until told to stop; again at once while there is more.
+def by_looking(loop: Loop, stop: threading.Event, *, interval_s: float) -> None:
+    """Look at the log every interval until told to stop.
 
     Args:
         loop: The stream.
         stop: Ends it after the running micro-batch.
-        available_now: Stop when Bronze has what the log holds.
         interval_s: Seconds from the start of one micro-batch to the next.
-        for_s: Stop after so many seconds.
     """
-    ends = None if for_s is None else time.monotonic() + for_s
-    while not stop.is_set() and (ends is None or time.monotonic() < ends):
+    while not stop.is_set():
         began = time.monotonic()
-        more = loop.step()
-        if available_now and not more:
-            return
-        left = interval_s - (time.monotonic() - began)
-        if left > 0 and not available_now:
-            stop.wait(left if ends is None else min(left, max(0.0, ends - time.monotonic())))
+        loop.step()
+        stop.wait(max(0.0, interval_s - (time.monotonic() - began)))
 
 
 def by_query(
@@ -63,7 +54,6 @@ def by_query(
     *,
     available_now: bool,
     interval_s: float,
-    for_s: float | None,
 ) -> None:
     """Let a Structured Streaming query wake the micro-batch.
 
@@ -74,15 +64,13 @@ def by_query(
         source: Options of Spark's Kafka source.
         topic: The topic.
         checkpoint: Folder of the query's checkpoint.
-        available_now: Stop when Bronze has what the log holds.
+        available_now: End with the query that the trigger of this name gives, which is one micro-batch.
         interval_s: Trigger interval.
-        for_s: Stop after so many seconds.
 
     Raises:
         Exception: What a micro-batch raised, as it raised it.
     """
     errors: list[BaseException] = []
-    ends = None if for_s is None else time.monotonic() + for_s
     over = threading.Event()
 
     def on_batch(_frame: Any, _number: int) -> None:
@@ -104,7 +92,7 @@ def by_query(
     query = writer.start()
     looked = time.monotonic()
     try:
-        while query.isActive and not stop.wait(0.1) and (ends is None or time.monotonic() < ends):
+        while query.isActive and not stop.wait(0.1):
             if not available_now and time.monotonic() - looked > IDLE_S:
                 with loop.lock:
                     if query.isActive and not query.status["isTriggerActive"]:
@@ -120,8 +108,6 @@ def by_query(
         raise errors[0]
     if (failure := query.exception()) is not None:
         raise failure
-    if available_now and not stop.is_set():
-        loop.drain(stop)  # what a checkpoint believed to be done
 
 
 def _interval(seconds: float) -> str:

@@ -11,7 +11,7 @@ since 1970, so that no result depends on the session's time zone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import reduce
 from operator import add, and_, or_
@@ -86,34 +86,37 @@ def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitio
         ingestion_timestamp, source, cadence_s, poll_id, event_hour; reasons (array of text, sorted), detail (text),
         is_valid (boolean, never null).
     """
-    return parser(coins, partitions_start)(bronze)
+    from pyspark.sql import functions as F
+
+    stages = _stages(coins, partitions_start)
+    return reduce(lambda frame, columns: frame.select(*columns), stages, bronze.where(F.col("kind") == "record"))
 
 
-def parser(coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> Callable[[DataFrame], DataFrame]:
-    """`parse_bronze` for many frames: its expressions are built once.
+_KEPT: dict[object, list[list[Column | str]]] = {}
+_MOST_KEPT = 8
 
-    On a JVM session they are made by ten thousands of calls into the JVM, which take seconds whatever the rows; a
-    stream, which parses every few seconds, keeps them. They belong to the session under which they were built.
 
-    Args:
-        coins: As `parse_bronze` takes them.
-        partitions_start: Likewise.
+def _stages(coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> list[list[Column | str]]:
+    """Columns of the selects that follow each other.
+
+    They are built once for a registry: on a JVM session that takes twenty thousand calls into the JVM, three seconds
+    however few the rows, and a stream parses every few seconds.
     """
     from pyspark.sql import functions as F
 
-    is_record = F.col("kind") == "record"
-    stages: list[list[Column | str]] = [
-        [*COORDINATES, "arrival_hour", F.col("event_hour").alias("_bronze_hour")],
-        *_texts(),
-        *_typed(coins),
-        ["*", *[c.alias(f"_is_{name}") for name, c in _conditions(partitions_start).items()]],
-        _judged(),
-    ]
-
-    def parsed(bronze: DataFrame) -> DataFrame:
-        return reduce(lambda frame, columns: frame.select(*columns), stages, bronze.where(is_record))
-
-    return parsed
+    # A process may have columns of both kinds, of a JVM session and of Spark Connect.
+    key = (type(F.lit(None)), repr(list(coins)), partitions_start)
+    if key not in _KEPT:
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.clear()
+        _KEPT[key] = [
+            [*COORDINATES, "arrival_hour", F.col("event_hour").alias("_bronze_hour")],
+            *_texts(),
+            *_typed(coins),
+            ["*", *[c.alias(f"_is_{name}") for name, c in _conditions(partitions_start).items()]],
+            _judged(),
+        ]
+    return _KEPT[key]
 
 
 def _judged() -> list[Column | str]:
@@ -414,7 +417,6 @@ __all__ = [
     "hour_of",
     "moment_of",
     "parse_bronze",
-    "parser",
     "utc",
     "where_computed",
 ]

@@ -74,6 +74,19 @@ def test_available_now_ends_with_everything_in_gold_and_reported(home: Settings,
 
 
 @pytest.mark.engine("local", "spark")
+def test_available_now_ends_although_records_go_on_arriving(home: Settings):
+    ten = today_at(10)
+    more = iter(walk(ten + 4 * MINUTE, ten + 12 * MINUTE, 20 * SECOND))
+    publish(home, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
+    # Without a bound, what arrives during each micro-batch would call for another until there are no more.
+    summary = stream(
+        home, None, threading.Event(), available_now=True, told=lambda _progress: publish(home, [next(more)])
+    )
+    assert summary.records >= 36
+    assert next(more, None) is not None
+
+
+@pytest.mark.engine("local", "spark")
 def test_continuously_until_told_to_stop_beside_batch_runs(home: Settings, other: Engine):
     ten = today_at(10)
     records = walk(ten, ten + 20 * MINUTE, 20 * SECOND)
