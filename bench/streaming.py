@@ -52,6 +52,7 @@ TABLES = (
 )
 NOT_BUSINESS = {"bronze_ingested_at", "refreshed_at", "batch_id", "seq", "range_start", "range_end", "covered_offsets"}
 """Columns that say when or by which commit, not what."""
+Latencies = dict[tuple[str, int, str], float]
 CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'crypto-assets'; app()"
 
 
@@ -191,21 +192,16 @@ def run(
     return part
 
 
-def _measures(target: str, drill: Drill, visible: dict[tuple[str, int], list[float]]) -> list[Measure]:
-    def shown(name: str, table: str, q: int) -> list[Measure]:
-        measure = f"{target}: produce to {name}, p{q}"
-        values = visible[table, q]
-        return [
-            Measure(measure, values[0], "s"),
-            *[Measure(f"{measure} before the first kill", v, "s") for v in values[1:]],
-        ]
-
+def _measures(target: str, drill: Drill, visible: Latencies) -> list[Measure]:
+    shown = [("newest quotes", "latest", 50), ("newest quotes", "latest", 99)]
+    shown += [("bars_1m", "bars_1m", 50), ("bars_1m", "bars_1m", 99), ("bars_1h", "bars_1h", 99)]
     return [
-        *shown("newest quotes", "latest", 50),
-        *shown("newest quotes", "latest", 99),
-        *shown("bars_1m", "bars_1m", 50),
-        *shown("bars_1m", "bars_1m", 99),
-        *shown("bars_1h", "bars_1h", 99),
+        *[
+            Measure(f"{target}: produce to {name}, p{q}{group}", visible[table, q, group], "s")
+            for name, table, q in shown
+            for group in ("", " before the first kill")
+            if (table, q, group) in visible
+        ],
         Measure(f"{target}: sustained", drill.fed.sent / (drill.load_s + drill.drained_s), "records/s"),
     ]
 
@@ -233,7 +229,7 @@ def _middle_and_most(values: Sequence[float]) -> str:
 
 def _drill(
     settings: Settings, broker: EmbeddedBroker, target: str, seconds: int, rate: int, kills: int, interval: float
-) -> tuple[Drill, dict[tuple[str, int], list[float]]]:
+) -> tuple[Drill, Latencies]:
     """Load, kills, the end of the load, the end of the stream."""
     from crypto_assets.compute.engines import make_engine
     from crypto_assets.home import open_home
@@ -324,18 +320,18 @@ def _watch(drill: Drill, engine: Engine, settings: Settings, until: float, enoug
 # --- what came of it ----------------------------------------------------------------------------------------------
 
 
-def _latencies(engine: Engine, drill: Drill) -> dict[tuple[str, int], list[float]]:
-    """By table and percentile, seconds from a record's creation to the commit that shows it.
+def _latencies(engine: Engine, drill: Drill) -> Latencies:
+    """By table, percentile and group of records, seconds from a record's creation to the commit that shows it.
 
-    First of all records but those in which a kill has a part, then of those made before the first kill, if there was
-    one, in the second half of that time: the stream has caught up with its start then.
+    Of all records but those in which a kill has a part, and of those made before the first kill, in the second half of
+    that time: the stream has caught up with its start then. What no record counts for is absent.
     """
     import numpy as np
 
     rows = engine.store.read_arrow("bronze.raw_prices", columns=["partition", "offset", "kafka_timestamp"])
     partition, offset = (rows.column(n).to_numpy() for n in ("partition", "offset"))
     made = rows.column("kafka_timestamp").to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
-    found: dict[tuple[str, int], list[float]] = {}
+    found: Latencies = {}
     for name in ("latest", "bars_1m", "bars_1h"):
         shown = _shown(engine, name)
         at = np.array([moment for moment, _ in shown])
@@ -348,14 +344,14 @@ def _latencies(engine: Engine, drill: Drill) -> dict[tuple[str, int], list[float
         counted = (made >= drill.first) & np.isfinite(visible)
         for kill in drill.kills:
             counted &= (visible < kill) | (made > kill + RECOVERY_S)
-        groups = [counted]
+        groups = {"": counted}
         if drill.kills:
-            groups.append(counted & (made > (drill.first + drill.kills[0]) / 2) & (made < drill.kills[0]))
-        for group in groups:
-            assert group.any(), f"no record of {name} counts"
-            seconds = np.sort((visible - made)[group])
-            for q in (50, 99):
-                found.setdefault((name, q), []).append(float(seconds[min(len(seconds) - 1, len(seconds) * q // 100)]))
+            before = counted & (made > (drill.first + drill.kills[0]) / 2) & (made < drill.kills[0])
+            groups[" before the first kill"] = before
+        for group, of_it in groups.items():
+            seconds = np.sort((visible - made)[of_it])
+            for q in (50, 99) if len(seconds) else ():
+                found[name, q, group] = float(seconds[min(len(seconds) - 1, len(seconds) * q // 100)])
     return found
 
 

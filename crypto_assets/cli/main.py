@@ -170,7 +170,7 @@ def stream(
     source: Source = None,
     home: HomeOption = None,
     available_now: Annotated[
-        bool, typer.Option("--available-now", help="Stop when everything that the log holds is in Gold.")
+        bool, typer.Option("--available-now", help="Stop when all that the log holds now is in Gold.")
     ] = False,
     interval: Annotated[float, typer.Option("--interval", help="Seconds between micro-batches.")] = 2.0,
     run_for: Annotated[str | None, typer.Option("--for", help="How long, as 60s, 10m or 1h.")] = None,

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 UTC_SESSION = {"spark.sql.session.timeZone": "UTC"}
 """Settings that every session must have; they can be set while it runs."""
 
+SHORT_QUERIES = {
+    # Rows of a larger Arrow table would be computed by the optimizer: on one core, without generated code.
+    "spark.sql.execution.arrow.localRelationThreshold": "1MB",
+    # A micro-batch alone runs a hundred queries: with Spark's 100 places their code is compiled again each time.
+    "spark.sql.codegen.cache.maxEntries": "5000",
+}
+"""Settings of a session that runs many short queries over rows of the driver, as a stream does; known at its start."""
+
 
 def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores: int = 2) -> dict[str, str]:
     """Settings of a session that this process starts.
@@ -47,11 +55,7 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
         "spark.driver.memory": "2g",
         # Code generated for a transform exceeds the 8,000 bytes beyond which HotSpot leaves it to the interpreter.
         "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
-        # Rows of a larger Arrow table would be computed by the optimizer: on one core, without generated code.
-        "spark.sql.execution.arrow.localRelationThreshold": "1MB",
-        # A micro-batch alone runs a hundred queries: with Spark's 100 places their code is compiled again each time.
-        "spark.sql.codegen.cache.maxEntries": "5000",
-        # Its stages are separate jobs, planned one after the other; small inputs in few partitions gain nothing by it.
+        # Makes every stage a job of its own, planned when the one before it ends: small inputs gain nothing by that.
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": few,
         "spark.default.parallelism": few,
@@ -61,6 +65,7 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
         **({"spark.sql.warehouse.dir": warehouse} if warehouse else {}),
+        **SHORT_QUERIES,
         **UTC_SESSION,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crypto_assets.compute.spark import SHORT_QUERIES
 from crypto_assets.contracts.tables import MARKET_HISTORY
 from crypto_assets.contracts.unity import CATALOG, SCHEMAS, VOLUMES
 from crypto_assets.declarative.configuration import PREFIX, SCHEMA_SUFFIX
@@ -111,6 +112,7 @@ def _stream_job(libraries: list[str]) -> dict[str, Any]:
                     "num_workers": 1,
                     "data_security_mode": "SINGLE_USER",
                     "custom_tags": {"project": default("databricks_project"), "env": "${bundle.target}"},
+                    "spark_conf": SHORT_QUERIES,
                     "spark_env_vars": {
                         "CRYPTO_ASSETS_TARGET": "databricks",
                         "CRYPTO_ASSETS_ROLE": "remote",

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 ENGINE = "spark"
 MAX_ATTEMPTS = 60
 _LONGEST_PAUSE_S = 2.0
+_ROWS_OF_A_FILE = 200_000
+"""Rows that are written as one file of a Delta partition, and by one task."""
 _NEAR = 4 * HOUR
 """Slices this near are asked for together with the one to be written: one query mostly tells all that a plan needs."""
 
@@ -205,8 +207,12 @@ class DeltaSparkStore:
             return files.read_commits(place, version, limit, late_hours)
         if not self.exists(table):
             return []
-        history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)}").where(f"version > {int(version)}")
-        rows = history.orderBy("version").limit(limit).collect()
+        newest = self.version(table)
+        if newest is None or newest <= version:
+            return []
+        # The newest come first; what commits of this very moment push out is filled in like a cleaned log.
+        history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {newest - max(version, -1)}")
+        rows = history.where(f"version > {int(version)}").orderBy("version").limit(limit).collect()
         found = [Commit(r.version, r.timestamp, r.operation, files.user_metadata(r.userMetadata)) for r in rows]
         return files.with_missing(found, version, limit, late_hours)
 
@@ -518,7 +524,9 @@ class DeltaSparkStore:
     ) -> None:
         """Append rows (or replace by them what `where` selects) under an application transaction and a condition."""
         name = self.name(contract.full_name)
-        frame = condition.guard(self._frame(contract, rows), rows.num_rows, self._spark().table(name))
+        # An Arrow table comes in pieces of 10,000 rows, and each would be a file.
+        made = self._frame(contract, rows).coalesce(1 + rows.num_rows // _ROWS_OF_A_FILE)
+        frame = condition.guard(made, rows.num_rows, self._spark().table(name))
         writer = frame.write.format("delta")
         writer = writer.option("txnAppId", app_id).option("txnVersion", app_version)
         writer = writer.option("userMetadata", json.dumps(dict(metadata), sort_keys=True))

@@ -254,12 +254,16 @@ class Cursor:
         return bounds
 
     def _cut(self, bounds: LogBounds) -> LogBounds:
-        """At most `MOST_OFFSETS` offsets, shared out among the Kafka partitions."""
-        share = max(1, MOST_OFFSETS // max(1, len(bounds.partitions)))
+        """At most `MOST_OFFSETS` offsets; what a Kafka partition leaves of its share goes to those that lack more."""
+        lacking = {b.partition: max(0, b.end - max(b.start, self.ends.get(b.partition, 0))) for b in bounds.partitions}
+        taken, room = {}, MOST_OFFSETS
+        for done, partition in enumerate(sorted(lacking, key=lacking.__getitem__)):
+            taken[partition] = min(lacking[partition], max(1, room // (len(lacking) - done)))
+            room -= taken[partition]
         return replace(
             bounds,
             partitions=tuple(
-                replace(b, end=min(b.end, max(b.start, self.ends.get(b.partition, 0)) + share))
+                replace(b, end=min(b.end, max(b.start, self.ends.get(b.partition, 0)) + taken[b.partition]))
                 for b in bounds.partitions
             ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -40,6 +41,14 @@ def test_every_contract_can_be_created_and_read_back_with_its_schema(store, name
     assert not store.create(name)
     assert store.read_arrow(name).schema == arrow_schema(TABLES[name])
     assert store.read(name).toArrow().schema == arrow_schema(TABLES[name])
+
+
+@pytest.mark.engine("local", "spark")
+def test_a_slice_is_one_file_however_many_pieces_its_rows_come_in(store):
+    store.replace_slice(METRICS, hour(), lambda: metrics(FIVE, range(25_000)), now=NOW)
+    files = [p for p in Path(store.path(METRICS)).rglob("*.parquet") if "_delta_log" not in p.parts]
+    assert len(files) == 1
+    assert len(values(store)) == 25_000
 
 
 def test_a_slice_is_replaced_and_nothing_else(store):

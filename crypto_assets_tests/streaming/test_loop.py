@@ -145,6 +145,21 @@ def test_a_record_that_arrived_earlier_through_another_partition_wins(
     assert_as_batch(settings, kafka_engine, other)
 
 
+def test_a_micro_batch_is_bounded_and_filled_from_the_partitions_that_lack_most(
+    settings: Settings, kafka_engine: Engine, other: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("crypto_assets.streaming.arrivals.MOST_OFFSETS", 10)
+    records = [r for r in walk(today_at(10), today_at(10) + 4 * MINUTE, 20 * SECOND) if r[0] == "bitcoin"]
+    publish(settings, records, partition=0)
+    publish(settings, records[:2], partition=1)
+    stream, reached = loop(settings, kafka_engine), []
+    while stream.step():
+        reached.append(stream.summary.records)
+    assert reached == [10, 14]
+    stream.finish()
+    assert_as_batch(settings, kafka_engine, other)
+
+
 def test_a_day_that_ends_gets_its_bars(settings: Settings, kafka_engine: Engine):
     midnight = today_at(24)
     publish(settings, walk(midnight - 3 * MINUTE, midnight + 4 * MINUTE, 20 * SECOND))
