@@ -47,7 +47,7 @@ CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'crypt
 HOURS = 3
 COMPLETE = "complete"
 """Run that completes the hours at the end."""
-LONGEST_PAUSE_S = {"local": 8.0, "spark": 0.0}
+LONGEST_PAUSE_S = {"local": 12.0, "spark": 0.0}
 """Between two requests of a writer in the mixed case: delta-rs commits in a twentieth of the time that Spark takes, and
 would always be first."""
 WAIT_S = {"local": 10.0, "spark": 60.0}
@@ -151,7 +151,7 @@ class Writer(threading.Thread):
         self.error: BaseException | None = None
         self._killed = self._within = False
         self._process: subprocess.Popen[str] | None = None
-        self._requests = self._finished = self.committed = 0
+        self._requests = self.committed = 0
 
     def run(self) -> None:
         """Until told that it is enough."""
@@ -163,13 +163,13 @@ class Writer(threading.Thread):
             self._say("failed")
 
     def kill(self, after: str, within_s: float, wait_s: float) -> str | None:
-        """SIGKILL a little after it has said a line; what it said last. None before its first request is done."""
+        """SIGKILL a little after it has said a line; what it said last. None before this life has committed."""
         deadline = time.monotonic() + wait_s
         with self.said:
             self.said.wait_for(lambda: self.last.endswith((after, "failed")), max(0.0, deadline - time.monotonic()))
         time.sleep(self.chance.uniform(0, within_s))
         with self.said:
-            if self.last in ("starting", "ready", "failed") or not self._finished:
+            if self.last in ("starting", "ready", "failed") or not self.committed:
                 return None
             self._killed, at = True, self.last
             self.tally.hits[at] += 1
@@ -198,7 +198,7 @@ class Writer(threading.Thread):
         with self.log.open("ab") as log, suppress(BrokenPipeError), subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True
         ) as process:  # fmt: skip
-            self._process, self._finished = process, 0
+            self._process, self.committed = process, 0
             self.tally.starts += 1
             assert process.stdin
             assert process.stdout
@@ -228,7 +228,6 @@ class Writer(threading.Thread):
             self.tally.commits[said["at"].partition(":")[0]] += 1
         if said["at"] == "idle":
             self.tally.rounds += 1
-            self._finished += 1
             self.tally.slots = max(self.tally.slots, self._asked.upto)
         self._say(said["at"])
 
@@ -326,11 +325,12 @@ def _race(writers: Sequence[Writer], feed: Feed, kills: int) -> None:
         if failed:
             raise AssertionError(f"the race broke off: {failed[0]}") from failed[0]
 
+    targets = sorted({w.settings.target for w in writers})
     done, deadline = 0, time.monotonic() + PATIENCE_S
     while done < kills:
         check()
         assert time.monotonic() < deadline, f"no kill for {PATIENCE_S} s"
-        target = chance.choice(sorted({w.settings.target for w in writers}))  # engines in turn, however many writers
+        target = targets[done % len(targets)]  # engines in turn, however many writers
         writer = chance.choice([w for w in writers if w.settings.target == target])
         if writer.kill(chance.choice(WAIT_FOR), LONGEST_WRITE_S[target], WAIT_S[target]) is None:
             time.sleep(0.2)
@@ -349,7 +349,7 @@ def _race(writers: Sequence[Writer], feed: Feed, kills: int) -> None:
 
 
 def _await_work(writers: Sequence[Writer], check: Any) -> None:
-    """All writers work again, and each has committed something in one of its lives."""
+    """All writers work again, and each has committed something in its present life."""
     deadline = time.monotonic() + PATIENCE_S
     for writer in writers:
         with writer.said:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
@@ -60,10 +60,15 @@ class RunReport:
     step_seconds: dict[str, float]
 
 
+def _unusual(settings: Settings) -> dict[str, str]:
+    """Transport and engine where they are not the usual ones, by the variable that sets them."""
+    chosen = {"CRYPTO_ASSETS_TRANSPORT": settings.transport, "CRYPTO_ASSETS_TARGET": settings.target}
+    return {name: value for name, value in chosen.items() if value not in ("kafka", "local")}
+
+
 def demo_home(settings: Settings) -> Path:
     """Folder of the demo's home for a source, a transport and an engine."""
-    other = [name for name, usual in ((settings.transport, "kafka"), (settings.target, "local")) if name != usual]
-    return Path(".crypto_assets") / "-".join(["demo", settings.source, *other])
+    return Path(".crypto_assets") / "-".join(["demo", settings.source, *_unusual(settings).values()])
 
 
 def demo_settings(source: str, now: datetime, transport: str | None = None) -> Settings:
@@ -115,14 +120,14 @@ def run(source: str, now: datetime, transport: str | None = None) -> int:
         try:
             output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
             instance = open_instance(home)
-            sent = _produce(settings, instance, span, stages)
+            _produce(settings, instance, span, stages)
             report = _materialize(settings, instance, span, stages)
-            _print_report(settings, home, instance, stages, report, sent)
+            _print_report(settings, instance, stages, report)
         finally:
             broker.__exit__(None, None, None)
     _mark(home, now.date())
     output.say(f"total {time.perf_counter() - began:.1f} s")
-    _next_commands(settings)
+    output.table("Next", next_commands(settings))
     return 1 if report.failed else 0
 
 
@@ -151,7 +156,7 @@ def _mark(home: Home, today: date) -> None:
     (home.path / MARKER).write_text(json.dumps({"day": today.isoformat()}) + "\n", encoding="utf-8")
 
 
-def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> int:
+def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> None:
     """Poll the stand-in at every minute of the span, and publish what changed."""
     from crypto_assets.kafka.producer import open_producer
 
@@ -162,13 +167,12 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
         moments = [m for m in moments if done is None or m > done]
         if not moments:
             output.say("every poll of these days is in the topic already: nothing is sent")
-            return 0
+            return
         with output.progress(f"polling {len(moments):,} times over HTTP, publishing", len(moments)) as advance:
             summary = producer.catch_up(moments[:-1], advance)
         told = _last_poll_by_sensor(producer, instance, settings, moments[-1])
     output.say(summary.text)
     output.say(f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {told}")
-    return summary.sent
 
 
 def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
@@ -252,14 +256,7 @@ def run_job(
             failed.append(f"{job}/{event.step_key}: {text}")
 
 
-def _print_report(
-    settings: Settings,
-    home: Home,
-    instance: dg.DagsterInstance,
-    stages: Stages,
-    report: RunReport,
-    sent: int,
-) -> None:
+def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: RunReport) -> None:
     from crypto_assets.cli import report as tables
 
     output.table("Seconds per stage", [{"stage": k, "seconds": v} for k, v in stages.seconds.items()])
@@ -276,22 +273,21 @@ def _print_report(
         output.say(line)
     for line in report.failed:
         output.fail(line)
-    assert sent >= 0
-    assert home.path.exists()
 
 
-def _next_commands(settings: Settings) -> None:
+def next_commands(settings: Settings) -> list[dict[str, str]]:
+    """What a person may want to do after the demo, each with a command that finds the demo's home and engine again."""
     name = settings.source
-    rows: list[dict[str, Any]] = [
-        {"next": "look at lineage, runs, partitions, checks", "command": f"make ui SOURCE={name}"},
+    same = "".join(f"{variable}={value} " for variable, value in _unusual(settings).items())
+    return [
+        {"next": "look at lineage, runs, partitions, checks", "command": f"{same}make ui SOURCE={name}"},
         {
             "next": "prove the lake against the log",
             "command": f".venv/bin/crypto-assets verify --home {demo_home(settings)}",
         },
-        {"next": "run the pipeline until Ctrl-C", "command": f"make up SOURCE={name}"},
+        {"next": "run the pipeline until Ctrl-C", "command": f"{same}make up SOURCE={name}"},
         {"next": "live prices", "command": "make up SOURCE=coingecko"},
     ]
-    output.table("Next", rows)
 
 
 def today() -> datetime:
