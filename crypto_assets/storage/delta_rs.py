@@ -21,8 +21,8 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.render import LOG_STATISTICS
 from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.storage import checkpoints, staging
 from crypto_assets.storage import delta_files as files
-from crypto_assets.storage import staging
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.maintenance import RETENTION_HOURS, maintain
@@ -70,12 +70,19 @@ class DeltaRsStore:
         return None if handle is None else handle.version()
 
     def read(self, table: str, slice_: Slice | None = None, *, version: int | None = None) -> DataFrame:
-        """A lazy Sail frame pinned to one version; see `TableStore.read`."""
+        """A lazy Sail frame pinned to one version; see `TableStore.read`.
+
+        It can be read while up to `checkpoints.LAG` more commits come. A version from before the last checkpoint is
+        read at once, by delta-rs.
+        """
         contract = self._contract(table)
         pinned = self.version(table) if version is None else version
         if pinned is None:
             return self._spark().createDataFrame(empty_rows(contract), spark_schema(contract))
         self._reads.note(table, pinned)
+        if pinned < checkpoints.last(self.path(table)):
+            rows = self.read_arrow(table, slice_, version=pinned)
+            return self._spark().createDataFrame(rows, spark_schema(contract))
         # Without versionAsOf the frame would see whatever is current when it runs.
         reader = self._spark().read.format("delta").option("versionAsOf", pinned)
         frame = reader.load(self.path(table))
@@ -136,8 +143,6 @@ class DeltaRsStore:
         incarnation(app_id)
 
         def attempt() -> WriteResult:
-            from deltalake import write_deltalake
-
             handle, before = self._writable(contract)
             stored = files.stored_ranges(handle, contract, slice_, app_id)
             batch = build(stored)
@@ -150,10 +155,7 @@ class DeltaRsStore:
                 commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {}), app_id, seq
             )
             rows = staging.completed(contract, batch.rows, seq, batch_id)
-            with files.ONE_CALL:
-                write_deltalake(
-                    handle, rows, mode="append", commit_properties=properties, writer_properties=_writer_properties()
-                )
+            self._commit(contract, handle, rows, properties)
             ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
             return WriteResult(
                 table,
@@ -193,8 +195,6 @@ class DeltaRsStore:
         staging.refuse_expired(contract, slice_, now, input_retention_days)
 
         def attempt() -> WriteResult:
-            from deltalake import write_deltalake
-
             handle, before = self._writable(contract)
             with self._reads.recorded() as versions:
                 staged = conform(contract, staging.loaded(build()))
@@ -208,19 +208,8 @@ class DeltaRsStore:
                 return WriteResult(table, False, staged.num_rows, before, handle.version())
             info = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
             properties = _replacing(contract, handle, info)
-            predicate = slice_.predicate(contract)
-            with files.ONE_CALL:
-                if staged.num_rows:
-                    write_deltalake(
-                        handle,
-                        staged,
-                        mode="overwrite",
-                        predicate=predicate,
-                        commit_properties=properties,
-                        writer_properties=_writer_properties(),
-                    )
-                else:
-                    handle.delete(predicate, commit_properties=properties)
+            rows = staged if staged.num_rows else None
+            self._commit(contract, handle, rows, properties, mode="overwrite", predicate=slice_.predicate(contract))
             return WriteResult(
                 table, True, staged.num_rows, before, handle.version(), metadata={"rows_before": stored.num_rows}
             )
@@ -252,8 +241,6 @@ class DeltaRsStore:
             audit(staged)
 
         def attempt() -> WriteResult:
-            from deltalake import write_deltalake
-
             handle, before = self._writable(contract)
             info = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
             narrow = staging.key_scope if mode == "insert_if_absent" else staging.days_scope
@@ -261,30 +248,23 @@ class DeltaRsStore:
             stored = files.select(handle, contract, where=scope)
             added = staging.without_keys(contract, staged, stored)
             if mode == "insert_if_absent":
-                changed, result, how = added.num_rows, added, "append"
+                result, same = added, not added.num_rows
             elif mode == "replace_all":
-                same = staging.same_rows(contract, stored, staged)
-                changed, result, how = (0 if same else staged.num_rows), staged, "overwrite"
-                if not same and not staged.num_rows:
-                    with files.ONE_CALL:
-                        handle.delete(commit_properties=_replacing(contract, handle, info))
-                    return WriteResult(table, True, 0, before, handle.version())
+                result, same = staged, staging.same_rows(contract, stored, staged)
             else:
                 result = staging.concat(staging.without_keys(contract, stored, staged), staged)
                 same = staging.same_rows(contract, stored, result)
-                changed, how = (0 if same else staged.num_rows), "overwrite"
-            if not changed:
+            if same:
                 return WriteResult(table, False, 0, before, handle.version())
-            with files.ONE_CALL:
-                write_deltalake(
-                    handle,
-                    result,
-                    mode=how,  # type: ignore[arg-type]
-                    predicate=scope if how == "overwrite" else None,
-                    commit_properties=_replacing(contract, handle, info),
-                    writer_properties=_writer_properties(),
+            properties = _replacing(contract, handle, info)
+            if mode == "insert_if_absent":
+                self._commit(contract, handle, result, properties)
+            else:
+                self._commit(
+                    contract, handle, result if result.num_rows else None, properties, mode="overwrite", predicate=scope
                 )
-            return WriteResult(table, True, changed, before, handle.version())
+            rows_changed = added.num_rows if mode == "insert_if_absent" else staged.num_rows
+            return WriteResult(table, True, rows_changed, before, handle.version())
 
         return self._until_committed(table, attempt)
 
@@ -346,13 +326,43 @@ class DeltaRsStore:
             raise ContractViolation(contract.full_name, problems)
         return handle, None if created else handle.version()
 
+    def _commit(
+        self,
+        contract: Table,
+        handle: DeltaTable,
+        rows: pa.Table | pa.RecordBatchReader | None,
+        properties: CommitProperties,
+        *,
+        mode: Literal["append", "overwrite"] = "append",
+        predicate: str | None = None,
+    ) -> None:
+        """Append rows, or overwrite those of a predicate (None = all); no rows: delete them. The handle moves along."""
+        from deltalake import write_deltalake
+
+        hooks = checkpoints.left_to_us()
+        with files.ONE_CALL:
+            if rows is not None:
+                write_deltalake(
+                    handle,
+                    rows,
+                    mode=mode,  # type: ignore[arg-type]
+                    predicate=predicate,
+                    commit_properties=properties,
+                    post_commithook_properties=hooks,
+                    writer_properties=_writer_properties(),
+                )
+            else:
+                handle.delete(predicate, commit_properties=properties, post_commithook_properties=hooks)
+            checkpoints.after_commit(self.path(contract.full_name), handle.version())
+
     def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
         from deltalake.exceptions import CommitFailedError
 
         return until_committed(
             table,
             attempt,
-            lambda error: isinstance(error, CommitFailedError),
+            # A frame that others' commits have put out of reach is built anew, on the newest version.
+            lambda error: isinstance(error, CommitFailedError) or checkpoints.OUT_OF_REACH in str(error),
             attempts=MAX_ATTEMPTS,
             first_pause_s=0.01,
             longest_pause_s=_LONGEST_PAUSE_S,

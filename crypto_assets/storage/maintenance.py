@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import floor_day
+from crypto_assets.storage import checkpoints
 from crypto_assets.storage import delta_files as files
 
 if TYPE_CHECKING:
@@ -57,13 +58,19 @@ def maintain(path: str, table: Table, *, now: datetime, closed_before: datetime,
     }
     report["expired_rows"] = _expire(handle, table, now, dry_run=dry_run)
     report |= _compact(handle, table, closed_before, dry_run=dry_run)
-    dead = handle.vacuum(retention_hours=RETENTION_HOURS, dry_run=dry_run, enforce_retention_duration=True, full=True)
+    dead = handle.vacuum(
+        retention_hours=RETENTION_HOURS,
+        dry_run=dry_run,
+        enforce_retention_duration=True,
+        post_commithook_properties=checkpoints.left_to_us(),
+        full=True,
+    )
     report["vacuumed_files"] = len(dead)
     if not dry_run:
+        checkpoints.write_behind(path, handle.version())
         # A fresh handle: cleaning up deletes log files that only a newer checkpoint replaces.
         handle = files.open_table(path)
         assert handle is not None
-        handle.create_checkpoint()
         handle.cleanup_metadata()
     report["log_files_after"] = _log_files(path)
     report["version"] = handle.version()
@@ -84,7 +91,9 @@ def _expire(handle: DeltaTable, table: Table, now: datetime, *, dry_run: bool) -
         return 0
     count = files.query(handle, f"SELECT count(*) AS n FROM t WHERE {predicate}").column("n")[0].as_py()  # noqa: S608
     if count and not dry_run:
-        handle.delete(predicate, commit_properties=_properties("expire"))
+        handle.delete(
+            predicate, commit_properties=_properties("expire"), post_commithook_properties=checkpoints.left_to_us()
+        )
     return count
 
 
@@ -123,6 +132,7 @@ def _compact(handle: DeltaTable, table: Table, closed_before: datetime, *, dry_r
             partition_filters=[(name, "=", value)] if name else None,
             target_size=_ONE_FILE_BYTES,
             commit_properties=_properties("compact"),
+            post_commithook_properties=checkpoints.left_to_us(),
         )
         written += done["numFilesAdded"]
     return {"compacted_partitions": len(closed), "files_compacted": several, "files_written": written}

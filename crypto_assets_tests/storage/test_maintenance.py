@@ -11,6 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from crypto_assets.contracts.slices import DAY, HOUR
+from crypto_assets.storage import checkpoints
 from crypto_assets.storage.delta_files import HISTORY_CLEANED
 from crypto_assets.storage.maintenance import RETENTION_HOURS
 from crypto_assets_tests.storage.rows import (
@@ -125,7 +126,7 @@ def test_cleaned_history_is_said_and_late_hours_are_found_in_the_rows(store):
         return type(batch)(batch.rows.set_column(at, "event_hour", hours), batch.covers, batch.commit_metadata)
 
     store.append_once(BRONZE, hour(SIX), app_id(SIX), late)
-    for end in range(4, 16):
+    for end in range(4, 41):
         store.append_once(BRONZE, hour(SIX), app_id(SIX), up_to(end, at=SIX))
     log = Path(store.path(BRONZE)) / "_delta_log"
     age(log.glob("*.json"), RETENTION_HOURS + 1)
@@ -137,9 +138,9 @@ def test_cleaned_history_is_said_and_late_hours_are_found_in_the_rows(store):
     assert json.loads(first.metadata["touched_hours"]) == [f"{FIVE - HOUR:%Y-%m-%d-%H:%M}"]
     assert [c.version for c in rest] == list(range(first.version + 1, store.version(BRONZE) + 1))
     assert store.commits_after(BRONZE, store.version(BRONZE), 5) == []
-    assert sorted(store.read_arrow(BRONZE, columns=["offset"]).column(0).to_pylist()) == list(range(15))
-    store.append_once(BRONZE, hour(SIX), app_id(SIX), up_to(16, at=SIX))
-    assert store.read(BRONZE).count() == 16
+    assert sorted(store.read_arrow(BRONZE, columns=["offset"]).column(0).to_pylist()) == list(range(40))
+    store.append_once(BRONZE, hour(SIX), app_id(SIX), up_to(41, at=SIX))
+    assert store.read(BRONZE).count() == 41
 
 
 @pytest.mark.parametrize("name", [BRONZE, METRICS, ALERTS])
@@ -183,5 +184,5 @@ def test_hourly_housekeeping_keeps_a_busy_table_small(store):
     path = Path(store.path(METRICS))
     age(path.rglob("*"), RETENTION_HOURS + timedelta(hours=1) / HOUR)
     store.maintain(METRICS, now=NOW, closed_before=NOW + DAY, dry_run=False)
-    assert len(list((path / "_delta_log").iterdir())) < 20
+    assert len(list((path / "_delta_log").iterdir())) < checkpoints.LAG + 5
     assert store.read_arrow(METRICS).column("value").to_pylist() == [59]

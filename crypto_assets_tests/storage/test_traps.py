@@ -6,9 +6,11 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from pyspark.errors import AnalysisException
 
 from crypto_assets.contracts.slices import HOUR
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.storage import checkpoints
 from crypto_assets_tests.storage.rows import FIVE, METRICS, NOW, hour, metrics
 
 pytestmark = pytest.mark.engine("local")
@@ -90,3 +92,14 @@ def store_hours(path: str) -> set:
     handle = open_table(path)
     assert handle is not None
     return set(query(handle, "SELECT hour FROM t").column("hour").to_pylist())
+
+
+def test_sail_cannot_reach_a_version_before_the_last_checkpoint(spark, path):
+    """So checkpoints stay behind (`storage.checkpoints`) and old versions are read by delta-rs."""
+    for value in range(6):
+        write_deltalake(DeltaTable(path), metrics(FIVE, [value]), mode="append")
+    frame = spark.read.format("delta").option("versionAsOf", 5).load(path)
+    assert frame.count() == 2 + 4
+    DeltaTable(path).create_checkpoint()
+    with pytest.raises(AnalysisException, match=checkpoints.OUT_OF_REACH):
+        frame.count()
