@@ -32,6 +32,7 @@ from bench.race_writer import Request
 from bench.report import Measure, Part
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import DAY, HOUR, floor_day, hour_key
+from crypto_assets.settings import child_environment
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -196,7 +197,7 @@ class Writer(threading.Thread):
         command = [sys.executable, "-m", race_writer.__name__, json.dumps(given)]
         pipe = subprocess.PIPE
         with self.log.open("ab") as log, suppress(BrokenPipeError), subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True
+            command, env=child_environment(), stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True
         ) as process:  # fmt: skip
             self._process, self.committed = process, 0
             self.tally.starts += 1
@@ -420,7 +421,7 @@ def _verify(settings: Settings) -> str:
     """What `crypto-assets verify` has against the lake; empty when it passes."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, "verify", "--home", str(settings.home)],
-        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": str(settings.kafka_bootstrap_servers)},
+        env={**child_environment(), "KAFKA_BOOTSTRAP_SERVERS": str(settings.kafka_bootstrap_servers)},
         capture_output=True,
         text=True,
         check=False,

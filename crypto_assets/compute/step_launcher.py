@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -343,17 +342,13 @@ class StepLauncher(DatabricksPySparkStepLauncher):
 
 def _staging_root() -> str:
     """A private folder that is removed when the process ends."""
-    import atexit
     import shutil
+    from multiprocessing.util import Finalize
 
     folder = tempfile.mkdtemp(prefix="crypto-assets-ship-")
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:  # a forked child must not remove what its parent uses
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
+    # Not atexit: a step's process, forked by a fork server, ends without it. A forked child does not run what its
+    # parent registered.
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)
     return folder
 
 

@@ -10,13 +10,10 @@ from typing import Any
 from crypto_assets.compute.base import (
     CheckOutcome,
     Engine,
-    NotEnoughData,
     PartitionResult,
     Result,
     StepInputs,
-    TableResult,
 )
-from crypto_assets.contracts.slices import key_slice
 from crypto_assets.ml import anomaly, artifacts, registry
 from crypto_assets.ml.anomaly import Detector, Training
 from crypto_assets.ml.baselines import ANOMALY
@@ -38,22 +35,11 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Returns:
         A version and its figures by day. If no day had data enough, only the red check `enough_data`.
     """
-    result = TableResult()
-    short: list[str] = []
-    for key in sorted(partition_keys):
-        cutoff = key_slice(key, "day").end
-        decided = training.promotions(engine, inputs)
-        try:
-            trained = anomaly.train(training.known(engine, cutoff, DAYS), inputs.anomaly_budget)
-        except NotEnoughData as error:
-            short.append(f"{key}: {error}")
-            continue
-        result.partitions[key] = _decide(engine, key, cutoff, trained, decided, inputs)
-    if not result.partitions:
-        return Result(skipped={ASSET: [CheckOutcome(training.ENOUGH_DATA, False, short[-1].split(": ", 1)[1], "warn")]})
-    if short:
-        result.metadata["run_days_without_enough_data"] = short
-    return Result({ASSET: result})
+
+    def learn(cutoff: datetime) -> Training:
+        return anomaly.train(training.known(engine, cutoff, DAYS), inputs.anomaly_budget)
+
+    return training.by_day(ASSET, engine, partition_keys, inputs, learn, _decide)
 
 
 def _decide(

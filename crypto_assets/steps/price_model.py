@@ -11,13 +11,10 @@ from typing import Any
 from crypto_assets.compute.base import (
     CheckOutcome,
     Engine,
-    NotEnoughData,
     PartitionResult,
     Result,
     StepInputs,
-    TableResult,
 )
-from crypto_assets.contracts.slices import key_slice
 from crypto_assets.ml import artifacts, price, registry
 from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.evaluation import Skill
@@ -40,23 +37,12 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Returns:
         Versions and figures by day. If no day had data enough, only the red check `enough_data`.
     """
-    result = TableResult()
-    short: list[str] = []
-    for key in sorted(partition_keys):
-        cutoff = key_slice(key, "day").end
-        decided = training.promotions(engine, inputs)
+
+    def learn(cutoff: datetime) -> dict[str, Forecaster]:
         data = training.known(engine, cutoff, DAYS)
-        try:
-            trained = {horizon: price.train(data, slots) for horizon, slots in HORIZONS.items()}
-        except NotEnoughData as error:
-            short.append(f"{key}: {error}")
-            continue
-        result.partitions[key] = _decide(engine, key, cutoff, trained, decided, inputs)
-    if not result.partitions:
-        return Result(skipped={ASSET: [CheckOutcome(training.ENOUGH_DATA, False, short[-1].split(": ", 1)[1], "warn")]})
-    if short:
-        result.metadata["run_days_without_enough_data"] = short
-    return Result({ASSET: result})
+        return {horizon: price.train(data, slots) for horizon, slots in HORIZONS.items()}
+
+    return training.by_day(ASSET, engine, partition_keys, inputs, learn, _decide)
 
 
 def _decide(

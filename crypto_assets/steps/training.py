@@ -1,14 +1,22 @@
-"""What the model steps share: reading what was known, writing promotions, the checks on cut-offs and restatements."""
+"""What the model steps share: a training a day, what was known, promotions, checks on cut-offs and restatements."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from crypto_assets.compute.base import CheckOutcome, Engine, StepInputs
+from crypto_assets.compute.base import (
+    CheckOutcome,
+    Engine,
+    NotEnoughData,
+    PartitionResult,
+    Result,
+    StepInputs,
+    TableResult,
+)
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import DAY, Slice
+from crypto_assets.contracts.slices import DAY, Slice, key_slice
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, Panel, panel
@@ -18,6 +26,7 @@ from crypto_assets.storage.base import AuditFailed
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Trained = TypeVar("Trained")
 ENOUGH_DATA, RESTATED = "enough_data", "inputs_restated_after_training"
 CUTOFF_BEFORE = "cutoff_before_window"
 COMMON_CHECKS = {
@@ -38,6 +47,47 @@ def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
     """
     rows = engine.store.read_arrow("features.price_features", Slice(cutoff - days * DAY, cutoff), columns=list(COLUMNS))
     return panel(rows, cutoff, known_at=cutoff)
+
+
+def by_day(
+    asset: str,
+    engine: Engine,
+    partition_keys: Sequence[str],
+    inputs: StepInputs,
+    learn: Callable[[datetime], Trained],
+    decide: Callable[[Engine, str, datetime, Trained, list[dict[str, Any]], StepInputs], PartitionResult],
+) -> Result:
+    """Train and decide for days, in time order.
+
+    Args:
+        asset: Name of the model's asset.
+        engine: Engine whose store is read and whose `ml.promotions` is written.
+        partition_keys: Days.
+        inputs: Of the step.
+        learn: Trains from what was known at a cut-off, the end of a day (UTC); raises `NotEnoughData`.
+        decide: Records what serves from the next day on, given what was trained and all promotions.
+
+    Returns:
+        What was decided by day; days without data enough are named. If none had it, only the red check `enough_data`.
+    """
+    result = TableResult()
+    short: list[str] = []
+    last = ""
+    for key in sorted(partition_keys):
+        cutoff = key_slice(key, "day").end
+        decided = promotions(engine, inputs)
+        try:
+            trained = learn(cutoff)
+        except NotEnoughData as error:
+            last = str(error)
+            short.append(f"{key}: {error}")
+            continue
+        result.partitions[key] = decide(engine, key, cutoff, trained, decided, inputs)
+    if not result.partitions:
+        return Result(skipped={asset: [CheckOutcome(ENOUGH_DATA, False, last, "warn")]})
+    if short:
+        result.metadata["run_days_without_enough_data"] = short
+    return Result({asset: result})
 
 
 def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -102,7 +104,11 @@ def test_an_interrupted_run_cancels_the_remote_one_and_leaves_nothing_staged(toy
     env |= {"TOY_PROCESSES": "1"} if processes else {}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "ml/plain"]
     command += ["-m", "toy_assets.definitions", "-d", str(FOLDER), "-c", str(config)]
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+    quiet = subprocess.DEVNULL
+    with (
+        tempfile.TemporaryDirectory(prefix="driver-") as temporary,  # short: sockets lie in it
+        subprocess.Popen(command, env=env | {"TMPDIR": temporary}, stdout=quiet, stderr=quiet) as driver,
+    ):
         submitted = None
         while submitted is None and driver.poll() is None:
             submitted = next(iter(toys.workspace.runs[before:]), None)
@@ -111,6 +117,7 @@ def test_an_interrupted_run_cancels_the_remote_one_and_leaves_nothing_staged(toy
         assert toys.staged() != []
         driver.send_signal(signal.SIGINT)
         assert driver.wait(60) != 0
+        assert list(Path(temporary).glob("crypto-assets-*")) == []
     submitted.wait_for()
     assert submitted.result_state == "CANCELED"
     assert toys.staged() == []

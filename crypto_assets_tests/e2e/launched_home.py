@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,9 +95,10 @@ class LaunchedHome:
         chosen = ["--partition", partitions[0]] if len(partitions) == 1 else chosen
         call = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "crypto_assets.definitions"]
         with (
+            tempfile.TemporaryDirectory(prefix="driver-") as temporary,  # short: sockets lie in it
             subprocess.Popen(
                 [*call, "--select", select, *chosen],
-                env=self.environment(),
+                env=self.environment() | {"TMPDIR": temporary},
                 cwd=self.path,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -109,7 +111,9 @@ class LaunchedHome:
             except BaseException:
                 driver.kill()
                 raise
+            left = [path.name for path in Path(temporary).glob("crypto-assets-*")]
         assert driver.returncode == 0, f"{select}: {said[-8000:]}"
+        assert left == [], "what was gathered to be shipped stayed behind"
         lines = list(seen.processes.values())
         assert [line for line in lines if "asset materialize" in line], "the driver was not seen"
         assert [line for line in lines if "multiprocessing" in line], "no process of a step was seen"
