@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from crypto_assets.compute.base import (
-    CheckOutcome,
-    Engine,
-    PartitionResult,
-    Result,
-    StepInputs,
-)
+from crypto_assets.compute.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
 from crypto_assets.ml import anomaly, artifacts, registry
 from crypto_assets.ml.anomaly import Detector, Training
 from crypto_assets.ml.baselines import ANOMALY

@@ -8,13 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from crypto_assets.compute.base import (
-    CheckOutcome,
-    Engine,
-    PartitionResult,
-    Result,
-    StepInputs,
-)
+from crypto_assets.compute.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
 from crypto_assets.ml import artifacts, price, registry
 from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.evaluation import Skill
