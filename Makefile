@@ -68,10 +68,11 @@ test-fast: $(VENV)/.dev ## What needs no Spark on a JVM, nor a minute for itself
 	@$(PYTEST) -m "not slow and not jvm"
 
 test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
-	@$(PYTEST) --full --cov --cov-report=
-	@for engine in spark connect; do echo "On $$engine:"; \
-	  $(PYTEST) --full --engine $$engine $(COVERAGE) $(ON_EVERY_ENGINE) crypto_assets_tests/streaming || exit 1; done
-	@$(BIN)/python -m coverage report --fail-under=90
+	@rm -f .coverage; failed=0; \
+	for engine in spark connect; do echo "On $$engine:"; \
+	  $(PYTEST) --full --engine $$engine $(COVERAGE) $(ON_EVERY_ENGINE) crypto_assets_tests/streaming || failed=1; done; \
+	echo "Everything, on the default engine:"; $(PYTEST) --full $(COVERAGE) || failed=1; \
+	$(BIN)/python -m coverage report --fail-under=90 || failed=1; exit $$failed
 
 bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
 	@$(BIN)/python -m bench

@@ -221,7 +221,7 @@ class Workspace:
             )
         self._mlflow_uri = f"http://127.0.0.1:{port}"
         waiting = threading.Event()
-        for _ in range(240):
+        for _ in range(1200):  # five minutes: its imports alone take one on a machine that is busy
             try:
                 with urllib.request.urlopen(f"{self._mlflow_uri}/health", timeout=2):
                     return
