@@ -8,16 +8,20 @@ one of them only, since PySpark decides by process whether its functions speak t
 
 from __future__ import annotations
 
-import warnings
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crypto_assets.compute.base import Engine
+from crypto_assets.compute.connect_server import TOKEN
 from crypto_assets.compute.sail import SailEngine
-from crypto_assets.compute.spark import Sessions, SparkEngine, local_config
+from crypto_assets.compute.spark import Sessions, SparkEngine, local_config, remote_session
 from crypto_assets.jvm.fetch import ensure_jars
 from crypto_assets.jvm.jars import SPARK_JARS
 from crypto_assets.kafka.spark_source import source_options
@@ -54,18 +58,19 @@ def jvm_session(master: str, warehouse: Path) -> SparkSession:
     return builder.getOrCreate()
 
 
-def connect_session(master: str, warehouse: Path) -> SparkSession:
-    """A Spark Connect session whose server runs in a JVM of this process."""
-    from pyspark.sql import SparkSession
-
-    builder = SparkSession.builder.remote(master)
-    for name, value in local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse)).items():
-        if name != "spark.master":
-            builder = builder.config(name, value)
-    with warnings.catch_warnings():
-        # The server is started with all options; the client then sets them once more, the static ones in vain.
-        warnings.filterwarnings("ignore", r"Failed to set spark\.", UserWarning)
-        return builder.getOrCreate()
+@contextmanager
+def connect_endpoint(warehouse: Path) -> Iterator[str]:
+    """URL of a Spark Connect server in a process of its own, on a port of its own: this process has no JVM."""
+    command = [sys.executable, "-m", "crypto_assets.compute.connect_server", str(warehouse)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TOKEN, str(uuid.uuid4()))
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            assert port, f"the Spark Connect server did not start: `{' '.join(command)}` says why"
+            yield f"sc://localhost:{port}"
+            server.stdin.close()
 
 
 @pytest.fixture(scope="session")
@@ -78,17 +83,21 @@ def engine_name(pytestconfig: pytest.Config) -> str:
 def make_engine(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeEngine]:
     """`make_engine(lake, kafka_config=None) -> Engine`; all share one session."""
     warehouse = tmp_path_factory.mktemp("warehouse")
-    started = {"spark": jvm_session, "connect": connect_session}.get(engine_name)
-    sessions = Sessions(lambda: started("local[2]", warehouse)) if started else None
+    with ExitStack() as held:
+        start = {
+            "spark": lambda: jvm_session("local[2]", warehouse),
+            "connect": lambda: remote_session(held.enter_context(connect_endpoint(warehouse))),
+        }.get(engine_name)
+        sessions = Sessions(start) if start else None
 
-    def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
-        if sessions is None:
-            return SailEngine(str(lake), kafka_config)
-        return SparkEngine(sessions, lambda: source_options(kafka_config() if kafka_config else {}), lake=str(lake))
+        def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
+            if sessions is None:
+                return SailEngine(str(lake), kafka_config)
+            return SparkEngine(sessions, lambda: source_options(kafka_config() if kafka_config else {}), lake=str(lake))
 
-    yield make
-    if sessions is not None and sessions.started:
-        sessions().stop()
+        yield make
+        if sessions is not None and sessions.started:
+            sessions().stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ looked at by a query, since open-source Spark has no expectations. What is read 
 of the home that the environment names; what is written lies below FOLDER/warehouse. The catalog ends with the process,
 so a folder is used once.
 
-Belongs here: the server, the run and its report. Does not belong here: any dataset (`datasets`).
+Belongs here: the run and its report. Does not belong here: the server (`compute.connect_server`), any dataset
+(`datasets`).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import subprocess
 import sys
 import sysconfig
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.compute.connect_server import TOKEN, connect_server
 from crypto_assets.declarative.configuration import PREFIX, SCHEMA_SUFFIX, ConfigurationError
 from crypto_assets.declarative.datasets import DATASETS, dataset_name
 from crypto_assets.declarative.expectations import FAIL, UNIQUE_KEY, expectations, violations
-from crypto_assets.settings import Settings, adopt_environment, child_environment, environment, load_settings
+from crypto_assets.settings import Settings, child_environment, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from crypto_assets.contracts.model import Table
 
 PIPELINE = Path(__file__).resolve().parents[2] / "deploy/databricks/pipeline.py"
-SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService$"
-TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 - the name of a variable
 
 
 class PipelineFailed(Exception):
@@ -69,7 +68,7 @@ def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str
     specification = folder / "spark-pipeline.yml"
     specification.write_text(json.dumps(_specification(folder, pipeline, told), indent=2), encoding="utf-8")
     token = str(uuid.uuid4())
-    with _server(folder / "warehouse", master, token) as (session, port):
+    with connect_server(folder / "warehouse", token, master=master) as (session, port):
         for schema in sorted({table.schema for table in DATASETS}):
             session.sql(f"CREATE SCHEMA {schema}{SCHEMA_SUFFIX}")
         _spark_pipelines(specification, port, token)
@@ -118,36 +117,6 @@ def _specification(folder: Path, pipeline: Path, told: Mapping[str, str]) -> dic
         "configuration": {**told, "spark.sql.session.timeZone": "UTC"},
         "libraries": [{"glob": {"include": pipeline.name}}],
     }
-
-
-@contextmanager
-def _server(warehouse: Path, master: str, token: str) -> Iterator[tuple[SparkSession, int]]:
-    """A Spark Connect server on a free port of this machine: its own session, and the port."""
-    from crypto_assets.compute.spark import local_config
-    from crypto_assets.jvm.fetch import ensure_jars, require_spark_java
-    from crypto_assets.jvm.jars import SPARK_JARS
-
-    require_spark_java(environment().get("JAVA_HOME"))
-    adopt_environment({"PYSPARK_PYTHON": sys.executable})  # workers have the Python of this process
-    from pyspark.sql import SparkSession
-
-    builder = SparkSession.builder
-    given = {
-        **local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse.resolve())),
-        "spark.sql.sources.default": "delta",
-        "spark.plugins": "org.apache.spark.sql.connect.SparkConnectPlugin",
-        "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.connect.grpc.binding.port": "0",
-        "spark.connect.authenticate.token": token,
-    }
-    for name, value in given.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    try:
-        jvm: Any = session._jvm  # noqa: SLF001 - a server tells its port nowhere else
-        yield session, getattr(getattr(jvm, SERVICE), "MODULE$").localPort()
-    finally:
-        session.stop()
 
 
 def _spark_pipelines(specification: Path, port: int, token: str) -> None:
