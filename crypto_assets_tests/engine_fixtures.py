@@ -12,7 +12,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +57,19 @@ def jvm_session(master: str, warehouse: Path) -> SparkSession:
     return builder.getOrCreate()
 
 
-@contextmanager
-def connect_endpoint(warehouse: Path) -> Iterator[str]:
-    """URL of a Spark Connect server in a process of its own, on a port of its own: this process has no JVM."""
-    command = [sys.executable, "-m", "crypto_assets.compute.connect_server", str(warehouse)]
+@pytest.fixture(scope="session")
+def engine_name(pytestconfig: pytest.Config) -> str:
+    """Which engine the fixtures have."""
+    return pytestconfig.getoption("--engine")
+
+
+@pytest.fixture(scope="session")
+def spark_remote(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """With `connect`, URL of a server in a process and on a port of its own: this process has no JVM then."""
+    if engine_name != "connect":
+        yield None
+        return
+    command = [sys.executable, "-m", "crypto_assets.compute.connect_server", str(tmp_path_factory.mktemp("served"))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TOKEN, str(uuid.uuid4()))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -74,30 +82,25 @@ def connect_endpoint(warehouse: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def engine_name(pytestconfig: pytest.Config) -> str:
-    """Which engine the fixtures have."""
-    return pytestconfig.getoption("--engine")
-
-
-@pytest.fixture(scope="session")
-def make_engine(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeEngine]:
+def make_engine(
+    engine_name: str, spark_remote: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakeEngine]:
     """`make_engine(lake, kafka_config=None) -> Engine`; all share one session."""
     warehouse = tmp_path_factory.mktemp("warehouse")
-    with ExitStack() as held:
-        start = {
-            "spark": lambda: jvm_session("local[2]", warehouse),
-            "connect": lambda: remote_session(held.enter_context(connect_endpoint(warehouse))),
-        }.get(engine_name)
-        sessions = Sessions(start) if start else None
+    sessions = None
+    if spark_remote:
+        sessions = Sessions(lambda: remote_session(spark_remote))
+    elif engine_name == "spark":
+        sessions = Sessions(lambda: jvm_session("local[2]", warehouse))
 
-        def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
-            if sessions is None:
-                return SailEngine(str(lake), kafka_config)
-            return SparkEngine(sessions, lambda: source_options(kafka_config() if kafka_config else {}), lake=str(lake))
+    def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
+        if sessions is None:
+            return SailEngine(str(lake), kafka_config)
+        return SparkEngine(sessions, lambda: source_options(kafka_config() if kafka_config else {}), lake=str(lake))
 
-        yield make
-        if sessions is not None and sessions.started:
-            sessions().stop()
+    yield make
+    if sessions is not None and sessions.started:
+        sessions().stop()
 
 
 @pytest.fixture(scope="session")

@@ -40,9 +40,10 @@ def instance(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg
 
 
 @pytest.fixture
-def home(settings: Settings, engine_name: str, spark) -> Settings:
+def home(settings: Settings, engine_name: str, spark, spark_remote: str | None) -> Settings:
     """The settings with the target of this process's engine."""
-    return settings.model_copy(update={"target": "spark"}) if engine_name == "spark" else settings
+    target = "local" if engine_name == "local" else "spark"
+    return settings.model_copy(update={"target": target, "spark_remote": spark_remote})
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -56,7 +57,6 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-@pytest.mark.engine("local", "spark")
 def test_available_now_ends_with_everything_in_gold_and_reported(home: Settings, instance, other: Engine):
     ten = today_at(10)
     publish(home, walk(ten + 55 * MINUTE, ten + 63 * MINUTE, 20 * SECOND))
@@ -73,7 +73,6 @@ def test_available_now_ends_with_everything_in_gold_and_reported(home: Settings,
     assert again.records == 0
 
 
-@pytest.mark.engine("local", "spark")
 def test_available_now_ends_although_records_go_on_arriving(home: Settings):
     ten = today_at(10)
     more = iter(walk(ten + 4 * MINUTE, ten + 12 * MINUTE, 20 * SECOND))
@@ -86,7 +85,6 @@ def test_available_now_ends_although_records_go_on_arriving(home: Settings):
     assert next(more, None) is not None
 
 
-@pytest.mark.engine("local", "spark")
 def test_continuously_until_told_to_stop_beside_batch_runs(home: Settings, other: Engine):
     ten = today_at(10)
     records = walk(ten, ten + 20 * MINUTE, 20 * SECOND)
