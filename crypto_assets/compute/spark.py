@@ -9,10 +9,12 @@ session that a cluster has already started.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from crypto_assets.storage.base import OffsetRange, TableStore
 
@@ -32,6 +34,10 @@ SHORT_QUERIES = {
     "spark.sql.codegen.cache.maxEntries": "5000",
 }
 """Settings of a session that runs many short queries over rows of the driver, as a stream does; known at its start."""
+
+
+REACH_S = 10.0
+"""Seconds in which an endpoint must accept a connection."""
 
 
 def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores: int = 2) -> dict[str, str]:
@@ -115,8 +121,22 @@ def local_session(master: str, java_home: str | None, *, warehouse: str) -> Spar
 
 
 def remote_session(url: str) -> SparkSession:
-    """A session of a Spark Connect endpoint (`sc://host:port`)."""
+    """A session of a Spark Connect endpoint (`sc://host:port`).
+
+    Raises:
+        ValueError: Nothing listens there. PySpark itself would try again for ten minutes, deaf to signals.
+    """
     from pyspark.sql import SparkSession
+
+    at = urlsplit(url)
+    host, port = at.hostname or "", at.port or 15002
+    try:
+        socket.create_connection((host, port), timeout=REACH_S).close()
+    except OSError as error:
+        raise ValueError(
+            f"no Spark Connect server answers at {host}:{port} ({error}); start one there, or mend or unset "
+            "CRYPTO_ASSETS_SPARK_REMOTE"
+        ) from None
 
     return SparkSession.builder.remote(url).getOrCreate()
 
