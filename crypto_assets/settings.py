@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -36,7 +37,12 @@ class Settings(DatabricksSettings):
     """Everything that can be configured; times are UTC. Made by `load_settings`, in tests by keyword arguments."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
+        hide_input_in_errors=True,  # a rule over several fields would print all of them, keys and passwords included
     )
 
     source: Source = Field(
@@ -217,6 +223,20 @@ class Settings(DatabricksSettings):
     @classmethod
     def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("spark_remote", mode="after")
+    @classmethod
+    def _a_connect_endpoint(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        try:
+            at = urlsplit(value)
+            good = at.scheme == "sc" and bool(at.hostname) and at.port != 0
+        except ValueError:  # of the port
+            good = False
+        if not good:
+            raise ValueError("not a Spark Connect endpoint; it has the form sc://host:port (port 15002 if left out)")
+        return value
 
     @model_validator(mode="after")
     def _short_refreshes_have_a_cluster(self) -> Settings:

@@ -1,4 +1,4 @@
-"""Settings that depend on one another."""
+"""Settings: those that depend on one another, what is refused, and that a refusal shows no secret."""
 
 from __future__ import annotations
 
@@ -30,3 +30,26 @@ def test_a_new_cluster_every_few_minutes_is_refused_with_the_ways_out():
         Settings(target="databricks", refresh_interval_s=300)
     for named in ("REFRESH_INTERVAL_S=300", "900", "CLUSTER_ID", "INSTANCE_POOL_ID", "crypto-assets stream"):
         assert named in str(refused.value)
+
+
+def test_a_refusal_shows_no_value_that_may_be_secret():
+    with pytest.raises(ValidationError) as refused:
+        Settings(target="databricks", refresh_interval_s=300, coingecko_api_key="CG-sesame")
+    assert "CG-sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given", ["127.0.0.1:15002", "http://127.0.0.1:15002", "sc://:15002", "sc://here:port;token=sesame", "sc://here:0"]
+)
+def test_what_is_no_spark_connect_endpoint_is_refused_without_its_token(monkeypatch, given):
+    monkeypatch.setenv("CRYPTO_ASSETS_SPARK_REMOTE", given)
+    with pytest.raises(ValidationError, match="sc://host:port") as refused:
+        Settings()
+    assert "CRYPTO_ASSETS_SPARK_REMOTE" in str(refused.value)
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", ["sc://here:15002", "sc://here", "sc://here/;token=sesame;use_ssl=true"])
+def test_spark_connect_endpoints(given):
+    assert Settings(spark_remote=given).spark_remote == given
+    assert Settings(spark_remote=" ").spark_remote is None
