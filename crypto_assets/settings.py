@@ -8,6 +8,7 @@ rendered from the fields below. Does not belong here: anything that opens a conn
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -70,6 +71,7 @@ class Settings(DatabricksSettings):
     spark_remote: str | None = Field(
         None,
         validation_alias=_ours("SPARK_REMOTE"),
+        repr=False,  # it may hold a token
         description="Spark Connect endpoint of target spark (sc://host:port) instead of a JVM here; needs Delta Lake, "
         "the Kafka source and the lake's folder.",
     )
@@ -333,14 +335,19 @@ class Settings(DatabricksSettings):
         return self.role == "remote"
 
     def secrets(self) -> dict[str, str]:
-        """Every secret value in force by its environment name, for redaction and for the audit of logs."""
+        """Every secret value in force by its environment name, for redaction and for the audit of logs.
+
+        Of a Spark Connect endpoint that is its `token` parameter.
+        """
         found = {
             "COINGECKO_API_KEY": self.coingecko_api_key,
             "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
             "ALERT_WEBHOOK_URL": self.alert_webhook_url,
             **self.databricks_secrets(),
         }
-        return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None}
+        values = {name: secret.get_secret_value() for name, secret in found.items() if secret is not None}
+        token = re.search(r";token=([^;]+)", self.spark_remote or "")
+        return values | ({"CRYPTO_ASSETS_SPARK_REMOTE": token[1]} if token else {})
 
 
 @lru_cache(maxsize=1)

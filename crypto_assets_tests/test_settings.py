@@ -53,3 +53,10 @@ def test_what_is_no_spark_connect_endpoint_is_refused_without_its_token(monkeypa
 def test_spark_connect_endpoints(given):
     assert Settings(spark_remote=given).spark_remote == given
     assert Settings(spark_remote=" ").spark_remote is None
+
+
+def test_the_token_of_a_spark_connect_endpoint_is_a_secret():
+    held = Settings(spark_remote="sc://here/;use_ssl=true;token=sesame-open;user_id=me")
+    assert "sesame" not in f"{held} {held!r}"
+    assert held.secrets()["CRYPTO_ASSETS_SPARK_REMOTE"] == "sesame-open"
+    assert "CRYPTO_ASSETS_SPARK_REMOTE" not in Settings(spark_remote="sc://here").secrets()
