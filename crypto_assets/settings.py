@@ -207,10 +207,10 @@ class Settings(DatabricksSettings):
     )
 
     mlflow_tracking_uri: str | None = Field(
-        None, validation_alias="MLFLOW_TRACKING_URI", description="Default: sqlite in the home."
+        None, validation_alias="MLFLOW_TRACKING_URI", repr=False, description="Default: sqlite in the home."
     )
     mlflow_registry_uri: str | None = Field(
-        None, validation_alias="MLFLOW_REGISTRY_URI", description="Default: the tracking URI."
+        None, validation_alias="MLFLOW_REGISTRY_URI", repr=False, description="Default: the tracking URI."
     )
     alert_webhook_url: SecretStr | None = Field(
         None, validation_alias="ALERT_WEBHOOK_URL", description="Alerts are POSTed here as JSON; unset = table only."
@@ -337,7 +337,7 @@ class Settings(DatabricksSettings):
     def secrets(self) -> dict[str, str]:
         """Every secret value in force by its environment name, for redaction and for the audit of logs.
 
-        Of a Spark Connect endpoint that is its `token` parameter.
+        Of an address that is what it holds: a Spark Connect endpoint's `token`, the password of an MLflow address.
         """
         found = {
             "COINGECKO_API_KEY": self.coingecko_api_key,
@@ -345,9 +345,14 @@ class Settings(DatabricksSettings):
             "ALERT_WEBHOOK_URL": self.alert_webhook_url,
             **self.databricks_secrets(),
         }
-        values = {name: secret.get_secret_value() for name, secret in found.items() if secret is not None}
-        token = re.search(r";token=([^;]+)", self.spark_remote or "")
-        return values | ({"CRYPTO_ASSETS_SPARK_REMOTE": token[1]} if token else {})
+        held = {
+            "CRYPTO_ASSETS_SPARK_REMOTE": re.search(r";token=([^;]+)", self.spark_remote or ""),
+            "MLFLOW_TRACKING_URI": re.search(r"//[^/@]*:([^/@]+)@", self.mlflow_tracking_uri or ""),
+            "MLFLOW_REGISTRY_URI": re.search(r"//[^/@]*:([^/@]+)@", self.mlflow_registry_uri or ""),
+        }
+        return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None} | {
+            name: match[1] for name, match in held.items() if match
+        }
 
 
 @lru_cache(maxsize=1)

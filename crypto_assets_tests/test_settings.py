@@ -55,8 +55,18 @@ def test_spark_connect_endpoints(given):
     assert Settings(spark_remote=" ").spark_remote is None
 
 
-def test_the_token_of_a_spark_connect_endpoint_is_a_secret():
-    held = Settings(spark_remote="sc://here/;use_ssl=true;token=sesame-open;user_id=me")
+@pytest.mark.parametrize(
+    ("name", "address", "without"),
+    [
+        ("CRYPTO_ASSETS_SPARK_REMOTE", "sc://here/;use_ssl=true;token=sesame-open;user_id=me", "sc://here"),
+        ("MLFLOW_TRACKING_URI", "postgresql://mlflow:sesame-open@db:5432/mlflow", "postgresql://mlflow@db:5432/mlflow"),
+        ("MLFLOW_REGISTRY_URI", "https://me:sesame-open@mlflow.example", "https://mlflow.example:5000"),
+    ],
+)
+def test_what_an_address_holds_is_a_secret(monkeypatch, name, address, without):
+    monkeypatch.setenv(name, address)
+    held = Settings()
     assert "sesame" not in f"{held} {held!r}"
-    assert held.secrets()["CRYPTO_ASSETS_SPARK_REMOTE"] == "sesame-open"
-    assert "CRYPTO_ASSETS_SPARK_REMOTE" not in Settings(spark_remote="sc://here").secrets()
+    assert held.secrets()[name] == "sesame-open"
+    monkeypatch.setenv(name, without)
+    assert name not in Settings().secrets()

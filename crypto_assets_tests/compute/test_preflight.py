@@ -164,3 +164,12 @@ def test_the_cluster_extra_is_what_is_launched_and_what_the_lock_pins():
     assert [library["pypi"]["package"] for library in libraries()] == extra
     locked = {line.split(" ")[0] for line in (root / "requirements.lock").read_text().splitlines() if "==" in line}
     assert set(extra) <= locked
+
+
+def test_a_password_in_the_address_of_mlflow_is_refused_before_it_travels(toys):
+    toys.monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:in-the-clear@mlflow.example")
+    before = len(toys.workspace.runs)
+    found = said(toys.launch())
+    assert "MLFLOW_TRACKING_URI would travel in clear with the value of MLFLOW_TRACKING_URI" in found
+    assert "in-the-clear" not in found
+    assert len(toys.workspace.runs) == before
