@@ -29,6 +29,10 @@ HOURLY_REFRESH_S = 3600
 SHORTEST_WITH_NEW_CLUSTERS_S = 900
 """A cluster takes minutes to start: refreshes closer than this would spend their time starting clusters."""
 
+CONNECT_TOKEN = re.compile(r";token=([^;]+)")
+URL_PASSWORD = re.compile(r"//[^/@]*:([^/@]+)@")
+"""Where an address holds a secret."""
+
 
 def _ours(name: str) -> AliasChoices:
     return AliasChoices(f"CRYPTO_ASSETS_{name}")
@@ -346,9 +350,9 @@ class Settings(DatabricksSettings):
             **self.databricks_secrets(),
         }
         held = {
-            "CRYPTO_ASSETS_SPARK_REMOTE": re.search(r";token=([^;]+)", self.spark_remote or ""),
-            "MLFLOW_TRACKING_URI": re.search(r"//[^/@]*:([^/@]+)@", self.mlflow_tracking_uri or ""),
-            "MLFLOW_REGISTRY_URI": re.search(r"//[^/@]*:([^/@]+)@", self.mlflow_registry_uri or ""),
+            "CRYPTO_ASSETS_SPARK_REMOTE": CONNECT_TOKEN.search(self.spark_remote or ""),
+            "MLFLOW_TRACKING_URI": URL_PASSWORD.search(self.mlflow_tracking_uri or ""),
+            "MLFLOW_REGISTRY_URI": URL_PASSWORD.search(self.mlflow_registry_uri or ""),
         }
         return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None} | {
             name: match[1] for name, match in held.items() if match
