@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = [
     "crypto_assets_tests.kafka_fixtures",
@@ -22,7 +29,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in set(long)]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, not _shares_a_home(item.path)))
+
+
+@lru_cache
+def _shares_a_home(path: Path) -> bool:
+    """Whether the tests of a file use copies of the session's filled home."""
+    return "small_home" in path.read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """A worker takes a file; one takes all files that share the filled home, since every session fills one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "filled home" if _shares_a_home(config.rootpath / file) else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Fixtures with a real embedded broker, for any test of the suite (a pytest plugin).
 
 `kafka_broker` (session) is the running broker of a temporary home: `.bootstrap_servers`, `.home`, `.config`.
-`topic_factory` makes topics with unique names.
+`topic_factory` makes topics with unique names; `impatient` shortens the wait for a broker that is gone.
 """
 
 from __future__ import annotations
@@ -63,3 +63,10 @@ def topic_factory(kafka_broker: RunningBroker) -> Callable[..., str]:
         return topic
 
     return make
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions to a broker that is gone fail after 2 s instead of 15."""
+    for module in ("offsets", "topic"):
+        monkeypatch.setattr(f"crypto_assets.kafka.{module}.ANSWER_TIMEOUT_S", 2.0)

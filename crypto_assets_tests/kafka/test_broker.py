@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from datetime import timedelta
 
@@ -61,6 +62,19 @@ def test_start_stop_and_start_again_keep_port_and_records(tmp_path, impatient):
                 ask()
     finally:
         broker.stop()
+
+
+def test_a_broker_stops_cleanly_also_when_started_by_a_process_that_ignores_signals(tmp_path):
+    broker = EmbeddedBroker(tmp_path)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        broker.start(timeout_s=120)
+        assert {signal.getsignal(number) for number in before} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        broker.stop()
+    assert "due to signal SIGTERM" in broker.log_file.read_text()
 
 
 def test_a_killed_broker_recovers_and_a_stale_pid_is_not_believed(tmp_path):

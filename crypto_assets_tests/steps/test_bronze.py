@@ -284,7 +284,7 @@ def test_hours_without_bounds_are_named(kafka_engine, kafka_broker, filled):
         bronze.work(kafka_engine, [H10, H11, H12], inputs(kafka_broker, filled, [H10]))
 
 
-def test_an_unreachable_broker_fails_the_step(engine, kafka_broker, filled):
+def test_an_unreachable_broker_fails_the_step(engine, kafka_broker, filled, impatient):
     given = inputs(kafka_broker, filled, [H10])
     dead = SailEngine(engine.lake, lambda: {"bootstrap.servers": "127.0.0.1:9", "log_level": 0})
     with pytest.raises(StepFailed, match=r"127\.0\.0\.1:9"):
