@@ -1,5 +1,7 @@
 # Every target builds what it needs from a bare Python >= 3.11. `make help` lists them.
 SHELL := /bin/bash
+# The suites start a hundred processes, which would each compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -55,7 +57,8 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/python -m crypto_assets.contracts.render --check
 	@$(BIN)/python -m crypto_assets.deployment --check
 
-PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
 

@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from crypto_assets.files import file_lock, write_atomic
 from crypto_assets.kafka.broker import EmbeddedBroker
 from crypto_assets.kafka.log import end_offsets
 from crypto_assets.kafka.topic import await_topic
@@ -33,13 +38,31 @@ class RunningBroker:
 
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    """One real broker for the whole session (one per xdist worker), stopped at its end."""
-    broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka-home"))
-    broker.start(timeout_s=120)
+    """One real broker for the whole session, shared by its xdist workers, stopped by the last of them at its end."""
+    own = tmp_path_factory.getbasetemp()
+    home = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "kafka-home"
+    broker = EmbeddedBroker(home)
+    with _users(home) as users:
+        broker.start(timeout_s=120)
+        users.add(os.getpid())
     try:
         yield RunningBroker(broker)
     finally:
-        broker.stop()
+        with _users(home) as users:
+            users.discard(os.getpid())
+            if not users:
+                broker.stop()
+
+
+@contextmanager
+def _users(home: Path) -> Iterator[set[int]]:
+    """Process ids of the living workers that use the broker, to be changed by one of them at a time."""
+    file = home / "users.json"
+    with file_lock(home / "users.lock", timeout_s=180):
+        users = set(json.loads(file.read_text())) if file.exists() else set()
+        users = {pid for pid in users if psutil.pid_exists(pid)}
+        yield users
+        write_atomic(file, json.dumps(sorted(users)))
 
 
 @pytest.fixture

@@ -258,11 +258,18 @@ class EmbeddedBroker:
 
     def _wait(self, process, timeout_s: float) -> None:
         child = _CHILDREN.get(process.pid)
-        if child is None:
-            process.wait(timeout_s)
-        else:
+        if child is not None:
             child.wait(timeout_s)
             del _CHILDREN[process.pid]
+            return
+        import psutil
+
+        # A process that has ended stays a zombie until the one that started it looks, and that may be busy for hours.
+        deadline = time.monotonic() + timeout_s
+        while self._process() is not None:
+            if time.monotonic() > deadline:
+                raise psutil.TimeoutExpired(timeout_s, process.pid)
+            time.sleep(0.05)
 
     def _process(self):
         """The running broker, or None. A pid file counts only if the process is really ours: ids are reused."""
@@ -295,6 +302,8 @@ class EmbeddedBroker:
         import psutil
 
         port = self._choose_port()
+        for pid in [p for p, child in _CHILDREN.items() if child.poll() is not None]:
+            del _CHILDREN[pid]
         for folder in (self._data, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
         self._write_config(port)

@@ -17,6 +17,7 @@ from crypto_assets.kafka.log import bounds, read_ranges
 from crypto_assets.kafka.topic import ensure_topics
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import OffsetRange
+from crypto_assets_tests.e2e.commands import run
 from crypto_assets_tests.kafka.messages import T0, send, texts
 
 
@@ -52,8 +53,11 @@ def test_start_stop_and_start_again_keep_port_and_records(tmp_path, impatient):
         assert again.pid != status.pid
         assert texts(config, topic, [OffsetRange(0, 0, 1)]) == [(0, 0, "kept")]
 
+        # another process can stop it too, while the one that started it lives and does not look
+        stopped = run(tmp_path, "broker", "stop", "--home", str(tmp_path))
+        assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+        assert not broker.status().running
         # a client that was already configured learns of the stop by a named failure as well
-        broker.stop()
         for ask in (
             lambda: bounds(config, topic, [T0]),
             lambda: list(read_ranges(config, topic, [OffsetRange(0, 0, 1)])),

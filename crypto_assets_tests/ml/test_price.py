@@ -37,7 +37,7 @@ def planted() -> Panel:
 def test_on_a_random_walk_no_model_is_promoted_in_19_of_20_seeds() -> None:
     promoted = []
     for seed in range(20):
-        data = first(panel_of(walk(seed, 4, DAYS * SLOTS_A_DAY), scale=SIGMA), 1)
+        data = first(panel_of(walk(seed, 3, DAYS * SLOTS_A_DAY), scale=SIGMA), 1)
         trained = price.train(data, 1)
         assert [c.algorithm for c in trained.candidates] == list(price.CANDIDATES)
         assert all(c.skill.days == price.EVALUATION_DAYS for c in trained.candidates)
