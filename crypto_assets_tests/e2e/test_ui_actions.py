@@ -201,6 +201,7 @@ def test_a_backfill_of_a_range_of_partitions_changes_nothing(ui: Ui):
     unchanged(before, home.everything(), but_for={"features.price_features"})
 
 
+@pytest.mark.slow
 def test_the_backfill_of_a_day_changes_no_hour_that_was_there(ui: Ui):
     home = ui.home
     (day, _), now = home.days, datetime.now(UTC)

@@ -203,7 +203,8 @@ def test_two_runs_at_once_store_every_file_once(tmp_path: Path) -> None:
 HOURS = [TEN + n * HOUR for n in range(3)]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 30), looks=st.integers(1, 4))
 def test_however_records_are_delivered_each_is_stored_once(seed: int, count: int, looks: int) -> None:
     """Any split into files, in any order, with copies, renames, moves, part files and looks of any hours between."""

@@ -34,10 +34,11 @@ def planted() -> Panel:
     return panel_of(walk(1, 16, DAYS * SLOTS_A_DAY, phi=0.2), scale=SIGMA / np.sqrt(1 - 0.2**2))
 
 
+@pytest.mark.slow
 def test_on_a_random_walk_no_model_is_promoted_in_19_of_20_seeds() -> None:
     promoted = []
     for seed in range(20):
-        data = first(panel_of(walk(seed, 3, DAYS * SLOTS_A_DAY), scale=SIGMA), 1)
+        data = first(panel_of(walk(seed, 4, DAYS * SLOTS_A_DAY), scale=SIGMA), 1)
         trained = price.train(data, 1)
         assert [c.algorithm for c in trained.candidates] == list(price.CANDIDATES)
         assert all(c.skill.days == price.EVALUATION_DAYS for c in trained.candidates)

@@ -147,6 +147,7 @@ def assert_exact(broker: RunningBroker, topic: str, lake: Path) -> None:
         assert [c for c in partition.checks if not c.passed] == []
 
 
+@pytest.mark.slow
 def test_eight_kills(kafka_broker: RunningBroker, topic_factory: Callable[..., str], tmp_path: Path):
     topic = topic_factory()
     torture(kafka_broker, topic, tmp_path / "lake", kills=8, seed=1)
