@@ -57,7 +57,7 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/python -m crypto_assets.contracts.render --check
 	@$(BIN)/python -m crypto_assets.deployment --check
 
-WORKERS ?= 3
+WORKERS = 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
@@ -67,7 +67,8 @@ test: $(VENV)/.dev ## All tests, the stores and transforms also on JVM Spark, wi
 	@echo "The stores and the transforms once more, on JVM Spark:"
 	@$(PYTEST) --engine spark $(COVERAGE)term --cov-fail-under=90 $(ON_EVERY_ENGINE)
 
-test-fast: $(VENV)/.dev ## What needs no Spark on a JVM, nor a minute for itself
+test-fast: WORKERS = 3
+test-fast: $(VENV)/.dev ## What needs no Spark on a JVM, nor 20 s for itself, in three processes
 	@$(PYTEST) -m "not slow and not jvm"
 
 test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
