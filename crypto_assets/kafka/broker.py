@@ -236,9 +236,10 @@ class EmbeddedBroker:
 
         Returns:
             Whether it was running.
-        """
-        import psutil
 
+        Raises:
+            BrokerError: It did not end by force either, or another process holds the broker's lock.
+        """
         try:
             with file_lock(self._root / "broker.lock", timeout_s=timeout_s):
                 process = self._process()
@@ -246,30 +247,30 @@ class EmbeddedBroker:
                     self._pid_file.unlink(missing_ok=True)
                     return False
                 process.terminate()
-                try:
-                    self._wait(process, timeout_s)
-                except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+                if not self._ended(process.pid, timeout_s):
                     process.kill()
-                    self._wait(process, 10.0)
+                    if not self._ended(process.pid, 10.0):
+                        raise BrokerError(
+                            f"process {process.pid}, the broker of {self.home}, does not end; see {self.log_file}"
+                        )
                 self._pid_file.unlink(missing_ok=True)
         except LockHeld as error:
             raise BrokerError(f"another process is starting or stopping this broker: {error}; try again") from error
         return True
 
-    def _wait(self, process, timeout_s: float) -> None:
-        child = _CHILDREN.get(process.pid)
-        if child is not None:
-            child.wait(timeout_s)
-            del _CHILDREN[process.pid]
-            return
-        import psutil
+    def _ended(self, pid: int, timeout_s: float) -> bool:
+        """Whether the broker ends within the time.
 
-        # A process that has ended stays a zombie until the one that started it looks, and that may be busy for hours.
+        A process that has ended stays a zombie until the one that started it looks, and that may be busy for hours.
+        """
         deadline = time.monotonic() + timeout_s
         while self._process() is not None:
             if time.monotonic() > deadline:
-                raise psutil.TimeoutExpired(timeout_s, process.pid)
+                return False
             time.sleep(0.05)
+        if child := _CHILDREN.pop(pid, None):
+            child.wait()
+        return True
 
     def _process(self):
         """The running broker, or None. A pid file counts only if the process is really ours: ids are reused."""
