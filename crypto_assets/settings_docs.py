@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, SecretStr
 
+from crypto_assets import rendered_files
+
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
@@ -98,24 +100,13 @@ def with_table(readme: str, model: type[BaseSettings]) -> str:
     return f"{before}{BEGIN}\n{configuration_table(model)}{END}{after}"
 
 
-def rendered(root: Path, model: type[BaseSettings]) -> dict[str, str]:
-    """What both files of a checkout should hold, by path.
-
-    Raises:
-        ValueError: The README lacks the markers.
-        FileNotFoundError: There is no README.
-    """
-    readme = (root / README).read_text(encoding="utf-8")
-    return {ENV_EXAMPLE: render_env_example(model), README: with_table(readme, model)}
-
-
-def stale(root: Path, model: type[BaseSettings]) -> list[str]:
-    """Paths that are absent or differ from what the settings say."""
-    return [
-        path
-        for path, text in rendered(root, model).items()
-        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
-    ]
+def files(root: Path, model: type[BaseSettings]) -> rendered_files.Files:
+    """Both files of a checkout; rendering the second raises as `with_table` does, and where there is no README."""
+    readme = root / README
+    return {
+        ENV_EXAMPLE: lambda: render_env_example(model),
+        README: lambda: with_table(readme.read_text(encoding="utf-8"), model),
+    }
 
 
 def _cell(text: str) -> str:
@@ -138,18 +129,8 @@ def main(arguments: Sequence[str]) -> int:
     """Write or check both files; 1 when a check finds a stale one."""
     from crypto_assets.settings import Settings
 
-    check = "--check" in arguments
-    rest = [a for a in arguments if a != "--check"]
-    root = Path(rest[0]) if rest else Path(__file__).resolve().parents[1]
-    found = stale(root, Settings)
-    if not check:
-        for path, text in rendered(root, Settings).items():
-            (root / path).write_text(text, encoding="utf-8")
-    for path in found:
-        print(f"{'stale' if check else 'written'}: {path}")
-    if check and found:
-        print("run: python -m crypto_assets.settings_docs")
-    return 1 if check and found else 0
+    what = f"{ENV_EXAMPLE} and the table of settings in {README}"
+    return rendered_files.main("crypto_assets.settings_docs", what, lambda root: files(root, Settings), arguments)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from crypto_assets import rendered_files
 from crypto_assets.contracts import messages
 from crypto_assets.contracts.model import Column, Table
 from crypto_assets.contracts.tables import TABLES
@@ -217,25 +217,6 @@ def files() -> dict[str, Callable[[], str]]:
     }
 
 
-def write(root: Path) -> list[str]:
-    """Write every rendered file below `root`; returns the paths that changed."""
-    changed = stale(root)
-    for path in changed:
-        target = root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(files()[path](), encoding="utf-8")
-    return changed
-
-
-def stale(root: Path) -> list[str]:
-    """Paths of rendered files that are absent below `root` or differ from what the contracts say."""
-    return [
-        path
-        for path, text in files().items()
-        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text()
-    ]
-
-
 _MESSAGE_SCHEMAS: Mapping[str, dict] = {
     "crypto-prices-raw-v1": messages.PRICE_SCHEMA,
     "crypto-polls-v1": messages.POLL_SCHEMA,
@@ -363,15 +344,7 @@ def qualified(name: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Write or check the rendered files; 1 when a check finds a stale one."""
-    check = "--check" in arguments
-    rest = [a for a in arguments if a != "--check"]
-    root = Path(rest[0]) if rest else Path(__file__).resolve().parents[2]
-    found = stale(root) if check else write(root)
-    for path in found:
-        print(f"{'stale' if check else 'written'}: {path}")
-    if check and found:
-        print("run: python -m crypto_assets.contracts.render")
-    return 1 if check and found else 0
+    return rendered_files.main("crypto_assets.contracts.render", "what contracts say", lambda _root: files(), arguments)
 
 
 if __name__ == "__main__":

@@ -135,6 +135,8 @@ def document() -> dict[str, Any]:
             "MLFLOW_BACKEND_STORE_URI": f"{_DATABASE}/mlflow",
             "MLFLOW_ARTIFACTS_DESTINATION": "/data/mlflow",
             "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow:5000,localhost:5000",
+            # Its job runners are seven processes that ask for work all the time; nothing here gives them any.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
         ["postgres"],
         _python_check(http.format("5000/health")),

@@ -1,4 +1,4 @@
-"""Which deployment files are rendered, and writing and checking them.
+"""Which deployment files are rendered.
 
 Belongs here: paths, and the pinned libraries of clusters, which are read from the checkout's lock. Does not belong
 here: what a file says.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crypto_assets import rendered_files
 from crypto_assets.deployment import bundle, compose, terraform
 
 CLUSTER_LIBRARIES = (
@@ -70,26 +71,6 @@ def files(root: Path) -> dict[str, Callable[[], str]]:
     }
 
 
-def stale(root: Path) -> list[str]:
-    """Paths of rendered files that are absent below `root` or differ from what contracts and settings say."""
-    return [
-        path
-        for path, render in files(root).items()
-        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != render()
-    ]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Write or check the rendered files; 1 when a check finds a stale one."""
-    check = "--check" in arguments
-    rest = [a for a in arguments if a != "--check"]
-    root = Path(rest[0]) if rest else Path(__file__).resolve().parents[2]
-    found = stale(root)
-    for path in found:
-        if not check:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(files(root)[path](), encoding="utf-8")
-        print(f"{'stale' if check else 'written'}: {path}")
-    if check and found:
-        print("run: python -m crypto_assets.deployment")
-    return 1 if check and found else 0
+    return rendered_files.main("crypto_assets.deployment", "the files below deploy/", files, arguments)

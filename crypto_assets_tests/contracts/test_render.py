@@ -15,20 +15,6 @@ from crypto_assets.contracts.tables import TABLES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_rendered_files_of_the_checkout_are_current():
-    assert render.stale(ROOT) == [], "run: python -m crypto_assets.contracts.render"
-
-
-def test_writing_makes_stale_files_current(tmp_path, capsys):
-    assert set(render.stale(tmp_path)) == set(render.files())
-    assert render.main(["--check", str(tmp_path)]) == 1
-    assert "python -m crypto_assets.contracts.render" in capsys.readouterr().out
-    assert render.main([str(tmp_path)]) == 0
-    assert render.main(["--check", str(tmp_path)]) == 0
-    (tmp_path / render.DATA_DICTIONARY).write_text("edited by hand")
-    assert render.stale(tmp_path) == [render.DATA_DICTIONARY]
-
-
 def test_the_data_dictionary_says_everything():
     text = render.data_dictionary()
     for table in TABLES.values():

@@ -14,10 +14,6 @@ from crypto_assets.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_files_of_the_checkout_are_current():
-    assert settings_docs.stale(ROOT, Settings) == [], "run: python -m crypto_assets.settings_docs"
-
-
 def test_every_setting_is_documented_under_the_name_that_sets_it():
     documented = settings_docs.documented(Settings)
     assert len(documented) == len(Settings.model_fields)
@@ -61,14 +57,6 @@ def test_the_table_is_replaced_between_its_markers():
 def test_missing_markers_are_named(readme):
     with pytest.raises(ValueError, match="settings:begin"):
         settings_docs.with_table(readme, Settings)
-
-
-def test_writing_and_checking(tmp_path, capsys):
-    (tmp_path / "README.md").write_text(f"# x\n{settings_docs.BEGIN}\n{settings_docs.END}\n")
-    assert settings_docs.main(["--check", str(tmp_path)]) == 1
-    assert "python -m crypto_assets.settings_docs" in capsys.readouterr().out
-    assert settings_docs.main([str(tmp_path)]) == 0
-    assert settings_docs.main(["--check", str(tmp_path)]) == 0
 
 
 def test_an_undocumented_field_is_refused():

@@ -70,6 +70,9 @@ class SparkSettings:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": "2g",
+            # A task has a few thousand rows: generating and compiling code costs more than interpreting expressions.
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1 {log}",
             **jars(),
             **{k: v for k, v in given.items() if not k.startswith(("spark.databricks.cluster", "spark.master"))},

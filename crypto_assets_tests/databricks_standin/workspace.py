@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -215,9 +216,11 @@ class Workspace:
             str(folder / "artifacts"),
         ]
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *store]
+        # Without its job runners, which no workspace's registry shows: seven processes that ask for work all the time.
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (folder / "server.log").open("wb") as log:
             self._mlflow = subprocess.Popen(
-                [*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True, cwd=folder
+                [*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True, cwd=folder, env=env
             )
         self._mlflow_uri = f"http://127.0.0.1:{port}"
         waiting = threading.Event()

@@ -29,6 +29,10 @@ def session(warehouse: str, jars: str) -> Any:
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.showConsoleProgress": "false",
+        # Hundreds of statements over hardly any rows: generating and compiling code would be most of their cost.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     }
     builder = SparkSession.builder.master("local[2]")
     for name, value in options.items():

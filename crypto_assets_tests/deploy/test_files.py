@@ -35,19 +35,6 @@ def texts(value: Any) -> list[str]:
     return [str(value)]
 
 
-def test_rendered_files_are_current() -> None:
-    assert files.stale(ROOT) == [], "run: python -m crypto_assets.deployment"
-
-
-def test_writing_makes_stale_files_current(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    assert files.main(["--check", str(tmp_path)]) == 1
-    assert "python -m crypto_assets.deployment" in capsys.readouterr().out
-    assert files.main([str(tmp_path)]) == 0
-    assert files.main(["--check", str(tmp_path)]) == 0
-    assert (tmp_path / bundle.PATH).read_text() == (ROOT / bundle.PATH).read_text()
-
-
 def test_every_secret_has_a_place_and_no_file_holds_one() -> None:
     example = (ROOT / compose.ENV_EXAMPLE).read_text()
     for name in names.secrets():

@@ -1,0 +1,59 @@
+"""Files of a checkout that are rendered from contracts and settings: writing them, and checking that none is stale.
+
+Belongs here: paths and their command line. Does not belong here: what a file says (`contracts.render`, `settings_docs`,
+`deployment`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+Files = Mapping[str, Callable[[], str]]
+"""Paths within a checkout, with the function that renders each."""
+
+
+def stale(root: Path, files: Files) -> list[str]:
+    """Paths that are absent below `root` or differ from what is rendered."""
+    return [
+        path
+        for path, render in files.items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != render()
+    ]
+
+
+def write(root: Path, files: Files) -> list[str]:
+    """Write what is stale below `root`; returns its paths."""
+    changed = stale(root, files)
+    for path in changed:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(files[path](), encoding="utf-8")
+    return changed
+
+
+def main(module: str, what: str, files: Callable[[Path], Files], arguments: Sequence[str]) -> int:
+    """`python -m MODULE [--check] [ROOT]`; 1 when a check finds a stale file.
+
+    Args:
+        module: Its name, for the advice to run it.
+        what: What it renders, for its help.
+        files: Gives the files of a checkout.
+        arguments: Of the command line.
+
+    Raises:
+        SystemExit: 2 when the arguments are not understood.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Write {what}.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file is stale")
+    parser.add_argument("root", nargs="?", type=Path, default=CHECKOUT, help="the checkout (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    if not given.root.is_dir():
+        parser.error(f"{given.root} is no folder; give that of a checkout")
+    found = (stale if given.check else write)(given.root, files(given.root))
+    for path in found:
+        print(f"{'stale' if given.check else 'written'}: {path}")
+    if given.check and found:
+        print(f"run: python -m {module}")
+    return 1 if given.check and found else 0
