@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-EVERY_S = 0.1
+EVERY_S = 0.2
 """Between two looks. A JVM that does anything lives for longer; `LaunchedHome` catches those that are only asked."""
 
 

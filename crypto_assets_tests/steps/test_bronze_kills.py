@@ -155,6 +155,7 @@ def test_eight_kills(kafka_broker: RunningBroker, topic_factory: Callable[..., s
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_fifty_kills(kafka_broker: RunningBroker, topic_factory: Callable[..., str], tmp_path: Path):
     topic = topic_factory()
