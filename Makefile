@@ -62,7 +62,7 @@ PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
 
-test: $(VENV)/.dev ## All tests, the stores and transforms also on JVM Spark, with coverage, in two processes
+test: $(VENV)/.dev ## All but the long variants, the stores and transforms also on JVM Spark, with coverage, in two processes
 	@$(PYTEST) --cov --cov-report=
 	@echo "The stores and the transforms once more, on JVM Spark:"
 	@$(PYTEST) --engine spark $(COVERAGE)term --cov-fail-under=90 $(ON_EVERY_ENGINE)
