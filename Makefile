@@ -10,10 +10,10 @@ PORT ?= 3000
 HOME_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up ui test test-fast test-full check bench drill lock clean uninstall install install-dev
+.PHONY: help demo up ui test test-fast test-acceptance test-full check bench drill lock clean uninstall install install-dev
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed, this is %s; set PYTHON=python3.11" % sys.version.split()[0])'
@@ -62,14 +62,17 @@ PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
 
-test: $(VENV)/.dev ## All but the long variants, the stores and transforms also on JVM Spark, with coverage, in two processes
-	@$(PYTEST) --cov --cov-report=
+test: $(VENV)/.dev ## Every part, the whole graph once by launcher, stores and transforms also on JVM Spark; coverage
+	@$(PYTEST) -m "not acceptance" --cov --cov-report=
 	@echo "The stores and the transforms once more, on JVM Spark:"
 	@$(PYTEST) --engine spark $(COVERAGE)term --cov-fail-under=90 $(ON_EVERY_ENGINE)
 
 test-fast: WORKERS = 3
-test-fast: $(VENV)/.dev ## What needs no Spark on a JVM, nor 20 s for itself, in three processes
-	@$(PYTEST) -m "not slow and not jvm"
+test-fast: $(VENV)/.dev ## Of these what needs no Spark on a JVM, nor 20 s for itself, in three processes
+	@$(PYTEST) -m "not slow and not jvm and not acceptance"
+
+test-acceptance: $(VENV)/.dev ## Whole paths of a person: demo, up, parity, serverless, models by launcher, pipeline, catalog
+	@$(PYTEST) -m acceptance
 
 test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
 	@rm -f .coverage; failed=0; \

@@ -47,6 +47,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [i for i in items if i not in set(other)]
 
 
+_QUICK = "-XX:-DontCompileHugeMethods -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""For a JVM that lives minutes on tables of a few rows: the second compiler and G1 cost more than they give, and change
+no result."""
+
+
 def jvm_session(master: str, warehouse: Path) -> SparkSession:
     """A classic session with Delta and the Kafka source."""
     from pyspark.sql import SparkSession
@@ -54,7 +59,7 @@ def jvm_session(master: str, warehouse: Path) -> SparkSession:
     builder = SparkSession.builder
     for name, value in local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse)).items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    return builder.config("spark.driver.extraJavaOptions", _QUICK).getOrCreate()
 
 
 @pytest.fixture(scope="session")

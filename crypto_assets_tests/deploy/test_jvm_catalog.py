@@ -17,7 +17,7 @@ from crypto_assets.jvm.jars import SPARK_JARS
 from crypto_assets_tests.deploy import jvm_catalog
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def run_locally(settings: Settings, folder: Path) -> dict[str, Any]:
 # --- the same tables --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.kafka
 @pytest.mark.parametrize("table", DATASETS, ids=lambda t: t.full_name)
 def test_the_pipeline_gives_the_table_that_the_assets_give(made: Made, table: Table) -> None:
@@ -220,7 +220,7 @@ def test_the_pipeline_gives_the_table_that_the_assets_give(made: Made, table: Ta
     assert made.report[dataset_name(table)]["rows"] == found.rows[0]
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.kafka
 def test_the_log_held_what_makes_the_comparison_worth_something(made: Made) -> None:
     refused = made.rows("silver.quarantine")
@@ -233,7 +233,7 @@ def test_the_log_held_what_makes_the_comparison_worth_something(made: Made) -> N
     assert len({b["day"] for b in made.rows("gold.bars_1d")}) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.kafka
 def test_a_run_reports_violated_rules_and_no_blocking_one(made: Made) -> None:
     assert set(made.report) == {dataset_name(t) for t in DATASETS}

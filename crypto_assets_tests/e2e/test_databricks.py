@@ -79,7 +79,7 @@ def test_every_asset_is_launched_from_kafka_to_gold_and_verify_passes(workspace,
     assert "every law holds" in told.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_models_are_trained_registered_and_used_in_the_workspace(workspace, tmp_path):
     from mlflow import MlflowClient
@@ -116,7 +116,7 @@ def test_models_are_trained_registered_and_used_in_the_workspace(workspace, tmp_
     assert home.rows("gold.price_predictions").num_rows == 72
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.timeout(600)
 def test_market_history_is_fetched_by_the_workspace_with_a_key_from_its_scope(workspace, tmp_path):
     from crypto_assets.sources.simulator import SimulatorFeed

@@ -29,7 +29,7 @@ ROWS = {
 }
 """What two recorded days amount to, at any hour of any day."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,9 @@ ELSEWHERE = {
     "crypto-assets parity": "test_parity",
     "crypto-assets parity --hours A..B": "test_parity",
     "crypto-assets databricks-standin": "cli/test_databricks_standin",
-    "make test": "this run",
-    "make test-fast": "a part of this run",
+    "make test": "continuous integration runs it",
+    "make test-fast": "a part of make test",
+    "make test-acceptance": "this run",
     "make test-full": "more than this run",
     "make check": "continuous integration runs it",
     "make bench": "test_bench",

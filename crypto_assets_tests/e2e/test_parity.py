@@ -11,7 +11,7 @@ from crypto_assets.cli import parity
 from crypto_assets_tests.home_fixtures import SmallHome
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.timeout(900)
 def test_the_embedded_engine_and_jvm_spark_give_the_same_rows(small_home: SmallHome, tmp_path, capsys) -> None:
     if shutil.which("java") is None:

@@ -18,7 +18,7 @@ from crypto_assets_tests.home_fixtures import VOLATILE, opened
 ASSETS = ("bronze/raw_prices", "silver/prices", "gold/bars_5m", "features/price_features")
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.kafka
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("by", ["range", pytest.param("partition", marks=pytest.mark.full)])
@@ -59,7 +59,7 @@ def test_four_assets_equal_those_of_the_embedded_engine(workspace, publish, tmp_
             } == dict.fromkeys(("has_rows", "unique_key", "not_null"), True), asset
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_daily_model_is_trained_and_registered_by_pipes(workspace, tmp_path):

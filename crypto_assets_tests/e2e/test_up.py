@@ -17,7 +17,7 @@ import pytest
 
 from crypto_assets_tests.e2e.commands import clean_environment, command, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 LAG_S = 30.0
 
 

@@ -7,7 +7,7 @@ import pytest
 from crypto_assets_tests.test_bench import bench
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.kafka
 @pytest.mark.engine("local")
 @pytest.mark.timeout(600)
