@@ -47,19 +47,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [i for i in items if i not in set(other)]
 
 
-_QUICK = "-XX:-DontCompileHugeMethods -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+_SHORT_LIVED = "-XX:-DontCompileHugeMethods -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """For a JVM that lives minutes on tables of a few rows: the second compiler and G1 cost more than they give, and change
-no result."""
+no result. A stream runs the same queries again and again: without that compiler it is half as slow again."""
 
 
-def jvm_session(master: str, warehouse: Path) -> SparkSession:
+def jvm_session(master: str, warehouse: Path, *, short_lived: bool) -> SparkSession:
     """A classic session with Delta and the Kafka source."""
     from pyspark.sql import SparkSession
 
+    config = local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse))
+    if short_lived:
+        config["spark.driver.extraJavaOptions"] = _SHORT_LIVED
     builder = SparkSession.builder
-    for name, value in local_config(ensure_jars(SPARK_JARS), master=master, warehouse=str(warehouse)).items():
+    for name, value in config.items():
         builder = builder.config(name, value)
-    return builder.config("spark.driver.extraJavaOptions", _QUICK).getOrCreate()
+    return builder.getOrCreate()
 
 
 @pytest.fixture(scope="session")
@@ -88,15 +91,16 @@ def spark_remote(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def make_engine(
-    engine_name: str, spark_remote: str | None, tmp_path_factory: pytest.TempPathFactory
+    pytestconfig: pytest.Config, engine_name: str, spark_remote: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MakeEngine]:
-    """`make_engine(lake, kafka_config=None) -> Engine`; all share one session."""
+    """`make_engine(lake, kafka_config=None) -> Engine`; all share one session; `--full`: on the product's JVM."""
     warehouse = tmp_path_factory.mktemp("warehouse")
     sessions = None
     if spark_remote:
         sessions = Sessions(lambda: remote_session(spark_remote))
     elif engine_name == "spark":
-        sessions = Sessions(lambda: jvm_session("local[2]", warehouse))
+        short_lived = not pytestconfig.getoption("--full")
+        sessions = Sessions(lambda: jvm_session("local[2]", warehouse, short_lived=short_lived))
 
     def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
         if sessions is None:
