@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.quality import audit_lake
+from crypto_assets.verify import delta
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,7 +67,7 @@ def judge(lake: Path, forecasts_lake: Path, forecasts: str, records: Collection[
         records: Keys of all records that the log confirmed, each of one record.
         slots: Slots of which a finished insert had a forecast: from the first on, without a hole.
     """
-    verdict, connection = Verdict(), audit_lake.fresh_connection()
+    verdict, connection = Verdict(), delta.fresh_connection()
     try:
         _bronze(verdict, connection, lake, records)
         _forecasts(verdict, connection, forecasts_lake, forecasts, slots)
@@ -79,9 +79,9 @@ def judge(lake: Path, forecasts_lake: Path, forecasts: str, records: Collection[
 
 def _view(connection: duckdb.DuckDBPyConnection, lake: Path, table: str) -> None:
     schema, name = table.split(".")
-    snapshot = audit_lake.read_snapshot(lake / schema / name)
+    snapshot = delta.read_snapshot(lake / schema / name)
     assert snapshot is not None, f"{table} was never written"
-    audit_lake.create_view(connection, table, lake / schema / name, snapshot)
+    delta.create_view(connection, table, lake / schema / name, snapshot)
 
 
 def _bronze(verdict: Verdict, connection: duckdb.DuckDBPyConnection, lake: Path, records: Collection[str]) -> None:

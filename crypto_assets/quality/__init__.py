@@ -1,1 +1,1 @@
-"""Rules, asset checks, freshness, and the independent audit of lake and log."""
+"""Rules, asset checks, freshness, and the comparison of two lakes."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality.audit_lake import create_view, fresh_connection, read_snapshot
 from crypto_assets.transforms.features import DIGITS
+from crypto_assets.verify.delta import create_view, fresh_connection, read_snapshot
 
 if TYPE_CHECKING:
     import duckdb

@@ -2,7 +2,7 @@
 
 Belongs here: evaluating a contract's rules, non-null columns and key uniqueness; the audit that runs on staged rows
 before a write; counts and content hashes by partition. Does not belong here: Dagster's checks (`quality.checks`), or
-the audit of the stored lake by other code (`quality.audit`).
+the audit of the stored lake by other code (`verify`).
 
 The rules are portable SQL: the same text runs on Spark's `F.expr`. Two things differ on DuckDB and are bridged here:
 column names that are reserved words there (`offset`) are quoted, and `size(list)` is a macro.

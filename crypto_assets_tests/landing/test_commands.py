@@ -16,9 +16,9 @@ from crypto_assets.contracts.slices import HOUR, floor_hour
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.landing.folder import list_hour
 from crypto_assets.landing.publisher import LandingPublisher
-from crypto_assets.quality.audit import audit
 from crypto_assets.settings import Settings
 from crypto_assets.steps import landing, source_health
+from crypto_assets.verify.audit import audit
 from crypto_assets_tests.builders import message
 from crypto_assets_tests.landing.files import line, pick_up, put
 from crypto_assets_tests.steps.log_tools import MINUTE

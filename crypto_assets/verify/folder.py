@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.quality.audit_rules import LOG_TABLES, Law
+from crypto_assets.verify.laws import LOG_TABLES, Law
 
 if TYPE_CHECKING:
     import duckdb

@@ -8,10 +8,10 @@ import pytest
 
 from crypto_assets.contracts.slices import day_key, hour_key
 from crypto_assets.market.coins import default_registry
-from crypto_assets.quality.audit import audit
 from crypto_assets.steps import bars, bronze, silver
-from crypto_assets_tests.quality import honest_lake as honest
+from crypto_assets.verify.audit import audit
 from crypto_assets_tests.steps import log_tools
+from crypto_assets_tests.verify import honest_lake as honest
 
 pytestmark = pytest.mark.kafka
 

@@ -1,7 +1,7 @@
 """Delta tables read without any Delta library: the log's JSON and checkpoints, and DuckDB over the files they list.
 
 Belongs here: a small reader of its own for the audit, and the views that the laws query. Does not belong here: the
-laws (`quality.audit_rules`), or `crypto_assets.storage`, whose work is what the audit checks.
+laws (`verify.laws`), or `crypto_assets.storage`, whose work is what the audit checks.
 
 The format is that of the Delta transaction log protocol
 (https://github.com/delta-io/delta/blob/master/PROTOCOL.md); what this reader does not know it refuses by name.

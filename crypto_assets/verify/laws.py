@@ -1,7 +1,7 @@
-"""The laws on tables, as SQL of the audit's own over the views that `audit_lake` makes.
+"""The laws on tables, as SQL of the audit's own over the views that `delta` makes.
 
 Belongs here: what must hold between tables, written a second time and differently from the code that makes them.
-Does not belong here: reading Delta or Kafka (`audit_lake`, `audit_log`), or any import from transforms and steps.
+Does not belong here: reading Delta or Kafka (`delta`, `topic`), or any import from transforms and steps.
 
 Every law is a query of the rows that break it; each row says by its columns what is wrong. `{t}` stands for a log
 table. Times are TIMESTAMPTZ in UTC.

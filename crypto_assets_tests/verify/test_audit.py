@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crypto_assets.quality.audit import Report, audit
-from crypto_assets_tests.quality import honest_lake as honest
-from crypto_assets_tests.quality.honest_lake import HonestLake
+from crypto_assets.verify.audit import Report, audit
+from crypto_assets_tests.verify import honest_lake as honest
+from crypto_assets_tests.verify.honest_lake import HonestLake
 
 pytestmark = pytest.mark.kafka
 SECRET = 'CG-s3cr"et/k3y'
@@ -167,7 +167,7 @@ def other_transaction(home: Path) -> None:
 
 
 def _transactions(folder: Path) -> dict[str, int]:
-    from crypto_assets.quality.audit_lake import read_snapshot
+    from crypto_assets.verify.delta import read_snapshot
 
     snapshot = read_snapshot(folder)
     assert snapshot is not None

@@ -1,7 +1,7 @@
 """`verify`: an audit of log and lake by code of its own, law by law.
 
-Belongs here: what is read, in which order, and the report. The laws are in `audit_rules`, the readers in
-`audit_lake` (Delta), `audit_log` (Kafka), `audit_landing` (files, with their law) and `audit_secrets`. Does not
+Belongs here: what is read, in which order, and the report. The laws are in `laws`, the readers in
+`delta` (Delta), `topic` (Kafka), `folder` (files, with their law) and `secret_search`. Does not
 belong here: anything of `storage`, `transforms`, `steps`, `landing` or `kafka`; contracts and the coin registry are
 all that is shared with what is audited.
 """
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality import audit_lake, audit_landing, audit_log, audit_rules, audit_secrets
-from crypto_assets.quality.audit_rules import LOG_TABLES, Law
+from crypto_assets.verify import delta, laws, secret_search
+from crypto_assets.verify import folder as folder_reader
+from crypto_assets.verify import topic as topic_reader
+from crypto_assets.verify.laws import LOG_TABLES, Law
 
 if TYPE_CHECKING:
     import duckdb
@@ -92,7 +94,7 @@ class _Audit:
     lake: Path
     connection: duckdb.DuckDBPyConnection
     report: Report
-    stored: dict[str, audit_lake.Snapshot] = field(default_factory=dict)
+    stored: dict[str, delta.Snapshot] = field(default_factory=dict)
 
 
 def audit(
@@ -130,22 +132,22 @@ def audit(
     """
     if "://" in str(lake):
         raise ValueError(f"the audit reads local lakes; {lake} is not one. Run it where the files are")
-    run = _Audit(Path(lake), audit_lake.fresh_connection(), Report())
+    run = _Audit(Path(lake), delta.fresh_connection(), Report())
     try:
         _load_tables(run)
         _load_context(run, now, coins if coins is not None else _registry(home), list(excluding))
         for table in LOG_TABLES:
-            _judge_all(run, audit_rules.log_laws(table))
+            _judge_all(run, laws.log_laws(table))
         for table, short in LOG_TABLES.items():
             if folders is not None:
                 _judge_folder(run, table, short, folders.get(table))
             else:
                 _judge_topic(run, table, short, kafka, (topics or {}).get(table))
         if "bronze.raw_prices" in run.stored:
-            run.connection.execute(audit_rules.PARSED_RECORDS)
-        _judge_all(run, audit_rules.silver_laws())
-        _judge_all(run, [audit_rules.bars_law(width) for width in audit_rules.BAR_WIDTHS])
-        _judge_all(run, audit_rules.model_laws())
+            run.connection.execute(laws.PARSED_RECORDS)
+        _judge_all(run, laws.silver_laws())
+        _judge_all(run, [laws.bars_law(width) for width in laws.BAR_WIDTHS])
+        _judge_all(run, laws.model_laws())
         _judge_secrets(run, home, secrets or {})
     finally:
         run.connection.close()
@@ -155,21 +157,21 @@ def audit(
 def _load_tables(run: _Audit) -> None:
     """Read every table's log and make its view; tables of the contracts that do not exist become empty views."""
     problems: list[str] = []
-    found = dict(audit_lake.tables_of(run.lake))
+    found = dict(delta.tables_of(run.lake))
     for name, folder in found.items():
         try:
-            snapshot = audit_lake.read_snapshot(folder)
+            snapshot = delta.read_snapshot(folder)
             if snapshot is None:
                 continue
-            audit_lake.create_view(run.connection, name, folder, snapshot)
+            delta.create_view(run.connection, name, folder, snapshot)
             count = run.connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
-        except (audit_lake.UnreadableLogError, OSError, _duckdb_error()) as error:
+        except (delta.UnreadableLogError, OSError, _duckdb_error()) as error:
             problems.append(f"{name}: {str(error).splitlines()[0]}")
             continue
         run.stored[name] = snapshot
         run.report.counted[name] = count[0] if count else 0
         problems += [
-            f"{name}: the log lists {path}, which is not there" for path in audit_lake.missing_files(folder, snapshot)
+            f"{name}: the log lists {path}, which is not there" for path in delta.missing_files(folder, snapshot)
         ]
         contract = TABLES.get(name)
         absent = [c for c in contract.column_names if c not in snapshot.columns] if contract else []
@@ -217,8 +219,8 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
     )
 
 
-def _judge_all(run: _Audit, laws: Iterable[Law]) -> None:
-    for law in laws:
+def _judge_all(run: _Audit, judged: Iterable[Law]) -> None:
+    for law in judged:
         absent = [t for t in law.tables if t not in run.stored]
         if absent:
             run.report.findings.append(Finding(law.name, law.says, "skipped", note=f"no table {', '.join(absent)}"))
@@ -239,28 +241,28 @@ def _judge_all(run: _Audit, laws: Iterable[Law]) -> None:
 def _judge_topic(
     run: _Audit, table: str, short: str, kafka: Callable[[], Mapping[str, Any]] | None, topic: str | None
 ) -> None:
-    law = audit_rules.topic_law(table)
+    law = laws.topic_law(table)
     why = "no broker was given" if kafka is None else "no topic was given" if topic is None else ""
     if kafka is None or topic is None or table not in run.stored:
         run.report.findings.append(Finding(law.name, law.says, "skipped", note=why or f"no table {table}"))
         return
     try:
-        run.report.counted[topic] = audit_log.load_topic(run.connection, short, kafka(), topic)
-    except audit_log.UnreadableTopicError as error:
+        run.report.counted[topic] = topic_reader.load_topic(run.connection, short, kafka(), topic)
+    except topic_reader.UnreadableTopicError as error:
         _add(run, law.name, law.says, 0, 1, [str(error)])
         return
     _judge_all(run, [law])
 
 
 def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> None:
-    law = audit_landing.folder_law(table)
+    law = folder_reader.folder_law(table)
     if folder is None or table not in run.stored:
         why = "no folder was given" if folder is None else f"no table {table}"
         run.report.findings.append(Finding(law.name, law.says, "skipped", note=why))
         return
     try:
-        run.report.counted[str(folder)], unfinished = audit_landing.load_folder(run.connection, short, folder)
-    except audit_landing.UnreadableFolderError as error:
+        run.report.counted[str(folder)], unfinished = folder_reader.load_folder(run.connection, short, folder)
+    except folder_reader.UnreadableFolderError as error:
         _add(run, law.name, law.says, 0, 1, [str(error)])
         return
     _judge_all(run, [law])
@@ -276,12 +278,12 @@ def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -
     if home is None:
         run.report.findings.append(Finding(name, says, "skipped", note="no home was given"))
         return
-    read, found = audit_secrets.search(home, secrets)
+    read, found = secret_search.search(home, secrets)
     if not run.lake.is_relative_to(home):
-        more, also = audit_secrets.search(run.lake, secrets)
+        more, also = secret_search.search(run.lake, secrets)
         read, found = read + more, found + also
     texts = ((f"table properties of {n}", str(s.configuration)) for n, s in run.stored.items())
-    found += audit_secrets.in_texts(texts, secrets)
+    found += secret_search.in_texts(texts, secrets)
     examples = [f"{hit['secret']} in {hit['where']}" for hit in found[:EXAMPLES]]
     note = "" if secrets else "no secret is set, so there is none to look for"
     _add(run, name, says, read, len(found), examples, note)
