@@ -22,6 +22,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     from crypto_assets.home import existing_home
     from crypto_assets.kafka.client import client_config
     from crypto_assets.verify.audit import audit
+    from crypto_assets.verify.coverage import UNJUDGED
 
     home = existing_home(settings)
     if settings.on_databricks and not _has_tables(settings):
@@ -44,8 +45,9 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
             now=now,
         )
     if as_json:
-        output.as_json({"ok": report.ok, "laws": report.rows()})
+        output.as_json({"ok": report.ok, "laws": report.rows(), "tables": report.tables(UNJUDGED)})
     else:
+        output.table("Tables", report.tables(UNJUDGED), ("holds", "table", "rows", "laws", "recomputed by"))
         output.table("Laws", report.rows())
         output.say("every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO")
     return 0 if report.ok else 1

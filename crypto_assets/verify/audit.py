@@ -1,9 +1,9 @@
-"""`verify`: an audit of log and lake by code of its own, law by law.
+"""`verify`: an audit of log and lake by separate code, law by law.
 
-Belongs here: what is read, in which order, and the report. The laws are in `laws`, the readers in
-`delta` (Delta), `topic` (Kafka), `folder` (files, with their law) and `secret_search`. Does not
-belong here: anything of `storage`, `transforms`, `steps`, `landing` or `kafka`; contracts and the coin registry are
-all that is shared with what is audited.
+Belongs here: what is read, in which order, and how a law is judged. The laws are in `laws` (listed in `coverage`), the
+readers in `delta` (Delta), `topic` (Kafka), `folder` (files, with their law) and `secret_search`. Does not belong here:
+anything of `storage`, `transforms`, `steps`, `landing` or `kafka`; contracts and the coin registry are all that is
+shared with what is audited.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.verify import delta, laws, secret_search
+from crypto_assets.verify import coverage, delta, secret_search
 from crypto_assets.verify import folder as folder_reader
 from crypto_assets.verify import topic as topic_reader
-from crypto_assets.verify.laws import LOG_TABLES, Law
+from crypto_assets.verify.laws import log, records
+from crypto_assets.verify.laws.base import LOG_TABLES, Evidence, Law
+from crypto_assets.verify.report import Finding, Outcome, Report
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,67 +36,24 @@ _CONTRACT_TYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What came of one law.
-
-    Args:
-        law: Name of the check.
-        says: What should hold.
-        outcome: `holds`, `broken`, or `skipped` when there was nothing to judge it by (`note` says what).
-        checked: Things looked at.
-        violations: Things that break the law.
-        examples: At most ten of them.
-        note: What a reader should know beside.
-    """
-
-    law: str
-    says: str
-    outcome: Literal["holds", "broken", "skipped"]
-    checked: int = 0
-    violations: int = 0
-    examples: tuple[str, ...] = ()
-    note: str = ""
-
-
-@dataclass
-class Report:
-    """All findings; `counted` are rows by table and records by topic."""
-
-    findings: list[Finding] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """Whether no law is broken."""
-        return not self.broken
-
-    @property
-    def broken(self) -> list[Finding]:
-        """The laws that do not hold."""
-        return [f for f in self.findings if f.outcome == "broken"]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a law, broken ones first, for a table of text."""
-        shown = {"holds": "yes", "broken": "NO", "skipped": "skipped"}
-        return [
-            {
-                "holds": shown[f.outcome],
-                "law": f.law,
-                "checked": f.checked,
-                "violations": f.violations,
-                "what": "; ".join([*f.examples, *([f.note] if f.note else [])]) or f.says,
-            }
-            for f in sorted(self.findings, key=lambda f: f.outcome != "broken")
-        ]
-
-
 @dataclass
 class _Audit:
     lake: Path
     connection: duckdb.DuckDBPyConnection
     report: Report
+    home: Path | None = None
     stored: dict[str, delta.Snapshot] = field(default_factory=dict)
+
+    def add(
+        self, law: Law, outcome: Outcome, checked: int, violations: int, examples: Sequence[str], note: str
+    ) -> None:
+        """Add what came of a law on tables."""
+        self.report.findings.append(
+            Finding(
+                law.name, law.says, outcome, checked, violations, tuple(examples), note,
+                tables=tuple(law.covers), recomputed=law.recomputed,
+            )
+        )  # fmt: skip
 
 
 def audit(
@@ -132,22 +91,19 @@ def audit(
     """
     if "://" in str(lake):
         raise ValueError(f"the audit reads local lakes; {lake} is not one. Run it where the files are")
-    run = _Audit(Path(lake), delta.fresh_connection(), Report())
+    run = _Audit(Path(lake), delta.fresh_connection(), Report(), home)
     try:
         _load_tables(run)
         _load_context(run, now, coins if coins is not None else _registry(home), list(excluding))
-        for table in LOG_TABLES:
-            _judge_all(run, laws.log_laws(table))
         for table, short in LOG_TABLES.items():
             if folders is not None:
                 _judge_folder(run, table, short, folders.get(table))
             else:
                 _judge_topic(run, table, short, kafka, (topics or {}).get(table))
         if "bronze.raw_prices" in run.stored:
-            run.connection.execute(laws.PARSED_RECORDS)
-        _judge_all(run, laws.silver_laws())
-        _judge_all(run, [laws.bars_law(width) for width in laws.BAR_WIDTHS])
-        _judge_all(run, laws.model_laws())
+            run.connection.execute(records.PARSED_RECORDS)
+        of_topics = {log.topic_law(table).name for table in LOG_TABLES}
+        _judge_all(run, [law for law in coverage.all_laws() if law.name not in of_topics])
         _judge_secrets(run, home, secrets or {})
     finally:
         run.connection.close()
@@ -182,6 +138,10 @@ def _load_tables(run: _Audit) -> None:
         if name not in run.stored:
             types = ", ".join(f'NULL::{_CONTRACT_TYPES[c.type]} AS "{c.name}"' for c in contract.columns)
             run.connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {types} WHERE false')
+    run.connection.execute("CREATE TABLE audit_presence (table_name VARCHAR, present BOOLEAN, rows BIGINT)")
+    for name in TABLES:
+        row = [name, name in run.stored, run.report.counted.get(name, 0)]
+        run.connection.execute("INSERT INTO audit_presence VALUES (?, ?, ?)", row)
     says = "every table's log is whole, and every file that it lists is there"
     _add(run, "tables_are_readable", says, len(found), len(problems), problems[:EXAMPLES])
 
@@ -220,36 +180,39 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
 
 
 def _judge_all(run: _Audit, judged: Iterable[Law]) -> None:
+    evidence = Evidence(run.connection, run.lake, run.home, run.stored)
     for law in judged:
         absent = [t for t in law.tables if t not in run.stored]
         if absent:
-            run.report.findings.append(Finding(law.name, law.says, "skipped", note=f"no table {', '.join(absent)}"))
+            run.add(law, "skipped", 0, 0, (), f"no table {', '.join(absent)}")
             continue
         try:
+            note = (law.prepare(evidence) if law.prepare else None) or ""
             checked = run.connection.execute(law.checked).fetchone()
             run.connection.execute(f"CREATE OR REPLACE TEMP TABLE audit_broken AS {law.broken}")
-        except _duckdb_error() as error:
-            _add(run, law.name, law.says, 0, 1, [f"cannot be judged: {str(error).splitlines()[0]}"])
+        except (OSError, ValueError, _duckdb_error()) as error:
+            run.add(law, "broken", 0, 1, [f"cannot be judged: {str(error).splitlines()[0]}"], "")
             continue
         total = run.connection.execute("SELECT count(*) FROM audit_broken").fetchone()
         shown = run.connection.execute(f"SELECT * FROM audit_broken ORDER BY ALL LIMIT {EXAMPLES}")  # noqa: S608
         names = [d[0] for d in shown.description or ()]
         examples = [_example(names, row) for row in shown.fetchall()]
-        _add(run, law.name, law.says, checked[0] if checked else 0, total[0] if total else 0, examples)
+        violations = total[0] if total else 0
+        run.add(law, "broken" if violations else "holds", checked[0] if checked else 0, violations, examples, note)
 
 
 def _judge_topic(
     run: _Audit, table: str, short: str, kafka: Callable[[], Mapping[str, Any]] | None, topic: str | None
 ) -> None:
-    law = laws.topic_law(table)
+    law = log.topic_law(table)
     why = "no broker was given" if kafka is None else "no topic was given" if topic is None else ""
     if kafka is None or topic is None or table not in run.stored:
-        run.report.findings.append(Finding(law.name, law.says, "skipped", note=why or f"no table {table}"))
+        run.add(law, "skipped", 0, 0, (), why or f"no table {table}")
         return
     try:
         run.report.counted[topic] = topic_reader.load_topic(run.connection, short, kafka(), topic)
     except topic_reader.UnreadableTopicError as error:
-        _add(run, law.name, law.says, 0, 1, [str(error)])
+        run.add(law, "broken", 0, 1, [str(error)], "")
         return
     _judge_all(run, [law])
 
@@ -258,12 +221,12 @@ def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> N
     law = folder_reader.folder_law(table)
     if folder is None or table not in run.stored:
         why = "no folder was given" if folder is None else f"no table {table}"
-        run.report.findings.append(Finding(law.name, law.says, "skipped", note=why))
+        run.add(law, "skipped", 0, 0, (), why)
         return
     try:
         run.report.counted[str(folder)], unfinished = folder_reader.load_folder(run.connection, short, folder)
     except folder_reader.UnreadableFolderError as error:
-        _add(run, law.name, law.says, 0, 1, [str(error)])
+        run.add(law, "broken", 0, 1, [str(error)], "")
         return
     _judge_all(run, [law])
     if unfinished:
@@ -292,7 +255,7 @@ def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -
 def _add(
     run: _Audit, law: str, says: str, checked: int, violations: int, examples: Sequence[str], note: str = ""
 ) -> None:
-    outcome: Literal["holds", "broken"] = "broken" if violations else "holds"
+    outcome: Outcome = "broken" if violations else "holds"
     run.report.findings.append(Finding(law, says, outcome, checked, violations, tuple(examples), note))
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.verify.laws import LOG_TABLES, Law
+from crypto_assets.verify.laws.base import LOG_TABLES, Law
 
 if TYPE_CHECKING:
     import duckdb
@@ -122,6 +122,8 @@ def folder_law(table: str) -> Law:
         JOIN (SELECT digest, count(*) AS times FROM judged GROUP BY digest) j USING (digest)
         WHERE d.times > j.times
         """,
+        covers={table: ("topic", "kafka_timestamp", "raw_json", "raw_bytes", "kind", "arrival_hour")},
+        recomputed="landed files read again",
     )
 
 

@@ -28,7 +28,6 @@ HOURS = 3
 NOW = datetime(2024, 3, 2, 6, tzinfo=UTC)
 COINS = {"bitcoin": ("BTC", 0), "ethereum": ("ETH", 1)}
 WIDTHS = {"1m": timedelta(minutes=1), "5m": timedelta(minutes=5), "1h": HOUR, "1d": timedelta(days=1)}
-CUTOFF = START - timedelta(hours=10)
 
 
 @dataclass
@@ -148,7 +147,6 @@ def build(root: Path, topic: str, polls_topic: str, config: dict[str, Any]) -> H
     replace(store, "silver.quarantine", quarantine_rows(topic, topic_id, sent), "hour")
     for width in WIDTHS:
         replace(store, f"gold.bars_{width}", bars(silver, width), "hour" if width != "1d" else "day_start")
-    write_models(store, bars(silver, "5m"))
     return HonestLake(root, topic, polls_topic, config)
 
 
@@ -343,30 +341,6 @@ def bars(silver: list[dict[str, Any]], width: str) -> list[dict[str, Any]]:
             }
         )
     return made
-
-
-def write_models(store: DeltaRsStore, bars_5m: list[dict[str, Any]]) -> None:
-    features, anomalies, predictions = [], [], []
-    for bar in bars_5m:
-        slot = {k: bar[k] for k in ("coin_id", "window_start", "window_end", "day", "hour")}
-        features.append(slot | {"sample_count": 1, "basket_hash": "b", "is_complete": True, "null_reason": "no_lag"})
-        scored = {"model_name": "anomaly", "model_version": "3", "scored_at": bar["window_end"], "latency_s": 0.0}
-        anomalies.append(
-            slot | scored | {"symbol": bar["symbol"], "threshold": 4.0, "is_anomaly": False, "revision": 0}
-        )
-        price = {"price": 1.0, "predicted_price": 1.0, "lower_90": 0.9, "upper_90": 1.1, "predicted_return": 0.0}
-        made = {"model_name": "price", "model_version": "v0", "mode": "live", "predicted_at": bar["window_end"]}
-        target = {"horizon": "1h", "target_at": bar["window_end"] + HOUR}
-        predictions.append({k: slot[k] for k in ("coin_id", "window_end", "day", "hour")} | target | price | made)
-    text = dict.fromkeys(
-        ("algorithm", "why", "metrics", "artifact_uri", "artifact_sha256", "content_hash", "run_id"), "x"
-    )
-    version = {"version": "3", "cutoff": CUTOFF, "effective_from": CUTOFF, "decided_at": CUTOFF, "provisional": False}
-    promotions = [{"model": "anomaly", "decision": "promoted", **version, **text}]
-    replace(store, "features.price_features", features, "hour")
-    replace(store, "gold.anomalies", anomalies, "hour")
-    store.merge("gold.price_predictions", arrow("gold.price_predictions", predictions), mode="insert_if_absent")
-    store.merge("ml.promotions", arrow("ml.promotions", promotions), mode="insert_if_absent")
 
 
 def arrow(table: str, rows: list[dict[str, Any]]) -> pa.Table:

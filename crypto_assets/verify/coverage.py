@@ -1,0 +1,73 @@
+"""Which column is judged by which law, and which by none and why: nothing in a contract is left out unseen.
+
+Belongs here: the list of all laws, and reasons for what no law judges. Does not belong here: any law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.verify.laws import bars, log, models, presence, silver
+from crypto_assets.verify.laws.base import LOG_TABLES, Law
+
+_CLOCK = "the writer's own clock, which nothing else saw"
+_LATER = "no law yet"
+
+UNJUDGED: Mapping[str, Mapping[str, str]] = {
+    "bronze.raw_prices": {
+        "batch_id": "random; only that a batch has one is judged", "bronze_ingested_at": _CLOCK,
+        **dict.fromkeys(("topic", "message_key", "headers"), _LATER),
+    },
+    "bronze.market_history": dict.fromkeys(TABLES["bronze.market_history"].column_names, _LATER),
+    "silver.quarantine": dict.fromkeys(
+        ("topic", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers", "coin_id", "detail", "day"),
+        _LATER,
+    ),
+    **{
+        table: dict.fromkeys(TABLES[table].column_names, _LATER)
+        for table in (
+            "gold.dim_coin", "gold.dim_date", "gold.latest_prices", "gold.leaderboard_24h", "gold.prediction_accuracy",
+            "features.price_features", "ml.promotions", "ops.pipeline_metrics", "ops.alerts",
+        )
+    },
+    **{
+        table: {c: _LATER for c in TABLES[table].column_names if c not in ("coin_id", "window_end", "model_version")}
+        for table in ("gold.anomalies", "gold.price_predictions")
+    },
+    "ops.polls": {
+        c: _LATER
+        for c in TABLES["ops.polls"].column_names
+        if c not in ("topic_id", "partition", "offset", "kafka_timestamp", "raw_json", "raw_bytes", "kind",
+                     "arrival_hour", "range_start", "range_end", "seq")
+    },
+}  # fmt: skip
+"""Reason by column by table."""
+
+
+def all_laws() -> list[Law]:
+    """Every law on tables, in the order in which they are judged; those on topics are judged as the log is read."""
+    return [
+        presence.presence_law(),
+        *(law for table in LOG_TABLES for law in log.log_laws(table)),
+        *(log.topic_law(table) for table in LOG_TABLES),
+        *silver.silver_laws(),
+        *(bars.bars_law(width) for width in bars.BAR_WIDTHS),
+        *models.model_laws(),
+    ]
+
+
+def gaps() -> list[str]:
+    """Columns of the contracts that no law judges and no reason excuses, and the reverse."""
+    judged: dict[str, set[str]] = {}
+    for law in all_laws():
+        for table, columns in law.covers.items():
+            judged.setdefault(table, set()).update(columns)
+    found = []
+    for name in sorted({*TABLES, *judged, *UNJUDGED}):
+        columns = set(TABLES[name].column_names) if name in TABLES else set()
+        mine, excused = judged.get(name, set()), set(UNJUDGED.get(name, {}))
+        found += [f"{name}.{c} is judged by no law" for c in sorted(columns - mine - excused)]
+        found += [f"{name}.{c} is judged and excused" for c in sorted(mine & excused)]
+        found += [f"{name}.{c} is in no contract" for c in sorted((mine | excused) - columns)]
+    return found

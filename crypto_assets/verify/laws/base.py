@@ -1,0 +1,78 @@
+"""What a law is, and the conditions that laws share.
+
+Times are TIMESTAMPTZ in UTC. Every law is a query of the rows that break it; each row says by its columns
+what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from crypto_assets.verify.delta import Snapshot
+
+LOG_TABLES = {"bronze.raw_prices": "bronze", "ops.polls": "polls"}
+"""Append-once tables that mirror a topic, with the short name that their laws carry."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a law may read: a view for every table, and what is not in tables.
+
+    Args:
+        connection: DuckDB in UTC, with the views and the small tables of the audit.
+        lake: Root of the tables.
+        home: The home of the lake, for files beside it; None when only a lake was given.
+        stored: State of every table that exists, by name.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    lake: Path
+    home: Path | None
+    stored: Mapping[str, Snapshot]
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law.
+
+    Args:
+        name: Name of the check.
+        says: What holds, for people.
+        tables: Tables that must exist for the law to say anything.
+        checked: Query of one number: how many things were looked at.
+        broken: Query of the rows that break the law.
+        optional: Tables that the queries name and that may be missing; they then count as empty.
+        covers: Columns by table of which any change breaks this law.
+        recomputed: What the columns are compared with: `SQL from silver.prices`, `hash chain`, ...
+        prepare: Makes the tables that the queries name beside the views; may return a note for the report.
+    """
+
+    name: str
+    says: str
+    tables: tuple[str, ...]
+    checked: str
+    broken: str
+    optional: tuple[str, ...] = field(default=())
+    covers: Mapping[str, Sequence[str]] = field(kw_only=True)
+    recomputed: str = field(kw_only=True)
+    prepare: Callable[[Evidence], str | None] | None = field(default=None, kw_only=True)
+
+
+def quoted(name: str) -> str:
+    """A column name as an SQL identifier."""
+    return '"' + name + '"'
+
+
+def differing(pairs: Mapping[str, str]) -> str:
+    """Expression of the names whose condition holds, each after a blank; empty text when none does.
+
+    Args:
+        pairs: Condition of a difference by the name that it is reported under.
+    """
+    return " || ".join(f"CASE WHEN {condition} THEN ' {name}' ELSE '' END" for name, condition in pairs.items())
