@@ -480,7 +480,10 @@ POLLS = Table(
     partition_by=("arrival_hour",), owner=OPS, group="ops", kinds=("kafka", "deltalake"), retention_days=90,
     upstream=("kafka/crypto_polls",),
     rules=(*_LOG_RULES,
-           Rule("readable", "kind = 'gap' OR poll_id IS NOT NULL", "Every poll record can be read.", severity="warn"),
+           Rule("readable", "kind = 'gap' OR (poll_id IS NOT NULL AND started_at IS NOT NULL AND finished_at IS NOT NULL "
+                "AND source IS NOT NULL AND outcome IS NOT NULL AND coins_asked IS NOT NULL AND coins_returned IS NOT NULL "
+                "AND coins_unchanged IS NOT NULL AND coins_missing IS NOT NULL AND latency_ms IS NOT NULL AND "
+                "cadence_s IS NOT NULL AND delivered IS NOT NULL)", "Every poll record can be read.", severity="warn"),
            Rule("poll_ok", "kind = 'gap' OR outcome = 'ok'", "The source answered.", severity="warn")),
 )
 

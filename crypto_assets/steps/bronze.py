@@ -33,7 +33,8 @@ from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
 from crypto_assets.quality import rules
 from crypto_assets.steps import commit_report, landing, log_report
 from crypto_assets.steps.base import has_rows, summary
-from crypto_assets.steps.log_rows import PollRows, PriceRows, ReadAhead, RowMaker, gap_rows, gather
+from crypto_assets.steps.log_rows import PriceRows, ReadAhead, RowMaker, gap_rows, gather
+from crypto_assets.steps.poll_rows import PollRows
 from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
 
 OFFSETS_CONTIGUOUS = landing.CONTIGUOUS

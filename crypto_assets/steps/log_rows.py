@@ -1,12 +1,12 @@
 """Records of the log as rows of append-once tables, in bounded memory.
 
-Belongs here: columns of `bronze.raw_prices` and `ops.polls` from chunks of records, gathering the rows of one commit,
-reading ahead while it is written. Does not belong here: which offsets to read (`steps.bronze`).
+Belongs here: columns of `bronze.raw_prices` from chunks of records, those that every log table has, gathering the rows
+of one commit, reading ahead while it is written. Does not belong here: fields of polls (`steps.poll_rows`), which
+offsets to read (`steps.bronze`).
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import tempfile
 import threading
@@ -22,7 +22,7 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.storage.base import LogBounds, OffsetRange
 from crypto_assets.storage.staging import FILLED_BY_STORE
-from crypto_assets.transforms.bronze import event_hour, rfc3339
+from crypto_assets.transforms.bronze import event_hour
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,47 +67,13 @@ class PriceRows:
         now: datetime,
     ) -> pa.Table:
         """Rows of one chunk; `event_hour` is read leniently."""
-        columns = _common(bounds, slice_, ranges, chunk, now)
+        columns = common_columns(bounds, slice_, ranges, chunk, now)
         columns["event_hour"] = event_hour(columns["raw_json"], columns["kafka_timestamp"], self._partitions_start)
-        return _table(table, columns)
+        return rows_table(table, columns)
 
     def touched(self, rows: pa.Table) -> list[str]:
         """Event hours of the rows."""
         return sorted(hour_key(h) for h in rows.column("event_hour").unique().to_pylist() if h is not None)
-
-
-class PollRows:
-    """Rows of `ops.polls`: the message's fields as columns, all null when the record cannot be read."""
-
-    FIELDS = (
-        "poll_id", "started_at", "finished_at", "source", "outcome", "http_status", "detail", "coins_asked",
-        "coins_returned", "coins_unchanged", "coins_missing", "age_s", "latency_ms", "cadence_s", "credits_used",
-        "credits_left", "delivered",
-    )  # fmt: skip
-
-    def rows(
-        self,
-        table: Table,
-        bounds: LogBounds,
-        slice_: Slice,
-        ranges: Sequence[OffsetRange],
-        chunk: pa.Table,
-        now: datetime,
-    ) -> pa.Table:
-        """Rows of one chunk."""
-        import pyarrow as pa
-
-        columns = _common(bounds, slice_, ranges, chunk, now)
-        records = [_object(text) for text in columns["raw_json"].to_pylist()]
-        for name in self.FIELDS:
-            column = table.column(name)
-            type_ = arrow_schema(table, [name]).field(0).type
-            columns[name] = pa.array([_value(r.get(name), column.type) for r in records], type_)
-        return _table(table, columns)
-
-    def touched(self, rows: pa.Table) -> list[str]:  # noqa: ARG002
-        """Polls are read by their arrival alone."""
-        return []
 
 
 def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[OffsetRange], now: datetime) -> pa.Table:
@@ -304,14 +270,15 @@ def _schema(table: Table) -> pa.Schema:
     return arrow_schema(table, [n for n in table.column_names if n not in FILLED_BY_STORE])
 
 
-def _table(table: Table, columns: dict[str, Any]) -> pa.Table:
+def rows_table(table: Table, columns: dict[str, Any]) -> pa.Table:
+    """Columns by name as rows of a table, without what the store fills in."""
     import pyarrow as pa
 
     schema = _schema(table)
     return pa.table([columns[f.name] for f in schema], schema=schema)
 
 
-def _common(
+def common_columns(
     bounds: LogBounds, slice_: Slice, ranges: Sequence[OffsetRange], chunk: pa.Table, now: datetime
 ) -> dict[str, Any]:
     """Columns that every table of log records has."""
@@ -375,27 +342,3 @@ def _decoded(value: bytes | None) -> str | None:
         return value.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    """The record's fields; none when it is no JSON object."""
-    try:
-        found = json.loads(text) if text is not None else None
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _value(value: object, type_: str) -> object:
-    """A JSON value as a column's value, or None when it is of another kind (nothing is converted)."""
-    if type_ == "timestamp":
-        return rfc3339(value)
-    if type_ == "array<string>":
-        return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
-    if isinstance(value, bool):
-        return None
-    if type_ == "int":
-        return value if isinstance(value, int) and abs(value) < 2**31 else None
-    if type_ == "double":
-        return float(value) if isinstance(value, (int, float)) else None
-    return value if isinstance(value, str) else None

@@ -10,30 +10,28 @@ a JSON parser 1.0 s.
 from __future__ import annotations
 
 import json
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.messages import CLOCK_SKEW_LIMIT_S
+from crypto_assets.market.moments import read_rfc3339
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FIELD = "last_updated_at"
 _FAST = r'^\s*:\s*"(?P<moment>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z)"'
+_FLAT = r"^\s*\{[^{\[\\]*$"
 _HEAD = 64
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
-)
 
 
 def event_hour(raw_json: pa.Array, arrival: pa.Array, partitions_start: datetime) -> pa.Array:
     """UTC hour of every record's `last_updated_at`.
 
     Lenient: a record that is wrong elsewhere, or is no JSON at all, still has an hour when the field can be found.
-    Records whose field stands once and is written as our producer writes it take the fast way; all others are
-    parsed one by one.
+    Records whose field stands once, before any nested value, and is written as our producer writes it take the fast
+    way; all others are parsed one by one.
 
     Args:
         raw_json: Values as text, null when not UTF-8.
@@ -49,9 +47,12 @@ def event_hour(raw_json: pa.Array, arrival: pa.Array, partitions_start: datetime
     pc = compute()
     zoned = pa.timestamp("us", "UTC")
     parts = pc.split_pattern(raw_json, f'"{FIELD}"')
-    # What follows the field where it stands once, cut short before anything is copied; null elsewhere.
+    # What follows the field where it stands once, cut short before anything is copied; null elsewhere. Where nothing
+    # before it opens another object or list, or escapes a letter, it is a member of the record itself.
     once = pc.equal(pc.list_value_length(parts), 2)
-    after = pc.if_else(once, pc.add(parts.offsets[:-1], 1), pa.scalar(None, parts.offsets.type))
+    before = parts.values.take(pc.if_else(once, parts.offsets[:-1], pa.scalar(None, parts.offsets.type)))
+    own = pc.and_kleene(once, pc.match_substring_regex(before, _FLAT))
+    after = pc.if_else(own, pc.add(parts.offsets[:-1], 1), pa.scalar(None, parts.offsets.type))
     tails = pc.utf8_slice_codeunits(parts.values, 0, _HEAD).take(after)
     text = pc.struct_field(pc.extract_regex(tails, _FAST), [0])
     try:
@@ -84,17 +85,7 @@ def _with_slow_ones(raw_json: pa.Array, moment: pa.Array) -> pa.Array:
 def read_moment(raw_json: str) -> datetime | None:
     """`last_updated_at` of one record (UTC), or None when it cannot be read."""
     try:
-        record = json.loads(raw_json)
+        record = json.loads(raw_json, parse_int=str)  # Python refuses to read integers of more than 4,300 digits
     except (ValueError, RecursionError):
         return None
-    return rfc3339(record.get(FIELD)) if isinstance(record, dict) else None
-
-
-def rfc3339(text: object) -> datetime | None:
-    """The UTC time of an RFC 3339 text with a zone (digits after microseconds are cut), else None."""
-    if not isinstance(text, str) or not _RFC3339.fullmatch(text):
-        return None
-    try:
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    return read_rfc3339(record.get(FIELD)) if isinstance(record, dict) else None

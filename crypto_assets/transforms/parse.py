@@ -30,6 +30,7 @@ from crypto_assets.contracts.messages import (
     SCHEMA_VERSION,
 )
 from crypto_assets.contracts.model import MONEY
+from crypto_assets.market.moments import RFC3339
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -60,7 +61,7 @@ COORDINATES = (
 
 _PLAIN = r"^-?[0-9]+(\.[0-9]+)?\z"
 _SCIENTIFIC = r"^-?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]{1,3}\z"
-_RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})\z"
+_RFC3339 = rf"^{RFC3339}\z"
 _FRACTION_DIGITS = 30
 """Digits after the point that decide how the 18th is rounded."""
 _SHOWN = 60

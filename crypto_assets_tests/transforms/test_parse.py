@@ -16,7 +16,7 @@ import pytest
 from crypto_assets.compute.sail import frame
 from crypto_assets.contracts.messages import QUARANTINE_REASONS
 from crypto_assets.market.coins import Coin, CoinRegistry
-from crypto_assets.transforms.bronze import rfc3339 as lenient_moment
+from crypto_assets.market.moments import read_rfc3339
 from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, moment_of, parse_bronze, utc
 from crypto_assets_tests.builders import COINS, START, Record, at, bronze_rows, message, rfc3339
 
@@ -275,7 +275,7 @@ def test_times_are_read_as_bronze_reads_them(spark: SparkSession) -> None:
     ]  # fmt: skip
     frame_ = spark.createDataFrame(list(enumerate(texts)), "i int, t string")
     read = frame_.select("i", moment_of(F.col("t")).alias("m")).orderBy("i").toArrow().column("m").to_pylist()
-    assert dict(zip(texts, read, strict=True)) == {t: lenient_moment(t) for t in texts}
+    assert dict(zip(texts, read, strict=True)) == {t: read_rfc3339(t) for t in texts}
 
 
 def test_hours_and_days_do_not_depend_on_the_session(spark: SparkSession) -> None:
