@@ -83,7 +83,7 @@ class Pipeline:
 
     def run(self, job: str, keys: Sequence[str]) -> None:
         """Run a job over a range of partitions in this process; every step must succeed."""
-        from crypto_assets.cli.demo import run_job
+        from crypto_assets.cli.runs import run_job
 
         failed: list[str] = []
         run_job(self.defs, self.instance, job, keys, failed, {})

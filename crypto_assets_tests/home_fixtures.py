@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from crypto_assets.cli.demo import run_job
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.runs import run_job
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, day_key, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.definitions import build_definitions

@@ -189,9 +189,11 @@ def _run_outcomes(
     """Failures in order, and for every job that fails its newest success if that came later."""
     failing = state.failing_jobs()
     for failed in failures:
-        assets, why = failed_steps(instance, failed.run_id)
+        steps = event_store.failed_steps(instance, failed.run_id)
+        assets = tuple(dict.fromkeys(asset for step in steps for asset in step.assets))
         failing[failed.job] = failed.at
-        yield RunOutcome(failed.job, failed.run_id, False, failed.at, why or failed.description, assets)
+        why = _named(steps) or failed.description
+        yield RunOutcome(failed.job, failed.run_id, False, failed.at, why, assets)
     for job, at in failing.items():
         filters = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
         for record in instance.get_run_records(filters, limit=1):
@@ -200,29 +202,12 @@ def _run_outcomes(
                 yield RunOutcome(job, record.dagster_run.run_id, True, ended)
 
 
-def failed_steps(instance: dg.DagsterInstance, run_id: str) -> tuple[tuple[str, ...], str]:
-    """Assets that a run's failed steps were to make, and the first failure in a line."""
-    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
-    entries = [r.event_log_entry for r in instance.get_records_for_run(run_id, of_type=kinds).records]
-    steps = {e.step_key for e in entries if e.dagster_event_type == dg.DagsterEventType.STEP_FAILURE}
-    assets: dict[str, None] = {}
-    why = ""
-    for entry in entries:
-        event = entry.get_dagster_event()
-        if entry.dagster_event_type == dg.DagsterEventType.STEP_FAILURE:
-            why = why or _first_line(event)
-        elif event.step_key in steps and event.asset_key is not None:
-            assets[event.asset_key.to_user_string()] = None
-    return tuple(assets), why
-
-
-def _first_line(event: dg.DagsterEvent) -> str:
-    data = event.step_failure_data
-    told = data.user_failure_data.description if data.user_failure_data else None
-    if not told and data.error is not None:
-        told = (data.error.cause or data.error).message
-    lines = (told or event.message or "").strip().splitlines()
-    return f"step {event.step_key}: {lines[0][:300] if lines else 'no message'}"
+def _named(steps: Sequence[event_store.FailedStep]) -> str:
+    """The first failure in words, the others by name; empty without any."""
+    if not steps:
+        return ""
+    others = ", ".join(step.step for step in steps[1:])
+    return f"{steps[0]}; failed too: {others}" if others else str(steps[0])
 
 
 def _note_liveness(cursor: Cursor, now: datetime) -> None:

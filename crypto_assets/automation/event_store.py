@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import sqlalchemy as db
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 RUNLESS = ""
 """Run id under which Dagster stores what sensors report outside of runs."""
+PLANNED = "PLANNED"
+"""Status of an evaluation that a run has planned and not made (yet)."""
+INTERRUPTED = "interrupted by a signal, such as Ctrl-C"
+_WHY = 500
+"""Characters of an error that are repeated."""
 _CHUNK = 500
 """Ids in one IN list; SQLite allows 32,766 variables."""
 _FREE_SHARE, _FREE_BYTES = 0.2, 2_000_000
@@ -122,75 +127,190 @@ def _after(
     return sorted(found.items())
 
 
+# --- why runs failed ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FailedStep:
+    """A failed step of a run, why, and the assets it was to make; `step` is empty where the run itself failed."""
+
+    step: str
+    why: str
+    assets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.why}" if self.step else self.why
+
+
+def failed_steps(instance: dg.DagsterInstance, run_id: str) -> list[FailedStep]:
+    """Every failed step of a run in the order of failing; where none failed, why the run itself ended.
+
+    Empty for a run that succeeded, was canceled, or is still in progress.
+    """
+    kinds = {
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        dg.DagsterEventType.RUN_FAILURE,
+    }
+    entries = [r.event_log_entry for r in instance.get_records_for_run(run_id, of_type=kinds).records]
+    planned: dict[str | None, dict[str, None]] = {}
+    for entry in entries:
+        event = entry.get_dagster_event()
+        if (
+            entry.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+            and event.asset_key is not None
+        ):
+            planned.setdefault(event.step_key, {})[event.asset_key.to_user_string()] = None
+    found = [
+        FailedStep(event.step_key or "", _why(event), tuple(planned.get(event.step_key, ())))
+        for event in (
+            e.get_dagster_event() for e in entries if e.dagster_event_type == dg.DagsterEventType.STEP_FAILURE
+        )
+    ]
+    if found:
+        return found
+    lost = [e.get_dagster_event() for e in entries if e.dagster_event_type == dg.DagsterEventType.RUN_FAILURE]
+    return [FailedStep("", _why(event)) for event in lost[:1]]
+
+
+def _why(event: dg.DagsterEvent) -> str:
+    """First line of what an error says: a `Failure`'s own words, else the exception behind Dagster's wrapper."""
+    data: Any = event.event_specific_data
+    own = getattr(data, "user_failure_data", None)
+    text = own.description if own is not None and own.description else None
+    error = getattr(data, "error", None)
+    if not text and error is not None:
+        text = (error.cause or error).message
+    if text and "DagsterExecutionInterruptedError" in text:
+        return INTERRUPTED
+    lines = (text or event.message or "").strip().splitlines()
+    return lines[0][:_WHY] if lines else "no message"
+
+
 # --- latest states of checks --------------------------------------------------------------------------------------
+
+Verdict = Literal["green", "red", "not evaluated"]
 
 
 @dataclass(frozen=True)
 class CheckState:
-    """What the newest run (or sensor tick) that evaluated a check found.
+    """What is known of a check: what the newest run (or sensor tick) that planned or evaluated it found.
 
     Args:
         asset: Asset key as `schema/name`.
         check: Check name.
-        passed: Whether no partition was red.
-        severity: Severity of the first red evaluation; `error` when green.
+        verdict: `green` when no partition was red; `not evaluated` when the newest run that planned the check ended
+            without evaluating it. While a run is in progress, what was found before it counts.
+        severity: Severity of the first red evaluation; `error` when there is none.
         red: Red partitions, at most 100; empty for an unpartitioned asset.
-        description: What the first red evaluation found.
+        description: What the first red evaluation found, or which run did not evaluate the check.
+        summary: What the newest evaluation says: after a range run, that of all its partitions.
+        at: When it was evaluated last (UTC); None when not evaluated.
     """
 
     asset: str
     check: str
-    passed: bool
+    verdict: Verdict
     severity: str = "error"
     red: tuple[str, ...] = ()
     description: str = ""
+    summary: str = ""
+    at: datetime | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was evaluated and green."""
+        return self.verdict == "green"
+
+    @property
+    def label(self) -> str:
+        """The check's name with what a reader must know of a verdict that is not green."""
+        if self.verdict == "not evaluated":
+            return f"{self.check} (not evaluated)"
+        return f"{self.check} (warn)" if self.verdict == "red" and self.severity == "warn" else self.check
 
 
 def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
-    """State of every check that was ever evaluated, by asset and check."""
+    """State of every check that was ever planned or evaluated, by asset and check."""
     c = AssetCheckExecutionsTable.c
-    evaluated = c.execution_status.in_(["SUCCEEDED", "FAILED"])
-    newest = db.select(db.func.max(c.id)).where(evaluated).group_by(c.asset_key, c.check_name)
+    evaluated = c.execution_status != PLANNED
+    groups = (c.asset_key, c.check_name)
+    columns = (c.id, c.asset_key, c.check_name, c.run_id, c.execution_status, c.evaluation_event, c.partition)
     with _store(instance).index_connection() as connection:
-        last = connection.execute(
-            db.select(c.id, c.asset_key, c.check_name, c.run_id, c.execution_status).where(c.id.in_(newest))
-        ).fetchall()
-        failed: list[Any] = [
-            *connection.execute(
-                db.select(c.id, c.asset_key, c.check_name, c.run_id, c.partition, c.evaluation_event)
-                .where(c.execution_status == "FAILED", c.run_id.in_({row.run_id for row in last} - {RUNLESS}))
-                .order_by(c.id)
-                .limit(5000)
+
+        def rows(condition: Any) -> list[Any]:
+            return list(connection.execute(db.select(*columns).where(condition).order_by(c.id)))
+
+        last = {_check(r): r for r in rows(c.id.in_(db.select(db.func.max(c.id)).where(evaluated).group_by(*groups)))}
+        newest_of_all = db.select(db.func.max(c.id)).group_by(*groups)
+        planned = rows(db.and_(c.id.in_(newest_of_all), c.execution_status == PLANNED))
+        runs = {r.run_id for r in (*last.values(), *planned)} - {RUNLESS}
+        red = rows(
+            db.and_(
+                c.execution_status == "FAILED",
+                db.or_(c.run_id.in_(runs), c.id.in_([r.id for r in last.values() if r.run_id == RUNLESS])),
             )
-        ]
-        own_ids = [row.id for row in last if row.run_id == RUNLESS and row.execution_status == "FAILED"]
-        failed += connection.execute(
-            db.select(c.id, c.asset_key, c.check_name, c.run_id, c.partition, c.evaluation_event).where(
-                c.id.in_(own_ids)
-            )
-        ).fetchall()
+        )
     reds: dict[tuple[str, str, str], list[Any]] = {}
-    for row in failed:
-        reds.setdefault((row.asset_key, row.check_name, row.run_id), []).append(row)
-    states = [_check_state(row, reds.get((row.asset_key, row.check_name, row.run_id), [])) for row in last]
-    return sorted(states, key=lambda s: (s.asset, s.check))
+    for row in red:
+        reds.setdefault((*_check(row), row.run_id), []).append(row)
+    states = {check: _evaluated(row, reds.get((*check, row.run_id), [])) for check, row in last.items()}
+    ended = _ended(instance, {r.run_id for r in planned})
+    for row in planned:
+        # A blocking rule that stopped the step was evaluated: what is red in the run stays red.
+        if row.run_id in ended and (*_check(row), row.run_id) not in reds:
+            text = f"planned in run {row.run_id[:8]}, which {ended[row.run_id]} without evaluating it"
+            states[_check(row)] = CheckState(
+                _asset(row), row.check_name, "not evaluated", description=text, summary=text
+            )
+    return sorted(states.values(), key=lambda s: (s.asset, s.check))
 
 
-def _check_state(newest: Any, red: list[Any]) -> CheckState:
-    key = dg.AssetKey.from_db_string(newest.asset_key)
-    asset = key.to_user_string() if key is not None else newest.asset_key
+def check_state(instance: dg.DagsterInstance, asset: str, check: str) -> CheckState | None:
+    """State of one check, None when it was never planned."""
+    return next((s for s in check_states(instance) if (s.asset, s.check) == (asset, check)), None)
+
+
+def _check(row: Any) -> tuple[str, str]:
+    return row.asset_key, row.check_name
+
+
+def _asset(row: Any) -> str:
+    key = dg.AssetKey.from_db_string(row.asset_key)
+    return key.to_user_string() if key is not None else row.asset_key
+
+
+def _ended(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, str]:
+    """Runs that are not in progress any more, and how each ended."""
+    if not run_ids:
+        return {}
+    found = {r.run_id: r for r in instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))}
+    words = {"FAILURE": "failed", "CANCELED": "was canceled", "SUCCESS": "ended"}
+    return {
+        run_id: words.get(found[run_id].status.value, "ended") if run_id in found else "was deleted"
+        for run_id in run_ids
+        if run_id not in found or found[run_id].is_finished
+    }
+
+
+def _evaluated(newest: Any, red: list[Any]) -> CheckState:
+    entry = deserialize_value(newest.evaluation_event, dg.EventLogEntry)
+    summary = entry.get_dagster_event().asset_check_evaluation_data.description or ""
+    at = datetime.fromtimestamp(entry.timestamp, UTC)
     if not red:
-        return CheckState(asset, newest.check_name, newest.execution_status == "SUCCEEDED")
+        return CheckState(_asset(newest), newest.check_name, "green", summary=summary, at=at)
     by_partition = [row for row in red if row.partition] or red
-    entry = deserialize_value(by_partition[0].evaluation_event, dg.EventLogEntry)
-    found = entry.get_dagster_event().asset_check_evaluation_data
+    first = deserialize_value(by_partition[0].evaluation_event, dg.EventLogEntry)
+    found = first.get_dagster_event().asset_check_evaluation_data
     return CheckState(
-        asset,
+        _asset(newest),
         newest.check_name,
-        False,
+        "red",
         "warn" if found.severity == dg.AssetCheckSeverity.WARN else "error",
         tuple(sorted({row.partition for row in red if row.partition}))[:100],
         found.description or "",
+        summary,
+        at,
     )
 
 
@@ -217,8 +337,8 @@ def holders(instance: dg.DagsterInstance) -> set[str]:
     """Runs that may not be deleted, because they hold the latest event of something.
 
     That is, per asset and partition the latest event of each kind (materialization, observation, planned, ...), per
-    asset, check and partition the latest evaluation or plan of one, and the newest event of all (SQLite would give
-    its id to another event again, and cursors would skip that one).
+    asset, check and partition the latest evaluation and the latest plan of one, and the newest event of all (SQLite
+    would give its id to another event again, and cursors would skip that one).
     """
     events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
     with _store(instance).index_connection() as connection:
@@ -238,7 +358,9 @@ def _latest_events() -> Any:
 
 def _latest_checks() -> Any:
     c = AssetCheckExecutionsTable.c
-    return db.select(db.func.max(c.id)).group_by(c.asset_key, c.check_name, c.partition)
+    # A plan apart: until its run has ended, the evaluation before it is what is known of the check.
+    groups = (c.asset_key, c.check_name, c.partition, c.execution_status == PLANNED)
+    return db.select(db.func.max(c.id)).group_by(*groups)
 
 
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:

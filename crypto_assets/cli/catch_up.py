@@ -47,7 +47,7 @@ def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
     """Materialize today's hours so far, so that the board is right when the UI opens."""
     import dagster as dg
 
-    from crypto_assets.cli.demo import run_job
+    from crypto_assets.cli.runs import run_job
     from crypto_assets.definitions import build_definitions
 
     defs = build_definitions(settings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.runs import run_job
 from crypto_assets.cli.up import running_broker
 from crypto_assets.compute.inputs import BANNERS
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
@@ -213,49 +214,6 @@ def _materialize(settings: Settings, instance: dg.DagsterInstance, span: Slice, 
     return RunReport(tuple(failed), seconds)
 
 
-def run_job(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    job: str,
-    keys: Sequence[str],
-    failed: list[str],
-    seconds: dict[str, float],
-) -> None:
-    """Run one job in this process over a range of partitions, recorded in the instance like any other run.
-
-    Args:
-        defs: Definitions.
-        instance: Where the run is recorded.
-        job: Job name, or the key of an unpartitioned asset that no job holds, as `schema/name`.
-        keys: Partition keys in order, contiguous; empty without partitions.
-        failed: Receives `job/step: reason` of every failed step.
-        seconds: Receives seconds by step.
-    """
-    import dagster as dg
-    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-
-    ranged = len(keys) > 1
-    tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if ranged else {}
-    selection = [dg.AssetKey(job.split("/"))] if "/" in job else None
-    definition = defs.resolve_implicit_global_asset_job_def() if selection else defs.resolve_job_def(job)
-    result = definition.execute_in_process(
-        instance=instance,
-        partition_key=keys[0] if len(keys) == 1 else None,
-        tags={**tags, "crypto_assets/why": "first run"},
-        raise_on_error=False,
-        asset_selection=selection,
-        # The run's events are in the instance; on the terminal they would bury the report.
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
-    for event in result.all_events:
-        if event.is_step_success and event.step_key:
-            seconds[event.step_key] = seconds.get(event.step_key, 0) + event.step_success_data.duration_ms / 1000
-        if event.is_step_failure and event.step_key:
-            error = event.step_failure_data.user_failure_data
-            text = error.description if error else str(event.step_failure_data.error_display_string)[:500]
-            failed.append(f"{job}/{event.step_key}: {text}")
-
-
 def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: RunReport) -> None:
     from crypto_assets.cli import report as tables
 
@@ -264,7 +222,10 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stag
     engine = tables.engine(settings)
     output.table("Rows and partitions", tables.rows_and_partitions(engine, instance))
     passed, red = tables.checks(instance)
-    output.say(f"checks: {passed} passed, {len(red)} not passed")
+    silent = sum(row["verdict"] == "not evaluated" for row in red)
+    output.say(
+        f"checks: {passed} passed, {len(red) - silent} not passed" + (f", {silent} not evaluated" if silent else "")
+    )
     output.table("Checks that are not green", red)
     for line in tables.model_lines(engine, instance):
         output.say(line)
@@ -273,6 +234,11 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stag
         output.say(line)
     for line in report.failed:
         output.fail(line)
+    if report.failed:
+        home = demo_home(settings)
+        output.fail(
+            f"{len(report.failed)} failures, see above; every event of the runs: crypto-assets ui --home {home}"
+        )
 
 
 def next_commands(settings: Settings) -> list[dict[str, str]]:

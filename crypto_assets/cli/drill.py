@@ -141,7 +141,7 @@ class Drill:
         Raises:
             RuntimeError: The run failed; says why.
         """
-        from crypto_assets.cli.demo import run_job
+        from crypto_assets.cli.runs import run_job
 
         failed: list[str] = []
         run_job(self.defs, self.instance, "refresh", [hour_key(self.clock)], failed, {})
@@ -199,12 +199,12 @@ class Drill:
 
     def red_at(self, check: tuple[str, str], since: float) -> bool:
         """Whether the newest evaluation of a check is red and younger than `since` (Unix time)."""
-        import dagster as dg
+        from crypto_assets.automation.event_store import check_state
 
-        key = dg.AssetCheckKey(dg.AssetKey(check[0].split("/")), check[1])
-        records = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
-        found = [r for r in records if r.evaluation is not None and r.create_timestamp >= since - 1]
-        return bool(found) and not found[0].evaluation.passed  # type: ignore[union-attr]
+        state = check_state(self.instance, *check)
+        return (
+            state is not None and state.verdict == "red" and state.at is not None and state.at.timestamp() >= since - 1
+        )
 
     def run(self, fault: Fault) -> dict[str, Any]:
         """Follow one fault.

@@ -148,8 +148,8 @@ def materialize(spec: dict[str, Any]) -> int:
     """What the process of one engine does; 0 when every step succeeded."""
     import dagster as dg
 
-    from crypto_assets.cli.demo import run_job
     from crypto_assets.cli.instance import open_instance
+    from crypto_assets.cli.runs import run_job
     from crypto_assets.compute.inputs import StepInputBuilder
     from crypto_assets.definitions import build_definitions
     from crypto_assets.home import open_home

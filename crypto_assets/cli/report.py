@@ -39,35 +39,24 @@ def rows_and_partitions(engine: Engine, instance: dg.DagsterInstance) -> list[di
 
 
 def checks(instance: dg.DagsterInstance) -> tuple[int, list[dict[str, Any]]]:
-    """Latest state of every check that was ever evaluated: number green, and the others with their text.
+    """Latest state of every check: number green, and the others with their text.
 
     A check of a partitioned asset counts once, by its newest aggregate.
     """
-    import dagster as dg
+    from crypto_assets.automation.event_store import check_states
 
-    from crypto_assets.definitions import defs
-
-    keys = list(defs.resolve_asset_graph().asset_check_keys)
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    passed, red = 0, []
-    for key in sorted(keys, key=str):
-        record = latest.get(key)
-        evaluation = record.evaluation if record else None
-        if evaluation is None:
-            continue
-        if evaluation.passed:
-            passed += 1
-        else:
-            severity = "WARN" if evaluation.severity == dg.AssetCheckSeverity.WARN else "ERROR"
-            red.append(
-                {
-                    "asset": key.asset_key.to_user_string(),
-                    "check": key.name,
-                    "severity": severity,
-                    "found": (evaluation.description or "")[:110],
-                }
-            )
-    return passed, red
+    states = check_states(instance)
+    others = [
+        {
+            "asset": s.asset,
+            "check": s.check,
+            "verdict": s.severity.upper() if s.verdict == "red" else s.verdict,
+            "found": s.summary[:110],
+        }
+        for s in states
+        if not s.passed
+    ]
+    return len(states) - len(others), others
 
 
 def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
@@ -92,19 +81,20 @@ def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
 
 def model_lines(engine: Engine, instance: dg.DagsterInstance) -> list[str]:
     """How many slots were flagged, and what became of the models: sentences."""
-    import dagster as dg
+    from crypto_assets.automation.event_store import check_state
 
     lines = []
     if engine.store.exists("gold.anomalies"):
         flags = engine.store.read_arrow("gold.anomalies", columns=["coin_id"], where="is_anomaly").num_rows
         lines.append(f"flags: {flags}")
     for name, title in (("anomaly_model", "IsolationForest"), ("price_model", "price model")):
-        key = dg.AssetCheckKey(dg.AssetKey(["ml", name]), "enough_data")
-        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
-        if record is None or record.evaluation is None:
+        state = check_state(instance, f"ml/{name}", "enough_data")
+        if state is None:
             lines.append(f"{title}: not run")
-        elif not record.evaluation.passed:
-            lines.append(f"{title}: skipped, {record.evaluation.description}")
+        elif state.verdict == "not evaluated":
+            lines.append(f"{title}: {state.description}")
+        elif state.verdict == "red":
+            lines.append(f"{title}: skipped, {state.summary}")
         else:
             lines += [f"{title}: {line}" for line in _decisions(engine, name)]
     return lines

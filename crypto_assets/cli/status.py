@@ -300,7 +300,7 @@ def _assets(facts: TableFacts, instance: dg.DagsterInstance, now: datetime) -> l
         table = TABLES.get(name.replace("/", "."))
         known_of = facts.of(table) if table is not None else Facts()
         states = checks.get(name, [])
-        red = tuple(s.check + (" (warn)" if s.severity == "warn" else "") for s in states if not s.passed)
+        red = tuple(s.label for s in states if not s.passed)
         green = sum(s.passed for s in states)
         newest = known_of.newest_event
         found.append(
