@@ -21,6 +21,7 @@ from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.runs import run_job
 from crypto_assets.cli.up import running_broker
+from crypto_assets.cli.verdict import DEMO_MARKER
 from crypto_assets.compute.inputs import BANNERS
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 DAYS = 2
-MARKER = "demo.json"
 POLL_EVERY = timedelta(minutes=1)
 POLL_PHASE = timedelta(seconds=59, milliseconds=500)
 """The recording has a quote a minute, stamped :59; a poll half a second later sees it within the same hour."""
@@ -109,6 +109,7 @@ def run(source: str, now: datetime, transport: str | None = None) -> int:
     from crypto_assets.home import open_home
 
     home = open_home(settings)
+    _mark(home, now.date(), finished=repeated)
     span = Slice(floor_day(now) - DAYS * DAY, floor_day(now))
     output.say(BANNERS[settings.source], style="bold")
     output.say(f"days {day_key(span.start)} and {day_key(span.end - DAY)}, home {home.path}")
@@ -126,7 +127,7 @@ def run(source: str, now: datetime, transport: str | None = None) -> int:
             _print_report(settings, instance, stages, report)
         finally:
             broker.__exit__(None, None, None)
-    _mark(home, now.date())
+    _mark(home, now.date(), finished=not report.failed)
     output.say(f"total {time.perf_counter() - began:.1f} s")
     output.table("Next", next_commands(settings))
     return 1 if report.failed else 0
@@ -134,7 +135,7 @@ def run(source: str, now: datetime, transport: str | None = None) -> int:
 
 def _prepare_home(settings: Settings, today: date) -> bool:
     """Keep the home of the same day; remove that of another. Only a home that the demo made is ever removed."""
-    marker = settings.home / MARKER
+    marker = settings.home / DEMO_MARKER
     if not settings.home.exists():
         return False
     if not marker.exists() and any(settings.home.iterdir()):
@@ -144,8 +145,8 @@ def _prepare_home(settings: Settings, today: date) -> bool:
             and json.loads(begun.read_text())["partitions_start"] == settings.partitions_start.isoformat()
         ):
             return False
-    elif marker.exists() and json.loads(marker.read_text())["day"] == today.isoformat():
-        return True
+    elif marker.exists() and (kept := json.loads(marker.read_text()))["day"] == today.isoformat():
+        return kept.get("finished", True)
     output.say(f"the demo in {settings.home} is of another day: rebuilding it")
     with running_broker(settings):
         pass
@@ -153,8 +154,10 @@ def _prepare_home(settings: Settings, today: date) -> bool:
     return False
 
 
-def _mark(home: Home, today: date) -> None:
-    (home.path / MARKER).write_text(json.dumps({"day": today.isoformat()}) + "\n", encoding="utf-8")
+def _mark(home: Home, today: date, *, finished: bool) -> None:
+    """Say in the home that it is a demo, of which day, and whether it came to its end."""
+    text = json.dumps({"day": today.isoformat(), "finished": finished})
+    (home.path / DEMO_MARKER).write_text(text + "\n", encoding="utf-8")
 
 
 def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> None:

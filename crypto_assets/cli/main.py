@@ -134,7 +134,10 @@ def ui(
 
 @app.command()
 def status(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
-    """Rows, newest events, lag, runs and checks of every asset; exit 1 when the promise is broken."""
+    """Rows, newest events, lag, runs and checks of every asset, and whether the promise of freshness is kept.
+
+    Exit code: 0 = kept, or nothing is promised; 1 = broken; 2 = a wrong option or setting; 3 = cannot be told.
+    """
     from crypto_assets.cli import status as module
 
     with _told():

@@ -1,37 +1,42 @@
 """`status`: what every table holds, how late it is, and whether the promise of freshness is kept.
 
-Belongs here: measuring and showing. Does not belong here: the promise's arithmetic (`quality.freshness`), what is
-wrong with the installation (`doctor`), where facts about tables are known from (`table_facts`).
+Belongs here: measuring and showing. Does not belong here: what follows from it (`verdict`), the promise's arithmetic
+(`quality.freshness`), what is wrong with the installation (`doctor`), where facts about tables are known from
+(`table_facts`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crypto_assets.cli import output
-from crypto_assets.cli.table_facts import Covered, Facts, TableFacts, facts_of
+from crypto_assets.cli.table_facts import Covered, Facts, TableFacts, facts_of, happened
+from crypto_assets.cli.verdict import Measured, Producer, Verdict, judge, service_of
 from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
     import dagster as dg
 
+    from crypto_assets.automation.event_store import CheckState
     from crypto_assets.settings import Settings
     from crypto_assets.storage.base import TableStore
 
-TICK_TIMEOUT_S = 60.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LastRun:
-    """The run that last touched an asset; `state` is Dagster's, or `sensor` when no run did. Ages in seconds."""
+    """The run that last made an asset, or was to; `state` is Dagster's, or `sensor` when no run did."""
 
     run_id: str
     state: str
     age_s: float
+    job: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,11 @@ class AssetStatus:
         rows: Rows stored; None when the asset is no table or has not been created.
         rows_of: Partition that `rows` are of; None = the whole table.
         newest_event: Newest event time stored (UTC).
-        event_age_s: Its age in seconds.
-        last_run: Who materialized it last; None = never.
+        event_age_s: Its age in seconds; 0 when it lies ahead, as the end of a running slot does.
+        event_ahead_s: Seconds by which something that has happened lies ahead of this machine's clock.
+        last_run: The run that last made it or was to; None = none ever.
         checks_green: Checks whose newest evaluation is green.
-        checks_red: Names of the others; a warning has `(warn)` behind it.
+        checks_red: Names of the others, with `(warn)` or `(not evaluated)` behind.
     """
 
     asset: str
@@ -54,18 +60,10 @@ class AssetStatus:
     rows_of: str | None
     newest_event: datetime | None
     event_age_s: float | None
+    event_ahead_s: float | None
     last_run: LastRun | None
     checks_green: int
     checks_red: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ProducerStatus:
-    """The producer sensor: whether it runs, the age of its newest good tick, and why newer ones failed."""
-
-    running: bool
-    newest_tick_age_s: float | None
-    trouble: str | None
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,18 @@ class StatusReport:
         source: Data mode.
         banner: The sentence that names the data mode.
         as_of: What the figures of tables are of, where it is not the present.
+        service: Who serves the home, and whether that promises anything.
         lag_s: Age of the oldest record of the prices topic that is not in `gold.latest_prices`; 0 = none, None =
             unknown.
         lag_records: Such records (an upper bound); None = unknown.
         lag_unknown_because: Why the lag is unknown.
-        event_age_s: Age of the newest quote in `gold.latest_prices`.
+        event_age_s: Age of the newest quote in `gold.latest_prices`; never negative.
         cadence_s: Seconds between polls in force.
         promise: The promise as a sentence.
-        promised_s: Highest lag that keeps it.
+        promised_s: Highest age and lag that keep it.
         producer: The producer sensor.
         assets: Every asset, in flow order.
-        problems: Why the exit code is not 0.
+        verdict: What follows.
     """
 
     at: datetime
@@ -96,6 +95,7 @@ class StatusReport:
     source: str
     banner: str
     as_of: str | None
+    service: str
     lag_s: float | None
     lag_records: int | None
     lag_unknown_because: str | None
@@ -103,52 +103,83 @@ class StatusReport:
     cadence_s: float
     promise: str
     promised_s: float
-    producer: ProducerStatus
+    producer: Producer
     assets: tuple[AssetStatus, ...]
-    problems: tuple[str, ...]
+    verdict: Verdict
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong."""
+        return self.verdict.problems
 
     @property
     def exit_code(self) -> int:
-        """1 when the promise is broken or ticks are missing, else 0."""
-        return 1 if self.problems else 0
+        """0 = ok or nothing promised, 1 = something is wrong, 3 = it cannot be told."""
+        return self.verdict.exit_code
 
     def to_json(self) -> str:
-        """JSON text: times as ISO 8601, durations in seconds."""
-        return json.dumps(
-            asdict(self) | {"exit_code": self.exit_code}, default=lambda v: v.isoformat(), ensure_ascii=False, indent=2
-        )
+        """JSON text: times as ISO 8601, durations in seconds; `reasons` are all that the verdict follows from."""
+        found = asdict(self) | {
+            "verdict": self.verdict.word,
+            "exit_code": self.exit_code,
+            "reasons": [*self.verdict.problems, *self.verdict.unknown],
+            "problems": self.verdict.problems,
+            "unknown": self.verdict.unknown,
+        }
+        return json.dumps(found, default=lambda v: v.isoformat(), ensure_ascii=False, indent=2)
 
 
-def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore, now: datetime) -> StatusReport:
-    """Measure everything.
+def collect(
+    settings: Settings,
+    instance: dg.DagsterInstance | None,
+    store: TableStore,
+    now: datetime,
+    unreadable: Sequence[str] = (),
+) -> StatusReport:
+    """Measure everything; a part that cannot be read is a reason, and the others are measured all the same.
 
     Args:
         settings: Settings of the home.
-        instance: Its Dagster instance.
+        instance: Its Dagster instance; None when it cannot be opened.
         store: Its tables.
         now: Present time (UTC).
+        unreadable: Parts that are already known to be unreadable, and why.
     """
+    from crypto_assets.automation import event_store
     from crypto_assets.compute.inputs import BANNERS
+    from crypto_assets.home import Home
     from crypto_assets.quality import freshness
 
+    parts = Parts(list(unreadable))
     cadence = freshness.cadence_s(settings)
     promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
     facts = facts_of(settings, instance, store)
-    covered = facts.covered()
-    lag_s, lag_records, unknown = _lag_of(settings, store, covered, now)
-    producer = _producer(settings, instance, now)
-    problems = []
-    if producer.running and (producer.newest_tick_age_s is None or producer.newest_tick_age_s > TICK_TIMEOUT_S):
-        age = "none yet" if producer.newest_tick_age_s is None else f"{producer.newest_tick_age_s:.0f} s old"
-        why = f": {producer.trouble}" if producer.trouble else ""
-        problems.append(
-            f"the producer sensor runs and its newest good tick is {age} (at most {TICK_TIMEOUT_S:.0f} s){why}; "
-            "if the daemon is down: crypto-assets up"
+    covered = parts.read("gold/latest_prices", facts.covered, Covered())
+    unread = Lag(unknown_because="the log cannot be read")
+    lag = parts.read("the log", lambda: _lag_of(settings, store, covered, now), unread)
+    sensor = parts.read("the event log", lambda: _producer(instance, now), (Producer(False, None, None), None))
+    service = service_of(Home(settings.home, settings.source, settings.partitions_start), *sensor)
+    states = parts.read("the event log", lambda: event_store.check_states(instance) if instance else [], [])
+    known = parts.read("the event log", lambda: _known(instance, now), {})
+    assets = _assets(facts, states, known, now, parts)
+    age = _age(covered.newest_quote, now)
+    ahead = {a.asset: a.event_ahead_s for a in assets if a.event_ahead_s}
+    if sensor[0].newest_tick_age_s is not None and sensor[0].newest_tick_age_s < 0:
+        ahead["the producer's newest tick"] = -sensor[0].newest_tick_age_s
+    verdict = judge(
+        Measured(
+            service,
+            sensor[0],
+            promised,
+            lag.seconds,
+            lag.unknown_because,
+            age,
+            ahead,
+            tuple(parts.read("the event log", lambda: _failed_runs(instance, known), [])),
+            lag.wrong,
+            tuple(parts.unreadable),
         )
-    if lag_s is not None and lag_s > promised:
-        problems.append(f"lag {lag_s:,.0f} s is more than the promised {promised:,.0f} s; see failed runs in the UI")
-    if lag_s is None and producer.running:
-        problems.append(f"the lag is unknown: {unknown}")
+    )
     return StatusReport(
         at=now,
         home=str(settings.home),
@@ -158,16 +189,17 @@ def collect(settings: Settings, instance: dg.DagsterInstance, store: TableStore,
         "asset's last run wrote, rows those of its newest partition"
         if settings.on_databricks
         else None,
-        lag_s=lag_s,
-        lag_records=lag_records,
-        lag_unknown_because=unknown,
-        event_age_s=_age(covered.newest_quote, now),
+        service=service.text,
+        lag_s=lag.seconds,
+        lag_records=lag.records,
+        lag_unknown_because=lag.unknown_because,
+        event_age_s=age,
         cadence_s=cadence,
         promise=freshness.promise(cadence, settings.refresh_every_s),
         promised_s=promised,
-        producer=producer,
-        assets=tuple(_assets(facts, instance, now)),
-        problems=tuple(problems),
+        producer=sensor[0],
+        assets=tuple(assets),
+        verdict=verdict,
     )
 
 
@@ -182,8 +214,14 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     from crypto_assets.home import existing_home
 
     home = existing_home(settings)
-    with open_instance(home) as instance:
-        report = collect(settings, instance, make_engine(settings).store, now)
+    store = make_engine(settings).store
+    parts = Parts([])
+    instance = parts.read("the event log", lambda: open_instance(home), None)
+    try:
+        report = collect(settings, instance, store, now, parts.unreadable)
+    finally:
+        if instance is not None:
+            instance.dispose()
     if as_json:
         output.as_json(json.loads(report.to_json()))
     else:
@@ -205,48 +243,80 @@ def render(report: StatusReport) -> None:
             "at most" if report.lag_records is None else f"{report.lag_records:,} records not in gold/latest_prices yet"
         )
         lag = f"{_short(report.lag_s)} ({behind})"
-    output.say(f"lag       {lag}; newest quote is {_short(report.event_age_s)} old")
+    newest = (
+        "there is no quote yet" if report.event_age_s is None else f"newest quote is {_short(report.event_age_s)} old"
+    )
+    output.say(f"lag       {lag}; {newest}")
     output.say(f"promise   {report.promise}")
+    output.say(f"service   {report.service}")
     state = "runs" if report.producer.running else "is stopped"
-    tick = f", newest good tick {_short(report.producer.newest_tick_age_s)} ago" if report.producer.running else ""
+    age = report.producer.newest_tick_age_s
+    tick = f", newest good tick {_short(max(0.0, age))} ago" if report.producer.running and age is not None else ""
     output.say(f"producer  {state}{tick}")
-    for problem in report.problems:
+    output.say(f"verdict   {report.verdict.word} (exit code {report.exit_code})")
+    for problem in report.verdict.problems:
         output.say(f"PROBLEM   {problem}", style="red")
+    for reason in report.verdict.unknown:
+        output.say(f"UNKNOWN   {reason}", style="red")
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _lag_of(
-    settings: Settings, store: TableStore, covered: Covered, now: datetime
-) -> tuple[float | None, int | None, str | None]:
-    """Seconds, records, and why they are unknown."""
+@dataclass
+class Parts:
+    """Reads parts of a home that may be damaged."""
+
+    unreadable: list[str]
+
+    def read(self, what: str, read: Callable[[], T], otherwise: T) -> T:
+        """What `read` returns; if it fails, `otherwise`, and why among the unreadable (once)."""
+        try:
+            return read()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a part, the others are still measured
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = f"{what} cannot be read: {type(error).__name__}: {lines[0][:300].rstrip(': ')}"
+            if reason not in self.unreadable:
+                self.unreadable.append(reason)
+            return otherwise
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Lag in seconds and records; `wrong` when the log shows a fault rather than an age."""
+
+    seconds: float | None = None
+    records: int | None = None
+    unknown_because: str | None = None
+    wrong: tuple[str, ...] = ()
+
+
+def _lag_of(settings: Settings, store: TableStore, covered: Covered, now: datetime) -> Lag:
     if settings.on_databricks and covered.until is None:
-        return None, None, "no run of gold/latest_prices has told how far it reaches"
+        return Lag(unknown_because="no run of gold/latest_prices has told how far it reaches")
     if settings.transport != "landing":
         return _lag(settings, covered.offsets, now)
     if not settings.on_databricks or covered.until is None:
         return _landing_lag(settings, store, covered.until, now)
     # Which files are stored only the workspace knows; what is not covered arrived later than what is.
-    return max(0.0, (now - covered.until).total_seconds()), None, None
+    return Lag(max(0.0, (now - covered.until).total_seconds()))
 
 
-def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> tuple[float | None, int | None, str | None]:
-    """Seconds, records, and why they are unknown."""
+def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
     from crypto_assets.kafka import log
-    from crypto_assets.kafka.errors import LogError
+    from crypto_assets.kafka.errors import LogError, LogUnavailable
 
     try:
         start = log.lag_start(settings, settings.prices_topic, covered)
+    except LogUnavailable as error:
+        return Lag(unknown_because=str(error))
     except LogError as error:
-        return None, None, str(error)
+        return Lag(unknown_because="see the problem", wrong=(str(error),))
     lag = 0.0 if start.oldest is None else max(0.0, (now - start.oldest).total_seconds())
-    return lag, sum(start.uncovered.values()), None
+    return Lag(lag, sum(start.uncovered.values()))
 
 
-def _landing_lag(
-    settings: Settings, store: TableStore, until: datetime | None, now: datetime
-) -> tuple[float | None, int | None, str | None]:
+def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, now: datetime) -> Lag:
     """The same of landed records of the last seven days; files that cannot be read yet make it unknown."""
     from crypto_assets.contracts.tables import RAW_PRICES
     from crypto_assets.kafka.errors import LogError
@@ -254,79 +324,107 @@ def _landing_lag(
 
     folder = settings.landing / settings.prices_topic
     if not folder.is_dir():
-        return None, None, f"landing folder {folder} does not exist here; see CRYPTO_ASSETS_LANDING"
+        return Lag(unknown_because=f"landing folder {folder} does not exist here; see CRYPTO_ASSETS_LANDING")
     try:
         found = landing.pending(store, RAW_PRICES, folder, until, now)
     except LogError as error:
-        return None, None, str(error)
+        return Lag(unknown_because=str(error))
     if found.waiting:
-        return None, None, f"files without a newline at their end cannot be read yet: {', '.join(found.waiting[:10])}"
+        return Lag(
+            unknown_because=f"files without a newline at their end cannot be read yet: {', '.join(found.waiting[:10])}"
+        )
     lag = 0.0 if found.oldest is None else max(0.0, (now - found.oldest).total_seconds())
-    return lag, found.records, None
+    return Lag(lag, found.records)
 
 
-def _producer(settings: Settings, instance: dg.DagsterInstance, now: datetime) -> ProducerStatus:
-    """State of the producer sensor. Under `ui` what was started by `up` is off, though its state is still stored."""
-    from dagster._core.scheduler.instigation import InstigatorStatus
-
+def _producer(instance: dg.DagsterInstance | None, now: datetime) -> tuple[Producer, datetime | None]:
+    """The producer sensor, and the time of its newest good tick."""
     from crypto_assets.automation import event_store
     from crypto_assets.automation.alert_sensor import producer_alive
-    from crypto_assets.home import Home
 
+    if instance is None:
+        return Producer(False, None, None), None
     state = event_store.sensor_state(instance, "producer")
     newest, trouble = producer_alive(instance)
-    if state is not None and state.status is InstigatorStatus.DECLARED_IN_CODE:
-        home = Home(settings.home, settings.source, settings.partitions_start)
-        if "(ui)" in (home.holder("serve") or ""):
-            return ProducerStatus(False, _age(newest, now), trouble)
-    return ProducerStatus(state is not None and state.is_running, _age(newest, now), trouble)
+    age = None if newest is None else round((now - newest).total_seconds(), 3)
+    return Producer(state is not None and state.is_running, age, trouble, known=state is not None), newest
 
 
-def _assets(facts: TableFacts, instance: dg.DagsterInstance, now: datetime) -> list[AssetStatus]:
-    import dagster as dg
-
-    from crypto_assets.automation import event_store
-
-    checks: dict[str, list[event_store.CheckState]] = {}
-    for state in event_store.check_states(instance):
+def _assets(
+    facts: TableFacts, states: Sequence[CheckState], known: Mapping[str, LastRun | None], now: datetime, parts: Parts
+) -> list[AssetStatus]:
+    checks: dict[str, list[CheckState]] = {}
+    for state in states:
         checks.setdefault(state.asset, []).append(state)
-    known = {k.to_user_string(): k for k in instance.all_asset_keys()}
-    names = ["/".join(t.asset_key) for t in TABLES.values()]
-    names = [*sorted(set(known) - set(names)), *names]
-    keys = [known.get(n) or dg.AssetKey(n.split("/")) for n in names]
-    runs = _last_runs(instance, keys, now)
+    tables = {"/".join(t.asset_key): t for t in TABLES.values()}
     found = []
-    for name in names:
-        table = TABLES.get(name.replace("/", "."))
-        known_of = facts.of(table) if table is not None else Facts()
-        states = checks.get(name, [])
-        red = tuple(s.label for s in states if not s.passed)
-        green = sum(s.passed for s in states)
-        newest = known_of.newest_event
+    for name in [*sorted({*known, *checks} - set(tables)), *tables]:
+        table = tables.get(name)
+        of_table = Facts() if table is None else parts.read(name, partial(facts.of, table), Facts())
+        newest = of_table.newest_event
+        ahead = (newest - now).total_seconds() if newest is not None and table is not None and happened(table) else 0.0
         found.append(
-            AssetStatus(name, known_of.rows, known_of.partition, newest, _age(newest, now), runs.get(name), green, red)
+            AssetStatus(
+                name,
+                of_table.rows,
+                of_table.partition,
+                newest,
+                _age(newest, now),
+                round(ahead, 3) if ahead > 0 else None,
+                known.get(name),
+                sum(s.passed for s in checks.get(name, [])),
+                tuple(s.label for s in checks.get(name, []) if not s.passed),
+            )
         )
     return found
 
 
-def _last_runs(instance: dg.DagsterInstance, keys: list[dg.AssetKey], now: datetime) -> dict[str, LastRun]:
+def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, LastRun | None]:
+    """Every asset that Dagster knows of, with the run that last made it or was to make it."""
     import dagster as dg
 
-    events = {
-        record.asset_entry.asset_key.to_user_string(): event
-        for record in instance.get_asset_records(keys)
-        if (event := record.asset_entry.last_materialization) is not None
+    if instance is None:
+        return {}
+    keys = list(instance.all_asset_keys())
+    entries = {r.asset_entry.asset_key.to_user_string(): r.asset_entry for r in instance.get_asset_records(keys)}
+    ids = {e.last_run_id for e in entries.values()} | {
+        e.last_materialization.run_id for e in entries.values() if e.last_materialization is not None
     }
-    ids = [e.run_id for e in events.values() if e.run_id]
-    states = {r.run_id: r.status.value for r in instance.get_runs(dg.RunsFilter(run_ids=ids))} if ids else {}
-    return {
-        name: LastRun(
-            event.run_id,
-            states.get(event.run_id, "DELETED") if event.run_id else "sensor",
-            max(0.0, round(now.timestamp() - event.timestamp, 1)),
-        )
-        for name, event in events.items()
-    }
+    wanted = [i for i in ids if i]
+    records = (
+        {r.dagster_run.run_id: r for r in instance.get_run_records(dg.RunsFilter(run_ids=wanted))} if wanted else {}
+    )
+    found: dict[str, LastRun | None] = {k.to_user_string(): None for k in keys}
+    for name, entry in entries.items():
+        made = entry.last_materialization
+        record = records.get(entry.last_run_id or "")
+        if record is not None and (made is None or made.run_id != entry.last_run_id):
+            at = record.end_time or record.start_time or record.create_timestamp.timestamp()
+            state = record.dagster_run.status.value
+        elif made is not None:
+            record = records.get(made.run_id)
+            at, state = made.timestamp, record.dagster_run.status.value if record else "DELETED"
+            state = state if made.run_id else "sensor"
+        else:
+            continue
+        run_id = record.dagster_run.run_id if record is not None else (made.run_id if made is not None else "")
+        job = record.dagster_run.job_name if record is not None else None
+        found[name] = LastRun(run_id, state, max(0.0, round(now.timestamp() - at, 1)), job)
+    return found
+
+
+def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRun | None]) -> list[str]:
+    """A sentence for each failed run that is the newest of an asset which a schedule moves."""
+    from crypto_assets.automation.event_store import failed_steps
+
+    scheduled = {"/".join(t.asset_key) for t in TABLES.values() if t.scheduled} | {"ml/anomaly_model", "ml/price_model"}
+    runs = {r.run_id: r for name, r in known.items() if r is not None and r.state == "FAILURE" and name in scheduled}
+    told = []
+    for run_id, last in runs.items():
+        assert instance is not None
+        why = "; ".join(str(step) for step in failed_steps(instance, run_id)) or "it does not say why"
+        told.append(f"run {run_id[:8]} of {last.job} failed, and none of its assets' runs since succeeded: {why}")
+    return told
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
@@ -340,8 +438,8 @@ def _shown(asset: AssetStatus) -> dict[str, Any]:
         "newest event": f"{asset.newest_event:%Y-%m-%d %H:%M:%S}" if asset.newest_event else None,
         "age": _short(asset.event_age_s) if asset.event_age_s is not None else None,
         "last run": f"{run_.state.lower()} {run_.run_id[:8]} {_short(run_.age_s)} ago" if run_ else None,
-        "checks": f"{asset.checks_green} green" + (f", {len(asset.checks_red)} red" if asset.checks_red else ""),
-        "red": ", ".join(asset.checks_red[:3]) + (" ..." if len(asset.checks_red) > 3 else ""),
+        "checks": f"{asset.checks_green} green" + (f", {len(asset.checks_red)} not" if asset.checks_red else ""),
+        "not green": ", ".join(asset.checks_red[:3]) + (" ..." if len(asset.checks_red) > 3 else ""),
     }
 
 
@@ -355,4 +453,4 @@ def _short(seconds: float | None) -> str:
 
 
 def _age(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else round((now - moment).total_seconds(), 3)
+    return None if moment is None else max(0.0, round((now - moment).total_seconds(), 3))

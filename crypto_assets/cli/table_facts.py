@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES
+from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
 from crypto_assets.steps.base import EVENT_COLUMNS, NEWEST_EVENT
 
 if TYPE_CHECKING:
@@ -59,10 +59,25 @@ class TableFacts(Protocol):
         ...
 
 
-def facts_of(settings: Settings, instance: dg.DagsterInstance, store: TableStore) -> TableFacts:
-    """From the tables where this process has them, from events where they are in a workspace."""
+def facts_of(settings: Settings, instance: dg.DagsterInstance | None, store: TableStore) -> TableFacts:
+    """From the tables where this process has them, from events where they are in a workspace.
+
+    Args:
+        settings: Settings of the home.
+        instance: Its Dagster instance; None when it cannot be opened: then nothing is known of a workspace's tables.
+        store: Its tables.
+    """
     stored = StoredFacts(settings.lake, store)
-    return ToldFacts(instance, stored) if settings.on_databricks else stored
+    return ToldFacts(instance, stored) if settings.on_databricks and instance is not None else stored
+
+
+def happened(table: Table) -> bool:
+    """Whether the newest event of a table is something that has happened, so that it cannot lie ahead of the clock.
+
+    The end of a running slot may, and so may what a refused record says of itself.
+    """
+    column = next((c for c in EVENT_COLUMNS if c in table.column_names), None)
+    return column not in (None, "window_end") and table.full_name != QUARANTINE.full_name
 
 
 class StoredFacts:

@@ -1,4 +1,4 @@
-"""Status of a home with real tables, a real Dagster instance and a real broker."""
+"""Status of a home with real tables, a real Dagster instance and a real broker, and every exit code it has."""
 
 from __future__ import annotations
 
@@ -91,14 +91,37 @@ def by_name(report: status.StatusReport) -> dict[str, status.AssetStatus]:
     return {a.asset: a for a in report.assets}
 
 
-def test_an_empty_home_is_shown_without_problems(bench):
+def ticks(bench: Bench, at: datetime | None = NOW) -> Any:
+    """A producer sensor that is switched on and has ticked: a daemon serves the home."""
+    from crypto_assets_tests.automation.test_alert_sensor import Bench as Ticks
+
+    made = object.__new__(Ticks)
+    made.instance = bench.instance
+    made.producer()
+    if at is not None:
+        made.producer_tick(at)
+    return made
+
+
+@pytest.fixture
+def served(with_log: Bench, kafka_broker) -> Bench:
+    """A home whose promise is kept."""
+    publish(with_log, kafka_broker, 0, NOW)
+    with_log.write(quote({0: 1}))
+    ticks(with_log)
+    return with_log
+
+
+def test_an_empty_home_that_nothing_serves_is_shown_with_that_problem(bench):
     report = bench.collect()
     assert {a.asset for a in report.assets} == {"/".join(t.asset_key) for t in TABLES.values()}
     assert all(a.rows is None and a.last_run is None for a in report.assets)
     assert report.lag_s is None
     assert report.lag_unknown_because is not None
     assert "crypto-assets broker start" in report.lag_unknown_because
-    assert report.exit_code == 0  # nothing runs, nothing is promised
+    assert report.verdict.word == "promise broken"
+    assert report.problems == ("nothing serves this home: start it with crypto-assets up",)
+    assert len(report.verdict.unknown) == 2  # no broker, no quote
     assert report.promise.startswith("cadence 60 s")
 
 
@@ -107,6 +130,7 @@ def test_lag_is_the_age_of_the_oldest_record_not_in_latest_prices(with_log, kafk
     for partition, age in ((0, 500), (0, 40), (1, 20)):
         publish(with_log, kafka_broker, partition, NOW - timedelta(seconds=age))
     with_log.write(quote({0: 2, 1: 1}))
+    ticks(with_log)
     report = with_log.collect()
     assert (report.lag_s, report.lag_records, report.event_age_s, report.exit_code) == (0.0, 0, 5.0, 0)
 
@@ -177,44 +201,161 @@ def test_a_range_run_is_red_when_any_of_its_partitions_is(bench):
     assert (state.red, state.description) == (("a",), "of a")
 
 
-def test_missing_producer_ticks_are_a_problem_only_while_the_sensor_runs(with_log, kafka_broker):
-    from crypto_assets_tests.automation.test_alert_sensor import Bench as Ticks
-
-    ticks = object.__new__(Ticks)
-    ticks.instance = with_log.instance
-    ticks.producer()
-    ticks.producer_tick(NOW)
-    assert with_log.collect(NOW + timedelta(seconds=30)).exit_code == 0
-    late = with_log.collect(NOW + timedelta(seconds=61))
-    assert late.exit_code == 1
-    assert "newest good tick is 61 s old" in late.problems[0]
-    ticks.producer(running=False)
-    assert with_log.collect(NOW + timedelta(seconds=61)).exit_code == 0
+@pytest.mark.kafka
+def test_missing_producer_ticks_are_a_problem_only_while_the_sensor_runs(served):
+    assert served.collect(NOW + timedelta(seconds=30)).exit_code == 0
+    with open_home(served.settings).lock("serve", doing="up"):
+        late = served.collect(NOW + timedelta(seconds=61))
+        assert late.exit_code == 1
+        assert "newest good tick is 61 s old" in late.problems[0]
+        ticks(served, None).producer(running=False)
+        stopped = served.collect(NOW + timedelta(seconds=61))
+    assert stopped.problems == ("the producer sensor is stopped: nothing polls; start it in the UI, Automation",)
 
 
-def test_an_unknown_lag_is_a_problem_while_the_producer_runs(bench):
-    from crypto_assets_tests.automation.test_alert_sensor import Bench as Ticks
+def test_what_cannot_be_told_while_the_producer_runs_is_3(bench):
+    ticks(bench)
+    report = bench.collect()
+    assert (report.exit_code, report.verdict.word, report.problems) == (3, "cannot tell", ())
+    assert report.verdict.unknown[0].startswith("the lag is unknown: no Kafka")
+    assert report.verdict.unknown[1] == "there is no quote in gold/latest_prices yet"
 
-    ticks = object.__new__(Ticks)
-    ticks.instance = bench.instance
-    ticks.producer()
-    ticks.producer_tick(NOW)
+
+@pytest.mark.kafka
+def test_old_quotes_break_the_promise_though_nothing_lags(served):
+    served.write(quote({0: 1}, age_s=450))
+    report = served.collect()
+    assert (report.lag_s, report.exit_code) == (0.0, 1)
+    assert report.problems[0].startswith("the newest quote is 450 s old, more than the promised 180 s")
+
+
+@pytest.mark.kafka
+def test_data_of_the_future_is_a_problem_of_the_clock_and_no_negative_age(served):
+    served.write(quote({0: 1}, age_s=-1))
+    assert served.collect().exit_code == 0  # two clocks within tolerance
+    served.write(quote({0: 1}, age_s=-5))
+    report = served.collect()
+    assert (report.event_age_s, report.exit_code) == (0.0, 1)
+    assert "clock is behind the newest data (gold/latest_prices by 5 s)" in report.problems[0]
+    assert by_name(report)["gold/latest_prices"].event_ahead_s == 5.0
+    back = served.collect(NOW - timedelta(days=1))
+    assert "the producer's newest tick by 86,400 s" in back.problems[0]
+    assert "-" not in json.dumps([a["event_age_s"] for a in json.loads(back.to_json())["assets"]])
+
+
+@pytest.mark.kafka
+def test_a_home_that_is_served_no_more_says_since_when(served):
+    report = served.collect(NOW + timedelta(minutes=10))
+    assert report.exit_code == 1
+    assert (
+        report.problems[0] == f"nothing serves this home since {NOW:%Y-%m-%d %H:%M:%S}Z: start it with crypto-assets up"
+    )
+    assert any("the newest quote is 605 s old" in p for p in report.problems)
+
+
+def test_the_lock_of_a_killed_or_copied_home_serves_nothing(bench, tmp_path):
+    import shutil
+
+    home = open_home(bench.settings)
+    with home.lock("serve", doing="up"):
+        assert bench.collect().service.startswith("served by process")
+        shutil.copytree(bench.settings.home, tmp_path / "copy")
+    copy = Bench(bench.settings.model_copy(update={"home_path": tmp_path / "copy"}), bench.instance)
+    assert "process" in (tmp_path / "copy" / "state" / "serve.lock").read_text()
+    assert copy.collect().service == "nothing serves this home"
+
+
+@pytest.mark.parametrize(("doing", "word"), [("up", "promise broken"), ("ui", "no promise"), ("demo", "no promise")])
+def test_only_up_promises(bench, doing, word):
+    bench.write(quote({}, age_s=90_000))
+    with open_home(bench.settings).lock("serve", doing=doing):
+        report = bench.collect()
+    assert report.verdict.word == word
+    assert f"({doing})" in report.service
+
+
+def test_a_demo_promises_nothing_until_a_daemon_has_served_it(bench):
+    bench.write(quote({}, age_s=90_000))
+    (bench.settings.home / "demo.json").write_text('{"day": "2026-01-01"}')
+    report = bench.collect()
+    assert (report.verdict.word, report.exit_code) == ("no promise", 0)
+    ticks(bench, NOW - timedelta(hours=1))
+    assert bench.collect().exit_code == 1
+
+
+def _table_log(home: Path) -> Path:
+    return home / "lake" / "gold" / "latest_prices" / "_delta_log" / f"{1:020d}.json"
+
+
+def _event_log(home: Path) -> Path:
+    return home / "dagster" / "history" / "runs" / "index.db"
+
+
+@pytest.mark.parametrize(
+    ("part", "named"), [(_table_log, "gold/latest_prices cannot be read"), (_event_log, "the event log cannot be read")]
+)
+def test_a_part_that_cannot_be_read_is_3_and_the_others_are_shown(settings, bench, capsys, part, named):
+    bench.write(quote({}))
+    bench.instance.report_runless_asset_event(dg.AssetMaterialization(LATEST))
+    (settings.home / "demo.json").write_text('{"day": "2026-01-01"}')
+    assert status.run(settings, now=NOW, as_json=True) == 0
+    capsys.readouterr()
+    bench.instance.dispose()
+    for stale in part(settings.home).parent.glob("index.db-*"):
+        stale.unlink()
+    part(settings.home).write_text("this is no such file\n")
+    assert status.run(settings, now=NOW, as_json=True) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "cannot tell"
+    assert any(named in reason for reason in told["reasons"])
+    assert len(told["assets"]) >= len(TABLES)
+
+
+def test_a_failed_newest_run_of_a_scheduled_asset_is_named(bench):
+    @dg.asset(key=LATEST)
+    def latest():
+        raise dg.Failure("the log cannot be asked")
+
+    @dg.asset(key=dg.AssetKey(["bronze", "market_history"]))  # no schedule moves it
+    def history():
+        raise dg.Failure("nothing to fetch")
+
+    (bench.settings.home / "demo.json").write_text('{"day": "2026-01-01"}')
+    dg.materialize([history], instance=bench.instance, raise_on_error=False)
+    assert bench.collect().exit_code == 0
+    dg.materialize([latest], instance=bench.instance, raise_on_error=False)
     report = bench.collect()
     assert report.exit_code == 1
-    assert report.problems[0].startswith("the lag is unknown: no Kafka")
+    assert "step gold__latest_prices: the log cannot be asked" in report.problems[0]
+    last = by_name(report)["gold/latest_prices"].last_run
+    assert last is not None
+    assert last.state == "FAILURE"
+
+
+@pytest.mark.kafka
+def test_a_log_that_went_backwards_is_wrong_whatever_is_promised(served):
+    served.write(quote({0: 7}))
+    report = served.collect()
+    assert report.exit_code == 1
+    assert any("went backwards" in p for p in report.problems)
 
 
 def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsys):
     code = status.run(settings, now=NOW, as_json=True)
     told = json.loads(capsys.readouterr().out)
-    assert code == told["exit_code"] == 0
+    assert code == told["exit_code"] == 1
+    assert told["verdict"] == "promise broken"
+    assert told["reasons"] == told["problems"] + told["unknown"]
     assert told["source"] == "simulator"
-    assert told["producer"] == {"running": False, "newest_tick_age_s": None, "trouble": None}
+    assert told["producer"] == {"running": False, "newest_tick_age_s": None, "trouble": None, "known": False}
     bench.write(quote({}))
-    assert status.run(settings, now=NOW, as_json=False) == 0
+    assert status.run(settings, now=NOW, as_json=False) == 1
     text = capsys.readouterr().out
     assert "gold/latest_prices" in text
     assert "newest quote is 5.0 s old" in text
+    assert "PROBLEM   nothing serves this home" in text
+    assert "UNKNOWN   the lag is unknown" in text
+    assert "verdict   promise broken (exit code 1)" in text
     nowhere = settings.model_copy(update={"home_path": settings.home / "nowhere"})
     with pytest.raises(HomeError, match="crypto-assets demo"):
         status.run(nowhere, now=NOW, as_json=False)
