@@ -161,11 +161,19 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
             connection.execute(
                 "INSERT INTO audit_transactions VALUES (?, ?, ?, ?, ?)", [table, app_id, topic_id, hour, version]
             )
-    connection.execute("CREATE TABLE audit_aliases (old_id VARCHAR, until TIMESTAMPTZ, coin_id VARCHAR)")
+    connection.execute(
+        "CREATE TABLE audit_aliases (old_id VARCHAR, until TIMESTAMPTZ, coin_id VARCHAR, old_symbol VARCHAR)"
+    )
+    connection.execute(
+        "CREATE TABLE audit_coins"
+        " (coin_id VARCHAR, symbol VARCHAR, name VARCHAR, active_from TIMESTAMPTZ, active_to TIMESTAMPTZ)"
+    )
     for coin in coins:
+        row = [coin["coin_id"], *(coin.get(n) for n in ("symbol", "name", "active_from", "active_to"))]
+        connection.execute("INSERT INTO audit_coins VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ)", row)
         for alias in coin.get("aliases") or ():
-            row = [alias["old_id"], str(alias["until"]), coin["coin_id"]]
-            connection.execute("INSERT INTO audit_aliases VALUES (?, ?::TIMESTAMPTZ, ?)", row)
+            row = [alias["old_id"], str(alias["until"]), coin["coin_id"], alias.get("old_symbol")]
+            connection.execute("INSERT INTO audit_aliases VALUES (?, ?::TIMESTAMPTZ, ?, ?)", row)
     connection.execute("CREATE TABLE audit_excluded (hour TIMESTAMPTZ)")
     for key in excluding:
         connection.execute("INSERT INTO audit_excluded VALUES (?)", [key_slice(key, "hour").start])
@@ -174,8 +182,8 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
     }
     connection.execute(
         "CREATE TABLE audit_clock AS SELECT ?::TIMESTAMPTZ AS bronze_from, ?::TIMESTAMPTZ AS silver_from, "
-        '(SELECT max(kafka_timestamp) FROM "bronze.raw_prices") AS covered_until',
-        [kept["bronze.raw_prices"], kept["silver.prices"]],
+        '(SELECT max(kafka_timestamp) FROM "bronze.raw_prices") AS covered_until, ?::DATE AS partitions_start',
+        [kept["bronze.raw_prices"], kept["silver.prices"], _bound_to(run.home).get("partitions_start")],
     )
 
 
@@ -259,19 +267,25 @@ def _add(
     run.report.findings.append(Finding(law, says, outcome, checked, violations, tuple(examples), note))
 
 
-def _registry(home: Path | None) -> Sequence[Mapping[str, Any]]:
-    """Registry records of a home: its `coins.toml`, else the default basket of the mode that it is bound to."""
+def _bound_to(home: Path | None) -> Mapping[str, Any]:
+    """What a home was bound to at first use; empty without a home."""
     import json
 
+    if home is None or not (home / "home.json").exists():
+        return {}
+    return json.loads((home / "home.json").read_text(encoding="utf-8"))
+
+
+def _registry(home: Path | None) -> Sequence[Mapping[str, Any]]:
+    """Registry records of a home: its `coins.toml`, else the default basket of the mode that it is bound to."""
     from crypto_assets.market.coins import CoinRegistry, default_registry
 
     if home is None:
         return ()
     if (home / "coins.toml").exists():
         return CoinRegistry.from_toml((home / "coins.toml").read_text(encoding="utf-8")).to_records()
-    if not (home / "home.json").exists():
-        return ()
-    return default_registry(json.loads((home / "home.json").read_text(encoding="utf-8"))["source"]).to_records()
+    source = _bound_to(home).get("source")
+    return default_registry(source).to_records() if source else ()
 
 
 def _example(names: Sequence[str], row: Sequence[object]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.verify.laws import bars, log, models, presence, silver
+from crypto_assets.verify.laws import bars, dims, files, log, models, operations, polls, presence, serving, silver
 from crypto_assets.verify.laws.base import LOG_TABLES, Law
 
 _CLOCK = "the writer's own clock, which nothing else saw"
@@ -20,27 +20,21 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("topic", "message_key", "headers"), _LATER),
     },
     "bronze.market_history": dict.fromkeys(TABLES["bronze.market_history"].column_names, _LATER),
-    "silver.quarantine": dict.fromkeys(
-        ("topic", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers", "coin_id", "detail", "day"),
-        _LATER,
-    ),
+    "silver.quarantine": {"detail": "text for people; the reasons are judged"},
+    "gold.latest_prices": {"refreshed_at": _CLOCK},
     **{
         table: dict.fromkeys(TABLES[table].column_names, _LATER)
-        for table in (
-            "gold.dim_coin", "gold.dim_date", "gold.latest_prices", "gold.leaderboard_24h", "gold.prediction_accuracy",
-            "features.price_features", "ml.promotions", "ops.pipeline_metrics", "ops.alerts",
-        )
+        for table in ("gold.prediction_accuracy", "features.price_features", "ml.promotions")
     },
     **{
         table: {c: _LATER for c in TABLES[table].column_names if c not in ("coin_id", "window_end", "model_version")}
         for table in ("gold.anomalies", "gold.price_predictions")
     },
     "ops.polls": {
-        c: _LATER
-        for c in TABLES["ops.polls"].column_names
-        if c not in ("topic_id", "partition", "offset", "kafka_timestamp", "raw_json", "raw_bytes", "kind",
-                     "arrival_hour", "range_start", "range_end", "seq")
+        "batch_id": "random; only that a batch has one is judged", "bronze_ingested_at": _CLOCK,
+        **dict.fromkeys(("topic", "message_key", "headers"), _LATER),
     },
+    "ops.alerts": dict.fromkeys(("severity", "summary"), "text and grade of its moment; the commit's mark is judged"),
 }  # fmt: skip
 """Reason by column by table."""
 
@@ -49,11 +43,16 @@ def all_laws() -> list[Law]:
     """Every law on tables, in the order in which they are judged; those on topics are judged as the log is read."""
     return [
         presence.presence_law(),
+        *files.file_laws(),
         *(law for table in LOG_TABLES for law in log.log_laws(table)),
         *(log.topic_law(table) for table in LOG_TABLES),
         *silver.silver_laws(),
         *(bars.bars_law(width) for width in bars.BAR_WIDTHS),
+        *serving.serving_laws(),
+        *dims.dim_laws(),
         *models.model_laws(),
+        polls.polls_law(),
+        *operations.operations_laws(),
     ]
 
 

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -39,6 +40,21 @@ _TYPES = {
 }
 
 
+@dataclass(frozen=True)
+class Commit:
+    """A retained commit.
+
+    Args:
+        at: When it was made (UTC), by its writer's clock; None when it does not say.
+        changes_rows: Whether it adds or removes rows, rather than rewriting files or changing the table.
+        info: What its writer said about it, with the entries of a `userMetadata` in JSON.
+    """
+
+    at: datetime | None
+    changes_rows: bool
+    info: Mapping[str, Any]
+
+
 class UnreadableLogError(Exception):
     """A Delta log is incomplete, or uses a feature that this reader does not know; the message names both."""
 
@@ -54,6 +70,8 @@ class Snapshot:
         columns: Delta types by column name, in order.
         partition_columns: Columns whose values are in the log, not in the files.
         configuration: Table properties.
+        sizes: Bytes by path of a data file, and rows where the log says so.
+        commits: Retained commits by version; those before the oldest JSON file are unknown.
     """
 
     version: int = -1
@@ -62,6 +80,14 @@ class Snapshot:
     columns: dict[str, Any] = field(default_factory=dict)
     partition_columns: list[str] = field(default_factory=list)
     configuration: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    commits: dict[int, Commit] = field(default_factory=dict)
+
+    @property
+    def written_at(self) -> datetime | None:
+        """When rows were changed last (UTC); None when no retained commit did."""
+        newest = max((v for v, c in self.commits.items() if c.changes_rows), default=None)
+        return None if newest is None else self.commits[newest].at
 
     def apply(self, action: Mapping[str, Any]) -> None:
         """Apply one action of the log.
@@ -72,7 +98,9 @@ class Snapshot:
         if add := action.get("add"):
             if add.get("deletionVector"):
                 raise UnreadableLogError("deletion vectors, which the audit cannot read")
-            self.files[unquote(add["path"])] = dict(add.get("partitionValues") or {})
+            path = unquote(add["path"])
+            self.files[path] = dict(add.get("partitionValues") or {})
+            self.sizes[path] = (int(add["size"]), _rows_of(add.get("stats")))
         elif remove := action.get("remove"):
             self.files.pop(unquote(remove["path"]), None)
         elif txn := action.get("txn"):
@@ -114,14 +142,46 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         missing = [v for v in range(checkpoint + 1, newest + 1) if v not in commits]
         if missing:
             raise UnreadableLogError(f"no commit {missing[0]} between checkpoint {checkpoint} and version {newest}")
-        for version in range(checkpoint + 1, newest + 1):
-            for line in commits[version].read_text(encoding="utf-8").splitlines():
-                if line.strip():
-                    snapshot.apply(json.loads(line))
+        for version in sorted(commits):
+            try:
+                text = commits[version].read_text(encoding="utf-8")
+                actions = [json.loads(line) for line in text.splitlines() if line.strip()]
+            except ValueError:
+                if version > checkpoint:
+                    raise
+                continue  # the checkpoint holds what it did
+            snapshot.commits[version] = _commit(actions)
+            for action in actions if version > checkpoint else ():
+                snapshot.apply(action)
         snapshot.version = newest
     except (UnreadableLogError, ValueError, KeyError) as error:
         raise UnreadableLogError(f"{folder}: {error}") from error
     return snapshot
+
+
+def _commit(actions: Sequence[Mapping[str, Any]]) -> Commit:
+    info: dict[str, Any] = {}
+    changed = False
+    for action in actions:
+        file = action.get("add") or action.get("remove")
+        changed |= bool(file and file.get("dataChange"))
+        info |= action.get("commitInfo") or {}
+    stamp = info.get("timestamp")
+    at = datetime.fromtimestamp(stamp / 1000, UTC) if isinstance(stamp, (int, float)) else None
+    try:
+        said = json.loads(info.get("userMetadata") or "{}")
+    except ValueError:
+        said = {}
+    return Commit(at, changed, info | (said if isinstance(said, dict) else {}))
+
+
+def _rows_of(stats: str | None) -> int | None:
+    """Rows of a file by its statistics; None when it has none."""
+    try:
+        rows = json.loads(stats or "{}").get("numRecords")
+    except ValueError:
+        return None
+    return int(rows) if rows is not None else None
 
 
 def missing_files(folder: Path, snapshot: Snapshot) -> list[str]:

@@ -291,9 +291,17 @@ def quarantine_rows(topic: str, topic_id: str, sent: list[Sent]) -> list[dict[st
     return [
         log_row(topic, topic_id, s)
         | {"reasons": s.reasons, "detail": "as planned", "day": s.at.date(), "hour": floor_hour(s.at)}
+        | {"coin_id": coin_id(s)}
         for s in sent
         if s.reasons
     ]
+
+
+def coin_id(record: Sent) -> str | None:
+    try:
+        return json.loads(record.value)["coin_id"]
+    except (ValueError, KeyError):
+        return None
 
 
 def bars(silver: list[dict[str, Any]], width: str) -> list[dict[str, Any]]:

@@ -64,6 +64,26 @@ class Law:
     prepare: Callable[[Evidence], str | None] | None = field(default=None, kw_only=True)
 
 
+def written_since(evidence: Evidence, table: str, inputs: Sequence[str]) -> str | None:
+    """Put into `audit_stale` when a table was last written, and whether one of its inputs was written after it.
+
+    Args:
+        evidence: What was loaded.
+        table: Table that is made as a whole from what its inputs hold then.
+        inputs: Tables that it is made from.
+
+    Returns:
+        A note that names the newer inputs, or None: a table that waits for its next run is not judged by them.
+    """
+    written = {t: s.written_at for t in (table, *inputs) if (s := evidence.stored.get(t)) and s.written_at}
+    newer = [t for t in inputs if t in written and table in written and written[t] > written[table]]
+    evidence.connection.execute(
+        "CREATE TABLE IF NOT EXISTS audit_stale (table_name VARCHAR, stale BOOLEAN, written_at TIMESTAMPTZ)"
+    )
+    evidence.connection.execute("INSERT INTO audit_stale VALUES (?, ?, ?)", [table, bool(newer), written.get(table)])
+    return f"{', '.join(newer)} was written after it: judged again after its next run" if newer else None
+
+
 def quoted(name: str) -> str:
     """A column name as an SQL identifier."""
     return '"' + name + '"'

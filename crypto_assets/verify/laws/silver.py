@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
-from crypto_assets.verify.laws.base import Law
+from crypto_assets.verify.laws.base import Law, differing, quoted
 from crypto_assets.verify.laws.records import EVIDENT, NUMBERS
 
 _LIVE = """(SELECT * FROM "silver.prices" WHERE granularity = 'tick')"""
 _SILVER_VALUES = ("symbol", "name", *NUMBERS, "ingestion_timestamp", "source", "cadence_s", "poll_id")
+_COPIED = ("topic", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers")
+RESTATABLE_DAYS = 89
+"""A record whose event is older than its arrival by more is too late: Bronze's 90 days less one."""
 
 
 def silver_laws() -> list[Law]:
@@ -66,7 +69,63 @@ def _accounting_laws() -> list[Law]:
             covers={"silver.quarantine": ("topic_id", "partition", "offset", "hour", "reasons")},
             recomputed="Bronze parsed again",
         ),
+        _accusations_law(),
+        _copies_law(),
     ]  # fmt: skip
+
+
+def _accusations_law() -> Law:
+    """The reasons that a record does not show by itself, judged by the registry and the hour of arrival."""
+    active = (
+        "(c.active_from IS NULL OR coalesce(r.last_updated_at, r.kafka_timestamp) >= c.active_from) AND "
+        "(c.active_to IS NULL OR coalesce(r.last_updated_at, r.kafka_timestamp) < c.active_to)"
+    )
+    return Law(
+        "quarantine_accuses_rightly",
+        "a record is called unknown_coin only where the registry had no such coin, too_late only where it was late",
+        ("silver.quarantine", "bronze.raw_prices"),
+        'SELECT count(*) FROM "silver.quarantine"',
+        f"""
+        WITH accused AS (
+            SELECT q.reasons, r.* FROM "silver.quarantine" q JOIN audit_records r
+              ON q.topic_id = r.topic_id AND q."partition" = r."partition" AND q."offset" = r."offset"
+        )
+        SELECT 'the coin was active' AS problem, topic_id, "partition", "offset", arrival_hour, r.coin_id
+        FROM accused r JOIN audit_coins c ON c.coin_id = r.coin_id AND {active}
+        WHERE list_contains(reasons, 'unknown_coin')
+        UNION ALL
+        SELECT 'it was not late', topic_id, "partition", "offset", arrival_hour, coin_id FROM accused
+        WHERE list_contains(reasons, 'too_late')
+          AND date_trunc('hour', last_updated_at) >= arrival_hour - INTERVAL {RESTATABLE_DAYS * 24} HOURS
+          AND last_updated_at >= coalesce((SELECT partitions_start FROM audit_clock)::TIMESTAMPTZ, last_updated_at)
+          AND (SELECT partitions_start FROM audit_clock) IS NOT NULL
+        """,
+        covers={"silver.quarantine": ("reasons",)},
+        recomputed="the coin registry",
+    )
+
+
+def _copies_law() -> Law:
+    differs = differing({n: f"q.{quoted(n)} IS DISTINCT FROM b.{quoted(n)}" for n in _COPIED}) + (
+        " || CASE WHEN q.day <> q.hour::DATE THEN ' day' ELSE '' END"
+        " || CASE WHEN q.coin_id IS DISTINCT FROM r.coin_id AND r.coin_id <> '' THEN ' coin_id' ELSE '' END"
+    )
+    return Law(
+        "quarantine_keeps_the_record",
+        "a quarantined record is kept as Bronze holds it, under the coin that it names",
+        ("silver.quarantine", "bronze.raw_prices"),
+        'SELECT count(*) FROM "silver.quarantine"',
+        f"""
+        SELECT 'differs' AS problem, q.topic_id, q."partition", q."offset", trim({differs}) AS columns
+        FROM "silver.quarantine" q JOIN "bronze.raw_prices" b
+          ON q.topic_id = b.topic_id AND q."partition" = b."partition" AND q."offset" = b."offset"
+        LEFT JOIN audit_records r
+          ON q.topic_id = r.topic_id AND q."partition" = r."partition" AND q."offset" = r."offset"
+        WHERE {differs} <> ''
+        """,
+        covers={"silver.quarantine": (*_COPIED, "day", "coin_id")},
+        recomputed="bronze.raw_prices",
+    )
 
 
 def _silver_row_laws() -> list[Law]:

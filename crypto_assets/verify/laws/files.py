@@ -1,0 +1,97 @@
+"""Laws on the files and commits of every table, whatever its rows mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crypto_assets.verify.laws.base import Evidence, Law
+
+OUR_MARKS = ("engine", "maintenance", "run_id")
+"""What a commit of the product says about itself: the writing engine, or the kind of housekeeping."""
+
+
+def file_laws() -> list[Law]:
+    """Laws on data files and commits; they query `audit_files` and `audit_commits`."""
+    return [_files_law(), _commits_law()]
+
+
+def _load_files(evidence: Evidence) -> str | None:
+    """Make `audit_files`: what the log says of every data file beside what is on disk; sizes in bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[str, list[object]] = {n: [] for n in ("table_name", "path", "size", "on_disk", "listed", "in_file")}
+    for table, snapshot in evidence.stored.items():
+        for path, (size, rows) in snapshot.sizes.items():
+            file = Path(evidence.lake, *table.split("."), path)
+            if path not in snapshot.files or not file.is_file():
+                continue  # a missing file is reported where tables are read
+            try:
+                in_file: int | None = pq.read_metadata(file).num_rows
+            except (OSError, pa.ArrowInvalid):
+                in_file = None
+            values = (table, path, size, file.stat().st_size, rows, in_file)
+            for name, value in zip(found, values, strict=True):
+                found[name].append(value)
+    types = {n: pa.string() if n in ("table_name", "path") else pa.int64() for n in found}
+    files = pa.table({n: pa.array(v, types[n]) for n, v in found.items()})
+    evidence.connection.register("audit_files", files)
+    return None
+
+
+def _files_law() -> Law:
+    return Law(
+        "files_are_as_the_log_lists_them",
+        "every data file has the size and the number of rows that its commit recorded",
+        (),
+        "SELECT count(*) FROM audit_files",
+        """
+        SELECT CASE WHEN in_file IS NULL THEN 'no Parquet file' WHEN on_disk <> size THEN 'another size'
+                    ELSE 'another number of rows' END AS problem, table_name, path, size, on_disk, listed, in_file
+        FROM audit_files WHERE on_disk <> size OR in_file IS NULL OR in_file <> listed
+        """,
+        covers={},
+        recomputed="the log",
+        prepare=_load_files,
+    )
+
+
+def _load_commits(evidence: Evidence) -> str | None:
+    """Make `audit_commits`: retained commits that change rows, and whether a writer of the product made them.
+
+    A merge on Spark cannot carry a mark and is left out.
+    """
+    connection = evidence.connection
+    connection.execute(
+        "CREATE OR REPLACE TABLE audit_commits"
+        " (table_name VARCHAR, version BIGINT, committed_at TIMESTAMPTZ, operation VARCHAR, engine_info VARCHAR,"
+        " ours BOOLEAN)"
+    )
+    for table, snapshot in evidence.stored.items():
+        for version, commit in snapshot.commits.items():
+            engine = str(commit.info.get("engineInfo", ""))
+            operation = str(commit.info.get("operation", ""))
+            if not commit.changes_rows or ("Spark" in engine and operation == "MERGE"):
+                continue
+            ours = any(mark in commit.info for mark in OUR_MARKS)
+            connection.execute(
+                "INSERT INTO audit_commits VALUES (?, ?, ?, ?, ?, ?)",
+                [table, version, commit.at, operation, engine, ours],
+            )
+    return None
+
+
+def _commits_law() -> Law:
+    return Law(
+        "commits_are_ours",
+        "every retained commit that changes rows was made by a writer of this product",
+        (),
+        "SELECT count(*) FROM audit_commits",
+        """
+        SELECT 'written by something else' AS problem, table_name, version, committed_at, operation, engine_info
+        FROM audit_commits WHERE NOT ours
+        """,
+        covers={},
+        recomputed="the mark of its writer",
+        prepare=_load_commits,
+    )

@@ -1,0 +1,168 @@
+"""Laws on the pipeline's own tables: metrics against what they measure, alerts against each other."""
+
+# ruff: noqa: S608 - every name put into a query is a constant of this module
+
+from __future__ import annotations
+
+from crypto_assets.verify.laws.base import Evidence, Law, written_since
+
+UNITS = {
+    "messages_produced": "messages",
+    "processing_latency_ms_p50": "ms",
+    "processing_latency_ms_p99": "ms",
+    "dedup_rate": "ratio",
+    "quarantine_rate": "ratio",
+    "model_inference_latency_ms": "ms",
+    "polls_ok_rate": "ratio",
+}
+"""Unit by metric: every hour has one row of each."""
+
+
+def operations_laws() -> list[Law]:
+    """Laws on `ops.pipeline_metrics` and `ops.alerts`."""
+    return [_metrics_law(), _alert_identity_law(), _alert_transitions_law()]
+
+
+def _metrics_are_current(evidence: Evidence) -> str | None:
+    """A note when records were stored after the metrics: hours with such records wait for the next refresh."""
+    return written_since(evidence, "ops.pipeline_metrics", ("bronze.raw_prices", "ops.polls"))
+
+
+def _metrics_law() -> Law:
+    """Hours are judged that Bronze still holds and that got no record after the metrics were written.
+
+    Latencies of replayed and simulated records say nothing, since their arrival is virtual.
+    """
+    units = ", ".join(f"('{name}', '{unit}')" for name, unit in UNITS.items())
+    return Law(
+        "metrics_are_recomputed",
+        "every measured hour has each metric once, equal to what Bronze, Silver, quarantine, polls and anomalies give",
+        ("ops.pipeline_metrics", "bronze.raw_prices"),
+        'SELECT count(*) FROM "ops.pipeline_metrics"',
+        f"""
+        WITH written AS (SELECT written_at FROM audit_stale WHERE table_name = 'ops.pipeline_metrics'),
+        virtual AS (
+            SELECT coalesce(bool_or(source IN ('replay', 'simulator')), false) AS is_virtual
+            FROM (SELECT source FROM audit_records UNION ALL SELECT source FROM "silver.prices")
+        ), records AS (
+            SELECT b.arrival_hour AS hour, b.bronze_ingested_at, q."offset" IS NOT NULL AS bad,
+                   s."offset" IS NOT NULL AS kept,
+                   date_diff('microsecond', b.kafka_timestamp, b.bronze_ingested_at) / 1000 AS latency
+            FROM "bronze.raw_prices" b
+            LEFT JOIN "silver.quarantine" q USING (topic_id, "partition", "offset")
+            LEFT JOIN "silver.prices" s USING (topic_id, "partition", "offset")
+            WHERE b.kind = 'record'
+        ), measured AS (
+            SELECT hour, count(*) AS n, count(*) FILTER (NOT bad) AS valid, count(*) FILTER (kept) AS kept,
+                   count(*) FILTER (bad) AS bad, quantile_cont(latency, 0.5) AS p50, quantile_cont(latency, 0.99) AS p99
+            FROM records GROUP BY hour
+        ), polled AS (
+            SELECT arrival_hour AS hour, count(*) AS n, count(*) FILTER (outcome = 'ok') AS ok
+            FROM "ops.polls" WHERE kind = 'record' GROUP BY arrival_hour
+        ), scored AS (
+            SELECT hour, count(*) AS n, quantile_cont(latency_s * 1000, 0.5) AS ms FROM "gold.anomalies" GROUP BY hour
+        ), late AS (
+            SELECT arrival_hour AS hour FROM "bronze.raw_prices" WHERE bronze_ingested_at > (FROM written)
+            UNION SELECT arrival_hour FROM "ops.polls" WHERE bronze_ingested_at > (FROM written)
+        ), hours AS (
+            SELECT DISTINCT hour FROM "ops.pipeline_metrics"
+            UNION SELECT hour FROM measured
+            WHERE hour BETWEEN (SELECT min(hour) FROM "ops.pipeline_metrics")
+                           AND greatest((SELECT max(hour) FROM "ops.pipeline_metrics"),
+                                        (SELECT max(hour) FROM "gold.anomalies"))
+        ), judged AS (
+            FROM hours WHERE hour >= (SELECT bronze_from + INTERVAL 1 DAY FROM audit_clock)
+              AND hour NOT IN (FROM late) AND hour NOT IN (FROM audit_excluded)
+        ), wide AS (
+            SELECT h.hour, m.* EXCLUDE (hour), p.n AS polls, p.ok, a.n AS scores, a.ms, is_virtual
+            FROM judged h CROSS JOIN virtual LEFT JOIN measured m USING (hour) LEFT JOIN polled p USING (hour)
+            LEFT JOIN scored a USING (hour)
+        ), expected AS (
+            SELECT hour, 'messages_produced' AS metric, n::DOUBLE AS value, n AS measured_over FROM wide
+            UNION ALL SELECT hour, 'processing_latency_ms_p50', p50, if(is_virtual, 0, n) FROM wide
+            UNION ALL SELECT hour, 'processing_latency_ms_p99', p99, if(is_virtual, 0, n) FROM wide
+            UNION ALL SELECT hour, 'dedup_rate', 1 - kept / nullif(valid, 0), valid FROM wide
+            UNION ALL SELECT hour, 'quarantine_rate', bad / n, n FROM wide
+            UNION ALL SELECT hour, 'polls_ok_rate', ok / polls, polls FROM wide
+            UNION ALL SELECT hour, 'model_inference_latency_ms', ms, if(is_virtual, 0, scores) FROM wide
+        ), compared AS (
+            SELECT e.hour, e.metric, u.unit, if(coalesce(measured_over, 0) > 0, value, NULL) AS value,
+                   coalesce(measured_over, 0) AS measured_over
+            FROM expected e JOIN (VALUES {units}) u(metric, unit) USING (metric)
+        ), stored AS (
+            SELECT * FROM "ops.pipeline_metrics" SEMI JOIN judged USING (hour)
+        )
+        SELECT CASE WHEN s.metric IS NULL THEN 'missing' WHEN c.metric IS NULL THEN 'unknown metric' ELSE 'differs' END
+                   AS problem,
+               coalesce(s.hour, c.hour) AS hour, coalesce(s.metric, c.metric) AS metric,
+               s.value AS stored, c.value AS recomputed, s.measured_over, s.unit
+        FROM stored s FULL JOIN compared c ON s.hour = c.hour AND s.metric = c.metric
+        WHERE s.metric IS NULL OR c.metric IS NULL OR s.unit <> c.unit OR s.day <> s.hour::DATE
+           OR s.measured_over IS DISTINCT FROM c.measured_over OR (s.value IS NULL) <> (c.value IS NULL)
+           OR abs(s.value - c.value) > 1e-8 + 1e-9 * abs(c.value)
+        UNION ALL
+        SELECT 'doubled', hour, metric, min(value), max(value), NULL, NULL FROM "ops.pipeline_metrics"
+        GROUP BY hour, metric HAVING count(*) > 1
+        """,
+        ("silver.prices", "silver.quarantine", "ops.polls", "gold.anomalies"),
+        covers={"ops.pipeline_metrics": ("metric", "value", "unit", "measured_over", "day", "hour")},
+        recomputed="SQL from bronze.raw_prices, silver.prices, silver.quarantine, ops.polls, gold.anomalies",
+        prepare=_metrics_are_current,
+    )
+
+
+def _text(column: str) -> str:
+    """A column as a JSON text as Python's `json.dumps` writes it for plain names."""
+    return f"coalesce(to_json({column})::VARCHAR, 'null')"
+
+
+def _alert_identity_law() -> Law:
+    moment = (
+        "strftime(at, '%Y-%m-%dT%H:%M:%S') || CASE WHEN microsecond(at) % 1000000 = 0 THEN '' "
+        "ELSE '.' || lpad((microsecond(at) % 1000000)::VARCHAR, 6, '0') END || '+00:00'"
+    )
+    return Law(
+        "alerts_are_what_their_id_says",
+        "alert_id is the hash of cause, partition, state and time, and occurs once",
+        ("ops.alerts",),
+        'SELECT count(*) FROM "ops.alerts"',
+        f"""
+        SELECT 'another id' AS problem, alert_id, cause, state, at FROM "ops.alerts"
+        WHERE alert_id IS DISTINCT FROM left(sha256('[' || {_text("cause")} || ', ' || {_text("partition_key")} || ', '
+              || {_text("state")} || ', "' || {moment} || '"]'), 32)
+        UNION ALL
+        SELECT 'doubled', alert_id, min(cause), min(state), min(at) FROM "ops.alerts"
+        GROUP BY alert_id HAVING count(*) > 1
+        UNION ALL
+        SELECT 'cause and check disagree', alert_id, cause, state, at FROM "ops.alerts"
+        WHERE check_name IS NOT NULL AND cause <> asset || ' ' || check_name
+        """,
+        covers={"ops.alerts": ("alert_id", "cause", "state", "at", "partition_key", "asset", "check_name")},
+        recomputed="a hash of its own columns",
+    )
+
+
+def _alert_transitions_law() -> Law:
+    return Law(
+        "alerts_are_transitions",
+        "of every cause, firing and resolved alternate, beginning with firing; deliveries follow the transition",
+        ("ops.alerts",),
+        'SELECT count(*) FROM "ops.alerts"',
+        """
+        WITH chained AS (
+            SELECT *, lag(state) OVER (PARTITION BY cause, partition_key ORDER BY at, state DESC) AS before
+            FROM "ops.alerts"
+        )
+        SELECT CASE WHEN before IS NULL THEN 'recovery without alert' ELSE 'the same state twice' END AS problem,
+               alert_id, cause, partition_key, state, at
+        FROM chained WHERE (before IS NULL AND state = 'resolved') OR (before = state AND state = 'resolved')
+        UNION ALL
+        SELECT 'delivered before it was seen', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
+        WHERE delivered_at < at
+        UNION ALL
+        SELECT 'delivered without an attempt', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
+        WHERE delivered_at IS NOT NULL AND attempts < 1
+        """,
+        covers={"ops.alerts": ("state", "at", "delivered_at", "attempts")},
+        recomputed="its other rows",
+    )
