@@ -24,7 +24,7 @@ from crypto_assets.compute.base import (
 from crypto_assets.contracts.model import Grain
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.quality import checks
-from crypto_assets.storage.base import AuditFailed, SliceRefused
+from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
 REQUIRED_RESOURCES = {"engine", "step_inputs", "step_launcher"}
 
@@ -233,7 +233,7 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
     except AuditFailed as error:
         _log_blocking(context, step, error)
         raise dg.Failure(f"nothing was committed: {error}", ran, allow_retries=False) from error
-    except (StepFailed, SliceRefused) as error:
+    except (StepFailed, SliceRefused, StorageError) as error:
         raise dg.Failure(str(error), ran, allow_retries=False) from error
     yield from report(context, step, result, keys)
 

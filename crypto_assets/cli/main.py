@@ -77,10 +77,11 @@ def _told() -> Iterator[None]:
     from crypto_assets.home import HomeError
     from crypto_assets.jvm.fetch import JvmError
     from crypto_assets.kafka.errors import BrokerError, LogError
+    from crypto_assets.storage.base import StorageError
 
     try:
         yield
-    except (HomeError, StartError, StepFailed, LogError, BrokerError, JvmError, ValueError) as error:
+    except (HomeError, StartError, StepFailed, LogError, BrokerError, JvmError, StorageError, ValueError) as error:
         output.fail(str(error))
         raise typer.Exit(1) from None
 

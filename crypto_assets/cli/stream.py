@@ -35,7 +35,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
     from crypto_assets.compute.base import StepFailed
     from crypto_assets.compute.inputs import BANNERS
     from crypto_assets.home import open_home
-    from crypto_assets.storage.base import AuditFailed, WriteConflict
+    from crypto_assets.storage.base import AuditFailed, StorageError, WriteConflict
     from crypto_assets.streaming.run import refuse_unfit, stream
 
     limit = seconds(run_for) if run_for else None
@@ -66,7 +66,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
                 for_s=limit,
                 told=_nothing if as_json else Lines(),
             )
-        except (AuditFailed, WriteConflict) as error:
+        except (AuditFailed, StorageError, WriteConflict) as error:
             raise StepFailed(f"{error}. What was committed before stays; start the stream again to go on") from error
     if as_json:
         output.as_json(summary.to_record())

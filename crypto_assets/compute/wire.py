@@ -23,11 +23,11 @@ from crypto_assets.compute.base import (
     StepFailed,
     TableResult,
 )
-from crypto_assets.storage.base import AuditFailed, SliceRefused
+from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
 TAG = "$"
 """Only key of an object that stands for a value which JSON lacks: `{"$": [kind, content]}`."""
-EXPECTED = (AuditFailed, StepFailed, SliceRefused, NotEnoughData)
+EXPECTED = (AuditFailed, StepFailed, SliceRefused, StorageError, NotEnoughData)
 """Outcomes of a step that the driver raises as themselves; anything else is a crash."""
 
 

@@ -27,6 +27,7 @@ def until_committed(
     table: str,
     attempt: Callable[[], WriteResult],
     is_conflict: Callable[[Exception], bool],
+    explain: Callable[[Exception], Exception | None] = lambda _error: None,
     *,
     attempts: int,
     first_pause_s: float,
@@ -37,7 +38,8 @@ def until_committed(
     Args:
         table: Table, for the message.
         attempt: Reads everything anew and writes, once.
-        is_conflict: Whether an error says that another writer was first; every other error is raised.
+        is_conflict: Whether an error says that another writer was first; every other error is raised at once.
+        explain: Gives the error to raise instead of one that a library raised, or None.
         attempts: Tries.
         first_pause_s: Upper bound of the first pause; each further one is twice as long.
         longest_pause_s: Upper bound of all pauses.
@@ -51,6 +53,8 @@ def until_committed(
             return replace(attempt(), retries=retries)
         except Exception as error:
             if not is_conflict(error):
+                if (told := explain(error)) is not None:
+                    raise told from error
                 raise
             last = error
             _LOG.info("%s: attempt %d was overtaken: %s", table, retries + 1, " ".join(str(error)[:_TOLD].split()))
@@ -72,11 +76,15 @@ class RecordedReads:
     def recorded(self) -> Iterator[dict[str, int]]:
         """Versions of the tables that this thread reads within the block."""
         outer = getattr(self._local, "versions", None)
-        self._local.versions = versions = {}
+        self._local.versions = self._local.last = versions = {}
         try:
             yield versions
         finally:
             self._local.versions = outer
+
+    def last(self) -> Mapping[str, int]:
+        """Versions that this thread read within the last block."""
+        return dict(getattr(self._local, "last", {}))
 
     def note(self, table: str, version: int) -> None:
         """Record a read; nothing outside a block."""

@@ -26,6 +26,10 @@ class WriteConflict(Exception):
     """Other writers committed between each of many attempts; nothing of this write was committed."""
 
 
+class StorageError(Exception):
+    """A table cannot be read or written as it lies there; names the table, every damaged file and what repairs it."""
+
+
 class AuditFailed(Exception):
     """A blocking rule failed on the staged frame; nothing was committed. `outcomes` holds every evaluation."""
 

@@ -11,10 +11,11 @@ Belongs here: when a checkpoint is written, and which was the last. Does not bel
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from crypto_assets.storage import log_files
 
 if TYPE_CHECKING:
     from deltalake import PostCommitHookProperties
@@ -42,14 +43,12 @@ def after_commit(path: str, version: int) -> None:
         path: Folder of the table.
         version: What was committed.
     """
-    from deltalake.exceptions import DeltaError
-
     if version % EVERY:
         return
     try:
         write_behind(path, version)
-    except (DeltaError, OSError) as error:
-        _LOG.warning("%s: no checkpoint behind version %d: %s", path, version, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the commit stands
+        _LOG.warning("%s: no checkpoint behind version %d: %s; the commit stands", path, version, error)
 
 
 def write_behind(path: str, version: int) -> None:
@@ -58,12 +57,16 @@ def write_behind(path: str, version: int) -> None:
 
     behind = version - LAG
     if behind > last(path):
+        log_files.make_readable(path)
         DeltaTable(path, version=behind).create_checkpoint()
 
 
 def last(path: str) -> int:
-    """Version that `_last_checkpoint` names; 0 without one."""
+    """Version of the last checkpoint: what the hint names, or without a usable hint what lies there; 0 without one."""
+    version, _ = log_files.read_hint(path)
+    if version is not None and (Path(path) / "_delta_log" / f"{version:020d}.checkpoint.parquet").exists():
+        return version
     try:
-        return int(json.loads((Path(path) / "_delta_log" / "_last_checkpoint").read_text())["version"])
-    except FileNotFoundError:
+        return max(0, log_files.inspect(path).base)
+    except OSError:
         return 0

@@ -15,11 +15,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from crypto_assets.contracts.arrow import arrow_schema, arrow_type
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
-from crypto_assets.storage.base import Commit, StoredRanges
+from crypto_assets.storage import damage, log_files
+from crypto_assets.storage.base import Commit, StorageError, StoredRanges
 from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
 
 if TYPE_CHECKING:
@@ -44,17 +47,46 @@ def table_path(lake: str, table: str) -> str:
 
 
 def open_table(path: str, version: int | None = None) -> DeltaTable | None:
-    """A handle on the current (or given) version; None when the table does not exist."""
+    """A handle on the current (or given) version; None when the table does not exist.
+
+    Raises:
+        StorageError: The table's files are damaged in a way that the log does not make up for, or cannot be read.
+    """
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
     with ONE_CALL:
-        if not DeltaTable.is_deltatable(path):
+        if not exists(path):
             return None
+        log_files.make_readable(path)
         try:
             return DeltaTable(path, version=version)
         except TableNotFoundError:
             return None
+        except Exception as error:
+            raise damage.explained(error, [path]) or error from error
+
+
+def exists(path: str) -> bool:
+    """Whether a table lies in a folder.
+
+    Raises:
+        StorageError: Its log is lost and data files are there: a table created over them would hide the loss.
+    """
+    from deltalake import DeltaTable
+
+    try:
+        found = DeltaTable.is_deltatable(path)
+    except Exception as error:
+        raise damage.explained(error, [path]) or error from error
+    if not found and (lost := damage.lost_log(Path(path))):
+        raise StorageError(log_files.refusal(lost.table, [lost]))
+    return found
+
+
+def folder_of(handle: DeltaTable) -> Path:
+    """Folder of an open local table."""
+    return Path(url2pathname(urlsplit(handle.table_uri).path))
 
 
 def quote(name: str) -> str:
@@ -68,7 +100,10 @@ def query(handle: DeltaTable, sql: str) -> pa.Table:
     from deltalake import QueryBuilder
 
     with ONE_CALL:
-        found = pa.table(QueryBuilder().register("t", handle).execute(sql).read_all())
+        try:
+            found = pa.table(QueryBuilder().register("t", handle).execute(sql).read_all())
+        except Exception as error:
+            raise damage.explained(error, [folder_of(handle)]) or error from error
     plain = [
         pa.field(f.name, {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(f.type, f.type), f.nullable)
         for f in found.schema
@@ -160,6 +195,9 @@ def read_commits(
     Where the log no longer holds the first of them, the list begins with one entry whose operation is
     `HISTORY_CLEANED`: its version is the last missing one, its metadata has `missing_from` and `missing_to`
     and what `cleaned(last missing version)` adds.
+
+    Raises:
+        StorageError: One of them is damaged.
     """
     log = Path(path) / "_delta_log"
     versions = sorted(int(f.stem) for f in log.glob("*.json") if f.stem.isdigit() and int(f.stem) > version)
@@ -169,7 +207,11 @@ def read_commits(
             text = (log / f"{number:020d}.json").read_text()
         except FileNotFoundError:  # cleaned while being read: the next call says so
             break
-        commits.append(_commit(number, text))
+        try:
+            commits.append(_commit(number, text))
+        except ValueError as error:
+            bad = log_files.Damage(log_files.table_of(path), f"_delta_log/{number:020d}.json", str(error), "commit")
+            raise StorageError(log_files.refusal(bad.table, [bad])) from error
     return with_missing(commits, version, limit, cleaned)
 
 
@@ -191,6 +233,12 @@ def latest_version(path: str) -> int | None:
     return max((int(f.stem) for f in log.glob("*.json") if f.stem.isdigit()), default=None)
 
 
+def version_of(path: str, mark: str, after: int) -> int | None:
+    """Version of the newest commit after a version whose metadata holds a mark; None without one."""
+    commits = read_commits(path, after, 1_000_000)
+    return next((c.version for c in reversed(commits) if mark in c.metadata.values()), None)
+
+
 _STANDARD = {
     "timestamp", "operation", "operationParameters", "operationMetrics", "engineInfo", "clientVersion", "readVersion",
     "isolationLevel", "isBlindAppend", "userId", "userName", "txnId", "inCommitTimestamp", "tags", "userMetadata",
@@ -198,10 +246,20 @@ _STANDARD = {
 
 
 def _commit(version: int, text: str) -> Commit:
+    """One commit.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not text.strip():
+        raise ValueError("is empty")
     info: dict[str, Any] = {}
     for line in text.splitlines():
         if '"commitInfo"' in line:
-            info = json.loads(line).get("commitInfo", info)
+            try:
+                info = json.loads(line).get("commitInfo", info)
+            except json.JSONDecodeError:
+                raise ValueError("is cut or no JSON") from None
     at = datetime.fromtimestamp(info.get("timestamp", 0) / 1000, UTC)
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in info.items() if k not in _STANDARD}
     return Commit(version, at, str(info.get("operation", "")), metadata | user_metadata(info.get("userMetadata")))

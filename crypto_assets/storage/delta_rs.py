@@ -11,6 +11,7 @@ beginning with everything read anew; rows are never sent again as they were.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,7 +22,7 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.render import LOG_STATISTICS
 from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.storage import checkpoints, staging
+from crypto_assets.storage import checkpoints, damage, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
@@ -30,13 +31,14 @@ from crypto_assets.storage.ranges import incarnation
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import CommitProperties, DeltaTable, WriterProperties
+    from deltalake import DeltaTable, WriterProperties
     from pyspark.sql import DataFrame, SparkSession
 
 ENGINE = "sail+delta-rs"
 MAX_ATTEMPTS = 200
 _LONGEST_PAUSE_S = 0.5
 _ROW_GROUP = 128 * 1024
+_LOG = logging.getLogger(__name__)
 
 
 class DeltaRsStore:
@@ -151,18 +153,16 @@ class DeltaRsStore:
             staging.check_batch(contract, slice_, incarnation(app_id), stored, batch)
             seq, batch_id = stored.max_seq + 1, uuid.uuid4().hex
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
-            properties = _properties(
-                commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {}), app_id, seq
-            )
+            info = commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {})
             rows = staging.completed(contract, batch.rows, seq, batch_id)
-            self._commit(contract, handle, rows, properties)
+            after = self._commit(contract, handle, rows, info, (app_id, seq))
             ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
             return WriteResult(
                 table,
                 True,
                 batch.rows.num_rows,
                 before,
-                handle.version(),
+                after,
                 metadata={"seq": seq, "batch_id": batch_id, "ends": ends},
             )
 
@@ -207,12 +207,9 @@ class DeltaRsStore:
             if staging.same_rows(contract, stored, staged):
                 return WriteResult(table, False, staged.num_rows, before, handle.version())
             info = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
-            properties = _replacing(contract, handle, info)
             rows = staged if staged.num_rows else None
-            self._commit(contract, handle, rows, properties, mode="overwrite", predicate=slice_.predicate(contract))
-            return WriteResult(
-                table, True, staged.num_rows, before, handle.version(), metadata={"rows_before": stored.num_rows}
-            )
+            after = self._commit(contract, handle, rows, info, mode="overwrite", predicate=slice_.predicate(contract))
+            return WriteResult(table, True, staged.num_rows, before, after, metadata={"rows_before": stored.num_rows})
 
         return self._until_committed(table, attempt)
 
@@ -256,15 +253,13 @@ class DeltaRsStore:
                 same = staging.same_rows(contract, stored, result)
             if same:
                 return WriteResult(table, False, 0, before, handle.version())
-            properties = _replacing(contract, handle, info)
             if mode == "insert_if_absent":
-                self._commit(contract, handle, result, properties)
+                after = self._commit(contract, handle, result, info)
             else:
-                self._commit(
-                    contract, handle, result if result.num_rows else None, properties, mode="overwrite", predicate=scope
-                )
+                rows_or_none = result if result.num_rows else None
+                after = self._commit(contract, handle, rows_or_none, info, mode="overwrite", predicate=scope)
             rows_changed = added.num_rows if mode == "insert_if_absent" else staged.num_rows
-            return WriteResult(table, True, rows_changed, before, handle.version())
+            return WriteResult(table, True, rows_changed, before, after)
 
         return self._until_committed(table, attempt)
 
@@ -287,7 +282,7 @@ class DeltaRsStore:
         contract = self._contract(table)
         path = self.path(table)
         with files.ONE_CALL:
-            if DeltaTable.is_deltatable(path):
+            if files.exists(path):
                 return False
             try:
                 DeltaTable.create(
@@ -301,7 +296,7 @@ class DeltaRsStore:
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
             except DeltaError:  # includes a commit that lost the race for version 0
-                if not DeltaTable.is_deltatable(path):
+                if not files.exists(path):
                     raise
                 return False
             return True
@@ -331,38 +326,86 @@ class DeltaRsStore:
         contract: Table,
         handle: DeltaTable,
         rows: pa.Table | pa.RecordBatchReader | None,
-        properties: CommitProperties,
+        metadata: Mapping[str, str],
+        transaction: tuple[str, int] | None = None,
         *,
         mode: Literal["append", "overwrite"] = "append",
         predicate: str | None = None,
-    ) -> None:
-        """Append rows, or overwrite those of a predicate (None = all); no rows: delete them. The handle moves along."""
-        from deltalake import write_deltalake
+    ) -> int:
+        """Append rows, or overwrite those of a predicate (None = all); no rows: delete them.
 
-        hooks = checkpoints.left_to_us()
+        Args:
+            contract: Contract of the table.
+            handle: Snapshot to commit on; it moves along.
+            rows: Rows to write.
+            metadata: What the commit records.
+            transaction: App id and version; by default those by which replacing writers exclude each other.
+            mode: Whether to overwrite.
+            predicate: What is overwritten.
+
+        Returns:
+            The version committed. When the library fails after its commit, that version too: it stands.
+        """
+        from deltalake import CommitProperties, Transaction, write_deltalake
+
+        # Its own transaction stops writers on Spark that read before this commit.
+        before = handle.version()
+        app_id, app_version = transaction or (replace_app_id(contract.full_name), before + 1)
+        mark = uuid.uuid4().hex
+        properties = CommitProperties(
+            custom_metadata={**metadata, "write_id": mark},
+            max_commit_retries=0,
+            app_transactions=[Transaction(app_id, app_version)],
+        )
+        hooks, path = checkpoints.left_to_us(), self.path(contract.full_name)
         with files.ONE_CALL:
-            if rows is not None:
-                write_deltalake(
-                    handle,
-                    rows,
-                    mode=mode,  # type: ignore[arg-type]
-                    predicate=predicate,
-                    commit_properties=properties,
-                    post_commithook_properties=hooks,
-                    writer_properties=_writer_properties(),
-                )
-            else:
-                handle.delete(predicate, commit_properties=properties, post_commithook_properties=hooks)
-            checkpoints.after_commit(self.path(contract.full_name), handle.version())
+            try:
+                if rows is not None:
+                    write_deltalake(
+                        handle,
+                        rows,
+                        mode=mode,  # type: ignore[arg-type]
+                        predicate=predicate,
+                        commit_properties=properties,
+                        post_commithook_properties=hooks,
+                        writer_properties=_writer_properties(),
+                    )
+                else:
+                    handle.delete(predicate, commit_properties=properties, post_commithook_properties=hooks)
+                after = handle.version()
+            except Exception as error:
+                stands = files.version_of(path, mark, before)
+                if stands is None:
+                    raise
+                _LOG.warning("%s: version %d is committed; afterwards: %s", contract.full_name, stands, error)
+                after = stands
+            checkpoints.after_commit(path, after)
+        return after
 
     def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
         from deltalake.exceptions import CommitFailedError
 
+        path = self.path(table)
+        opened: int | None = None
+
+        def noting() -> WriteResult:
+            nonlocal opened
+            opened = files.latest_version(path)
+            return attempt()
+
+        def is_conflict(error: Exception) -> bool:
+            # delta-rs says of a full disk, too, that the commit failed: only a commit that came first is a conflict.
+            if isinstance(error, CommitFailedError):
+                return files.latest_version(path) != opened
+            # A frame that others' commits have put out of reach is built anew, on the newest version.
+            out_of_reach = checkpoints.OUT_OF_REACH in f"{error.__cause__ or error}"
+            return out_of_reach and any(v < checkpoints.last(self.path(t)) for t, v in self._reads.last().items())
+
         return until_committed(
             table,
-            attempt,
-            # A frame that others' commits have put out of reach is built anew, on the newest version.
-            lambda error: isinstance(error, CommitFailedError) or checkpoints.OUT_OF_REACH in str(error),
+            noting,
+            is_conflict,
+            lambda error: damage.explained(error, [path, *(self.path(t) for t in self._reads.last())]),
             attempts=MAX_ATTEMPTS,
             first_pause_s=0.01,
             longest_pause_s=_LONGEST_PAUSE_S,
@@ -384,19 +427,6 @@ def _configuration(contract: Table) -> dict[str, str | None]:
         columns = ",".join(n for n in LOG_STATISTICS if n in contract.column_names)
         properties["delta.dataSkippingStatsColumns"] = columns
     return properties
-
-
-def _properties(metadata: Mapping[str, str], app_id: str, app_version: int) -> CommitProperties:
-    from deltalake import CommitProperties, Transaction
-
-    return CommitProperties(
-        custom_metadata=dict(metadata), max_commit_retries=0, app_transactions=[Transaction(app_id, app_version)]
-    )
-
-
-def _replacing(contract: Table, handle: DeltaTable, metadata: Mapping[str, str]) -> CommitProperties:
-    """Properties of a commit that replaces rows; its transaction stops writers on Spark that read before it."""
-    return _properties(metadata, replace_app_id(contract.full_name), handle.version() + 1)
 
 
 def _commented(contract: Table) -> pa.Schema:

@@ -32,9 +32,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
@@ -43,37 +44,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crypto_assets.contracts import render
-from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, arrow_type, conform, empty_rows, spark_schema
+from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, conform, empty_rows, spark_schema
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR, Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.storage import damage, log_files, spark_maintenance, staging
 from crypto_assets.storage import delta_files as files
-from crypto_assets.storage import spark_maintenance, staging
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
-from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
+from crypto_assets.storage.base import (
+    AppendBatch,
+    Commit,
+    StorageError,
+    StoredRanges,
+    WriteResult,
+    replace_app_id,
+)
 from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
-from crypto_assets.storage.spark_conditions import FILE, OVERTAKEN, Condition, ranges_free, same_files
+from crypto_assets.storage.spark_answers import arrow_fields, is_conflict
+from crypto_assets.storage.spark_conditions import FILE, Condition, ranges_free, same_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructField
 
 ENGINE = "spark"
+_LOG = logging.getLogger(__name__)
 MAX_ATTEMPTS = 60
 _LONGEST_PAUSE_S = 2.0
 _ROWS_OF_A_FILE = 200_000
 """Rows that are written as one file of a Delta partition, and by one task."""
 _NEAR = 4 * HOUR
 """Slices this near are asked for together with the one to be written: one query mostly tells all that a plan needs."""
-
-_CONFLICT = re.compile(
-    OVERTAKEN + r"|DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
-    r"|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"  # another writer is creating it at this moment
-    r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
-    r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"
-)
-"""How Delta names a lost race, whatever carries the error (Py4J, Spark Connect, Databricks)."""
 
 
 class _Lost(Exception):
@@ -145,6 +146,8 @@ class DeltaSparkStore:
         place = self._place(contract)
         if place is not None:
             if files.latest_version(place) is None:  # a folder alone is there before the first commit
+                if lost := damage.lost_log(Path(place)):
+                    raise StorageError(log_files.refusal(table, [lost]))
                 return False
             self._create_schema(contract)
             spark.sql(f"CREATE TABLE IF NOT EXISTS {self.name(table)} USING DELTA LOCATION {literal(place)}")
@@ -159,6 +162,7 @@ class DeltaSparkStore:
             return None
         place = self._place(self._contract(table))
         if place is not None:
+            log_files.make_readable(place)
             return files.latest_version(place)
         return self._spark().sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").collect()[0][0]
 
@@ -189,7 +193,10 @@ class DeltaSparkStore:
         if where:
             frame = frame.where(where)
         schema = arrow_schema(contract, columns)
-        return frame.select(*[f"`{n}`" for n in schema.names]).toArrow().cast(schema)
+        try:
+            return frame.select(*[f"`{n}`" for n in schema.names]).toArrow().cast(schema)
+        except Exception as error:
+            raise self._explained(error, [table]) or error from error
 
     def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
         """Commits with a higher version, oldest first, at most `limit`; see `DeltaRsStore.commits_after`."""
@@ -243,8 +250,8 @@ class DeltaSparkStore:
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
             rows = staging.completed(contract, batch.rows, seq, batch_id).read_all()
             metadata = commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {})
-            self._write(contract, rows, app_id, seq, metadata, ranges_free(incarnation(app_id), batch.covers))
-            after = self._version_of(table, batch_id, before)
+            free = ranges_free(incarnation(app_id), batch.covers)
+            after = self._write(contract, rows, app_id, seq, metadata, free, mark=batch_id, before=before)
             if after is None:
                 used = seq
                 raise _Lost(f"sequence {seq} of {app_id} was used by another writer")
@@ -368,8 +375,10 @@ class DeltaSparkStore:
         """
         write_id = uuid.uuid4().hex
         app_id = replace_app_id(contract.full_name)
-        self._write(contract, rows, app_id, before + 1, {**metadata, "write_id": write_id}, unchanged, predicate)
-        after = self._version_of(contract.full_name, write_id, before)
+        marked = {**metadata, "write_id": write_id}
+        after = self._write(
+            contract, rows, app_id, before + 1, marked, unchanged, predicate, mark=write_id, before=before
+        )
         if after is None:
             raise _Lost(f"{contract.full_name} was replaced by another writer after version {before}")
         return after
@@ -462,7 +471,7 @@ class DeltaSparkStore:
             spark.sql(render.create_table(contract, ".".join(self._parts(contract)), self._place(contract), properties))
         except Exception as error:
             # Another process may have made it at this moment, or be making it, or have been killed while it did.
-            if not _is_conflict(error):
+            if not is_conflict(error):
                 raise
             if not self.exists(table):
                 self._drop_empty_log(contract)
@@ -503,7 +512,7 @@ class DeltaSparkStore:
         if contract.full_name in self._checked:
             return version
         fields = self._spark().table(self.name(contract.full_name)).schema.fields
-        problems = files.stored_problems(_arrow_schema(fields), contract)
+        problems = files.stored_problems(arrow_fields(fields), contract)
         if problems:
             raise ContractViolation(contract.full_name, problems)
         self._checked.add(contract.full_name)
@@ -521,8 +530,16 @@ class DeltaSparkStore:
         metadata: Mapping[str, str],
         condition: Condition,
         where: str | None = None,
-    ) -> None:
-        """Append rows (or replace by them what `where` selects) under an application transaction and a condition."""
+        *,
+        mark: str,
+        before: int,
+    ) -> int | None:
+        """Append rows (or replace by them what `where` selects) under an application transaction and a condition.
+
+        Returns:
+            The version after `before` whose metadata holds `mark`: also when Spark fails after the commit, which
+            stands. None when Spark skipped the write, because the transaction was used.
+        """
         name = self.name(contract.full_name)
         # An Arrow table comes in pieces of 10,000 rows, and each would be a file.
         made = self._frame(contract, rows).coalesce(1 + rows.num_rows // _ROWS_OF_A_FILE)
@@ -534,14 +551,22 @@ class DeltaSparkStore:
             writer = writer.mode("append")
         else:
             writer = writer.mode("overwrite").option("replaceWhere", where)
-        writer.saveAsTable(name)
+        try:
+            writer.saveAsTable(name)
+        except Exception as error:
+            stands = None if is_conflict(error) else self._version_of(contract.full_name, mark, before)
+            if stands is None:
+                raise
+            told = " ".join(str(error)[:300].split())
+            _LOG.warning("%s: version %d is committed; afterwards: %s", contract.full_name, stands, told)
+            return stands
+        return self._version_of(contract.full_name, mark, before)
 
     def _version_of(self, table: str, mark: str, after: int) -> int | None:
         """Version of the commit after a version whose metadata holds a mark."""
         place = self._place(self._contract(table))
         if place is not None:
-            commits = files.read_commits(place, after, 1_000_000)
-            return next((c.version for c in reversed(commits) if mark in c.metadata.values()), None)
+            return files.version_of(place, mark, after)
         limit = 16  # the newest come first, and mostly it is the newest
         while True:
             history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {limit}")
@@ -551,32 +576,25 @@ class DeltaSparkStore:
                 return found
             limit *= 16
 
+    def _explained(self, error: Exception, tables: Iterable[str]) -> StorageError | None:
+        """The error to raise instead of Spark's when the files of local tables are its cause."""
+        return damage.explained(error, [self.path(t) for t in tables]) if self._lake else None
+
     def _until_committed(self, table: str, attempt: Callable[[], WriteResult]) -> WriteResult:
+        def came_first(error: Exception) -> bool:
+            if isinstance(error, _Lost):
+                return True
+            if self._lake and "DELTA_VERSIONS_NOT_CONTIGUOUS" in str(error):
+                # Seen while another writer commits; a commit that is lost for good is no conflict.
+                return log_files.inspect(self.path(table)).is_readable
+            return is_conflict(error)
+
         return until_committed(
             table,
             attempt,
-            lambda error: isinstance(error, _Lost) or _is_conflict(error),
+            came_first,
+            lambda error: self._explained(error, [table, *self._reads.last()]),
             attempts=MAX_ATTEMPTS,
             first_pause_s=0.05,
             longest_pause_s=_LONGEST_PAUSE_S,
         )
-
-
-def _arrow_schema(fields: Sequence[StructField]) -> pa.Schema:
-    """Fields of a stored table in Arrow's types; null stands for a type that no contract has."""
-    import pyarrow as pa
-
-    others = {"float": pa.float32(), "smallint": pa.int16(), "tinyint": pa.int8(), "timestamp_ntz": pa.timestamp("us")}
-
-    def arrow(text: str) -> pa.DataType:
-        try:
-            return arrow_type(text)
-        except ValueError:
-            return others.get(text, pa.null())
-
-    return pa.schema([pa.field(f.name, arrow(f.dataType.simpleString()), f.nullable) for f in fields])
-
-
-def _is_conflict(error: BaseException) -> bool:
-    """Whether Delta says that another writer was first."""
-    return _CONFLICT.search(f"{type(error).__name__} {error}") is not None

@@ -1,0 +1,46 @@
+"""What Spark answers, in the terms of this code: a lost race, the fields of a stored table.
+
+Belongs here: pure translations, whatever carries the answer (Py4J, Spark Connect, Databricks). Does not belong here:
+asking (`storage.delta_spark`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from crypto_assets.contracts.arrow import arrow_type
+from crypto_assets.storage.spark_conditions import OVERTAKEN
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql.types import StructField
+
+_CONFLICT = re.compile(
+    OVERTAKEN + r"|DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
+    r"|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"  # another writer is creating it at this moment
+    r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
+    r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"
+)
+"""How Delta names a lost race, whatever carries the error (Py4J, Spark Connect, Databricks)."""
+
+
+def arrow_fields(fields: Sequence[StructField]) -> pa.Schema:
+    """Fields of a stored table in Arrow's types; null stands for a type that no contract has."""
+    import pyarrow as pa
+
+    others = {"float": pa.float32(), "smallint": pa.int16(), "tinyint": pa.int8(), "timestamp_ntz": pa.timestamp("us")}
+
+    def arrow(text: str) -> pa.DataType:
+        try:
+            return arrow_type(text)
+        except ValueError:
+            return others.get(text, pa.null())
+
+    return pa.schema([pa.field(f.name, arrow(f.dataType.simpleString()), f.nullable) for f in fields])
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether Delta says that another writer was first."""
+    return _CONFLICT.search(f"{type(error).__name__} {error}") is not None
