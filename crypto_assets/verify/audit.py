@@ -147,7 +147,7 @@ def _load_tables(run: _Audit) -> None:
 
 
 def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]], excluding: Sequence[str]) -> None:
-    """Small tables that the laws refer to: transactions, aliases, excluded hours, retention."""
+    """Small tables that the laws refer to: transactions, coins, aliases, excluded hours, retention."""
     connection = run.connection
     connection.execute(
         "CREATE TABLE audit_transactions"
@@ -177,6 +177,11 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
     connection.execute("CREATE TABLE audit_excluded (hour TIMESTAMPTZ)")
     for key in excluding:
         connection.execute("INSERT INTO audit_excluded VALUES (?)", [key_slice(key, "hour").start])
+    # Features reach back for 26 hours of bars.
+    connection.execute(
+        "CREATE TABLE audit_excluded_features AS SELECT DISTINCT "
+        "unnest(generate_series(hour, hour + INTERVAL 26 HOURS, INTERVAL 1 HOUR)) AS hour FROM audit_excluded"
+    )
     kept = {
         name: now - timedelta(days=TABLES[name].retention_days or 0) for name in ("bronze.raw_prices", "silver.prices")
     }

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.verify.laws import bars, dims, files, log, models, operations, polls, presence, serving, silver
+from crypto_assets.verify.laws import (
+    anomalies,
+    bars,
+    dims,
+    features,
+    files,
+    forecasts,
+    log,
+    operations,
+    polls,
+    presence,
+    serving,
+    silver,
+)  # fmt: skip
 from crypto_assets.verify.laws.base import LOG_TABLES, Law
 
 _CLOCK = "the writer's own clock, which nothing else saw"
@@ -24,12 +37,15 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
     "gold.latest_prices": {"refreshed_at": _CLOCK},
     **{
         table: dict.fromkeys(TABLES[table].column_names, _LATER)
-        for table in ("gold.prediction_accuracy", "features.price_features", "ml.promotions")
+        for table in ("gold.prediction_accuracy", "ml.promotions")
     },
     **{
         table: {c: _LATER for c in TABLES[table].column_names if c not in ("coin_id", "window_end", "model_version")}
-        for table in ("gold.anomalies", "gold.price_predictions")
+        for table in ("gold.price_predictions",)
     },
+    "gold.anomalies": dict.fromkeys(
+        ("revision", "previous_is_anomaly"), "only the writer saw the row before; judged is that revision 0 has none"
+    ),
     "ops.polls": {
         "batch_id": "random; only that a batch has one is judged", "bronze_ingested_at": _CLOCK,
         **dict.fromkeys(("topic", "message_key", "headers"), _LATER),
@@ -50,7 +66,10 @@ def all_laws() -> list[Law]:
         *(bars.bars_law(width) for width in bars.BAR_WIDTHS),
         *serving.serving_laws(),
         *dims.dim_laws(),
-        *models.model_laws(),
+        features.features_law(),
+        anomalies.references_law(),
+        anomalies.anomalies_law(),
+        forecasts.references_law(),
         polls.polls_law(),
         *operations.operations_laws(),
     ]

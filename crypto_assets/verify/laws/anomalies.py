@@ -1,0 +1,247 @@
+"""Laws on anomalies: scores, thresholds, flags and explanations computed a second time from features.
+
+Robust z is arithmetic on a feature. A forest is walked tree by tree over the arrays of its model file
+(`verify.model_files`), without the library that grew it.
+"""
+
+# ruff: noqa: S608 - every name put into a query is a constant of this module
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.verify import model_files
+from crypto_assets.verify.laws.base import Evidence, Law, differing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXPLAINED = 3
+STALE_S = 300
+
+_INPUTS = """
+    rz AS z, r15 / (s * sqrt(3)) AS z15, r1h / (s * sqrt(12)) AS z1h,
+    CASE WHEN rv1h IS NOT NULL THEN ln(greatest(rv1h, 1e-9) / s) END AS volatility, r5_market / s AS zmarket
+"""
+_NAMES = {"rz": "z", "r15": "z15", "r1h": "z1h", "rv1h": "volatility", "r5_market": "zmarket"}
+"""Column of the inputs by the name that explanations give it, in the order in which equal ones are named."""
+
+
+def anomalies_law() -> Law:
+    """Stored anomalies equal those that features and the version's files give."""
+    listed = ", ".join(
+        f"{{'size': -abs({column}), 'place': {place}, 'feature': '{name}', 'sigma': {column}}}"
+        for place, (name, column) in enumerate(_NAMES.items())
+    )
+    differs = differing(_DIFFERENCES)
+    return Law(
+        "anomalies_are_features_scored",
+        "every feature row has one score, and score, threshold, flag, explanation and scope follow from features and "
+        "version",
+        ("gold.anomalies", "features.price_features"),
+        'SELECT count(*) FROM "gold.anomalies"',
+        f"""
+        WITH stored AS (
+            SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS told
+            FROM "gold.anomalies" WHERE hour NOT IN (FROM audit_excluded_features)
+        ), features AS (
+            SELECT *, list_slice(list_sort(list_filter([{listed}], lambda x: isfinite(x.sigma))), 1, {EXPLAINED}) AS top
+            FROM (SELECT *, {_INPUTS} FROM "features.price_features"
+                  WHERE hour NOT IN (FROM audit_excluded_features))
+        ), near AS (
+            SELECT a.coin_id, a.window_end, count(DISTINCT o.coin_id) AS others
+            FROM stored a JOIN audit_flags o ON o.version = a.model_version AND o.coin_id <> a.coin_id
+             AND o.window_end IN (a.window_end, a.window_end - INTERVAL 5 MINUTES)
+            WHERE a.is_anomaly GROUP BY ALL
+        ), panels AS (
+            SELECT window_end, coins,
+                   max(coins) OVER (PARTITION BY (window_end - INTERVAL 5 MINUTES)::DATE) AS coins_of_day
+            FROM (SELECT window_end, count(*) AS coins FROM features GROUP BY window_end)
+        ), symbols AS (
+            SELECT coin_id, symbol FROM audit_coins UNION SELECT coin_id, symbol FROM "gold.bars_5m"
+            UNION SELECT coin_id, coin_id FROM features
+        ), judged AS (
+            SELECT f.coin_id AS feature_coin, f.window_end AS feature_end, a.coin_id AS scored_coin,
+                   a.window_end AS scored_end,
+                   CASE WHEN a.coin_id IS NOT NULL AND f.coin_id IS NOT NULL THEN {differs} ELSE '' END AS differs
+            FROM stored a
+            FULL JOIN features f ON f.coin_id = a.coin_id AND f.window_end = a.window_end
+            LEFT JOIN audit_levels l ON l.version = a.model_version AND l.coin_id = a.coin_id
+            LEFT JOIN audit_scores c
+                   ON c.version = a.model_version AND c.coin_id = a.coin_id AND c.window_end = a.window_end
+            LEFT JOIN near n ON n.coin_id = a.coin_id AND n.window_end = a.window_end
+            LEFT JOIN panels p ON p.window_end = a.window_end
+        )
+        SELECT CASE WHEN scored_coin IS NULL THEN 'missing' WHEN feature_coin IS NULL THEN 'no features'
+                    ELSE 'differs' END AS problem,
+               coalesce(scored_coin, feature_coin) AS coin_id, coalesce(scored_end, feature_end) AS window_end,
+               trim(differs) AS columns
+        FROM judged WHERE scored_coin IS NULL OR feature_coin IS NULL OR differs <> ''
+        UNION ALL
+        SELECT 'doubled', coin_id, window_end, '' FROM "gold.anomalies"
+        GROUP BY coin_id, window_end HAVING count(*) > 1
+        """,
+        ("ml.promotions", "gold.bars_5m"),
+        covers={
+            "gold.anomalies": (
+                "coin_id",
+                "window_end",
+                "model_version",
+                *(c for c in _DIFFERENCES if c not in ("revision", "previous_is_anomaly")),
+            )
+        },
+        recomputed="SQL from features.price_features, forests walked over the arrays of their model files",
+        prepare=_score,
+    )
+
+
+_SCORE = "CASE WHEN l.forest THEN c.score ELSE abs(f.rz) END"
+_SCOPE = """CASE WHEN a.is_anomaly AND {n} >= 2
+    THEN CASE WHEN coalesce(n.others, 0) * 2 >= {n} - 1 THEN 'market_wide' ELSE 'coin_specific' END END"""
+_DIFFERENCES = {
+    "symbol": "NOT EXISTS (FROM symbols s WHERE s.coin_id = a.coin_id AND s.symbol = a.symbol)",
+    "window_start": "a.window_start <> a.window_end - INTERVAL 5 MINUTES",
+    "anomaly_score": f"l.version IS NOT NULL AND ((a.anomaly_score IS NULL) <> (({_SCORE}) IS NULL) "
+                     f"OR abs(a.anomaly_score - ({_SCORE})) > 1e-9 * abs(a.anomaly_score))",
+    "threshold": "l.version IS NOT NULL AND a.threshold IS DISTINCT FROM l.threshold",
+    "is_anomaly": "a.is_anomaly <> coalesce(a.anomaly_score > a.threshold, false)",
+    "explanation": "len(coalesce(a.told, [])) <> len(f.top) OR (a.explanation IS NULL) <> (len(f.top) = 0) "
+                   "OR len(list_filter(list_zip(a.told, f.top), lambda x: coalesce(x[1].feature <> x[2].feature "
+                   "OR abs(x[1].sigma - x[2].sigma) > 0.0005001, true))) > 0",
+    "size_sigma": "a.size_sigma IS DISTINCT FROM abs(f.rz)",
+    "scope": f"l.version IS NOT NULL AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins')} "
+             f"AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins_of_day')}",
+    "suspicion": f"a.suspicion IS DISTINCT FROM CASE WHEN f.price IS NULL OR f.staleness_s > {STALE_S} THEN 'stale' "
+                 "WHEN f.sample_count = 1 THEN 'single_sample' WHEN NOT f.is_complete THEN 'incomplete' END",
+    "price": "a.price IS DISTINCT FROM f.price",
+    "model_name": "a.model_name <> 'anomaly'",
+    "scored_at": "abs(epoch_us(a.scored_at) / 1e6 - epoch_us(a.window_end) / 1e6 - a.latency_s) > 1e-5",
+    "latency_s": "abs(epoch_us(a.scored_at) / 1e6 - epoch_us(a.window_end) / 1e6 - a.latency_s) > 1e-5",
+    "previous_is_anomaly": "(a.previous_is_anomaly IS NULL) <> (a.revision = 0)",
+    "revision": "a.revision < 0 OR (a.previous_is_anomaly IS NULL) <> (a.revision = 0)",
+    "day": "a.day <> a.window_start::DATE",
+    "hour": "a.hour <> date_trunc('hour', a.window_start)",
+}  # fmt: skip
+"""Condition of a difference by column: `a` the anomaly, `f` its features, `l` its version's threshold, `c` a forest's
+score, `n` others flagged near it, `p` coins of the slot and of the day."""
+
+
+def _score(evidence: Evidence) -> str | None:
+    """Make `audit_levels` (threshold by version and coin), `audit_scores` (of forests) and `audit_flags`.
+
+    Returns:
+        Which versions could not be recomputed, because no home was given or their files are not there.
+    """
+    connection = evidence.connection
+    connection.execute(
+        "CREATE OR REPLACE TABLE audit_levels (version VARCHAR, coin_id VARCHAR, threshold DOUBLE, forest BOOLEAN)"
+    )
+    connection.execute(
+        "CREATE OR REPLACE TABLE audit_scores (version VARCHAR, coin_id VARCHAR, window_end TIMESTAMPTZ, score DOUBLE)"
+    )
+    used = connection.execute(
+        """SELECT DISTINCT a.model_version, p.artifact_uri, p.metrics FROM "gold.anomalies" a
+           JOIN "ml.promotions" p ON p.model = 'anomaly' AND p.version = a.model_version ORDER BY 1"""
+    ).fetchall()
+    coins = [c for (c,) in connection.execute('SELECT DISTINCT coin_id FROM "gold.anomalies"').fetchall()]
+    unread = []
+    for version, uri, metrics in used:
+        learnt, forest = _version(evidence.home, version, uri, metrics)
+        if learnt is None:
+            unread.append(version)
+            continue
+        levels = learnt.get("thresholds") or {"*": learnt["threshold"]}
+        rows = [[version, c, float(levels.get(c, levels["*"])), forest is not None] for c in coins]
+        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?)", rows)
+        if forest is not None:
+            _walk(evidence, version, forest)
+    connection.execute(_FLAGS)
+    return (
+        f"files of {', '.join(unread)} are not there: scores and thresholds of their rows were not recomputed"
+        if unread
+        else None
+    )
+
+
+def _version(
+    home: Path | None, version: str, uri: str, metrics: str
+) -> tuple[dict[str, Any] | None, model_files.Forest | None]:
+    if uri == "builtin:v0":
+        return json.loads(metrics), None
+    folder = model_files.folder_of(home, "anomaly", version) if home else Path(uri)
+    if not folder.is_dir():
+        return None, None
+    return model_files.parameters(folder), model_files.forest(folder)
+
+
+def _walk(evidence: Evidence, version: str, forest: model_files.Forest) -> None:
+    """Scores of a forest for the slots of its rows, and for the slots before them, which `scope` looks at."""
+    import pyarrow as pa
+
+    rows = evidence.connection.execute(
+        f"""SELECT coin_id, window_end, z, z15, z1h, volatility, zmarket
+            FROM (SELECT *, {_INPUTS} FROM "features.price_features")
+            WHERE window_end IN (SELECT unnest([window_end, window_end - INTERVAL 5 MINUTES]) FROM "gold.anomalies"
+                                 WHERE model_version = ?)
+              AND isfinite(z) AND isfinite(z15) AND isfinite(z1h) AND isfinite(volatility) AND isfinite(zmarket)""",
+        [version],
+    ).to_arrow_table()
+    scored = pa.table({
+        "version": pa.array([version] * rows.num_rows, pa.string()), "coin_id": rows["coin_id"],
+        "window_end": rows["window_end"], "score": model_files.isolation_scores(forest, _matrix(rows)),
+    })  # fmt: skip
+    evidence.connection.register("audit_chunk", scored)
+    evidence.connection.execute("INSERT INTO audit_scores SELECT * FROM audit_chunk")
+    evidence.connection.unregister("audit_chunk")
+
+
+def _matrix(rows: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.column_stack([rows[name].to_numpy() for name in _NAMES.values()])
+
+
+_FLAGS = """
+CREATE OR REPLACE TABLE audit_flags AS
+SELECT l.version, f.coin_id, f.window_end
+FROM "features.price_features" f JOIN audit_levels l ON l.coin_id = f.coin_id
+LEFT JOIN audit_scores c ON c.version = l.version AND c.coin_id = f.coin_id AND c.window_end = f.window_end
+WHERE CASE WHEN l.forest THEN c.score ELSE abs(f.rz) END > l.threshold
+"""
+
+
+def references_law() -> Law:
+    """Anomalies refer to versions that could not have seen the slot."""
+    return Law(
+        "anomalies_refer_rightly",
+        "every anomaly is of a promoted version with cut-off and start of service before its slot",
+        ("gold.anomalies",),
+        'SELECT count(*) FROM "gold.anomalies"',
+        references('"gold.anomalies"', "a.window_start", "'anomaly'"),
+        ("ml.promotions",),
+        covers={"gold.anomalies": ("model_version",)},
+        recomputed="references to ml.promotions",
+    )
+
+
+def references(table: str, slot: str, model: str, also: tuple[str, ...] = ()) -> str:
+    """Query of the rows of a table whose version is unknown, was not promoted, or had seen the slot.
+
+    Args:
+        table: Table with coin_id, window_end and model_version.
+        slot: Start of a row's slot, as SQL over `a`.
+        model: Its model, as SQL over `a`.
+        also: Further columns to show.
+    """
+    shown = ", ".join(["a.coin_id", "a.window_end", *also, "a.model_version"])
+    return f"""
+    SELECT CASE WHEN p.version IS NULL THEN 'unknown version'
+                WHEN p.decision <> 'promoted' THEN 'version was not promoted'
+                WHEN p.cutoff > {slot} THEN 'cut-off after the slot'
+                ELSE 'version not yet in service' END AS problem, {shown}, p.cutoff, p.effective_from
+    FROM {table} a
+    LEFT JOIN "ml.promotions" p ON p.version = a.model_version AND p.model = {model}
+    WHERE p.version IS NULL OR p.decision <> 'promoted' OR p.cutoff > {slot} OR p.effective_from > {slot}
+    """

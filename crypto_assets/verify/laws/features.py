@@ -1,0 +1,210 @@
+"""The law on features: every column computed a second time from 5-minute bars, by window functions over a grid.
+
+Where the product sums exact decimals in one joined kernel, this uses DuckDB's own windows: `median` and `mad` over
+frames, lists multiplied with weights, the signal line as a kernel on the MACD rather than on prices.
+"""
+
+# ruff: noqa: S608 - every name put into a query is a constant of this module
+
+from __future__ import annotations
+
+from crypto_assets.verify.laws.base import Evidence, Law, differing, quoted
+
+SLOT = "INTERVAL 5 MINUTES"
+SIGMA_FLOOR, MAD_TO_SIGMA, MAD_PRESENT = 1e-5, 1.4826, 144
+LONGEST_AGE_S = 600
+LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
+KERNEL, FAST, SLOW, SIGNAL = 130, 12, 26, 9
+BAND = 20
+
+ROUNDED = 1e-12
+"""Difference that rounding to twelve decimals may leave."""
+
+TOLERANCES = {
+    **dict.fromkeys((*LAGS, "r5_median", "s", "rv1h", "macd", "macd_signal", "macd_hist", "r5_market", "volume_change"),
+                    f"{ROUNDED}"),
+    "price": "1e-12 * r.price", "staleness_s": "1e-9",
+    # The logarithm's last bit, seen through the division by s; and a price's, by the width of its band.
+    "rz": f"{ROUNDED} + 1e-14 / r.s",
+    "rsi14": "1e-7", "bollinger_b": "1e-9 + 1e-14 / r.relative_width",
+}  # fmt: skip
+"""Largest difference of a double beside 1e-9 of its value, as SQL over the recomputed row."""
+
+EXACT = ("window_start", "price_at", "sample_count", "basket_hash", "null_reason", "available_at", "is_complete",
+         "day", "hour")  # fmt: skip
+
+
+def features_law() -> Law:
+    """Stored features equal those that the closed bars give.
+
+    Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
+    slot up to the newest closed bar.
+    """
+    far = {
+        name: f"(f.{quoted(name)} IS NULL) <> (r.{quoted(name)} IS NULL) "
+        f"OR abs(f.{quoted(name)} - r.{quoted(name)}) > 1e-9 * abs(r.{quoted(name)}) + ({tolerance})"
+        for name, tolerance in TOLERANCES.items()
+    }
+    other = {name: f"f.{quoted(name)} IS DISTINCT FROM r.{quoted(name)}" for name in EXACT}
+    differs = differing({**far, **other})
+    return Law(
+        "features_are_bars_recomputed",
+        "every active coin has one feature row for every closed slot, and every column follows from its bars",
+        ("features.price_features", "gold.bars_5m"),
+        'SELECT count(*) FROM "features.price_features"',
+        f"""
+        WITH stored AS (
+            SELECT * FROM "features.price_features" WHERE hour NOT IN (FROM audit_excluded_features)
+        ), expected AS (
+            SELECT * FROM audit_features
+            WHERE hour IN (FROM audit_feature_hours) AND hour NOT IN (FROM audit_excluded_features)
+        )
+        SELECT CASE WHEN f.coin_id IS NULL THEN 'missing' WHEN r.coin_id IS NULL THEN 'no active coin or closed slot'
+                    ELSE 'differs' END AS problem,
+               coalesce(f.coin_id, r.coin_id) AS coin_id, coalesce(f.window_end, r.window_end) AS window_end,
+               CASE WHEN f.coin_id IS NOT NULL AND r.coin_id IS NOT NULL THEN trim({differs}) ELSE '' END AS columns
+        FROM stored f FULL JOIN expected r ON f.coin_id = r.coin_id AND f.window_end = r.window_end
+        WHERE f.coin_id IS NULL OR r.coin_id IS NULL OR {differs} <> ''
+        UNION ALL
+        SELECT 'doubled', coin_id, window_end, '' FROM "features.price_features"
+        GROUP BY coin_id, window_end HAVING count(*) > 1
+        """,
+        ("gold.anomalies",),
+        covers={"features.price_features": ("coin_id", "window_end", *TOLERANCES, *EXACT)},
+        recomputed="SQL from gold.bars_5m",
+        prepare=_recompute,
+    )
+
+
+def _recompute(evidence: Evidence) -> None:
+    """Make `audit_features`, and the hours that must have them."""
+    connection = evidence.connection
+    connection.execute("""
+        CREATE OR REPLACE TABLE audit_feature_hours AS
+        SELECT DISTINCT hour FROM "features.price_features"
+        UNION SELECT DISTINCT hour FROM "gold.anomalies"
+        UNION SELECT DISTINCT hour FROM "gold.bars_5m" WHERE is_closed
+    """)
+    for query in (_PRICES, _RETURNS, _WINDOWS, _MARKET, _FEATURES):
+        connection.execute(query)
+
+
+_PRICES = f"""
+CREATE OR REPLACE TEMP TABLE feature_prices AS
+WITH bars AS (
+    SELECT coin_id, window_end, close::DOUBLE AS close, last_event_at, sample_count, is_complete, available_at,
+           volume_24h_usd::DOUBLE AS volume,
+           INTERVAL 1 SECOND * least(2 * 300.0 / coalesce(expected_count, 1), {LONGEST_AGE_S}) AS lasts
+    FROM "gold.bars_5m" WHERE is_closed AND granularity IN ('tick', '5m')
+), ends AS (
+    SELECT unnest(generate_series((SELECT min(window_end) FROM bars),
+                                  (SELECT max(window_end) FROM bars), {SLOT})) AS window_end
+), coins AS (
+    SELECT coin_id, active_from, active_to FROM audit_coins
+    UNION ALL
+    SELECT coin_id, NULL, NULL FROM (SELECT DISTINCT coin_id FROM "features.price_features")
+    WHERE coin_id NOT IN (SELECT coin_id FROM audit_coins)
+)
+SELECT c.coin_id, e.window_end - {SLOT} AS window_start, e.window_end, b.sample_count, b.is_complete, b.available_at,
+       b.volume, lag(b.volume) OVER slots AS volume_before,
+       CASE WHEN e.window_end - b.last_event_at <= b.lasts THEN b.close
+            WHEN b.close IS NULL AND e.window_end - lag(b.last_event_at) OVER slots <= lag(b.lasts) OVER slots
+            THEN lag(b.close) OVER slots END AS price,
+       CASE WHEN e.window_end - b.last_event_at <= b.lasts THEN b.last_event_at
+            WHEN b.close IS NULL AND e.window_end - lag(b.last_event_at) OVER slots <= lag(b.lasts) OVER slots
+            THEN lag(b.last_event_at) OVER slots END AS price_at
+FROM coins c JOIN ends e
+  ON e.window_end - {SLOT} >= coalesce(c.active_from, '-infinity')
+ AND e.window_end - {SLOT} < coalesce(c.active_to, 'infinity')
+LEFT JOIN bars b ON b.coin_id = c.coin_id AND b.window_end = e.window_end
+WINDOW slots AS (PARTITION BY c.coin_id ORDER BY e.window_end)
+"""
+
+_RETURNS = f"""
+CREATE OR REPLACE TEMP TABLE feature_returns AS
+SELECT *, ln(price) AS x, price - lag(price) OVER slots AS step,
+       {", ".join(f"ln(price) - lag(ln(price), {slots}) OVER slots AS {name}" for name, slots in LAGS.items())}
+FROM feature_prices WINDOW slots AS (PARTITION BY coin_id ORDER BY window_end)
+"""
+
+
+def _weighted(column: str, n: int) -> str:
+    """Mean of the kernel's slots with weights (1 - a)^k, a = 2 / (n + 1); it counts only where all are known.
+
+    DuckDB multiplies lists also where a CASE does not ask for it, so they are made whole.
+    """
+    raw = [(1 - 2 / (n + 1)) ** k for k in reversed(range(KERNEL))]
+    weights = "[" + ", ".join(repr(w / sum(raw)) for w in raw) + "]::DOUBLE[]"
+    return f"list_dot_product(list_resize(list(coalesce({column}, 0.0)) OVER kernel, {KERNEL}, 0.0), {weights})"
+
+
+def _frame(name: str, slots: int, to: str = "CURRENT ROW") -> str:
+    return f"{name} AS (PARTITION BY coin_id ORDER BY window_end ROWS BETWEEN {slots} PRECEDING AND {to})"
+
+
+_WINDOWS = f"""
+CREATE OR REPLACE TEMP TABLE feature_windows AS
+WITH first AS (
+    SELECT *, CASE WHEN count(x) OVER kernel = {KERNEL}
+                   THEN {_weighted("x", FAST)} - {_weighted("x", SLOW)} END AS macd,
+           CASE WHEN count(price) OVER band = {BAND} THEN avg(price) OVER band END AS mean,
+           CASE WHEN count(price) OVER band = {BAND} THEN stddev_pop(price) OVER band END AS deviation,
+           max(price) OVER band = min(price) OVER band AS flat,
+           CASE WHEN count(r5) OVER hour = 12 THEN sqrt(sum(r5 * r5) OVER hour) END AS rv1h,
+           CASE WHEN count(step) OVER fortnight = 14 THEN sum(greatest(step, 0)) OVER fortnight END AS gain,
+           CASE WHEN count(step) OVER fortnight = 14 THEN sum(abs(step)) OVER fortnight END AS moved,
+           CASE WHEN count(r5) OVER past >= {MAD_PRESENT} THEN median(r5) OVER past END AS r5_median,
+           CASE WHEN count(r5) OVER past >= {MAD_PRESENT}
+                THEN greatest({MAD_TO_SIGMA} * mad(r5) OVER past, {SIGMA_FLOOR}) END AS s,
+           max(available_at) OVER reach AS inputs_available_at,
+           CASE WHEN r5 IS NOT NULL THEN max(available_at) OVER three END AS return_available_at
+    FROM feature_returns
+    WINDOW {_frame("kernel", KERNEL - 1)}, {_frame("band", BAND - 1)}, {_frame("hour", 11)},
+           {_frame("fortnight", 13)}, {_frame("past", 288, "1 PRECEDING")}, {_frame("reach", 311)},
+           {_frame("three", 2)}
+)
+SELECT *, CASE WHEN count(macd) OVER kernel = {KERNEL}
+               THEN {_weighted("macd", SIGNAL)} END AS macd_signal
+FROM first WINDOW {_frame("kernel", KERNEL - 1)}
+"""
+
+_MARKET = """
+CREATE OR REPLACE TEMP TABLE feature_market AS
+SELECT m.coin_id, m.window_end, m.r5 - median(o.r5) AS r5_market
+FROM feature_returns m JOIN feature_returns o ON o.window_end = m.window_end AND o.coin_id <> m.coin_id
+WHERE m.r5 IS NOT NULL AND o.r5 IS NOT NULL
+GROUP BY m.coin_id, m.window_end, m.r5 HAVING count(*) >= 2
+"""
+
+_FEATURES = """
+CREATE OR REPLACE TABLE audit_features AS
+WITH baskets AS (
+    SELECT window_end, max(return_available_at) AS basket_available_at,
+           substr(sha256(coalesce(string_agg(coin_id, ',' ORDER BY coin_id) FILTER (r5 IS NOT NULL), '')), 1, 16)
+               AS basket_hash
+    FROM feature_windows GROUP BY window_end
+), finished AS (
+    SELECT w.* EXCLUDE (sample_count, is_complete, available_at),
+           epoch_us(w.window_end) / 1e6 - epoch_us(w.price_at) / 1e6 AS staleness_s,
+           coalesce(w.sample_count, 0) AS sample_count, coalesce(w.is_complete, false) AS is_complete,
+           (w.r5 - w.r5_median) / w.s AS rz,
+           CASE WHEN w.moved = 0 THEN 50 ELSE 100 * w.gain / w.moved END AS rsi14,
+           w.macd - w.macd_signal AS macd_hist,
+           CASE WHEN w.flat AND w.mean IS NOT NULL THEN 0.5
+                WHEN w.deviation > 0 THEN (w.price - w.mean) / (4 * w.deviation) + 0.5 END AS bollinger_b,
+           CASE WHEN w.deviation > 0 THEN w.deviation / w.mean ELSE 1 END AS relative_width,
+           m.r5_market, b.basket_hash, greatest(w.inputs_available_at, b.basket_available_at) AS available_at,
+           CASE WHEN w.volume > 0 AND w.volume_before > 0 THEN ln(w.volume / w.volume_before) END AS volume_change,
+           date_trunc('hour', w.window_start) AS hour, w.window_start::DATE AS day
+    FROM feature_windows w JOIN baskets b USING (window_end)
+    LEFT JOIN feature_market m USING (coin_id, window_end)
+)
+SELECT *, nullif(concat_ws(',',
+    CASE WHEN r5 IS NOT NULL AND r5_market IS NULL THEN 'few_coins' END,
+    CASE WHEN price IS NOT NULL AND (r5 IS NULL OR r15 IS NULL OR r1h IS NULL OR r24h IS NULL) THEN 'no_lag' END,
+    CASE WHEN volume_change IS NULL THEN 'no_volume' END,
+    CASE WHEN price IS NOT NULL AND (s IS NULL OR rv1h IS NULL OR rsi14 IS NULL OR macd IS NULL
+                                     OR macd_signal IS NULL OR bollinger_b IS NULL) THEN 'short_history' END,
+    CASE WHEN price IS NULL THEN 'stale_price' END), '') AS null_reason
+FROM finished
+"""

@@ -1,0 +1,133 @@
+"""A home with rows in every table of the pipeline, made by its own steps from simulated prices.
+
+Sixty hours of four coins, polled every five minutes through the stand-in and Kafka, with records that end in
+quarantine and one that comes late; both days trained, so that the last hours are scored by a forest and forecast by a
+calibrated version. The forest needs fifteen days; here a day is enough to fit it and one to calibrate it.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key
+from crypto_assets.market.coins import CoinRegistry, default_registry
+from crypto_assets.settings import Settings
+from crypto_assets.verify.audit import Report, audit
+from crypto_assets_tests.home_fixtures import SmallHome, moments, opened, settings_of
+from crypto_assets_tests.kafka_fixtures import RunningBroker
+
+FEW = ("bitcoin", "ethereum", "solana", "polygon-ecosystem-token")
+SCORED = 3
+"""Hours after the trained days."""
+
+
+@dataclass(frozen=True)
+class FullHome:
+    """Where the home lies, and with which settings it was filled."""
+
+    settings: Settings
+    begin: datetime
+    topics: dict[str, str]
+
+    def audit(self, home: Path, **changed: Any) -> Report:
+        """Audit a copy of the home as `verify` does, without the broker."""
+        arguments: dict[str, Any] = {
+            "lake": home / "lake",
+            "kafka": None,
+            "topics": self.topics,
+            "home": home,
+            "now": datetime.now(UTC),
+        }
+        return audit(**(arguments | changed))
+
+
+@contextmanager
+def short_calibration() -> Iterator[None]:
+    """A day fits a forest and another calibrates it, and the forest wins."""
+    from crypto_assets.ml import anomaly
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anomaly, "FIT_DAYS", 1)
+        patch.setattr(anomaly, "LEAST_CALIBRATION_DAYS", 1)
+        patch.setattr(anomaly, "COMPARED", ())
+        patch.setattr(anomaly, "TREES", 20)
+        yield
+
+
+def build(path: Path, broker: RunningBroker) -> FullHome:
+    """Fill a home."""
+    from crypto_assets.kafka.producer import open_producer
+
+    day = floor_day(datetime.now(UTC)) - 4 * DAY
+    begin, end = day + 12 * HOUR, day + 3 * DAY
+    settings = settings_of(
+        path, broker, source="simulator", partitions_start=day.date(), poll_interval_s=300, anomaly_budget=4
+    )
+    path.mkdir(parents=True)
+    basket = CoinRegistry(c for c in default_registry("simulator").coins if c.coin_id in FEW)
+    (path / "coins.toml").write_text(basket.to_toml(), encoding="utf-8")
+    trained, scored = Slice(begin, end), Slice(end, end + SCORED * HOUR)
+    with opened(settings, begin, []) as home:
+        with open_producer(settings, anchor=day.date()) as producer:
+            producer.catch_up(moments(trained))
+            publish_odd(home, begin + 30 * HOUR, end)
+            producer.catch_up(moments(scored))
+        keys = [hour_key(h) for h in Slice(begin, scored.end).hours()]
+        home.run("bronze/raw_prices", keys)
+        home.run("refresh", keys[:-SCORED])
+        with short_calibration():
+            home.run("daily", [day_key(day + i * DAY) for i in range(3)])
+        home.run("refresh", keys[-SCORED:])
+        home.run("daily", [day_key(end)])
+        home.run("gold/leaderboard_24h", [])
+        raise_alerts(home)
+    return FullHome(settings, begin, {"bronze.raw_prices": settings.prices_topic, "ops.polls": settings.polls_topic})
+
+
+def publish_odd(home: SmallHome, event: datetime, arrival: datetime) -> None:
+    """Records that are no quotes, a quote a second time, and a late one that opens the price of its slot anew."""
+    from confluent_kafka import Producer
+
+    from crypto_assets.kafka.client import client_config
+    from crypto_assets_tests.builders import message
+
+    late = message("bitcoin", event + timedelta(minutes=7), "59999.5")
+    odd = [b"{not json", b"\xff\xfe", json.dumps(late | {"price_usd": "0"}).encode(), json.dumps(late).encode()]
+    odd += [json.dumps(late).encode(), json.dumps(late | {"coin_id": "dogecoin"}).encode()]
+    headers = [("schema_version", b"1"), ("source", b"simulator"), ("poll_id", uuid.uuid4().hex.encode()),
+               ("cadence_s", b"300")]  # fmt: skip
+    producer = Producer({**client_config(home.settings), "acks": "all"})
+    for value in odd:
+        producer.produce(
+            home.settings.prices_topic, value, b"bitcoin", 0, timestamp=int(arrival.timestamp() * 1000), headers=headers
+        )
+    assert producer.flush(30) == 0
+
+
+def raise_alerts(home: SmallHome) -> None:
+    """One tick of the alert sensor over the checks that are red by now."""
+    from crypto_assets.automation import alert_sensor
+
+    alert_sensor.tick(
+        home.instance,
+        home.engine.store,
+        home.settings,
+        lambda _key: set(),
+        alert_sensor.Cursor(evaluations=0, failures=0).to_text(),
+        datetime.now(UTC),
+    )
+
+
+@pytest.fixture(scope="session")
+def full_home(kafka_broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> FullHome:
+    """A home with rows in every table that the pipeline fills; to be copied, not changed."""
+    return build(tmp_path_factory.mktemp("full") / "home", kafka_broker)
