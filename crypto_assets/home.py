@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crypto_assets import paths
 from crypto_assets.market.coins import CoinRegistry, default_registry
 
 if TYPE_CHECKING:
@@ -118,12 +119,28 @@ class Home:
                 handle.truncate(0)
 
 
+def refuse_unfit(settings: Settings) -> None:
+    """Refuse folders that a part of the product could not open, or would open another one for; writes nothing.
+
+    Raises:
+        HomeError: Names folder, characters, parts and the setting.
+    """
+    moved = "Move or rename a folder of that path, or choose another"
+    try:
+        paths.require("the home", settings.home, paths.SQLITE, paths.TABLES, remedy=f"{moved} home: CRYPTO_ASSETS_HOME")
+        paths.require("the lake", settings.lake, paths.TABLES, remedy=f"{moved} lake: CRYPTO_ASSETS_LAKE")
+        paths.require("the landing folder", settings.landing, remedy=f"{moved}: CRYPTO_ASSETS_LANDING")
+    except paths.UnfitPath as error:
+        raise HomeError(str(error)) from error
+
+
 def open_home(settings: Settings) -> Home:
     """Bind the home at first use, and check the binding ever after.
 
     Raises:
-        HomeError: The home holds another data mode or was begun with another first partition.
+        HomeError: A folder cannot be used, the home holds another data mode or was begun with another first partition.
     """
+    refuse_unfit(settings)
     home = settings.home
     binding = home / "home.json"
     asked = {"format": FORMAT, "source": settings.source, "partitions_start": settings.partitions_start.isoformat()}

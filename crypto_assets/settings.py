@@ -34,6 +34,11 @@ URL_PASSWORD = re.compile(r"//[^/@]*:([^/@]+)@")
 """Where an address holds a secret."""
 
 
+def _absolute(path: Path) -> Path:
+    """The path from the working folder; a `~` that no shell has replaced is the user's folder."""
+    return (path.expanduser() if path.parts[:1] == ("~",) else path).absolute()
+
+
 def _ours(name: str) -> AliasChoices:
     return AliasChoices(f"CRYPTO_ASSETS_{name}")
 
@@ -225,6 +230,11 @@ class Settings(DatabricksSettings):
     def _source_by_its_other_name(cls, value: object) -> object:
         return "simulator" if value == "simulated" else value
 
+    @field_validator("home_path", "landing_path", mode="before")
+    @classmethod
+    def _empty_path_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", mode="after")
     @classmethod
     def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
@@ -266,17 +276,19 @@ class Settings(DatabricksSettings):
     @property
     def home(self) -> Path:
         """Absolute path of the home folder."""
-        return (self.home_path or Path(".crypto_assets") / self.source).absolute()
+        return _absolute(self.home_path or Path(".crypto_assets") / self.source)
 
     @property
     def lake(self) -> str:
-        """Root of the tables: `<lake>/<schema>/<table>`."""
-        return self.lake_uri or str(self.home / "lake")
+        """Root of the tables: `<lake>/<schema>/<table>`; absolute."""
+        if self.lake_uri and "://" in self.lake_uri:
+            return self.lake_uri
+        return str(_absolute(Path(self.lake_uri)) if self.lake_uri else self.home / "lake")
 
     @property
     def landing(self) -> Path:
         """Absolute path of the landing folder, whether or not the transport is landing."""
-        return (self.landing_path or self.home / "landing").absolute()
+        return _absolute(self.landing_path) if self.landing_path else self.home / "landing"
 
     def table_uri(self, table: str) -> str:
         """Address of a table: its folder, or its Unity Catalog name on Databricks."""

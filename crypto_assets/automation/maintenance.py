@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.ml import places
 from crypto_assets.steps.tidying import Part, Row, table_parts, tidy
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def housekeeping(
     parts = [*table_parts(store, now, dry_run=dry_run), *([elsewhere] if elsewhere else [])]
     if instance is not None:
         parts += _dagster_parts(instance, now, dry_run, say)
+    parts.append(("places of models", lambda: rewrite_places(home.path, dry_run=dry_run)))
     parts.append(("stray files", lambda: remove_stray_files(home.path, now, dry_run=dry_run)))
     return tidy(parts, lambda name: say(f"{'looking at' if dry_run else 'tidying'} {name}"))
 
@@ -171,6 +173,12 @@ def purge_ticks(instance: dg.DagsterInstance, now: datetime, *, dry_run: bool) -
 
 
 # --- files --------------------------------------------------------------------------------------------------------
+
+
+def rewrite_places(home: Path, *, dry_run: bool) -> str:
+    """Make absolute paths in the home's MLflow database, which versions before recorded, relative to the home."""
+    count = places.rewrite_database(home / places.DATABASE, dry_run=dry_run)
+    return f"{count} absolute ones {'would be' if dry_run else 'were'} rewritten"
 
 
 def remove_stray_files(home: Path, now: datetime, *, dry_run: bool) -> str:

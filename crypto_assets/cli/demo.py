@@ -105,9 +105,10 @@ def run(source: str, now: datetime, transport: str | None = None) -> int:
     stages = Stages()
     began = time.perf_counter()
     settings = demo_settings(source, now, transport)
-    repeated = _prepare_home(settings, now.date())
-    from crypto_assets.home import open_home
+    from crypto_assets.home import open_home, refuse_unfit
 
+    refuse_unfit(settings)
+    repeated = _prepare_home(settings, now.date())
     home = open_home(settings)
     _mark(home, now.date(), finished=repeated)
     span = Slice(floor_day(now) - DAYS * DAY, floor_day(now))

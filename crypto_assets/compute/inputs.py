@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import StepFailed, StepInputs
 from crypto_assets.contracts.slices import key_slice
+from crypto_assets.ml import places
 from crypto_assets.storage.base import LogBounds
 
 if TYPE_CHECKING:
@@ -155,9 +156,11 @@ class StepInputBuilder:
                 "tell_commits": self.settings.on_databricks,  # the driver sees events there, and no table
                 "tracking_uri": self.settings.tracking_uri,
                 "registry_uri": self.settings.registry_uri,
-                "artifact_root": self.settings.databricks_artifact_root
-                if self.settings.on_databricks
-                else str(home.path / "mlflow" / "artifacts"),
+                **(
+                    {"artifact_root": self.settings.databricks_artifact_root}
+                    if self.settings.on_databricks
+                    else {"artifact_root": places.FOLDER, "home": str(home.path)}
+                ),
             },
         )
 

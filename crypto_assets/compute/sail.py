@@ -10,15 +10,13 @@ The server must not be used across a fork: child processes are spawned and start
 from __future__ import annotations
 
 import atexit
-import shutil
 import signal
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets import paths
 from crypto_assets.compute.base import StepFailed
 from crypto_assets.settings import prepare_embedded_engine
 from crypto_assets.storage.base import OffsetRange, TableStore
@@ -38,7 +36,6 @@ class _Server:
         self._lock = threading.Lock()
         self._session: SparkSession | None = None
         self._server: Any = None
-        self._staging: Path | None = None
 
     def session(self) -> SparkSession:
         """The session, started at first use; its time zone is UTC."""
@@ -46,14 +43,6 @@ class _Server:
             if self._session is None:
                 self._session = self._start()
             return self._session
-
-    def staging(self) -> Path:
-        """A private folder for staged data, removed at exit."""
-        with self._lock:
-            if self._staging is None:
-                self._staging = Path(tempfile.mkdtemp(prefix="crypto-assets-stage-"))
-                atexit.register(shutil.rmtree, self._staging, True)
-            return self._staging
 
     @property
     def started(self) -> bool:
@@ -158,6 +147,6 @@ def frame(spark: SparkSession, rows: pa.Table) -> DataFrame:
         return spark.createDataFrame(rows, from_arrow_schema(rows.schema))
     import pyarrow.parquet as pq
 
-    path = _SERVER.staging() / f"{uuid.uuid4().hex}.parquet"
+    path = paths.private_folder() / f"{uuid.uuid4().hex}.parquet"
     pq.write_table(rows, path, compression="lz4", row_group_size=128 * 1024)
     return spark.read.parquet(str(path))

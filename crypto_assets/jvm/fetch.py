@@ -68,7 +68,7 @@ def find_java() -> Path:
 
 
 def jvm_environment() -> dict[str, str]:
-    """The environment of a JVM: a JVM encodes file names by its locale, and in the locale C loses letters beyond ASCII."""
+    """The environment of a JVM, which encodes file names by its locale: in the locale C it opens no `josé`."""
     return {**environment(), "LC_ALL": "C.UTF-8"}
 
 

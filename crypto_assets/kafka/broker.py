@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from os.path import samefile
 from pathlib import Path
 
 from crypto_assets.files import LockHeld, file_lock, write_atomic
@@ -283,7 +282,7 @@ class EmbeddedBroker:
         try:
             process = psutil.Process(int(written["pid"]))
             # It works in this home's folder: a copy of a home has the pid file of the original's broker.
-            if process.status() == psutil.STATUS_ZOMBIE or not samefile(process.cwd(), self._root):
+            if process.status() == psutil.STATUS_ZOMBIE or not self._root.samefile(process.cwd()):
                 return None
             return process if abs(process.create_time() - written["create_time"]) < 2.0 else None
         except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):

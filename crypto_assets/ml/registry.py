@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from crypto_assets.ml import artifacts
+from crypto_assets.ml import artifacts, places
 from crypto_assets.ml.baselines import REGISTERED, effective
 from crypto_assets.ml.scoring import Version
 
@@ -22,19 +22,39 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Store:
-    """Where models are kept: MLflow tracking and registry URIs, and the folder of artifacts."""
+    """Where models are kept.
+
+    Args:
+        tracking_uri: MLflow's tracking URI.
+        registry_uri: MLflow's registry URI.
+        artifact_root: Folder of artifacts, as versions' places are recorded: relative to the home, or absolute.
+        home: The home; empty where there is none.
+    """
 
     tracking_uri: str
     registry_uri: str
     artifact_root: str
+    home: str = ""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Store:
         """From a step's `inputs.params`."""
-        return cls(params["tracking_uri"], params["registry_uri"], params["artifact_root"])
+        return cls(params["tracking_uri"], params["registry_uri"], params["artifact_root"], params.get("home", ""))
+
+    @property
+    def database(self) -> Path | None:
+        """MLflow's database, if it is the home's own; it names places relative to the folder of artifacts."""
+        own = Path(self.home, places.DATABASE)
+        return own if self.home and self.tracking_uri == f"sqlite:///{own}" else None
+
+    def address(self, *parts: str) -> str:
+        """What MLflow calls a folder below that of artifacts."""
+        if self.database:
+            return "/".join((places.SCHEME, *parts))
+        return Path(self.home, self.artifact_root, *parts).absolute().as_uri()
 
     def client(self) -> Any:
-        """An MLflow client; creates the folder of a sqlite store."""
+        """An MLflow client; creates the folder of a sqlite store, and makes places in a home's own relative."""
         import logging
 
         from mlflow import MlflowClient
@@ -44,6 +64,11 @@ class Store:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         if self.tracking_uri.startswith("sqlite:///"):
             Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if self.database and not places.rewrite_database(self.database) and not self.database.exists():
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            # A client would place the first experiment in the working folder, by SQL that no quote in it survives.
+            SqlAlchemyStore(self.tracking_uri, f"{places.SCHEME}/")
         return MlflowClient(self.tracking_uri, self.registry_uri)
 
 
@@ -69,30 +94,35 @@ def log_version(
         tags: More run tags (cut-off, algorithm).
 
     Returns:
-        Artifact folder, its SHA-256, and the MLflow run id.
+        Place of the files as promotions record it, their SHA-256, and the MLflow run id.
     """
-    folder = Path(store.artifact_root) / model / version
+    place = f"{store.artifact_root}/{model}/{version}"
+    folder = Path(store.home, place)
     sha256 = artifacts.save(folder, parameters, estimator)
     client = store.client()
     experiment = client.get_experiment_by_name(REGISTERED[model])
     experiment_id = (
-        experiment.experiment_id
-        if experiment
-        else client.create_experiment(REGISTERED[model], Path(store.artifact_root, "runs").absolute().as_uri())
+        experiment.experiment_id if experiment else client.create_experiment(REGISTERED[model], store.address("runs"))
     )
     run = client.create_run(experiment_id, tags={**tags, "version": version, "sha256": sha256}, run_name=version)
     run_id = run.info.run_id
     for name, value in _flat(metrics).items():
         client.log_metric(run_id, name, value)
-    client.log_text(run_id, json.dumps(parameters, indent=1, sort_keys=True), "parameters.json")
-    source = folder.absolute().as_uri()
+    source = store.address(model, version)
+    text = json.dumps(parameters, indent=1, sort_keys=True)
+    if store.database:
+        kept = Path(store.home, store.artifact_root, "runs", run_id, "artifacts")
+        kept.mkdir(parents=True)
+        (kept / artifacts.PARAMETERS_FILE).write_text(text, encoding="utf-8")
+    else:
+        client.log_text(run_id, text, artifacts.PARAMETERS_FILE)
     if not store.tracking_uri.startswith("sqlite:"):
         # A server registers no folder that is not a run's own, so the run gets a copy. Scoring reads the folder.
         client.log_artifacts(run_id, str(folder), "model")
         source = f"runs:/{run_id}/model"
     client.set_terminated(run_id)
     _register(client, model, version, source, run_id, sha256)
-    return str(folder), sha256, run_id
+    return place, sha256, run_id
 
 
 def _register(client: Any, model: str, version: str, source: str, run_id: str, sha256: str) -> None:
@@ -157,8 +187,12 @@ def _champion(client: Any, name: str) -> int | None:
     return None if number is None else int(number)
 
 
-def load(promotion: Mapping[str, Any]) -> Version:
+def load(promotion: Mapping[str, Any], home: str | None = None) -> Version:
     """The version of a promotion; the process keeps the last few.
+
+    Args:
+        promotion: Row of `ml.promotions`.
+        home: The home whose files are used; None where places are absolute.
 
     Raises:
         ArtifactRefused: Files are missing, altered or not allowed.
@@ -166,13 +200,13 @@ def load(promotion: Mapping[str, Any]) -> Version:
     if promotion["artifact_uri"] == "builtin:v0":
         return Version(promotion, json.loads(promotion["metrics"]))
     sha256 = promotion["artifact_sha256"]
-    parameters, model = _loaded(promotion["artifact_uri"], sha256)
+    parameters, model = _loaded(places.folder(promotion, home), sha256)
     return Version(promotion, parameters, model)
 
 
 @lru_cache(maxsize=8)
-def _loaded(folder: str, sha256: str) -> tuple[dict[str, Any], Any]:
-    return artifacts.load(Path(folder), sha256)
+def _loaded(folder: Path, sha256: str) -> tuple[dict[str, Any], Any]:
+    return artifacts.load(folder, sha256)
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

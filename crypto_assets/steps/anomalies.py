@@ -97,7 +97,7 @@ def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], in
     for day in sorted({floor_day(h) for h in slice_.hours()}):
         part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
         # Versions change only at midnight, so a day has one.
-        version = registry.load(effective(decided, ANOMALY, part.start))
+        version = registry.load(effective(decided, ANOMALY, part.start), inputs.params.get("home"))
         rows += _day(features, part, version, symbols, inputs.now)
     finished = [_revised(row, stored.get((row["coin_id"], row["window_end"]))) for row in rows]
     return pa.Table.from_pylist(finished, schema=arrow_schema(ANOMALIES))

@@ -95,7 +95,7 @@ def _of_horizon(
     inputs: StepInputs,
 ) -> list[dict[str, Any]]:
     """Forecasts by the version in force, and by the baseline where that one's inputs are unknown."""
-    made = scoring.forecasts(rows, data, registry.load(promotion), horizon, inputs.now)
+    made = scoring.forecasts(rows, data, registry.load(promotion, inputs.params.get("home")), horizon, inputs.now)
     there = {(r["coin_id"], r["window_end"]) for r in made}
     rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
     baseline = next(p for p in decided if p["model"] == promotion["model"] and p["version"] == BASELINE)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from crypto_assets import paths
 from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, conform, empty_rows, spark_schema
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.render import LOG_STATISTICS
@@ -51,6 +52,7 @@ class DeltaRsStore:
     """
 
     def __init__(self, lake: str, spark: Callable[[], SparkSession], tables: Mapping[str, Table] = TABLES) -> None:
+        paths.require("the lake", lake, paths.TABLES, remedy="Choose another folder with CRYPTO_ASSETS_LAKE")
         self.lake = lake
         self._spark = spark
         self._tables = tables
@@ -87,7 +89,7 @@ class DeltaRsStore:
             return self._spark().createDataFrame(rows, spark_schema(contract))
         # Without versionAsOf the frame would see whatever is current when it runs.
         reader = self._spark().read.format("delta").option("versionAsOf", pinned)
-        frame = reader.load(self.path(table))
+        frame = reader.load(files.table_path(paths.plain(self.lake), contract.full_name))
         return frame if slice_ is None else frame.where(slice_.predicate(contract))
 
     def read_arrow(

@@ -48,7 +48,7 @@ def maintain(path: str, table: Table, *, now: datetime, closed_before: datetime,
     if handle is None:
         return {"exists": False}
     sizes = _sizes(handle)
-    live = {str(Path(uri.removeprefix("file://"))) for uri in handle.file_uris()}
+    live = {uri.rsplit("/", 1)[1] for uri in handle.file_uris()}
     report: dict[str, object] = {
         "exists": True,
         "files": len(live),
@@ -160,7 +160,8 @@ def _sizes(handle: DeltaTable) -> list[int]:
 
 
 def _on_disk(path: str) -> set[str]:
-    return {str(f) for f in Path(path).rglob("*.parquet") if "_delta_log" not in f.parts}
+    """Names of data files; each writer names its own by a random number, and folders are encoded in the log."""
+    return {f.name for f in Path(path).rglob("*.parquet") if "_delta_log" not in f.relative_to(path).parts}
 
 
 def _log_files(path: str) -> int:

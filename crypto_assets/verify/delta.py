@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet$")
+_GLOB = re.compile(r"[*?\[]")
+"""What DuckDB takes for a pattern in the name of a file; in brackets it stands for itself."""
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 _TYPES = {
     "string": "VARCHAR",
@@ -213,7 +215,7 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, 
         f"INSERT INTO {files_table} VALUES ({marks})",  # noqa: S608
         [[str(folder / p), *(snapshot.files[p].get(c) for c in parted)] for p in present],
     )
-    listed = "[" + ", ".join(_literal(str(folder / p)) for p in present) + "]"
+    listed = "[" + ", ".join(_literal(_GLOB.sub(r"[\g<0>]", str(folder / p))) for p in present) + "]"
     selected = [_stored(column, type_, column in parted) for column, type_ in types.items()]
     connection.execute(
         f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join(selected)} "  # noqa: S608

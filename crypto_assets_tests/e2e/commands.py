@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crypto_assets.settings import environment
 
-KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME")
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "PYTHONPATH")
 MEASURING = "COVERAGE_"
 """Prefix of the variables by which coverage measures child processes."""
 CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'crypto-assets'; app()"

@@ -393,7 +393,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ml`.`promotions` (
   `provisional` BOOLEAN NOT NULL COMMENT 'Calibrated on fewer than 28 days.',
   `why` STRING NOT NULL COMMENT 'Reason, with the figures compared.',
   `metrics` STRING NOT NULL COMMENT 'JSON of every metric compared.',
-  `artifact_uri` STRING NOT NULL COMMENT 'Where the artifact lies.',
+  `artifact_uri` STRING NOT NULL COMMENT 'Folder of the files, relative to the home; absolute on a volume.',
   `artifact_sha256` STRING NOT NULL COMMENT 'Content hash of the artifact.',
   `content_hash` STRING NOT NULL COMMENT 'Hash of what was learnt; equal data and code give an equal hash.',
   `run_id` STRING NOT NULL COMMENT 'MLflow run.',
