@@ -62,3 +62,20 @@ def test_every_module_says_what_belongs_there():
         if ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) is None
     ]
     assert silent == []
+
+
+def test_every_write_to_a_table_is_audited_first():
+    """What breaks a blocking rule is not committed: no call of a store's writing verb leaves the audit out."""
+    verbs, calls, silent = {"append_once", "replace_slice", "merge"}, 0, []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = node.func.value
+            named = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+            if node.func.attr in verbs and named == "store":
+                calls += 1
+                if "audit" not in {k.arg for k in node.keywords}:
+                    silent.append(f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno}")
+    assert calls >= 10
+    assert silent == []

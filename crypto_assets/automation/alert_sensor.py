@@ -20,6 +20,7 @@ import dagster as dg
 from crypto_assets.automation import event_store, webhook
 from crypto_assets.automation.alerts import Alert, Condition, Evaluation, RunOutcome, State, route
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.quality import rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -269,7 +270,7 @@ def store_transitions(store: TableStore, transitions: Sequence[Alert]) -> int:
     if not transitions:
         return 0
     rows = _arrow([a.row() for a in {a.alert_id: a for a in transitions}.values()])
-    return store.merge("ops.alerts", rows, mode="insert_if_absent").rows
+    return store.merge(ALERTS.full_name, rows, mode="insert_if_absent", audit=rules.audit(ALERTS, [None])).rows
 
 
 def recount(store: TableStore, summaries: Mapping[str, str]) -> int:
@@ -277,7 +278,7 @@ def recount(store: TableStore, summaries: Mapping[str, str]) -> int:
     rows = _stored(store, list(summaries))
     changed = [{**r, "summary": summaries[r["alert_id"]]} for r in rows if r["summary"] != summaries[r["alert_id"]]]
     if changed:
-        store.merge("ops.alerts", _arrow(changed), mode="upsert")
+        store.merge(ALERTS.full_name, _arrow(changed), mode="upsert", audit=rules.audit(ALERTS, [None]))
     return len(changed)
 
 
@@ -307,7 +308,7 @@ def deliver_waiting(
         del waiting[row["alert_id"]]
         delivered += 1
     if changed:
-        store.merge("ops.alerts", _arrow(changed), mode="upsert")
+        store.merge(ALERTS.full_name, _arrow(changed), mode="upsert", audit=rules.audit(ALERTS, [None]))
     return delivered, len(given_up)
 
 

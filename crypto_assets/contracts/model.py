@@ -5,6 +5,7 @@ Belongs here: the frozen classes that `tables.py` fills in. Does not belong here
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,13 +39,20 @@ class Column:
     lineage: tuple[str, ...] = ()
 
 
+FINITE = "finite"
+"""Name of the rule that every table with doubles has: none of them is NaN or infinite."""
+_LARGEST = "1.7976931348623157e308"
+
+
 @dataclass(frozen=True)
 class Rule:
     """A rule on rows, written as the condition that a *good* row fulfils.
 
     Args:
         name: snake_case; becomes the name of the asset check and of the table constraint.
-        sql: Boolean expression in portable SQL over the table's columns; null counts as a violation.
+        sql: Boolean expression in portable SQL over the table's columns. Null counts as a violation, and so does NaN
+            or an infinity in a column that it names: `Table.condition` is what is evaluated. A double is compared with
+            `5e-1`, not `0.5`: that is a decimal, to which Sail casts the column, and NaN cannot be cast.
         description: Why the rule exists.
         severity: `error` fails the check, `warn` only warns.
         blocking: Evaluated on the staged frame before the write; a violation commits nothing.
@@ -76,7 +84,9 @@ class Table:
         kinds: Dagster kinds.
         retention_days: Days that rows are kept, or None for ever.
         upstream: Assets read, as `schema/name`.
-        rules: Row rules; non-null columns and key uniqueness need not be repeated.
+        rules: Row rules; non-null columns and key uniqueness need not be repeated. A table with doubles also gets
+            `FINITE`, which blocks unless the table is appended to once: there doubles are payload, and a record must
+            never keep those behind it from being stored.
         code_version: Raised when the meaning of the rows changes.
         scheduled: Whether a sensor or schedule keeps it fresh (it then has a freshness policy).
     """
@@ -98,6 +108,28 @@ class Table:
     rules: tuple[Rule, ...] = ()
     code_version: str = "1"
     scheduled: bool = True
+
+    def __post_init__(self) -> None:
+        doubles = [c.name for c in self.columns if c.type == "double"]
+        if doubles and all(rule.name != FINITE for rule in self.rules):
+            finite = Rule(
+                FINITE,
+                " AND ".join(map(_finite, doubles)),
+                "NaN and infinities compare as numbers, and no unknown value is stored as one of them.",
+                blocking=self.write != "append_once",
+            )
+            object.__setattr__(self, "rules", (*self.rules, finite))
+
+    def condition(self, rule: Rule) -> str:
+        """Portable SQL that is true for rows that keep a rule and false for all others, never null.
+
+        Engines differ in how NaN compares, and agree that it is greater than all numbers: `s >= 1e-5` holds for it.
+        So a rule is only kept by rows whose doubles, as far as it names them, are null or finite.
+        """
+        named = set(_WORD.findall(_TEXT.sub("", rule.sql)))
+        doubles = [c.name for c in self.columns if c.type == "double" and c.name in named]
+        parts = [f"({rule.sql})", *(map(_finite, doubles) if rule.name != FINITE else ())]
+        return f"coalesce({' AND '.join(parts)}, false)"
 
     @property
     def full_name(self) -> str:
@@ -124,3 +156,12 @@ class Table:
     def column_names(self) -> list[str]:
         """All column names, in order."""
         return [c.name for c in self.columns]
+
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_TEXT = re.compile(r"'(?:[^']|'')*'")
+
+
+def _finite(name: str) -> str:
+    """SQL that is true for null and for finite values: no engine lacks `abs`, and each knows NaN by another name."""
+    return f"({name} IS NULL OR abs({name}) <= {_LARGEST})"

@@ -127,7 +127,7 @@ def constraints(table: Table, name: str | None = None) -> list[str]:
     """
     target = qualified(name or table.full_name)
     return [
-        f"ALTER TABLE {target} ADD CONSTRAINT {quoted(rule.name)} CHECK ({rule.sql})"
+        f"ALTER TABLE {target} ADD CONSTRAINT {quoted(rule.name)} CHECK ({table.condition(rule)})"
         for rule in table.rules
         if rule.blocking
     ]

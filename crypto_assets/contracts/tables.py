@@ -421,7 +421,7 @@ PREDICTION_ACCURACY = Table(
     time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
     upstream=("gold/price_predictions", "gold/bars_5m"),
     rules=(Rule("skill_at_most_one", "skill IS NULL OR skill <= 1", "Skill cannot exceed 1.", blocking=True),
-           Rule("coverage_plausible", "coverage_90 IS NULL OR coverage_90 >= 0.5",
+           Rule("coverage_plausible", "coverage_90 IS NULL OR coverage_90 >= 5e-1",
                 "A 90 % interval that holds under half of the outcomes is wrong.", severity="warn")),
 )
 
@@ -503,7 +503,7 @@ PIPELINE_METRICS = Table(
                                                           "ops/polls", "gold/anomalies"),
     rules=(Rule("null_means_nothing", "value IS NOT NULL OR measured_over = 0", "A metric over records has a value.",
                 blocking=True),
-           Rule("quarantine_below_1pct", "metric <> 'quarantine_rate' OR value IS NULL OR value < 0.01",
+           Rule("quarantine_below_1pct", "metric <> 'quarantine_rate' OR value IS NULL OR value < 1e-2",
                 "Under 1 % of records are quarantined.", severity="warn")),
 )
 

@@ -411,7 +411,7 @@ def _changed_checks(run: Run, catalog: str) -> list[str]:
             drop, add = statements[2 * i : 2 * i + 2]
             if before is None:
                 found.append(add)
-            elif _tokens(before) != _tokens(rule.sql):
+            elif _tokens(before) != _tokens(table.condition(rule)):
                 found += [drop, add]
     return found
 

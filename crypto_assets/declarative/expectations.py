@@ -31,8 +31,8 @@ def expectations(table: Table) -> dict[str, dict[str, str]]:
         other rule.
     """
     required = {f"{c.name}_not_null": f"`{c.name}` IS NOT NULL" for c in table.columns if not c.nullable}
-    blocking = {rule.name: _never_null(rule.sql) for rule in table.rules if rule.blocking}
-    others = {rule.name: _never_null(rule.sql) for rule in table.rules if not rule.blocking}
+    blocking = {rule.name: table.condition(rule) for rule in table.rules if rule.blocking}
+    others = {rule.name: table.condition(rule) for rule in table.rules if not rule.blocking}
     return {FAIL: required | blocking, KEEP: others}
 
 
@@ -66,8 +66,3 @@ def violations(table: Table, name: str) -> str:
     counts = [f"count_if(NOT {condition}) AS `{rule}`" for rule, condition in conditions.items()]
     counts.append(f"count(*) - count(DISTINCT struct({key})) AS `{UNIQUE_KEY}`")
     return f"SELECT {', '.join(counts)} FROM {name}"  # noqa: S608 - contracts, not input
-
-
-def _never_null(sql: str) -> str:
-    """Null counts as a violation."""
-    return f"coalesce(({sql}), false)"

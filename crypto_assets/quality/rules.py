@@ -174,10 +174,10 @@ def content_version(
 
 
 def violates(table: Table, rule: Rule) -> str:
-    """DuckDB condition that is true for rows that break a rule; a null result is a violation."""
+    """DuckDB condition that is true for rows that break a rule; false or null, NaN and infinities break it."""
     names = set(table.column_names)
-    sql = _TOKEN.sub(lambda m: _quote(m[0]) if m[0] in names else m[0], rule.sql)
-    return f"({sql}) IS NOT TRUE"
+    kept = _TOKEN.sub(lambda m: _quote(m[0]) if m[0] in names else m[0], table.condition(rule))
+    return f"NOT {kept}"
 
 
 class _Examples:

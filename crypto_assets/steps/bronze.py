@@ -273,7 +273,8 @@ class _Hour:
             return self._batch(todo) if todo.reads or todo.gaps else None
 
         app_id = f"{self.name}/{self.bounds.topic_id}/{hour_key(self.slice.start)}"
-        return self.engine.store.append_once(self.table.full_name, self.slice, app_id, build)
+        audit = rules.audit(self.table, [hour_key(self.slice.start)])
+        return self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
 
     def _log_reaches(self, partition: int, offset: int) -> bool:
         """Whether the log still ends at or after an offset: bounds may merely be older than what was stored."""

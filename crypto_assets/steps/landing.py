@@ -267,7 +267,8 @@ class _Hour:
             return self._batch(todo, stored.ends.get(0, 0)) if todo else None
 
         app_id = f"{self.name}/{self.bounds.topic_id}/{hour_key(self.hour)}"
-        self.write = self.engine.store.append_once(self.table.full_name, self.slice, app_id, build)
+        audit = rules.audit(self.table, [hour_key(self.hour)])
+        self.write = self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
         if self.write.committed:
             self.known.stored(self.hour, self.taken, self.inputs.now, self.write)
         return self.write

@@ -18,6 +18,7 @@ from crypto_assets.compute.base import CheckOutcome, Engine, Result, StepFailed,
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, Slice, contiguous, day_key
 from crypto_assets.contracts.tables import MARKET_HISTORY
+from crypto_assets.quality import rules
 from crypto_assets.steps.base import publish
 from crypto_assets.transforms.parse import utc
 
@@ -205,7 +206,13 @@ def _store(engine: Engine, rows: Sequence[dict[str, Any]], inputs: StepInputs) -
 
     if rows:
         frame = pa.Table.from_pylist(list(rows), schema=arrow_schema(MARKET_HISTORY))
-        engine.store.merge(MARKET_HISTORY.full_name, frame, mode="upsert", commit_metadata={"run_id": inputs.run_id})
+        engine.store.merge(
+            MARKET_HISTORY.full_name,
+            frame,
+            mode="upsert",
+            audit=rules.audit(MARKET_HISTORY, sorted({day_key(r["day_start"]) for r in rows})),
+            commit_metadata={"run_id": inputs.run_id},
+        )
 
 
 def _active(coin: Mapping[str, Any], day: datetime) -> bool:

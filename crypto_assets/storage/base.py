@@ -166,12 +166,22 @@ class TableStore(Protocol):
         ...
 
     def append_once(
-        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+        self,
+        table: str,
+        slice_: Slice,
+        app_id: str,
+        build: Callable[[StoredRanges], AppendBatch | None],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
         """Append what `build` returns for the ranges stored so far, exactly once.
 
         `build` runs again from the start after a conflict; returning None writes nothing. The rows carry
-        range_start, range_end and `seq = max + 1`; the commit carries the app transaction (app_id, seq).
+        range_start, range_end and `seq = max + 1`; the commit carries the app transaction (app_id, seq). `audit` sees
+        the staged rows without what the store fills in and may raise `AuditFailed`.
+
+        Raises:
+            AuditFailed: From `audit`; nothing was committed.
         """
         ...
 

@@ -129,7 +129,13 @@ class DeltaRsStore:
     # --- append_once ----------------------------------------------------------------------------------------------
 
     def append_once(
-        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+        self,
+        table: str,
+        slice_: Slice,
+        app_id: str,
+        build: Callable[[StoredRanges], AppendBatch | None],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
         """Append what `build` returns for the ranges stored so far, exactly once; see `TableStore.append_once`.
 
@@ -138,8 +144,10 @@ class DeltaRsStore:
             slice_: The arrival hour.
             app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation.
             build: Makes the rows; runs again after a conflict.
+            audit: Sees the rows before they are committed.
 
         Raises:
+            AuditFailed: From `audit`.
             ContractViolation: The rows do not fit the contract, the slice, the incarnation or `covers`.
             WriteConflict: Others committed between each of many attempts.
         """
@@ -153,6 +161,8 @@ class DeltaRsStore:
             if batch is None or batch.rows.num_rows == 0:
                 return WriteResult(table, False, 0, before, handle.version())
             staging.check_batch(contract, slice_, incarnation(app_id), stored, batch)
+            if audit is not None:
+                audit(batch.rows)
             seq, batch_id = stored.max_seq + 1, uuid.uuid4().hex
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
             info = commit_info(ENGINE, contract, slice_, {**batch.commit_metadata, **own}, {})

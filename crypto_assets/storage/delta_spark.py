@@ -226,11 +226,18 @@ class DeltaSparkStore:
     # --- append_once ----------------------------------------------------------------------------------------------
 
     def append_once(
-        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+        self,
+        table: str,
+        slice_: Slice,
+        app_id: str,
+        build: Callable[[StoredRanges], AppendBatch | None],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
         """Append what `build` returns for the ranges stored so far, exactly once; see `TableStore.append_once`.
 
         Raises:
+            AuditFailed: From `audit`.
             ContractViolation: The rows do not fit the contract, the slice, the incarnation or `covers`.
             WriteConflict: Others committed between each of many attempts.
         """
@@ -246,6 +253,8 @@ class DeltaSparkStore:
             if batch is None or batch.rows.num_rows == 0:
                 return WriteResult(table, False, 0, before, before)
             staging.check_batch(contract, slice_, incarnation(app_id), stored, batch)
+            if audit is not None:
+                audit(batch.rows)
             seq, batch_id = max(stored.max_seq, used) + 1, uuid.uuid4().hex
             own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
             rows = staging.completed(contract, batch.rows, seq, batch_id).read_all()

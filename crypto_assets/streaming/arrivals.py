@@ -67,7 +67,13 @@ class _Remembering:
         return getattr(self.store, name)
 
     def append_once(
-        self, table: str, slice_: Slice, app_id: str, build: Callable[[StoredRanges], AppendBatch | None]
+        self,
+        table: str,
+        slice_: Slice,
+        app_id: str,
+        build: Callable[[StoredRanges], AppendBatch | None],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
         """Append as the store does; the rows are kept by their `batch_id`."""
         last: list[AppendBatch | None] = [None]
@@ -76,7 +82,7 @@ class _Remembering:
             last[0] = build(stored)
             return last[0]
 
-        written = self.store.append_once(table, slice_, app_id, building)
+        written = self.store.append_once(table, slice_, app_id, building, audit=audit)
         batch = last[0]
         if written.committed and batch is not None:
             self.appended[str(written.metadata["batch_id"])] = Arrival(slice_, batch.rows, batch.covers)

@@ -17,7 +17,7 @@ KEY = dg.AssetKey(["gold", "leaderboard_24h"])
 MODEL = Described(("ml", "toy"), "a toy", "team:ml", "ml", ("python",))
 
 
-CONTRACT = [CheckOutcome(name, True) for name in ("not_null", "unique_key", "rank_positive")]
+CONTRACT = [CheckOutcome(name, True) for name in ("not_null", "unique_key", "rank_positive", "finite")]
 
 
 class Inputs:
