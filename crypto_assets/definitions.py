@@ -1,104 +1,11 @@
-"""The only wiring: settings to `dg.Definitions`. `dagster dev` loads `defs` from here."""
+"""What Dagster loads: the definitions of the home and the settings that this process finds in its environment."""
 
 from __future__ import annotations
 
-from typing import Any
+from crypto_assets.home import in_force
+from crypto_assets.settings import load_settings
+from crypto_assets.wiring import STEPS, build_definitions
 
-import dagster as dg
+__all__ = ["STEPS", "build_definitions", "defs"]
 
-from crypto_assets.assets import anomalies, bronze, features, gold, history, ingest, models, ops, predictions, silver
-from crypto_assets.assets.shell import build_step, freshness_policies
-from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
-from crypto_assets.compute.engines import engine_resource
-from crypto_assets.compute.inputs import BANNERS, input_builder
-from crypto_assets.compute.launcher_config import STEP_PROCESSES, launcher_resource
-from crypto_assets.compute.pipes import pipes_resource
-from crypto_assets.partitions import Partitions
-from crypto_assets.quality.freshness import windows
-from crypto_assets.settings import HOURLY_REFRESH_S, Settings, load_settings
-
-STEPS = (
-    *bronze.STEPS,
-    *history.STEPS,
-    *silver.STEPS,
-    *gold.STEPS,
-    *features.STEPS,
-    *models.STEPS,
-    *anomalies.STEPS,
-    *predictions.STEPS,
-    *ops.STEPS,
-)
-
-
-def build_definitions(settings: Settings, overrides: dict[str, Any] | None = None) -> dg.Definitions:
-    """Assemble everything that Dagster loads.
-
-    Args:
-        settings: Configuration; nothing is opened here.
-        overrides: Resources by name that replace the wired ones (tests, launched steps).
-    """
-    partitions = Partitions.since(settings.partitions_start)
-    freshness = freshness_policies(windows(settings))
-    steps = [
-        build_step(step, partitions_def=partitions.of(step.grain), freshness=freshness, table_uri=settings.table_uri)
-        for step in STEPS
-    ]
-    landing = str(settings.landing) if settings.transport == "landing" else None
-    asset_jobs = jobs.jobs(settings.databricks_wait_s if settings.on_databricks else 0)
-    maintain = maintenance_job.build()
-    # Where steps are launched, tables are tidied by one too.
-    tables = [maintenance_job.build_tables_job(settings.databricks_wait_s)] if settings.on_databricks else []
-    status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
-    producer = producer_sensor.shared_producer(settings)
-    off = "sensors and schedules are stopped: nothing polls or runs by itself; crypto-assets up starts them"
-    return dg.Definitions(
-        metadata={
-            "data_mode": BANNERS[settings.source],
-            "automation": "sensors and schedules run" if settings.automation else off,
-        },
-        assets=[*ingest.specs(landing), ops.alerts_spec(), *steps],
-        asset_checks=[*ingest.checks(), ops.alert_checks()],
-        jobs=[*asset_jobs, maintain, *tables],
-        schedules=[
-            *schedules.schedules(
-                asset_jobs, maintain, running=settings.automation, hourly=settings.refresh_every_s >= HOURLY_REFRESH_S
-            ),
-            *(maintenance_job.tables_schedule(job, running=settings.automation) for job in tables),
-        ],
-        sensors=[
-            producer_sensor.build(
-                asset_jobs[0], producer, settings.source, refresh_every_s=settings.refresh_every_s, status=status
-            ),
-            restatement_sensor.build(status=status),
-            alert_sensor.build(status=status),
-            dg.AutomationConditionSensorDefinition(
-                "conditions", target=dg.AssetSelection.all(), default_status=status, minimum_interval_seconds=30
-            ),
-        ],
-        executor=_executor(settings),
-        resources={
-            "engine": engine_resource(settings),
-            "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
-            "step_launcher": _launcher(settings),
-            **(overrides or {}),
-        },
-    )
-
-
-def _launcher(settings: Settings) -> dg.ResourceDefinition:
-    """What runs steps elsewhere: Dagster's step launcher, Pipes, or nothing."""
-    if settings.target == "databricks-serverless" and not settings.is_remote:
-        return pipes_resource(settings)
-    return launcher_resource(settings, {step.name: step.reads_log for step in STEPS})
-
-
-def _executor(settings: Settings) -> dg.ExecutorDefinition:
-    """Steps that run elsewhere are waited for in processes of their own, so many at once; others run in this one."""
-    if settings.is_remote or not settings.on_databricks:
-        return dg.in_process_executor
-    return dg.multiprocess_executor.configured(
-        {"max_concurrent": settings.databricks_concurrent_steps, **STEP_PROCESSES}
-    )
-
-
-defs = build_definitions(load_settings())
+defs = build_definitions(in_force(load_settings()))

@@ -6,25 +6,36 @@ Does not belong here: the tables (`storage`), the broker (`kafka.broker`), or co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from crypto_assets import paths
+from crypto_assets import binding, paths
+from crypto_assets.binding import Binding
+from crypto_assets.errors import CANNOT, USAGE, ReportedError
+from crypto_assets.files import UnreadableFile, file_lock, read_text
 from crypto_assets.market.coins import CoinRegistry, default_registry
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-FORMAT = 1
+VIRTUAL_START = date(2024, 1, 1)
+"""First partition of replay and simulator homes that say nothing else."""
 
 
-class HomeError(Exception):
+class HomeError(ReportedError):
     """The home cannot be used as asked; the message names the command that can be used instead."""
+
+    exit_code = USAGE
+
+
+class HomeInUse(HomeError):
+    """Another process does the same thing with the home; the message names it."""
+
+    exit_code = CANNOT
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,9 @@ class Home:
         if not self.coins_file.exists():
             return default_registry(self.source)
         try:
-            return CoinRegistry.from_toml(self.coins_file.read_text(encoding="utf-8"))
+            return CoinRegistry.from_toml(read_text(self.coins_file))
+        except UnreadableFile as error:
+            raise HomeError(str(error)) from None
         except ValueError as error:
             raise HomeError(f"{self.coins_file}: {error}") from error
 
@@ -77,7 +90,7 @@ class Home:
         import fcntl
 
         try:
-            with (self.state / f"{name}.lock").open(encoding="utf-8") as handle:
+            with (self.state / f"{name}.lock").open(encoding="utf-8", errors="replace") as handle:
                 text = handle.read().strip()
                 if not text:
                     return None
@@ -86,7 +99,7 @@ class Home:
                 except BlockingIOError:
                     return text
                 return None
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return None
 
     @contextmanager
@@ -94,17 +107,17 @@ class Home:
         """Hold an exclusive lock file of the home, so that two processes do not do the same thing.
 
         Raises:
-            HomeError: Another process holds it; the message names that process.
+            HomeInUse: Another process holds it; the message names that process.
         """
         import fcntl
 
         self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / f"{name}.lock").open("a+", encoding="utf-8") as handle:
+        with (self.state / f"{name}.lock").open("a+", encoding="utf-8", errors="replace") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
-                raise HomeError(
+                raise HomeInUse(
                     f"cannot {doing}: the home {self.path} is in use by {handle.read().strip() or 'another process'}; "
                     "stop it first, or choose another home with CRYPTO_ASSETS_HOME"
                 ) from None
@@ -139,43 +152,106 @@ def open_home(settings: Settings) -> Home:
 
     Raises:
         HomeError: A folder cannot be used, the home holds another data mode or was begun with another first partition.
+        UnreadableFile: `home.json` cannot be understood.
     """
     refuse_unfit(settings)
-    home = settings.home
-    binding = home / "home.json"
-    asked = {"format": FORMAT, "source": settings.source, "partitions_start": settings.partitions_start.isoformat()}
-    if not binding.exists():
-        if settings.transport != "kafka":
-            # Only a default for `--home`: a home may change its transport, since its tables hold records of both.
-            asked["transport"] = settings.transport
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = binding.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(binding)
-        return Home(home, settings.source, settings.partitions_start)
-    bound = json.loads(binding.read_text(encoding="utf-8"))
-    problems = []
-    if bound["source"] != settings.source:
-        problems.append(
-            f"it holds {bound['source']} data and CRYPTO_ASSETS_SOURCE asks for {settings.source}; sources are never "
-            f"mixed. Use another home: CRYPTO_ASSETS_HOME=./.crypto_assets/{settings.source}"
-        )
-    if "partitions_start" in settings.model_fields_set and bound["partitions_start"] != asked["partitions_start"]:
-        problems.append(
-            f"its partitions start on {bound['partitions_start']} and CRYPTO_ASSETS_PARTITIONS_START says "
-            f"{asked['partitions_start']}; this cannot change. Unset it, or begin a new home with CRYPTO_ASSETS_HOME"
-        )
-    if problems:
-        raise HomeError(f"the home {home} cannot be used: " + "; ".join(problems))
-    return Home(home, bound["source"], date.fromisoformat(bound["partitions_start"]))
+    bound = _bound(settings)
+    if bound is None:
+        with file_lock(settings.home / "state" / "binding.lock", timeout_s=None):
+            bound = _bound(settings)
+            if bound is None:
+                bound = Binding(
+                    source=settings.source, partitions_start=first_day(settings), transport=settings.transport
+                )
+                binding.write(settings.home, bound)
+    return Home(settings.home, bound.source, bound.partitions_start)
 
 
 def existing_home(settings: Settings) -> Home:
-    """The home, for commands that only look at one or work on what it holds.
+    """The home, for commands that only look at one or work on what it holds; nothing is made.
 
     Raises:
         HomeError: There is no home yet, or it holds another data mode or began with another first partition.
+        UnreadableFile: `home.json` cannot be understood.
     """
-    if not (settings.home / "home.json").exists():
-        raise HomeError(f"there is no home at {settings.home}; begin with: crypto-assets demo, or crypto-assets up")
-    return open_home(settings)
+    refuse_unfit(settings)
+    bound = _bound(settings)
+    if bound is None:
+        raise HomeError(
+            f"there is no home at {settings.home}; begin with: crypto-assets demo, or crypto-assets up{_others()}"
+        )
+    return Home(settings.home, bound.source, bound.partitions_start)
+
+
+def in_force(settings: Settings) -> Settings:
+    """The settings with what their home is bound to where they say nothing of it; as they are without a home.
+
+    Raises:
+        HomeError: They contradict the home.
+        UnreadableFile: `home.json` cannot be understood.
+    """
+    bound = None if settings.is_remote else _bound(settings, adopting=True)
+    if bound is None:
+        return settings
+    told: dict[str, Any] = {"source": bound.source, "transport": bound.transport}
+    unsaid = {name: value for name, value in told.items() if name not in settings.model_fields_set}
+    return settings.model_copy(
+        update={"home_path": settings.home, "partitions_start": bound.partitions_start, **unsaid}
+    )
+
+
+def first_day(settings: Settings) -> date:
+    """First UTC day with partitions: the home's, or the one that it would be bound to now. Nothing is bound.
+
+    A live home begins the day before its first use: quotes of yesterday still arrive, and a day that has ended gives
+    the daily assets a partition.
+
+    Raises:
+        HomeError: The settings contradict the home, or a process without a home was not given the day.
+    """
+    if settings.is_remote:
+        if settings.partitions_start is None:
+            raise HomeError(
+                "CRYPTO_ASSETS_PARTITIONS_START must be set where CRYPTO_ASSETS_ROLE=remote: there is no home"
+            )
+        return settings.partitions_start
+    bound = _bound(settings)
+    if bound is not None:
+        return bound.partitions_start
+    default = (datetime.now(UTC) - timedelta(days=1)).date() if settings.is_live else VIRTUAL_START
+    return settings.partitions_start or default
+
+
+def _bound(settings: Settings, *, adopting: bool = False) -> Binding | None:
+    """The binding of the settings' home, which they do not contradict; None without a home.
+
+    Where the settings take their source from the home (`adopting`), a default of theirs contradicts nothing.
+    """
+    home = settings.home
+    bound = binding.read(home, settings.lake)
+    if bound is None:
+        return None
+    problems = []
+    said = not adopting or "source" in settings.model_fields_set
+    if said and bound.source != settings.source:
+        problems.append(
+            f"it holds {bound.source} data and CRYPTO_ASSETS_SOURCE asks for {settings.source}; sources are never "
+            f"mixed. Use another home: CRYPTO_ASSETS_HOME=./.crypto_assets/{settings.source}"
+        )
+    asked = settings.partitions_start
+    if asked is not None and asked != bound.partitions_start:
+        problems.append(
+            f"its partitions start on {bound.partitions_start} and CRYPTO_ASSETS_PARTITIONS_START says {asked}; this "
+            "cannot change. Unset it, or begin a new home with CRYPTO_ASSETS_HOME"
+        )
+    if problems:
+        raise HomeError(f"the home {home} cannot be used: " + "; ".join(problems))
+    return bound
+
+
+def _others() -> str:
+    """The flags that open homes of this folder, as the demo's."""
+    found: list[Path] = []
+    with suppress(OSError):
+        found = sorted(p.parent for p in Path(".crypto_assets").glob(f"*/{binding.FILE}"))
+    return f"; or use a home that is here: {', '.join(f'--home {p}' for p in found)}" if found else ""

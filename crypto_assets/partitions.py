@@ -13,6 +13,7 @@ import dagster as dg
 
 import crypto_assets.dagster_notices  # noqa: F401  (before the mappings below, which are beta)
 from crypto_assets.contracts.slices import DAY_FORMAT, HOUR_FORMAT
+from crypto_assets.errors import UsageError
 
 LIMIT = 100_000
 """Keys of one asset that Dagster's UI and backfill daemon handle (documented bound)."""
@@ -36,7 +37,7 @@ class Partitions:
             start_date=start.strftime(HOUR_FORMAT.replace("%H:%M", "00:00")), end_offset=1, timezone="UTC"
         )
         if hourly.get_num_partitions() > LIMIT - 24 * 366:
-            raise ValueError(
+            raise UsageError(
                 f"hourly partitions since {start} will pass {LIMIT:,} within a year; choose a later first day with "
                 "CRYPTO_ASSETS_PARTITIONS_START in a new home"
             )

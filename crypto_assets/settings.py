@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from crypto_assets.files import read_text
 from crypto_assets.settings_databricks import DatabricksSettings
 
 Source = Literal["coingecko", "replay", "simulator"]
@@ -28,6 +29,19 @@ Target = Literal["local", "spark", "databricks", "databricks-serverless"]
 HOURLY_REFRESH_S = 3600
 SHORTEST_WITH_NEW_CLUSTERS_S = 900
 """A cluster takes minutes to start: refreshes closer than this would spend their time starting clusters."""
+
+OUTSIDE = (
+    "lake_uri",
+    "landing_path",
+    "kafka_bootstrap_servers",
+    "kafka_topic",
+    "kafka_polls_topic",
+    "mlflow_tracking_uri",
+    "mlflow_registry_uri",
+    "alert_webhook_url",
+    "partitions_start",
+)
+"""Settings of one home that another one must not share: places outside of it, and its first partition."""
 
 CONNECT_TOKEN = re.compile(r";token=([^;]+)")
 URL_PASSWORD = re.compile(r"//[^/@]*:([^/@]+)@")
@@ -48,7 +62,8 @@ class Settings(DatabricksSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,  # `NAME=` is how people unset a line of .env
         extra="ignore",
         populate_by_name=True,
         frozen=True,
@@ -108,10 +123,11 @@ class Settings(DatabricksSettings):
         description="Folder or mounted volume of landed files, <topic>/<date>/<hour>/*.jsonl, as the steps see it. "
         "Default: <home>/landing",
     )
-    partitions_start: date = Field(
-        date(2024, 1, 1),
+    partitions_start: date | None = Field(
+        None,
         validation_alias=_ours("PARTITIONS_START"),
-        description="First day that has partitions; written into the home at first use and refused if changed later.",
+        description="First UTC day that has partitions; written into the home at first use and refused if changed "
+        "later. Default: the day before a live home's first use, 2024-01-01 in replay and simulator homes.",
     )
     catalog: str = Field(
         "crypto_analytics", validation_alias=_ours("CATALOG"), description="Catalog name on Databricks."
@@ -225,6 +241,18 @@ class Settings(DatabricksSettings):
         None, validation_alias="ALERT_WEBHOOK_URL", description="Alerts are POSTed here as JSON; unset = table only."
     )
 
+    def __init__(self, **given: Any) -> None:
+        """Read the environment and `.env`.
+
+        Raises:
+            UnreadableFile: `.env` is not a file of UTF-8 text.
+            pydantic.ValidationError: A value is not acceptable; the message names each field.
+        """
+        named = given.get("_env_file", self.model_config.get("env_file"))
+        if isinstance(named, (str, Path)) and (dotenv := Path(named)).exists() and not dotenv.is_fifo():
+            read_text(dotenv)
+        super().__init__(**given)
+
     @field_validator("source", mode="before")
     @classmethod
     def _source_by_its_other_name(cls, value: object) -> object:
@@ -317,11 +345,6 @@ class Settings(DatabricksSettings):
         return self.kafka_polls_topic or ("crypto-polls" if self.is_live else "crypto-polls-replay")
 
     @property
-    def partitions_start_at(self) -> datetime:
-        """Start of the first partition."""
-        return datetime(self.partitions_start.year, self.partitions_start.month, self.partitions_start.day, tzinfo=UTC)
-
-    @property
     def tracking_uri(self) -> str:
         """MLflow tracking URI in force."""
         if self.mlflow_tracking_uri:
@@ -349,6 +372,15 @@ class Settings(DatabricksSettings):
     def is_remote(self) -> bool:
         """Whether this process is the far side of a launched step: it has no home and no workspace credentials."""
         return self.role == "remote"
+
+    def apart(self, **changed: Any) -> Settings:
+        """These settings for a home that shares nothing with the one they are of: `OUTSIDE` is left out."""
+        return self.model_copy(update={**{name: type(self).model_fields[name].default for name in OUTSIDE}, **changed})
+
+    def outside(self) -> list[str]:
+        """Environment names of what `apart` leaves out and is set."""
+        aliases = {name: type(self).model_fields[name].validation_alias for name in OUTSIDE if getattr(self, name)}
+        return [str(a.choices[0] if isinstance(a, AliasChoices) else a) for a in aliases.values()]
 
     def secrets(self) -> dict[str, str]:
         """Every secret value in force by its environment name, for redaction and for the audit of logs.

@@ -20,6 +20,7 @@ from dagster._core.execution.backfill import PartitionBackfill
 
 from crypto_assets.automation.jobs import REBUILT_FROM_LOG
 from crypto_assets.contracts.slices import Slice, floor_day, hour_keys, key_slice
+from crypto_assets.errors import UsageError
 
 Origin = Literal["log", "history"]
 FROM_LOG = tuple(a for a in REBUILT_FROM_LOG if a != "gold/price_predictions")
@@ -75,13 +76,16 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
     if last < first:
         problems.append(f"{first}..{last} is empty: write the earlier day first")
     if first < start:
-        problems.append(f"{first} lies before the first partition, {start}")
+        problems.append(
+            f"{first} lies before the first partition, {start}, which a home keeps for ever; for older days begin a "
+            f"new home with CRYPTO_ASSETS_PARTITIONS_START={first} and CRYPTO_ASSETS_HOME=<new folder>"
+        )
     if last >= floor_day(now).date():
         problems.append(f"{last} has not ended; only whole days that have ended can be backfilled")
     if origin == "history" and not live:
         problems.append("only a home with CRYPTO_ASSETS_SOURCE=coingecko has history to fetch; use --from log")
     if problems:
-        raise ValueError("; ".join(problems))
+        raise UsageError("; ".join(problems))
     days = tuple(str(first + timedelta(days=i)) for i in range((last - first).days + 1))
     notes = ["models are not retrained and forecasts are not rewritten"]
     calls = 0
@@ -140,7 +144,7 @@ def parse_days(text: str) -> tuple[date, date]:
     try:
         return date.fromisoformat(first), date.fromisoformat(last if dots else first)
     except ValueError as error:
-        raise ValueError(f"{text!r} is not a day (2024-05-01) or a range of days (2024-05-01..2024-05-07)") from error
+        raise UsageError(f"{text!r} is not a day (2024-05-01) or a range of days (2024-05-01..2024-05-07)") from error
 
 
 def _span(days: Sequence[str]) -> str:

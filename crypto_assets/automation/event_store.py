@@ -27,6 +27,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from dagster._serdes import deserialize_value
 
 from crypto_assets.automation.alerts import Evaluation
+from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
     from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
@@ -44,7 +45,7 @@ _FREE_SHARE, _FREE_BYTES = 0.2, 2_000_000
 """A database file is rewritten when so much of it is free: rewriting costs as much as its content."""
 
 
-class UnsupportedInstanceError(Exception):
+class UnsupportedInstanceError(ReportedError):
     """The instance keeps its events in a store that is not SQL; the message names it."""
 
 

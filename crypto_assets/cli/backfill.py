@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.automation.backfill import Plan
@@ -24,7 +25,7 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
     from crypto_assets.home import existing_home
 
     if origin not in ("log", "history"):
-        raise ValueError(f"--from {origin}: choose log or history")
+        raise UsageError(f"--from {origin}: choose log or history")
     home = existing_home(settings)
     now = datetime.now(UTC)
     first, last = backfill.parse_days(days)
@@ -40,7 +41,7 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
     )
     submitted = None
     if not dry_run:
-        from crypto_assets.definitions import build_definitions
+        from crypto_assets.wiring import build_definitions
 
         graph = build_definitions(settings).resolve_asset_graph()
         with open_instance(home) as instance:

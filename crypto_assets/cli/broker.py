@@ -7,29 +7,31 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
+from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
 
-def _broker(settings: Settings) -> EmbeddedBroker:
-    from crypto_assets.home import open_home
+def _broker(settings: Settings, *, making: bool = False) -> EmbeddedBroker:
+    from crypto_assets.home import existing_home, open_home
     from crypto_assets.kafka.broker import EmbeddedBroker
 
     if settings.kafka_bootstrap_servers:
-        raise ValueError(
+        raise UsageError(
             f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers} names an external Kafka, which is not ours to "
             "start or stop; unset it to use the embedded broker"
         )
-    return EmbeddedBroker(open_home(settings).path, settings.kafka_port)
+    home = (open_home if making else existing_home)(settings)
+    return EmbeddedBroker(home.path, settings.kafka_port)
 
 
 def start(settings: Settings, *, as_json: bool) -> None:
     """Start the broker and verify the topics."""
     from crypto_assets.kafka.topic import require_topics
 
-    status = _broker(settings).start(progress=(lambda _: None) if as_json else output.say)
+    status = _broker(settings, making=True).start(progress=(lambda _: None) if as_json else output.say)
     topics = require_topics(settings, datetime.now(UTC))
     if as_json:
         output.as_json({"bootstrap_servers": status.bootstrap_servers, "topics": [asdict(t) for t in topics]})

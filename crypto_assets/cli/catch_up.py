@@ -48,7 +48,7 @@ def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
     import dagster as dg
 
     from crypto_assets.cli.runs import run_job
-    from crypto_assets.definitions import build_definitions
+    from crypto_assets.wiring import build_definitions
 
     defs = build_definitions(settings)
     failed: list[str] = []

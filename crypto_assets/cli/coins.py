@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import day_key
+from crypto_assets.errors import UsageError
+from crypto_assets.files import write_atomic
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home
@@ -20,9 +24,24 @@ def _home(settings: Settings) -> Home:
     return open_home(settings)
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the registry refuses is a mistake of the command line."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def show(settings: Settings, *, as_json: bool) -> None:
-    """Print the registry."""
-    records = _home(settings).registry().to_records()
+    """Print the registry.
+
+    Raises:
+        HomeError: There is no home.
+    """
+    from crypto_assets.home import existing_home
+
+    records = existing_home(settings).registry().to_records()
     if as_json:
         output.as_json(records)
     else:
@@ -33,14 +52,15 @@ def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
     """Add a coin after the source has confirmed it.
 
     Raises:
-        ValueError: The source does not know it, or it is active already.
+        UsageError: The source does not know it, or it is active already.
     """
     from crypto_assets.sources.factory import open_source
 
     home = _home(settings)
     with open_source(settings, anchor=now.date()) as source:
         coin = source.validate_coin(coin_id)
-    registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
+    with _refusals():
+        registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
     _save(settings, home, registry, now)
     output.say(
         f"{coin_id} ({coin.symbol}, {coin.name}) is polled from now on; credits: no more, one call asks for all coins"
@@ -53,10 +73,12 @@ def retire(settings: Settings, coin_id: str, *, now: datetime) -> None:
     """Stop polling a coin.
 
     Raises:
-        ValueError: It is not active.
+        UsageError: It is not active.
     """
     home = _home(settings)
-    _save(settings, home, home.registry().retire(coin_id, active_to=now), now)
+    with _refusals():
+        registry = home.registry().retire(coin_id, active_to=now)
+    _save(settings, home, registry, now)
     output.say(f"{coin_id} is no longer polled; what was recorded of it stays")
 
 
@@ -69,9 +91,7 @@ def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime)
     from crypto_assets.compute.inputs import StepInputBuilder
     from crypto_assets.steps import dims
 
-    temporary = home.coins_file.with_suffix(".tmp")
-    temporary.write_text(registry.to_toml(), encoding="utf-8")
-    temporary.replace(home.coins_file)
+    write_atomic(home.coins_file, registry.to_toml())
     if settings.on_databricks:
         output.say("gold/dim_coin is in the workspace: its daily run takes the change; materialize it to have it now")
         return

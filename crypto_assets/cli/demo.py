@@ -8,15 +8,17 @@ shifted so that it ends yesterday.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crypto_assets import binding
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.runs import run_job
@@ -24,11 +26,13 @@ from crypto_assets.cli.up import running_broker
 from crypto_assets.cli.verdict import DEMO_MARKER
 from crypto_assets.compute.inputs import BANNERS
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
+from crypto_assets.errors import UsageError
+from crypto_assets.files import UnreadableFile, read_object, write_atomic
+from crypto_assets.home import HomeError, open_home, refuse_unfit
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from crypto_assets.home import Home
     from crypto_assets.kafka.producer import Producer
     from crypto_assets.settings import Settings
 
@@ -68,52 +72,54 @@ def _unusual(settings: Settings) -> dict[str, str]:
 
 
 def demo_home(settings: Settings) -> Path:
-    """Folder of the demo's home for a source, a transport and an engine."""
-    return Path(".crypto_assets") / "-".join(["demo", settings.source, *_unusual(settings).values()])
+    """Folder of the demo's home: CRYPTO_ASSETS_HOME, or one for the source, the transport and the engine."""
+    return settings.home_path or Path(".crypto_assets") / "-".join(
+        ["demo", settings.source, *_unusual(settings).values()]
+    )
 
 
-def demo_settings(source: str, now: datetime, transport: str | None = None) -> Settings:
-    """Settings of the demo: its own home, its partitions starting with its first day.
+def demo_settings(base: Settings, now: datetime) -> Settings:
+    """Settings of the demo: a home that shares nothing with another one, its partitions starting with its first day.
 
     Raises:
-        ValueError: The demo has no live mode, and reads the tables that it fills.
+        UsageError: The demo has no live mode, and reads the tables that it fills.
     """
-    from crypto_assets.settings import Settings
-
-    chosen = {} if transport is None else {"transport": transport}
-    base = Settings(source=source, **chosen)  # type: ignore[arg-type]
     if base.is_live:
-        raise ValueError(
-            "the demo plays a recording or simulated prices; for live prices use: make up SOURCE=coingecko"
+        raise UsageError(
+            "the demo plays a recording or simulated prices: crypto-assets demo --source replay; for live prices use: "
+            "make up SOURCE=coingecko"
         )
     if base.on_databricks:
-        raise ValueError(
+        raise UsageError(
             f"the demo reports from tables on this machine, and with CRYPTO_ASSETS_TARGET={base.target} they are in a "
             "workspace; use local or spark, or on Databricks: crypto-assets up"
         )
     first = floor_day(now) - DAYS * DAY
-    home = demo_home(base)
-    return Settings(source=base.source, home_path=home, partitions_start=first.date(), **chosen)  # type: ignore[call-arg, arg-type]
+    return base.apart(home_path=demo_home(base), partitions_start=first.date())
 
 
-def run(source: str, now: datetime, transport: str | None = None) -> int:
+def run(base: Settings, now: datetime) -> int:
     """Run the demo and print its report.
 
     Returns:
         0 if every run succeeded, else 1.
+
+    Raises:
+        UsageError: The demo cannot run with these settings.
+        HomeError: Its folder holds what the demo did not make.
     """
     stages = Stages()
     began = time.perf_counter()
-    settings = demo_settings(source, now, transport)
-    from crypto_assets.home import open_home, refuse_unfit
-
+    settings = demo_settings(base, now)
     refuse_unfit(settings)
     repeated = _prepare_home(settings, now.date())
     home = open_home(settings)
-    _mark(home, now.date(), finished=repeated)
+    _mark(home.path, now.date(), finished=repeated)
     span = Slice(floor_day(now) - DAYS * DAY, floor_day(now))
     output.say(BANNERS[settings.source], style="bold")
     output.say(f"days {day_key(span.start)} and {day_key(span.end - DAY)}, home {home.path}")
+    if unused := base.outside():
+        output.say(f"set and not used, since the demo keeps everything in its own home: {', '.join(unused)}")
     if repeated:
         output.say("this day's demo was run before: records and rows are there, so every write below is a no-op")
     with home.lock("serve", doing="demo"):
@@ -128,37 +134,45 @@ def run(source: str, now: datetime, transport: str | None = None) -> int:
             _print_report(settings, instance, stages, report)
         finally:
             broker.__exit__(None, None, None)
-    _mark(home, now.date(), finished=not report.failed)
+    _mark(home.path, now.date(), finished=not report.failed)
     output.say(f"total {time.perf_counter() - began:.1f} s")
     output.table("Next", next_commands(settings))
     return 1 if report.failed else 0
 
 
 def _prepare_home(settings: Settings, today: date) -> bool:
-    """Keep the home of the same day; remove that of another. Only a home that the demo made is ever removed."""
-    marker = settings.home / DEMO_MARKER
-    if not settings.home.exists():
+    """Keep the home of the same day; remove that of another. Only a home that the demo made is ever removed.
+
+    Raises:
+        HomeError: Something else lies in the folder.
+    """
+    home, marker = settings.home, settings.home / DEMO_MARKER
+    if not home.exists() or (home.is_dir() and not any(home.iterdir())):
+        _mark(home, today, finished=False)
         return False
-    if not marker.exists() and any(settings.home.iterdir()):
-        begun = settings.home / "home.json"
-        if (
-            begun.exists()
-            and json.loads(begun.read_text())["partitions_start"] == settings.partitions_start.isoformat()
-        ):
-            return False
-    elif marker.exists() and (kept := json.loads(marker.read_text()))["day"] == today.isoformat():
-        return kept.get("finished", True)
-    output.say(f"the demo in {settings.home} is of another day: rebuilding it")
+    usual = home.parent == Path(".crypto_assets").absolute() and home.name.startswith("demo-")
+    if not usual and not marker.exists():
+        raise HomeError(
+            f"{home} holds what the demo did not make, and the demo removes what it finds: name an empty or a new "
+            "folder with CRYPTO_ASSETS_HOME or --home, or unset it"
+        )
+    bound, kept = None, {}
+    with suppress(UnreadableFile):  # then it is made again
+        bound = binding.read(home, settings.lake)
+        kept = read_object(marker) if marker.exists() else {"finished": False}
+    if bound is not None and bound.partitions_start == settings.partitions_start:
+        return kept.get("day") == today.isoformat() and bool(kept.get("finished", True))
+    output.say(f"the demo in {home} is of another day: rebuilding it")
     with running_broker(settings):
         pass
-    shutil.rmtree(settings.home)
+    shutil.rmtree(home)
+    _mark(home, today, finished=False)
     return False
 
 
-def _mark(home: Home, today: date, *, finished: bool) -> None:
+def _mark(home: Path, today: date, *, finished: bool) -> None:
     """Say in the home that it is a demo, of which day, and whether it came to its end."""
-    text = json.dumps({"day": today.isoformat(), "finished": finished})
-    (home.path / DEMO_MARKER).write_text(text + "\n", encoding="utf-8")
+    write_atomic(home / DEMO_MARKER, json.dumps({"day": today.isoformat(), "finished": finished}) + "\n")
 
 
 def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> None:
@@ -201,7 +215,7 @@ def poll_moments(start: datetime, end: datetime) -> list[datetime]:
 
 def _materialize(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> RunReport:
     """All hourly partitions in one run, then the daily ones, then what no job moves."""
-    from crypto_assets.definitions import build_definitions
+    from crypto_assets.wiring import build_definitions
 
     defs = build_definitions(settings)
     hours, days = hour_keys(span), [day_key(span.start + i * DAY) for i in range(DAYS)]
@@ -247,14 +261,12 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stag
 
 def next_commands(settings: Settings) -> list[dict[str, str]]:
     """What a person may want to do after the demo, each with a command that finds the demo's home and engine again."""
-    name = settings.source
+    name, home = settings.source, shlex.quote(str(demo_home(settings)))
     same = "".join(f"{variable}={value} " for variable, value in _unusual(settings).items())
     return [
         {"next": "look at lineage, runs, partitions, checks", "command": f"{same}make ui SOURCE={name}"},
-        {
-            "next": "prove the lake against the log",
-            "command": f".venv/bin/crypto-assets verify --home {demo_home(settings)}",
-        },
+        {"next": "rows, lag, runs and checks", "command": f".venv/bin/crypto-assets status --home {home}"},
+        {"next": "prove the lake against the log", "command": f".venv/bin/crypto-assets verify --home {home}"},
         {"next": "run the pipeline until Ctrl-C", "command": f"{same}make up SOURCE={name}"},
         {"next": "live prices", "command": "make up SOURCE=coingecko"},
     ]

@@ -111,7 +111,7 @@ class Drill:
         hook: Webhook,
     ) -> None:
         from crypto_assets.compute.engines import make_engine
-        from crypto_assets.definitions import build_definitions
+        from crypto_assets.wiring import build_definitions
 
         self.settings, self.broker, self.producer, self.instance, self.hook = settings, broker, producer, instance, hook
         self.defs = build_definitions(settings)
@@ -270,28 +270,29 @@ def faults(drill: Drill) -> list[Fault]:
 
 
 @contextmanager
-def pipeline(folder: Path) -> Iterator[Drill]:
+def pipeline(base: Settings, folder: Path) -> Iterator[Drill]:
     """A simulator home in a folder: broker, producer, instance and webhook, all real.
 
     Args:
+        base: Settings of which the home takes what it does not share with others.
         folder: An empty folder.
     """
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.home import open_home
     from crypto_assets.kafka.broker import EmbeddedBroker
     from crypto_assets.kafka.producer import open_producer
-    from crypto_assets.settings import Settings
 
     start = (datetime.now(UTC) - 2 * DAY).date()
     with ExitStack() as stack:
         hook = stack.enter_context(Webhook().serve())
-        settings = Settings(
+        settings = base.apart(
             source="simulator",
+            target="local",
+            transport="kafka",
             home_path=folder,
             partitions_start=start,
-            kafka_bootstrap_servers=None,
             alert_webhook_url=SecretStr(hook.url),
-        )  # type: ignore[call-arg]
+        )
         home = open_home(settings)
         broker = EmbeddedBroker(settings.home, settings.kafka_port)
         stack.callback(broker.stop)
@@ -301,7 +302,7 @@ def pipeline(folder: Path) -> Iterator[Drill]:
         yield Drill(settings, broker, producer, instance, hook)
 
 
-def run() -> int:
+def run(base: Settings) -> int:
     """Run all faults and print the report.
 
     Returns:
@@ -309,7 +310,9 @@ def run() -> int:
     """
     began = time.time()
     output.say("drill: a simulator home of its own, a local webhook, six faults; the home's clock moves 60 s a poll")
-    with tempfile.TemporaryDirectory(prefix="crypto-assets-drill-") as folder, pipeline(Path(folder)) as drill:
+    if unused := base.outside():
+        output.say(f"set and not used, since the drill keeps everything in its own home: {', '.join(unused)}")
+    with tempfile.TemporaryDirectory(prefix="crypto-assets-drill-") as folder, pipeline(base, Path(folder)) as drill:
         for _ in range(WARM_UP_POLLS):
             drill.poll(refresh=False)
         drill.refresh()

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.files import UnreadableFile, read_text
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from crypto_assets.home import Home
     from crypto_assets.settings import Settings
+
+RENEW = "correct it, or delete it: the next start writes it again"
 
 
 def prepare(home: Home) -> Path:
@@ -28,15 +32,49 @@ def packaged_yaml() -> str:
     return resources.files("crypto_assets.automation").joinpath("dagster.yaml").read_text(encoding="utf-8")
 
 
-def open_instance(home: Home) -> dg.DagsterInstance:
-    """The home's Dagster instance."""
+def open_instance(home: Home, *, reading: bool = False) -> dg.DagsterInstance:
+    """The home's Dagster instance.
+
+    Args:
+        home: The home.
+        reading: Make nothing: where the home has no instance yet, an empty one in a temporary folder stands for it.
+
+    Raises:
+        UnreadableFile: `dagster.yaml` cannot be used.
+    """
     import dagster as dg
 
     from crypto_assets.settings import export_dagster_home
 
+    kept = home.dagster / "dagster.yaml"
+    if reading and not (kept.exists() and (home.dagster / "history").exists()):
+        return dg.DagsterInstance.local_temp()
     folder = prepare(home)
+    instance_settings(home)
     export_dagster_home(folder)
-    return dg.DagsterInstance.from_config(str(folder))
+    try:
+        return dg.DagsterInstance.from_config(str(folder))
+    except dg.DagsterInvalidConfigError as error:
+        raise UnreadableFile(f"{kept}: {error}; {RENEW}") from None
+
+
+def instance_settings(home: Home) -> dict[str, Any]:
+    """What the home's `dagster.yaml` says.
+
+    Raises:
+        UnreadableFile: It is not UTF-8, not YAML, or no mapping.
+        OSError: It is absent or may not be read.
+    """
+    import yaml
+
+    kept = home.dagster / "dagster.yaml"
+    try:
+        found = yaml.safe_load(read_text(kept)) or {}
+    except yaml.YAMLError as error:
+        raise UnreadableFile(f"{kept} is not YAML ({error}); {RENEW}") from None
+    if not isinstance(found, dict):
+        raise UnreadableFile(f"{kept} holds a {type(found).__name__}, and a mapping is expected; {RENEW}")
+    return found
 
 
 def child_environment(settings: Settings, home: Home, *, automation: bool) -> Mapping[str, str]:

@@ -6,20 +6,36 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from crypto_assets.cli import databricks_standin, output
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
+_KNOWN: ContextVar[Settings | None] = ContextVar("settings in force", default=None)
+
+
+class _Commands(TyperGroup):
+    """Every command: what a person can cause ends it with one line, anything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the command line names."""
+        from crypto_assets.faults import reported
+
+        _KNOWN.set(None)
+        with reported(_KNOWN.get, output.fail):
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="A live-price lakehouse on Dagster. Start with: crypto-assets demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -38,66 +54,58 @@ Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127
 
 
 def _settings(source: str | None = None, home: Path | None = None) -> Settings:
-    """Settings from the environment with the options on top; an existing home tells its own source."""
-    import json
+    """Settings from the environment with the options on top, and with what an existing home is bound to.
 
+    A home that is named on the command line brings its own source, whatever the environment says: it is the nearer
+    choice. A home that the environment names must agree with what else the environment says.
+
+    Raises:
+        ReportedError: They contradict the home, or `.env` or `home.json` cannot be understood.
+        pydantic.ValidationError: A value is not acceptable.
+    """
+    from crypto_assets import binding
+    from crypto_assets.home import in_force
+
+    settings = _ambient(source, home)
+    if home and not source and (bound := binding.read(settings.home, settings.lake)):
+        settings = _ambient(bound.source, home)
+    settings = in_force(settings)
+    _KNOWN.set(settings)
+    return settings
+
+
+def _ambient(source: str | None = None, home: Path | None = None, transport: str | None = None) -> Settings:
+    """Settings from the environment with the options on top; no home is looked at.
+
+    Raises:
+        UnreadableFile: `.env` cannot be understood.
+        pydantic.ValidationError: A value is not acceptable.
+    """
     import stamina
-    from pydantic import ValidationError
 
     from crypto_assets.settings import Settings, prepare_embedded_engine
 
     prepare_embedded_engine()
     # What a retry came to is in the summary; each attempt's log line would be noise on a terminal.
     stamina.instrumentation.set_on_retry_hooks([])
-    chosen: dict[str, object] = {}
-    if source:
-        chosen["source"] = source
-    if home:
-        chosen["home_path"] = home
-        bound = home / "home.json"
-        if bound.exists():
-            kept = json.loads(bound.read_text(encoding="utf-8"))
-            chosen.setdefault("source", kept["source"])
-            chosen["partitions_start"] = kept["partitions_start"]
-            if "transport" in kept and "transport" not in Settings(**chosen).model_fields_set:  # type: ignore[arg-type]
-                chosen["transport"] = kept["transport"]
-    try:
-        return Settings(**chosen)  # type: ignore[arg-type]
-    except ValidationError as error:
-        for problem in error.errors():
-            output.fail(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")
-        raise typer.Exit(2) from None
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors that name their own fix are printed as one line; anything else keeps its traceback."""
-    from crypto_assets.cli.up import StartError
-    from crypto_assets.compute.base import StepFailed
-    from crypto_assets.home import HomeError
-    from crypto_assets.jvm.fetch import JvmError
-    from crypto_assets.kafka.errors import BrokerError, LogError
-    from crypto_assets.storage.base import StorageError
-
-    try:
-        yield
-    except (HomeError, StartError, StepFailed, LogError, BrokerError, JvmError, StorageError, ValueError) as error:
-        output.fail(str(error))
-        raise typer.Exit(1) from None
+    options = {"source": source, "home_path": home, "transport": transport}
+    settings = Settings(**{name: value for name, value in options.items() if value})
+    _KNOWN.set(settings)
+    return settings
 
 
 @app.command()
 def demo(
-    source: Annotated[str, typer.Option(help="replay or simulated.")] = "replay",
+    source: Annotated[str | None, typer.Option(help="replay or simulated.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/demo-<source>.")
+    ] = None,
     transport: Annotated[str | None, typer.Option(help="kafka, or landing: files, without a broker.")] = None,
 ) -> None:
     """Two days through source, Kafka and every asset, in a home of its own."""
     from crypto_assets.cli import demo as module
 
-    _settings(source)
-    with _told():
-        code = module.run(source, module.today(), transport)
-    raise typer.Exit(code)
+    raise typer.Exit(module.run(_ambient(source, home, transport), module.today()))
 
 
 @app.command()
@@ -107,8 +115,7 @@ def up(source: Source = None, home: HomeOption = None, port: Port = 3000) -> Non
     from crypto_assets.cli.up import serve
 
     settings = _settings(source, home)
-    with _told():
-        code = serve(settings, port=port, automation=True, before=lambda h: catch_up.run(settings, h))
+    code = serve(settings, port=port, automation=True, before=lambda h: catch_up.run(settings, h))
     raise typer.Exit(code)
 
 
@@ -120,17 +127,19 @@ def ui(
     demo: Annotated[bool, typer.Option("--demo", help="Open the demo's home.")] = False,
 ) -> None:
     """Open a home in the Dagster UI with everything off."""
+    from crypto_assets import binding
     from crypto_assets.cli.demo import demo_home
     from crypto_assets.cli.up import serve
+    from crypto_assets.home import HomeError, existing_home
 
     if demo:
-        home = demo_home(_settings(source))
-        if not (home / "home.json").exists():
-            output.fail(f"there is no demo in {home}; make it with: make demo SOURCE={_settings(source).source}")
-            raise typer.Exit(1)
-    with _told():
-        code = serve(_settings(source, home), port=port, automation=False)
-    raise typer.Exit(code)
+        base = _ambient(source)
+        home = demo_home(base)
+        if not (home / binding.FILE).exists():
+            raise HomeError(f"there is no demo in {home}; make it with: make demo SOURCE={base.source}")
+    settings = _settings(source, home)
+    existing_home(settings)
+    raise typer.Exit(serve(settings, port=port, automation=False))
 
 
 @app.command()
@@ -141,8 +150,7 @@ def status(source: Source = None, home: HomeOption = None, json: Json = False) -
     """
     from crypto_assets.cli import status as module
 
-    with _told():
-        code = module.run(_settings(source, home), now=datetime.now(UTC), as_json=json)
+    code = module.run(_settings(source, home), now=datetime.now(UTC), as_json=json)
     raise typer.Exit(code)
 
 
@@ -165,8 +173,7 @@ def produce(
     """Poll the source and publish to Kafka, without Dagster; a summary on Ctrl-C."""
     from crypto_assets.cli import produce as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), once=once, run_for=run_for, as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), once=once, run_for=run_for, as_json=json))
 
 
 @app.command()
@@ -187,10 +194,9 @@ def stream(
     """
     from crypto_assets.cli import stream as module
 
-    with _told():
-        code = module.run(
-            _settings(source, home), available_now=available_now, interval_s=interval, run_for=run_for, as_json=json
-        )
+    code = module.run(
+        _settings(source, home), available_now=available_now, interval_s=interval, run_for=run_for, as_json=json
+    )
     raise typer.Exit(code)
 
 
@@ -199,8 +205,7 @@ def verify(source: Source = None, home: HomeOption = None, json: Json = False) -
     """Prove lake and log against each other with independent code; exit 1 with a table of what is wrong."""
     from crypto_assets.cli import verify as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), as_json=json))
 
 
 @app.command()
@@ -215,8 +220,7 @@ def parity(
     """The same partitions on two engines from the home's log, compared row by row; exit 1 when anything differs."""
     from crypto_assets.cli import parity as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), hours, engines.split(","), keep=keep, as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), hours, engines.split(","), keep=keep, as_json=json))
 
 
 @app.command()
@@ -231,8 +235,7 @@ def backfill(
     """Rebuild days from the log, or fetch them from the source's history."""
     from crypto_assets.cli import backfill as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), days, origin, dry_run=dry_run, as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), days, origin, dry_run=dry_run, as_json=json))
 
 
 @app.command()
@@ -245,8 +248,7 @@ def alerts(
     """Alerts and recoveries, newest last."""
     from crypto_assets.cli import alerts as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), follow=follow, as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), follow=follow, as_json=json))
 
 
 @app.command()
@@ -259,8 +261,7 @@ def maintain(
     """Compact, vacuum, clean logs, apply retention, remove orphans, prune runs. Dry run first."""
     from crypto_assets.cli import maintain as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
 
 
 @app.command()
@@ -268,8 +269,7 @@ def drill() -> None:
     """Inject six faults into a home of its own; print check, alert and recovery of each; exit 1 if one stays silent."""
     from crypto_assets.cli import drill as module
 
-    with _told():
-        raise typer.Exit(module.run())
+    raise typer.Exit(module.run(_ambient()))
 
 
 @broker_app.command("start")
@@ -277,8 +277,7 @@ def broker_start(source: Source = None, home: HomeOption = None, json: Json = Fa
     """Start the broker, create and verify the topics."""
     from crypto_assets.cli import broker as module
 
-    with _told():
-        module.start(_settings(source, home), as_json=json)
+    module.start(_settings(source, home), as_json=json)
 
 
 @broker_app.command("stop")
@@ -286,8 +285,7 @@ def broker_stop(source: Source = None, home: HomeOption = None) -> None:
     """Stop the broker cleanly."""
     from crypto_assets.cli import broker as module
 
-    with _told():
-        module.stop(_settings(source, home))
+    module.stop(_settings(source, home))
 
 
 @broker_app.command("status")
@@ -295,8 +293,7 @@ def broker_status(source: Source = None, home: HomeOption = None, json: Json = F
     """Whether it runs, where, and since when; exit 1 if it does not."""
     from crypto_assets.cli import broker as module
 
-    with _told():
-        raise typer.Exit(module.status(_settings(source, home), as_json=json))
+    raise typer.Exit(module.status(_settings(source, home), as_json=json))
 
 
 @coins_app.command("list")
@@ -304,8 +301,7 @@ def coins_list(source: Source = None, home: HomeOption = None, json: Json = Fals
     """The registry of the home."""
     from crypto_assets.cli import coins as module
 
-    with _told():
-        module.show(_settings(source, home), as_json=json)
+    module.show(_settings(source, home), as_json=json)
 
 
 @coins_app.command("add")
@@ -313,8 +309,7 @@ def coins_add(coin_id: str, source: Source = None, home: HomeOption = None) -> N
     """Poll one more coin, checked against the source."""
     from crypto_assets.cli import coins as module
 
-    with _told():
-        module.add(_settings(source, home), coin_id, now=datetime.now(UTC))
+    module.add(_settings(source, home), coin_id, now=datetime.now(UTC))
 
 
 @coins_app.command("retire")
@@ -322,8 +317,7 @@ def coins_retire(coin_id: str, source: Source = None, home: HomeOption = None) -
     """Stop polling a coin; its history stays."""
     from crypto_assets.cli import coins as module
 
-    with _told():
-        module.retire(_settings(source, home), coin_id, now=datetime.now(UTC))
+    module.retire(_settings(source, home), coin_id, now=datetime.now(UTC))
 
 
 if __name__ == "__main__":

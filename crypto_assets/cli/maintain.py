@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from crypto_assets import databases
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 
@@ -24,7 +25,7 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
     from crypto_assets.home import existing_home
 
     home = existing_home(settings)
-    with open_instance(home) as instance:
+    with open_instance(home, reading=not apply) as instance:
         rows = housekeeping(
             make_engine(settings).store,
             instance,
@@ -42,4 +43,7 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
         if settings.on_databricks:
             run = f"DAGSTER_HOME={home.dagster} dagster job execute -m crypto_assets.definitions -j {TABLES_JOB}"
             output.say(f"tables in the workspace: start the job {TABLES_JOB} in the UI, or {run}")
-    return 1 if any(row["failed"] for row in rows) else 0
+    failed = any(row["failed"] for row in rows)
+    for trouble in databases.troubles(home.path) if failed else ():
+        output.fail(trouble)
+    return 1 if failed else 0

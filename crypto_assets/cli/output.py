@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +17,18 @@ from rich.table import Table
 PLAIN_WIDTH = 120
 """Columns of tables where there is no terminal to ask."""
 
-_terminal = Console(highlight=False, soft_wrap=True)
-console = _terminal if _terminal.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    """Leaves a reader that has gone (`| head`) to whoever ends the command."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process with exit code 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+_terminal = _Console(highlight=False, soft_wrap=True)
+console = _terminal if _terminal.is_terminal else _Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+errors = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str = "", style: str | None = None) -> None:

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
+from crypto_assets.compute.base import StepFailed
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys, key_slice
+from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.compute.base import StepInputs
@@ -52,10 +54,13 @@ def span_of(text: str) -> Slice:
     """The hours `A..B` (both included) or one hour.
 
     Raises:
-        ValueError: Not hourly partition keys, or in the wrong order.
+        UsageError: Not hourly partition keys, or in the wrong order.
     """
     first, _, last = text.partition("..")
-    return Slice(key_slice(first, "hour").start, key_slice(last or first, "hour").end)
+    try:
+        return Slice(key_slice(first, "hour").start, key_slice(last or first, "hour").end)
+    except ValueError as error:
+        raise UsageError(f"--hours {text}: {error}") from None
 
 
 def days_within(span: Slice) -> list[str]:
@@ -84,9 +89,9 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
     from crypto_assets.kafka.client import client_config
 
     if len(engines) != 2:
-        raise ValueError(f"two engines are compared, not {len(engines)}: --engines local,spark")
+        raise UsageError(f"two engines are compared, not {len(engines)}: --engines local,spark")
     if unknown := sorted(set(engines) - set(ENGINES)):
-        raise ValueError(
+        raise UsageError(
             f"{', '.join(unknown)}: the engines to compare are {' and '.join(ENGINES)}, whose tables are folders; "
             "what a workspace writes is compared by its own checks and content hashes (data versions)"
         )
@@ -141,7 +146,7 @@ def _materialize_apart(spec: dict[str, Any], span: Slice, now: datetime, coins: 
         )
     if done.returncode:
         lines = (home / "parity.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        raise ValueError(f"{spec['target']}: could not materialize everything:\n" + "\n".join(lines[-12:]))
+        raise StepFailed(f"{spec['target']}: could not materialize everything:\n" + "\n".join(lines[-12:]))
 
 
 def materialize(spec: dict[str, Any]) -> int:
@@ -151,9 +156,9 @@ def materialize(spec: dict[str, Any]) -> int:
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.runs import run_job
     from crypto_assets.compute.inputs import StepInputBuilder
-    from crypto_assets.definitions import build_definitions
     from crypto_assets.home import open_home
     from crypto_assets.settings import Settings, prepare_embedded_engine
+    from crypto_assets.wiring import build_definitions
 
     prepare_embedded_engine()
     chosen = {k: v for k, v in spec["settings"].items() if v is not None}
@@ -182,7 +187,7 @@ def _report(folder: Path, engines: Sequence[str], *, as_json: bool) -> int:
     found = compare(one, two)
     wrong = sum(d.differences for d in found)
     if not any(sum(d.rows) for d in found):
-        raise ValueError(
+        raise UsageError(
             "nothing was compared: neither engine wrote a row for these hours, which the log does not hold"
         )
     rows = [

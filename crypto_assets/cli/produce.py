@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.processes import stop_requested
+from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -22,7 +23,7 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if match is None:
-        raise ValueError(f"{text!r} is not a duration such as 60s, 10m or 1h")
+        raise UsageError(f"{text!r} is not a duration such as 60s, 10m or 1h")
     return float(match[1]) * _UNITS[match[2]]
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crypto_assets.cli import output
 from crypto_assets.cli.table_facts import Covered, Facts, TableFacts, facts_of, happened
 from crypto_assets.cli.verdict import Measured, Producer, Verdict, judge, service_of
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.faults import explain
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -147,10 +149,10 @@ def collect(
     """
     from crypto_assets.automation import event_store
     from crypto_assets.compute.inputs import BANNERS
-    from crypto_assets.home import Home
+    from crypto_assets.home import Home, first_day
     from crypto_assets.quality import freshness
 
-    parts = Parts(list(unreadable))
+    parts = Parts(list(unreadable), settings.home)
     cadence = freshness.cadence_s(settings)
     promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
     facts = facts_of(settings, instance, store)
@@ -158,7 +160,7 @@ def collect(
     unread = Lag(unknown_because="the log cannot be read")
     lag = parts.read("the log", lambda: _lag_of(settings, store, covered, now), unread)
     sensor = parts.read("the event log", lambda: _producer(instance, now), (Producer(False, None, None), None))
-    service = service_of(Home(settings.home, settings.source, settings.partitions_start), *sensor)
+    service = service_of(Home(settings.home, settings.source, first_day(settings)), *sensor)
     states = parts.read("the event log", lambda: event_store.check_states(instance) if instance else [], [])
     known = parts.read("the event log", lambda: _known(instance, now), {})
     assets = _assets(facts, states, known, now, parts)
@@ -215,8 +217,8 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
 
     home = existing_home(settings)
     store = make_engine(settings).store
-    parts = Parts([])
-    instance = parts.read("the event log", lambda: open_instance(home), None)
+    parts = Parts([], home.path)
+    instance = parts.read("the event log", lambda: open_instance(home, reading=True), None)
     try:
         report = collect(settings, instance, store, now, parts.unreadable)
     finally:
@@ -268,14 +270,17 @@ class Parts:
     """Reads parts of a home that may be damaged."""
 
     unreadable: list[str]
+    home: Path | None = None
 
     def read(self, what: str, read: Callable[[], T], otherwise: T) -> T:
         """What `read` returns; if it fails, `otherwise`, and why among the unreadable (once)."""
         try:
             return read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a part, the others are still measured
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            reason = f"{what} cannot be read: {type(error).__name__}: {lines[0][:300].rstrip(': ')}"
+            fault = explain(error, self.home)
+            lines = str(error).strip().splitlines() or [""]
+            why = fault.text if fault else f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+            reason = f"{what} cannot be read: {why}"
             if reason not in self.unreadable:
                 self.unreadable.append(reason)
             return otherwise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from crypto_assets.cli import output
 from crypto_assets.cli.processes import stop_requested
 from crypto_assets.cli.produce import seconds
+from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -40,7 +41,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
 
     limit = seconds(run_for) if run_for else None
     if interval_s < SHORTEST_S:
-        raise ValueError(f"--interval {interval_s} is too short: at least {SHORTEST_S} seconds")
+        raise UsageError(f"--interval {interval_s} is too short: at least {SHORTEST_S} seconds")
     refuse_unfit(settings, available_now=available_now)
     home = open_home(settings)
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from crypto_assets.cli import output
 from crypto_assets.cli.instance import child_environment, prepare
 from crypto_assets.cli.processes import Supervised, stop_requested
 from crypto_assets.compute.inputs import BANNERS
+from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
     from threading import Event
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S = 120
 
 
-class StartError(Exception):
+class StartError(ReportedError):
     """Something could not be started; the message names it and the setting or command that helps."""
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
+from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -26,7 +27,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
 
     home = existing_home(settings)
     if settings.on_databricks and not _has_tables(settings):
-        raise ValueError(
+        raise UsageError(
             f"nothing was audited: with CRYPTO_ASSETS_TARGET={settings.target} the tables are in catalog "
             f"{settings.catalog} of the workspace, and the audit reads folders. Set CRYPTO_ASSETS_LAKE to a folder "
             "that holds them as <schema>/<table> and that this machine can read"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from crypto_assets.errors import ReportedError
 from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds, TableStore
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ class StepInputs:
         return cls(**raw)
 
 
-class StepFailed(Exception):
+class StepFailed(ReportedError):
     """A step cannot do its work: an input is missing, expired or unreachable. The message names it and the fix."""
 
 
-class NotEnoughData(Exception):
+class NotEnoughData(ReportedError):
     """A model has too little data: no output is made, and the check `enough_data` fails with what is missing."""
 
     def __init__(self, message: str, metadata: Mapping[str, Any] | None = None) -> None:

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crypto_assets.compute.launcher_config import NEVER_ON_A_CLUSTER, environment
+from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -32,7 +33,7 @@ LANDING_MOUNTS = ("/Volumes/", "/dbfs/")
 SINGLE_USER = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")
 
 
-class PreflightFailed(Exception):
+class PreflightFailed(ReportedError):
     """Steps cannot be launched as configured; `findings` holds every reason."""
 
     def __init__(self, findings: Sequence[str]) -> None:

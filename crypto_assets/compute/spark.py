@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from crypto_assets.errors import UsageError
 from crypto_assets.storage.base import OffsetRange, TableStore
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def reach(url: str) -> str:
     try:
         socket.create_connection((host, port), timeout=REACH_S).close()
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"no Spark Connect server answers at {host}:{port} ({error}); start one there, or mend or unset "
             "CRYPTO_ASSETS_SPARK_REMOTE"
         ) from None

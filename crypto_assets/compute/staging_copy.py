@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crypto_assets.errors import ReportedError
+
 MOST_BYTES = 4 * 1024 * 1024
 """Most bytes of a copy. The package's source has some 1.2 MB; more means that data slipped in."""
 MOST_BYTES_OF_A_FILE = 1024 * 1024
@@ -22,7 +24,7 @@ SHORTEST_SECRET = 4
 """A shorter secret would be found everywhere."""
 
 
-class StagingRefused(Exception):
+class StagingRefused(ReportedError):
     """The code cannot be shipped as it is; the message names every file and reason."""
 
 

@@ -18,6 +18,7 @@ from crypto_assets.contracts import render
 from crypto_assets.contracts.compat import VIEW_COLUMN_COMMENTS, VIEW_COMMENTS, VIEWS
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.errors import ReportedError
 
 CATALOG = "crypto_analytics"
 FOLDER = "deploy/databricks/sql"
@@ -334,7 +335,7 @@ def files() -> dict[str, Callable[[], str]]:
     return {f"{FOLDER}/{f.name}": f.text for f in sql_files()}
 
 
-class SetupRefused(Exception):
+class SetupRefused(ReportedError):
     """Tables in the catalog differ from their contracts; nothing was changed."""
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any, TypeVar
 
+from crypto_assets.errors import UsageError
 from crypto_assets.market.coins import CoinRegistry, default_registry
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ KEYS: Mapping[str, str] = {
 """Keys by their name after `PREFIX`."""
 
 
-class ConfigurationError(ValueError):
+class ConfigurationError(UsageError):
     """The pipeline cannot be declared as configured; the message names every key and what it must hold."""
 
 

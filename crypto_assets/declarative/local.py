@@ -26,6 +26,7 @@ from crypto_assets.compute.connect_server import TOKEN, connect_server
 from crypto_assets.declarative.configuration import PREFIX, SCHEMA_SUFFIX, ConfigurationError
 from crypto_assets.declarative.datasets import DATASETS, dataset_name
 from crypto_assets.declarative.expectations import FAIL, UNIQUE_KEY, expectations, violations
+from crypto_assets.errors import ReportedError
 from crypto_assets.settings import Settings, child_environment, load_settings
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PIPELINE = Path(__file__).resolve().parents[2] / "deploy/databricks/pipeline.py"
 
 
-class PipelineFailed(Exception):
+class PipelineFailed(ReportedError):
     """`spark-pipelines` ended with an error; the message holds the end of what it said."""
 
 

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from crypto_assets.errors import ReportedError
 from crypto_assets.files import file_lock, write_atomic
 from crypto_assets.jvm.jars import JarSet
 from crypto_assets.settings import environment
@@ -31,7 +32,7 @@ _MARKER = "COMPLETE"
 _STORE_PASSWORD = "changeit"  # noqa: S105 - the conventional password of a store that holds only public certificates
 
 
-class JvmError(Exception):
+class JvmError(ReportedError):
     """No usable Java, or jars that could not be fetched; says what was tried and the command or setting that helps."""
 
 

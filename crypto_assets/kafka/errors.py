@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from crypto_assets.errors import CANNOT, ReportedError
 
-class BrokerError(Exception):
+
+class BrokerError(ReportedError):
     """The embedded broker cannot do what was asked; the message says why and the command or setting that fixes it."""
 
+    exit_code = CANNOT
 
-class LogError(Exception):
+
+class LogError(ReportedError):
     """Something about the log is not as it must be; the message names it and the command or setting that fixes it."""
+
+    exit_code = CANNOT
 
 
 class LogUnavailable(LogError):

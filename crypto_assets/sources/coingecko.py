@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
+from crypto_assets.errors import UsageError
 from crypto_assets.market.credits import CALLS_PER_POLL
 from crypto_assets.market.payload import Parsed, exact_json, parse_markets
 from crypto_assets.market.quotes import Poll
@@ -31,7 +32,7 @@ TRANSIENT = ("upstream_down",)
 """Failures worth another try at once; a rate limit is waited out by the governor, the rest would fail again."""
 
 
-class BadBaseUrl(ValueError):
+class BadBaseUrl(UsageError):
     """The base URL is not an official host of the plan or a loopback stand-in."""
 
 
@@ -239,9 +240,9 @@ class CoinGeckoSource:
         """
         poll = self.poll([coin_id], now or datetime.now(UTC))
         if poll.outcome == "unknown_coin":
-            raise ValueError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
+            raise UsageError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
         if poll.outcome != "ok" or not poll.ticks:
-            raise ValueError(f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})")
+            raise UsageError(f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})")
         tick = poll.ticks[0]
         return CoinInfo(tick.coin_id, tick.symbol, tick.name or tick.coin_id)
 

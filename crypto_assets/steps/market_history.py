@@ -99,12 +99,12 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 def open_archive(inputs: StepInputs) -> AbstractContextManager[Archive]:
     """The live source, configured by this process's own settings: keys never travel in step inputs."""
-    from crypto_assets.home import open_home
+    from crypto_assets.home import in_force, open_home
     from crypto_assets.kafka.producer import replay_anchor
     from crypto_assets.settings import load_settings
     from crypto_assets.sources.factory import open_source
 
-    settings, today = load_settings(), inputs.now.date()
+    settings, today = in_force(load_settings()), inputs.now.date()
     # The archive of a virtual home tells what its producer has played, or will play.
     return open_source(settings, anchor=today if settings.is_live else replay_anchor(open_home(settings), today))
 

@@ -12,25 +12,28 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from crypto_assets.contracts.slices import Slice
+from crypto_assets.errors import CANNOT, ReportedError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
 
-class SliceRefused(Exception):
+class SliceRefused(ReportedError):
     """A slice may not be written: its inputs have expired, or a closed slice would shrink to nothing. Says the fix."""
 
 
-class WriteConflict(Exception):
+class WriteConflict(ReportedError):
     """Other writers committed between each of many attempts; nothing of this write was committed."""
 
 
-class StorageError(Exception):
+class StorageError(ReportedError):
     """A table cannot be read or written as it lies there; names the table, every damaged file and what repairs it."""
 
+    exit_code = CANNOT
 
-class AuditFailed(Exception):
+
+class AuditFailed(ReportedError):
     """A blocking rule failed on the staged frame; nothing was committed. `outcomes` holds every evaluation."""
 
     def __init__(self, message: str, outcomes: Sequence[object] = ()) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import Engine, StepFailed
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import RAW_PRICES
+from crypto_assets.home import first_day
 from crypto_assets.kafka import log
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import (
@@ -230,7 +231,7 @@ class Cursor:
             return None
         trimmed = any(first for first, _ in log.end_offsets(self._settings, self._topic).values())
         oldest = floor_hour(start.oldest) + (HOUR if trimmed else 0 * HOUR)
-        return max(oldest, self._settings.partitions_start_at)
+        return max(oldest, datetime.combine(first_day(self._settings), time(), UTC))
 
     def _same_topic(self, bounds: LogBounds) -> None:
         if self.topic_id is not None and self.topic_id != bounds.topic_id:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from crypto_assets.errors import ReportedError
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -57,7 +59,7 @@ class Commit:
     info: Mapping[str, Any]
 
 
-class UnreadableLogError(Exception):
+class UnreadableLogError(ReportedError):
     """A Delta log is incomplete, or uses a feature that this reader does not know; the message names both."""
 
 

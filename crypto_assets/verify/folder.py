@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.errors import ReportedError
 from crypto_assets.verify.laws.base import LOG_TABLES, Law
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _FIELDS = {"crypto_assets_landing", "timestamp", "key", "headers"}
 
 
-class UnreadableFolderError(Exception):
+class UnreadableFolderError(ReportedError):
     """The folder could not be read; the message names it."""
 
 

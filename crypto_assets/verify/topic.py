@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.errors import ReportedError
+
 if TYPE_CHECKING:
     import duckdb
     from confluent_kafka import Consumer
@@ -22,7 +24,7 @@ PATIENCE_S = 30.0
 CHUNK = 20_000
 
 
-class UnreadableTopicError(Exception):
+class UnreadableTopicError(ReportedError):
     """The topic could not be read to its end; the message names topic and broker."""
 
 

@@ -89,7 +89,7 @@ def test_parity_compares_no_workspace(settings, engines):
 def test_the_demo_is_refused(monkeypatch):
     monkeypatch.setenv("CRYPTO_ASSETS_TARGET", "databricks-serverless")
     with pytest.raises(ValueError, match=r"in a workspace.*local or spark"):
-        demo.demo_settings("replay", NOW)
+        demo.demo_settings(Settings(source="replay"), NOW)
 
 
 def test_a_retired_coin_is_no_row_of_a_lake_that_nobody_reads(settings, capsys):

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from crypto_assets.cli import drill
+from crypto_assets.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    with drill.pipeline(tmp_path_factory.mktemp("drill")) as found:
+    with drill.pipeline(Settings(_env_file=None), tmp_path_factory.mktemp("drill")) as found:
         for _ in range(drill.WARM_UP_POLLS):
             found.poll(refresh=False)
         found.refresh()

@@ -14,7 +14,7 @@ from crypto_assets.cli.main import app
 def test_a_command_without_a_home_is_refused(command, tmp_path):
     home = tmp_path / "nothing"
     done = CliRunner().invoke(app, [*command, "--home", str(home)])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "there is no home at" in done.output
     assert "crypto-assets demo" in done.output
     assert not home.exists()

@@ -1,0 +1,109 @@
+"""`home.json`: what a home is bound to at first use (data mode, first partition), read and written.
+
+Belongs here: the file, and what a person must write into one that was lost. Does not belong here: whether the settings
+agree with it (`home`).
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crypto_assets.files import UnreadableFile, read_object, write_atomic
+
+FILE = "home.json"
+FORMAT = 1
+
+
+class Binding(BaseModel):
+    """Contents of `home.json`.
+
+    Args:
+        format: Version of this file.
+        source: Data mode.
+        partitions_start: First UTC day that has partitions.
+        transport: Only a default: a home may change its transport, since its tables hold records of both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format: Literal[1] = FORMAT
+    source: Literal["coingecko", "replay", "simulator"]
+    partitions_start: date
+    transport: Literal["kafka", "landing"] = "kafka"
+
+
+def read(home: Path, lake: str) -> Binding | None:
+    """The binding of a home; None where there is none yet.
+
+    Args:
+        home: Home folder.
+        lake: Root of its tables, from which a lost binding can be told.
+
+    Raises:
+        UnreadableFile: `home.json` cannot be understood; says what to write into it.
+        OSError: It, or the folder, may not be read.
+    """
+    path = home / FILE
+    if home.exists() and not home.is_dir():
+        raise UnreadableFile(f"{home} is a file, and a home is a folder: choose another one with CRYPTO_ASSETS_HOME")
+    try:
+        found = read_object(path)
+    except FileNotFoundError:
+        return None
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{error}; {remedy(lake)}") from None
+    if isinstance(found.get("format"), int) and found["format"] > FORMAT:
+        raise UnreadableFile(
+            f"{path} has format {found['format']} and this version reads format {FORMAT}: use the version that wrote "
+            "it, or another home with CRYPTO_ASSETS_HOME"
+        )
+    try:
+        return Binding.model_validate_json(json.dumps({"format": None, **found}), strict=True)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{p['loc'][0]} {json.dumps(found.get(str(p['loc'][0])))}: {p['msg']}" for p in error.errors()
+        )
+        raise UnreadableFile(f"{path} is damaged ({wrong}); {remedy(lake, found)}") from None
+
+
+def write(home: Path, binding: Binding) -> None:
+    """Write the binding of a home, all of it or nothing."""
+    lasting = binding.model_dump(mode="json")
+    if binding.transport == "kafka":
+        del lasting["transport"]
+    write_atomic(home / FILE, json.dumps(lasting, indent=2) + "\n")
+
+
+def remedy(lake: str, found: dict[str, Any] | None = None) -> str:
+    """What to do about a damaged binding: the text to write, as far as tables or the file itself still tell it."""
+    told = _from_tables(lake)
+    for field in ("source", "partitions_start", "transport"):
+        with suppress(ValidationError):
+            one = {field: (found or {}).get(field)}
+            any_other = {"source": "replay", "partitions_start": "2024-01-01"}
+            Binding.model_validate_json(json.dumps({**any_other, **one}), strict=True)
+            told |= one
+    if not told and not Path(lake).exists():
+        return "the home has no tables, so delete the file: the next start writes it again"
+    text = {"format": FORMAT, "source": "<coingecko, replay or simulator>", "partitions_start": "<first day>", **told}
+    return f"restore it from a backup, or write into it: {json.dumps(text)}"
+
+
+def _from_tables(lake: str) -> dict[str, Any]:
+    """Data mode and first partition as the lake tells them; empty where it tells nothing, whatever the reason."""
+    told: dict[str, Any] = {}
+    # Every quote names its data mode, and the calendar begins with the first partition.
+    for table, column, field in (("silver/prices", "source", "source"), ("gold/dim_date", "day", "partitions_start")):
+        with suppress(Exception):  # a hint only, and the lake may be damaged too
+            from deltalake import DeltaTable
+
+            rows = DeltaTable(f"{lake}/{table}").to_pyarrow_dataset()
+            found = rows.head(1, columns=[column]) if field == "source" else rows.to_table(columns=[column])
+            told[field] = str(min(found.column(column).to_pylist()))
+    return told

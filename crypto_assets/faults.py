@@ -1,0 +1,212 @@
+"""What people, disks and networks can cause, as one line that names the file and what helps.
+
+Belongs here: putting errors into words, for every command and for the Dagster code location. An error that is not
+known here is a mistake of ours, and keeps its traceback. Does not belong here: errors that say it themselves
+(`errors.ReportedError`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import signal
+import socket
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crypto_assets import databases
+from crypto_assets.errors import CANNOT, USAGE, ReportedError, reason
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+RUST = re.compile(r"\(os error (\d+)\)")
+"""How delta-rs and Sail, which are written in Rust, name a failure of the operating system."""
+
+PASSWORD = re.compile(r"(//[^/@\s:]*:)[^/@\s]+@")
+"""Where an address holds one."""
+
+ANOTHER_HOME = "or choose another home with CRYPTO_ASSETS_HOME"
+REMEDIES = {
+    errno.ENOSPC: f"the disk is full: free some space (crypto-assets maintain --apply), {ANOTHER_HOME}",
+    errno.EDQUOT: f"the quota of this user is used up: free some space, {ANOTHER_HOME}",
+    errno.EFBIG: "files may not grow so large here: see ulimit -f and the file system's limit",
+    errno.EROFS: f"the file system is read-only: mount it writable, {ANOTHER_HOME}",
+    errno.EACCES: f"this user may not use it: let it read and write there (chown, chmod), {ANOTHER_HOME}",
+    errno.EPERM: f"this user may not use it: let it read and write there (chown, chmod), {ANOTHER_HOME}",
+    errno.ENOTDIR: f"a part of this path is a file, and a folder is expected: remove the file, {ANOTHER_HOME}",
+    errno.EEXIST: f"there is a file where a folder is expected, or the reverse: remove it, {ANOTHER_HOME}",
+    errno.EISDIR: "it is a folder, and a file is expected: remove or rename it",
+    errno.ENOENT: "it is not there: restore it, or repeat the command",
+    errno.ENAMETOOLONG: f"the path is too long: {ANOTHER_HOME.removeprefix('or ')}",
+    errno.ELOOP: "its symbolic links lead in a circle: mend them",
+    errno.EMFILE: "this process may not open more files: raise the limit, as with ulimit -n 8192",
+    errno.ENFILE: "the machine may not open more files: close programs, or raise fs.file-max",
+    errno.EAGAIN: "the system refused more processes or threads for now: see ulimit -u, and repeat the command",
+    errno.ENOMEM: "the machine has no more memory: close programs, and repeat the command",
+    errno.ENOLCK: f"the file system keeps no locks: {ANOTHER_HOME.removeprefix('or ')} on a local disk",
+    errno.EIO: "the disk did not answer: look at the system's log (dmesg), and restore from a backup if it is broken",
+    errno.ESTALE: "the network drive has lost it: mount it again",
+}
+NETWORK = "check the address, the network and the proxy variables"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error in words.
+
+    Args:
+        text: One line: what is wrong, where, and what helps.
+        exit_code: Of a command that it ended.
+    """
+
+    text: str
+    exit_code: int
+
+
+@contextmanager
+def reported(settings: Callable[[], Settings | None], tell: Callable[[str], None]) -> Iterator[None]:
+    """Ends the program with one line and an exit code where a person caused the error; other errors pass through.
+
+    Args:
+        settings: Gives the settings in force, None before they are known.
+        tell: Shows a line on standard error.
+    """
+    try:
+        yield
+        sys.stdout.flush()  # a reader that has gone, or a full disk, is noticed here and not at the exit
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        known = settings()
+        fault = explain(error, known.home if known else None)
+        if fault is None:
+            raise
+        tell(redacted(fault.text, known.secrets() if known else {}))
+        raise SystemExit(fault.exit_code) from None
+
+
+def redacted(text: str, secrets: Mapping[str, str]) -> str:
+    """A text without the secrets in force (by name) and without passwords of addresses."""
+    for name, secret in secrets.items():
+        text = text.replace(secret, f"<{name}>")
+    return PASSWORD.sub(r"\1***@", text)
+
+
+def _nobody_reads() -> bool:
+    """Whether the pipe behind standard output or standard error has lost its reader (`| head`)."""
+    looking = select.poll()
+    for descriptor in (1, 2):
+        looking.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in looking.poll(0))
+
+
+def explain(error: BaseException, home: Path | None = None) -> Fault | None:
+    """The error, or what caused it, in one line; None when it is none that a person can cause.
+
+    Args:
+        error: What was raised.
+        home: Home in force, where it is known: its databases are looked at when SQLite complained.
+    """
+    for one in _chain(error):
+        if isinstance(one, ReportedError):
+            return Fault(_line(reason(one)), one.exit_code)
+        if _is(one, "pydantic", "ValidationError") and one.title.endswith("Settings"):  # type: ignore[attr-defined]
+            return Fault(_settings(one), USAGE)
+        found = _database(one, home) or _operating_system(one, home)
+        if found:
+            return Fault(_line(found), CANNOT)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__
+
+
+def _is(error: BaseException, module: str, *names: str) -> bool:
+    """Whether an error is of a class of a module, which is not imported for this: else it could not be."""
+    there = sys.modules.get(module)
+    return there is not None and isinstance(error, tuple(c for n in names if (c := getattr(there, n, None))))
+
+
+def _settings(error: BaseException) -> str:
+    problems = [
+        f"{'.'.join(map(str, p['loc'])) or 'settings'}: {p['msg'].removeprefix('Value error, ')}"
+        for p in error.errors()  # type: ignore[attr-defined]
+    ]
+    return f"{'; '.join(problems)} (set in the environment or .env; crypto-assets doctor looks at them all)"
+
+
+def _database(error: BaseException, home: Path | None) -> str | None:
+    """What SQLite, or what stands between it and us, complained of: the files of the home say which it is."""
+    ours = isinstance(error, sqlite3.Error) or _is(error, "sqlalchemy.exc", "SQLAlchemyError")
+    schema = _is(error, "dagster._core.errors", "DagsterInstanceSchemaOutdated") or _is(
+        error, "alembic.util.exc", "CommandError"
+    )
+    mlflow = _is(error, "mlflow.exceptions", "MlflowException") and "schema" in str(error)
+    if not (ours or schema or mlflow):
+        return None
+    found = list(databases.troubles(home)) if home is not None and home.is_dir() else []
+    if found:
+        return "; ".join(found)
+    if (full := _operating_system(getattr(error, "orig", None) or error, home)) is not None:
+        return full
+    text = reason(getattr(error, "orig", None) or error).splitlines()[0]
+    if "full" in text:
+        return f"{home or 'the home'}: {REMEDIES[errno.ENOSPC]}"
+    if "locked" in text:
+        return f"{text}: a database of {home or 'the home'} was in use by another process; repeat the command"
+    return f"the databases of {home or 'the home'}: {text}; see crypto-assets doctor"
+
+
+def _operating_system(error: BaseException, home: Path | None) -> str | None:
+    rust = RUST.search(str(error))
+    if not rust and not isinstance(error, OSError):
+        return None
+    number = int(rust[1]) if rust else getattr(error, "errno", None)
+    if not rust and _of_network(error):
+        return f"{_line(reason(error))}; {NETWORK}"
+    remedy = REMEDIES.get(number or 0, "see crypto-assets doctor")
+    if rust or number is None:
+        return f"{_line(reason(error))}; {remedy}"
+    named = getattr(error, "filename", None)
+    if isinstance(named, str | bytes):
+        where = os.fsdecode(named)
+    else:
+        where = _unnamed(number, home)
+    return f"{where}: {os.strerror(number)}; {remedy}"
+
+
+def _unnamed(number: int, home: Path | None) -> str:
+    """Where an error that names no file came about, as far as it can be told."""
+    if home is None:
+        return "the working directory"
+    with suppress(OSError):
+        disk = os.statvfs(home)
+        if number == errno.ENOSPC and disk.f_bavail and disk.f_favail:
+            return f"standard output, or another disk than that of {home}"
+    return str(home)
+
+
+def _of_network(error: BaseException) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or _is(
+        error, "requests.exceptions", "RequestException"
+    )
+
+
+def _line(text: str) -> str:
+    """A message as one line without anything that hangs at its end."""
+    return " ".join(text.split()).rstrip(" :;")
