@@ -22,6 +22,7 @@ import pytest
 
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.runs import run_job
+from crypto_assets.contracts.model import CHAIN_COLUMNS
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, day_key, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.definitions import build_definitions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 VOLATILE = {
     *("bronze_ingested_at", "scored_at", "latency_s", "made_at", "decided_at", "refreshed_at", "age_s"),
     *("batch_id", "seq"),
+    *CHAIN_COLUMNS,
 }
 """Columns that say when or by which write, not what."""
 

@@ -17,6 +17,10 @@ MONEY = "decimal(38,18)"
 """Type of every price and amount in USD: 20 digits before the point, 18 after (a coin at 1e-18 USD is still exact)."""
 
 
+CHAIN_COLUMNS = ("chain_seq", "chain_previous", "chain_commit", "chain_commit_hash")
+"""Columns that the store fills in for tables whose rows form hash chains; see `Table.chain`."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table.
@@ -89,6 +93,8 @@ class Table:
             never keep those behind it from being stored.
         code_version: Raised when the meaning of the rows changes.
         scheduled: Whether a sensor or schedule keeps it fresh (it then has a freshness policy).
+        chain: Text columns whose equal values make rows one hash chain, in the order of writing; the table has
+            `CHAIN_COLUMNS` and takes inserts only. Empty for all other tables.
     """
 
     schema: str
@@ -108,6 +114,12 @@ class Table:
     rules: tuple[Rule, ...] = ()
     code_version: str = "1"
     scheduled: bool = True
+    chain: tuple[str, ...] = ()
+
+    @property
+    def chain_columns(self) -> tuple[str, ...]:
+        """Columns that say where a row stands in its chain, not what it says."""
+        return CHAIN_COLUMNS if self.chain else ()
 
     def __post_init__(self) -> None:
         doubles = [c.name for c in self.columns if c.type == "double"]

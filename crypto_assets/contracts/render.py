@@ -86,6 +86,17 @@ def table_properties(table: Table) -> dict[str, str]:
     return found
 
 
+def add_columns(name: str, columns: Sequence[Column]) -> str:
+    """`ALTER TABLE ... ADD COLUMNS` for Spark SQL, with comments, for columns that a contract gained later.
+
+    Args:
+        name: Quoted name of the table.
+        columns: Nullable columns.
+    """
+    lines = [f"{quoted(c.name)} {c.type.upper()} COMMENT {literal(_comment(c))}" for c in columns]
+    return f"ALTER TABLE {name} ADD COLUMNS ({', '.join(lines)})"
+
+
 def create_table(
     table: Table,
     name: str | None = None,

@@ -12,6 +12,14 @@ from crypto_assets.contracts.model import Column as C
 INGEST, TRANSFORM, ML, OPS = "team:ingest", "team:analytics", "team:ml", "team:operations"
 
 _DAY = C("day", "date", "UTC day of `hour`; the Delta partition.", nullable=False)
+_CHAIN = (
+    C("chain_seq", "bigint", "Number of the row in its hash chain, from 1, in the order of writing; null for rows that "
+      "were written before chains were kept."),
+    C("chain_previous", "string", "Hash of the row before in its chain, zeros for the first; null like chain_seq."),
+    C("chain_commit", "bigint", "Number of the commit that wrote the row; the newest is the table's transaction "
+      "ledger/<table>. Null like chain_seq."),
+    C("chain_commit_hash", "string", "Hash of all rows of that commit; null like chain_seq."),
+)
 _LOG_COORDINATES = (
     C("topic", "string", "Kafka topic.", nullable=False),
     C("topic_id", "string", "Incarnation of the topic: a re-created topic has another id.", nullable=False),
@@ -368,7 +376,8 @@ ANOMALIES = Table(
 
 PRICE_PREDICTIONS = Table(
     "gold", "price_predictions",
-    "Forecast ledger: insert-only, never rewritten. Live forecasts were written before their target time.",
+    "Forecast ledger: insert-only, never rewritten; rows of a coin, horizon and model form a hash chain. Live forecasts "
+    "were written before their target time.",
     (
         C("coin_id", "string", "Coin.", nullable=False),
         C("window_end", "timestamp", "Slot at whose end the forecast was made.", nullable=False),
@@ -385,7 +394,9 @@ PRICE_PREDICTIONS = Table(
         C("predicted_at", "timestamp", "When it was written.", nullable=False),
         _DAY,
         C("hour", "timestamp", "Hour of the slot's start.", nullable=False),
+        *_CHAIN,
     ),
+    chain=("coin_id", "horizon", "model_name"),
     key=("coin_id", "window_end", "horizon", "model_version"), grain="hour", write="merge", time_column="hour",
     partition_by=("day",), owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
     upstream=("features/price_features", "ml/price_model"),
@@ -428,7 +439,7 @@ PREDICTION_ACCURACY = Table(
 PROMOTIONS = Table(
     "ml", "promotions",
     "Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias "
-    "is rendered from here.",
+    "is rendered from here. Insert-only; rows of a model form a hash chain.",
     (
         C("model", "string", "anomaly or price_5m or price_1h.", nullable=False),
         C("version", "string", "Registry version; v0 = baseline.", nullable=False),
@@ -444,7 +455,9 @@ PROMOTIONS = Table(
         C("content_hash", "string", "Hash of what was learnt; equal data and code give an equal hash.", nullable=False),
         C("run_id", "string", "MLflow run.", nullable=False),
         C("decided_at", "timestamp", "When it was decided.", nullable=False),
+        *_CHAIN,
     ),
+    chain=("model",),
     key=("model", "version"), grain=None, write="merge", owner=ML, group="ml", kinds=("python", "deltalake"),
     upstream=("features/price_features",), scheduled=False,
     rules=(Rule("known_decision", "decision IN ('promoted', 'rejected')", "A decision is one of two.", blocking=True),

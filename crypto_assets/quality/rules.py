@@ -152,7 +152,7 @@ def content_version(
         table: Contract of the rows; its `code_version` does not enter.
         rows: Rows of all the keys.
         keys: Partition keys.
-        volatile: Columns that say when, not what.
+        volatile: Columns that say when, not what; a ledger's chain columns are left out as well.
 
     Returns:
         By key, 32 hexadecimal digits; a partition without rows has a version too.
@@ -164,7 +164,7 @@ def content_version(
     if unknown:
         raise ValueError(f"{table.full_name} has no volatile column(s) {unknown}; it has {table.column_names}")
     present = set(rows.column_names)
-    names = [n for n in table.column_names if n in present and n not in volatile]
+    names = [n for n in table.column_names if n in present and n not in {*volatile, *table.chain_columns}]
     values = ", ".join(f"{_quote(n)}::{_DUCKDB.get(table.column(n).type, table.column(n).type)}" for n in names)
     query = f"SELECT {_bucket(table, keys)} AS k, count(*), sum(hash({values})::HUGEINT) FROM staged GROUP BY ALL"  # noqa: S608
     with _registered(rows) as connection:

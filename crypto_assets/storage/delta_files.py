@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from crypto_assets.contracts.arrow import arrow_schema, arrow_type
-from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.model import Column, Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage import damage, log_files
 from crypto_assets.storage.base import Commit, StorageError, StoredRanges
@@ -128,12 +128,19 @@ def select(
         where: Further portable SQL condition.
     """
     schema = arrow_schema(table, columns)
+    absent = {c.name for c in added_later(handle, table)}
+    values = ", ".join(f"NULL AS {quote(n)}" if n in absent else quote(n) for n in schema.names)
     conditions = [] if slice_ is None else [slice_.predicate(table)]
     if where:
         conditions.append(f"({where})")
     tail = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    found = query(handle, f"SELECT {', '.join(quote(n) for n in schema.names)} FROM t{tail}")  # noqa: S608
-    return found.cast(schema)
+    return query(handle, f"SELECT {values} FROM t{tail}").cast(schema)  # noqa: S608
+
+
+def added_later(handle: DeltaTable, table: Table) -> list[Column]:
+    """Columns that the contract has and the stored table does not, where null is allowed: all rows have null there."""
+    stored = {field.name for field in handle.schema().fields}
+    return [c for c in table.columns if c.nullable and c.name not in stored]
 
 
 # --- ranges of append-once tables ---------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.render import LOG_STATISTICS
 from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.storage import checkpoints, damage, staging
+from crypto_assets.storage import checkpoints, damage, ledger, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
@@ -89,7 +89,8 @@ class DeltaRsStore:
             return self._spark().createDataFrame(rows, spark_schema(contract))
         # Without versionAsOf the frame would see whatever is current when it runs.
         reader = self._spark().read.format("delta").option("versionAsOf", pinned)
-        frame = reader.load(files.table_path(paths.plain(self.lake), contract.full_name))
+        stored = reader.load(files.table_path(paths.plain(self.lake), contract.full_name))
+        frame = staging.completed_frame(contract, stored)
         return frame if slice_ is None else frame.where(slice_.predicate(contract))
 
     def read_arrow(
@@ -244,6 +245,7 @@ class DeltaRsStore:
             WriteConflict: Others committed between each of many attempts.
         """
         contract = self._contract(table)
+        ledger.refuse_change(contract, mode)
         staged = conform(contract, staging.loaded(rows))
         staging.refuse_doubled_keys(contract, staged)
         if audit is not None:
@@ -265,7 +267,9 @@ class DeltaRsStore:
                 same = staging.same_rows(contract, stored, result)
             if same:
                 return WriteResult(table, False, 0, before, handle.version())
-            if mode == "insert_if_absent":
+            if contract.chain:
+                after = self._append_linked(contract, handle, result, info)
+            elif mode == "insert_if_absent":
                 after = self._commit(contract, handle, result, info)
             else:
                 rows_or_none = result if result.num_rows else None
@@ -274,6 +278,14 @@ class DeltaRsStore:
             return WriteResult(table, True, rows_changed, before, after)
 
         return self._until_committed(table, attempt)
+
+    def _append_linked(self, contract: Table, handle: DeltaTable, rows: pa.Table, info: Mapping[str, str]) -> int:
+        """Append rows to a ledger behind the newest of this snapshot; the version committed."""
+        numbers = files.query(handle, ledger.heads_query(contract))
+        newest = files.select(handle, contract, where=ledger.rows_at(contract, numbers))
+        commit = handle.version() + 1
+        linked = ledger.linked(contract, rows, newest, commit)
+        return self._commit(contract, handle, linked, info, (ledger.app_id(contract.full_name), commit))
 
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
@@ -328,10 +340,25 @@ class DeltaRsStore:
         handle = files.open_table(self.path(contract.full_name))
         if handle is None:
             raise FileNotFoundError(f"{contract.full_name} vanished from {self.lake} while being written")
+        later = files.added_later(handle, contract)
+        if later:
+            self._add_columns(contract, handle, [c.name for c in later])
         problems = files.stored_problems(pa.schema(handle.schema().to_arrow()), contract)
         if problems:
             raise ContractViolation(contract.full_name, problems)
         return handle, None if created else handle.version()
+
+    def _add_columns(self, contract: Table, handle: DeltaTable, names: Sequence[str]) -> None:
+        """Add columns that the contract gained after the table was made; the handle moves along."""
+        from deltalake import CommitProperties, Schema
+
+        fields = [f for f in Schema.from_arrow(_commented(contract)).fields if f.name in names]
+        with files.ONE_CALL:
+            handle.alter.add_columns(
+                fields,
+                commit_properties=CommitProperties(max_commit_retries=0),
+                post_commithook_properties=checkpoints.left_to_us(),
+            )
 
     def _commit(
         self,

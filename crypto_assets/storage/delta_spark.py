@@ -3,8 +3,7 @@
 Belongs here: the five verbs by `DataFrameWriter`, `mergeInto` and SQL on table names. Does not belong here: sessions
 (`compute.spark`), what rows mean.
 
-Nothing here needs a JVM in this process: no `DeltaTable`, no `_jvm`, no RDD, no path (except the LOCATION of tables
-that are registered rather than managed), so that the store works over Spark Connect.
+Nothing here needs a JVM in this process (no `DeltaTable`, `_jvm` or RDD), so that the store works over Spark Connect.
 
 The protocol. Spark opens the snapshot that it commits on by itself, when it writes: later than everything was read that
 the rows were made from. So a write is *conditional*: the query that gives its rows also reads, in the same Delta
@@ -12,8 +11,8 @@ transaction, the part of the table that they depend on, and fails when that is n
 
 - `append_once` depends on no other batch holding one of its offsets, in whatever hour.
 - `replace_slice` depends on the slice lying in the files that it lay in before any source was read; `insert_if_absent`
-  and `replace_all` likewise on those of the keys' scope, or of the whole table. File names are never used twice, and
-  without deletion vectors (no table has them) rows change only with their files.
+  and `replace_all` likewise on those of the keys' scope, or of the whole table; in a ledger on no other commit. Files
+  get no name twice, and without deletion vectors (no table has them) rows change only with their files.
 - `upsert` is a MERGE, whose condition is such a query.
 
 What changed between reading and that snapshot fails the query; what another commits after it is a conflict for Delta,
@@ -33,7 +32,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -48,7 +46,7 @@ from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, confo
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR, Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.storage import damage, log_files, spark_maintenance, staging
+from crypto_assets.storage import damage, ledger, log_files, spark_maintenance, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
 from crypto_assets.storage.base import (
@@ -61,7 +59,8 @@ from crypto_assets.storage.base import (
 )
 from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
 from crypto_assets.storage.spark_answers import arrow_fields, is_conflict
-from crypto_assets.storage.spark_conditions import FILE, Condition, ranges_free, same_files
+from crypto_assets.storage.spark_conditions import FILE, Condition, newest_commit_is, ranges_free, same_files
+from crypto_assets.storage.spark_upsert import upsert
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,7 +120,7 @@ class DeltaSparkStore:
 
     def _parts(self, contract: Table) -> list[str]:
         schema, name = contract.full_name.split(".")
-        return [*([self._catalog] if self._catalog else []), f"{self._prefix}{schema}", name]
+        return [*filter(None, [self._catalog]), f"{self._prefix}{schema}", name]
 
     def path(self, table: str) -> str:
         """Folder of a table.
@@ -173,7 +172,8 @@ class DeltaSparkStore:
         if pinned is None:
             return self._spark().createDataFrame(empty_rows(contract), spark_schema(contract))
         self._reads.note(table, pinned)
-        frame = self._spark().read.option("versionAsOf", pinned).table(self.name(table))
+        stored = self._spark().read.option("versionAsOf", pinned).table(self.name(table))
+        frame = staging.completed_frame(contract, stored)
         return frame if slice_ is None else frame.where(slice_.predicate(contract))
 
     def read_arrow(
@@ -383,7 +383,7 @@ class DeltaSparkStore:
             _Lost: Somebody did.
         """
         write_id = uuid.uuid4().hex
-        app_id = replace_app_id(contract.full_name)
+        app_id = ledger.app_id(contract.full_name) if contract.chain else replace_app_id(contract.full_name)
         marked = {**metadata, "write_id": write_id}
         after = self._write(
             contract, rows, app_id, before + 1, marked, unchanged, predicate, mark=write_id, before=before
@@ -411,6 +411,7 @@ class DeltaSparkStore:
             WriteConflict: Others committed between each of many attempts.
         """
         contract = self._contract(table)
+        ledger.refuse_change(contract, mode)
         staged = conform(contract, staging.loaded(rows))
         staging.refuse_doubled_keys(contract, staged)
         if audit is not None:
@@ -422,9 +423,9 @@ class DeltaSparkStore:
             stored, unchanged = self._stored(contract, scope, before)
             metadata = commit_info(ENGINE, contract, None, {"mode": mode, **(commit_metadata or {})}, {})
             if mode == "upsert":
-                if self._all_stored(contract, stored, staged):
+                if staging.all_stored(contract, stored, staged):
                     return WriteResult(table, False, 0, before, before)
-                self._merge(contract, staged, scope)
+                upsert(self._frame(contract, staged), self.name(table), contract, scope)
                 return WriteResult(table, True, staged.num_rows, before, self.version(table))
             if mode == "insert_if_absent":
                 rows = staging.without_keys(contract, staged, stored)
@@ -433,29 +434,21 @@ class DeltaSparkStore:
                 rows, same, predicate = staged, staging.same_rows(contract, stored, staged), "true"
             if same:
                 return WriteResult(table, False, 0, before, before)
+            if contract.chain:
+                rows, unchanged = self._linked(contract, rows, before)
             after = self._replace(contract, rows, before, metadata, unchanged, predicate)
             return WriteResult(table, True, rows.num_rows, before, after)
 
         return self._until_committed(table, attempt)
 
-    @staticmethod
-    def _all_stored(contract: Table, stored: pa.Table, rows: pa.Table) -> bool:
-        """Whether an upsert of rows would change nothing."""
-        return staging.same_rows(contract, stored, staging.concat(staging.without_keys(contract, stored, rows), rows))
-
-    def _merge(self, contract: Table, rows: pa.Table, scope: str | None) -> None:
+    def _linked(self, contract: Table, rows: pa.Table, before: int) -> tuple[pa.Table, Condition]:
+        """Rows of a ledger behind the newest of a version, and the condition that these are still the newest."""
         from pyspark.sql import functions as F
 
-        target = contract.name
-        source = self._frame(contract, rows).alias("_new")
-        same = [F.col(f"_new.`{k}`").eqNullSafe(F.col(f"{target}.`{k}`")) for k in contract.key]
-        condition = same[0]
-        for part in same[1:]:
-            condition = condition & part
-        if scope:
-            condition = condition & F.expr(re.sub(r"\b(\w+) ([<>]=)", rf"{target}.\1 \2", scope))
-        merger = source.mergeInto(self.name(contract.full_name), condition)
-        merger.whenMatched().updateAll().whenNotMatched().insertAll().merge()
+        stored = self.read(contract.full_name, version=before).where("chain_seq IS NOT NULL")
+        numbers = stored.groupBy(*contract.chain).agg(F.max("chain_seq").alias("chain_seq")).toArrow()
+        newest = self.read_arrow(contract.full_name, where=ledger.rows_at(contract, numbers), version=before)
+        return ledger.linked(contract, rows, newest, before + 1), newest_commit_is(ledger.newest_commit(newest))
 
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
@@ -516,16 +509,23 @@ class DeltaSparkStore:
             ContractViolation: Its columns are not the contract's.
         """
         self.create(contract.full_name)
+        if contract.full_name not in self._checked:
+            self._check_columns(contract)
         version = self.version(contract.full_name)
         assert version is not None
-        if contract.full_name in self._checked:
-            return version
-        fields = self._spark().table(self.name(contract.full_name)).schema.fields
-        problems = files.stored_problems(arrow_fields(fields), contract)
+        return version
+
+    def _check_columns(self, contract: Table) -> None:
+        """Add columns that the contract gained after the table was made; refuse any other difference."""
+        spark, name = self._spark(), self.name(contract.full_name)
+        stored = set(spark.table(name).columns)
+        later = [c for c in contract.columns if c.nullable and c.name not in stored]
+        if later:
+            spark.sql(render.add_columns(name, later))
+        problems = files.stored_problems(arrow_fields(spark.table(name).schema.fields), contract)
         if problems:
             raise ContractViolation(contract.full_name, problems)
         self._checked.add(contract.full_name)
-        return version
 
     def _frame(self, contract: Table, rows: pa.Table) -> DataFrame:
         return self._spark().createDataFrame(rows, spark_schema(contract))

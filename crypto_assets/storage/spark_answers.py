@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CONFLICT = re.compile(
     OVERTAKEN + r"|DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
+    r"|FIELDS?_ALREADY_EXISTS"  # another writer has added the contract's new columns
     r"|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"  # another writer is creating it at this moment
     r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
     r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"

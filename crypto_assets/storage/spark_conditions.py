@@ -63,6 +63,11 @@ def ranges_free(topic_id: str, covers: Sequence[OffsetRange]) -> Condition:
     return Condition(f"topic_id = {literal(topic_id)} AND ({' OR '.join(same)})", "count(*)", "0")
 
 
+def newest_commit_is(number: int) -> Condition:
+    """The newest commit of rows to a ledger is still this one (0: none). A filter, so that the rows are truly read."""
+    return Condition("chain_commit IS NOT NULL", "coalesce(max(chain_commit), 0)", str(number))
+
+
 def same_files(where: str, files: Iterable[int]) -> Condition:
     """What a predicate selects lies in exactly these files, told by `FILE`.
 

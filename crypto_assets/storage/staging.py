@@ -33,6 +33,17 @@ def loaded(rows: DataFrame | pa.Table) -> pa.Table:
     return rows if isinstance(rows, pa.Table) else rows.toArrow()
 
 
+def completed_frame(contract: Table, frame: DataFrame) -> DataFrame:
+    """A stored ledger with columns that the contract gained after the table was made, null in every row."""
+    from pyspark.sql import functions as F
+
+    if not contract.chain:
+        return frame
+    stored = set(frame.columns)
+    later = [c for c in contract.columns if c.nullable and c.name not in stored]
+    return frame.withColumns({c.name: F.lit(None).cast(c.type) for c in later}) if later else frame
+
+
 def concat(*tables: pa.Table) -> pa.Table:
     """Tables one after the other."""
     import pyarrow as pa
@@ -199,6 +210,11 @@ def without_keys(contract: Table, rows: pa.Table, others: pa.Table) -> pa.Table:
     numbered = rows.select(key).append_column("__row", pa.array(range(rows.num_rows), pa.int64()))
     kept = numbered.join(others.select(key), keys=key, join_type="left anti")
     return rows.take(kept.column("__row").sort())
+
+
+def all_stored(contract: Table, stored: pa.Table, rows: pa.Table) -> bool:
+    """Whether an upsert of rows would change nothing."""
+    return same_rows(contract, stored, concat(without_keys(contract, stored, rows), rows))
 
 
 def same_rows(contract: Table, one: pa.Table, other: pa.Table) -> bool:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.verify import coverage, delta, secret_search
@@ -119,7 +120,8 @@ def _load_tables(run: _Audit) -> None:
             snapshot = delta.read_snapshot(folder)
             if snapshot is None:
                 continue
-            delta.create_view(run.connection, name, folder, snapshot)
+            later = _added_later(TABLES.get(name), snapshot)
+            delta.create_view(run.connection, name, folder, snapshot, later)
             count = run.connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
         except (delta.UnreadableLogError, OSError, _duckdb_error()) as error:
             problems.append(f"{name}: {str(error).splitlines()[0]}")
@@ -130,7 +132,8 @@ def _load_tables(run: _Audit) -> None:
             f"{name}: the log lists {path}, which is not there" for path in delta.missing_files(folder, snapshot)
         ]
         contract = TABLES.get(name)
-        absent = [c for c in contract.column_names if c not in snapshot.columns] if contract else []
+        columns = {*snapshot.columns, *later}
+        absent = [c for c in contract.column_names if c not in columns] if contract else []
         if absent:
             problems.append(f"{name}: column(s) {absent} of the contract are not in the table")
             del run.stored[name]
@@ -144,6 +147,12 @@ def _load_tables(run: _Audit) -> None:
         run.connection.execute("INSERT INTO audit_presence VALUES (?, ?, ?)", row)
     says = "every table's log is whole, and every file that it lists is there"
     _add(run, "tables_are_readable", says, len(found), len(problems), problems[:EXAMPLES])
+
+
+def _added_later(contract: Table | None, snapshot: delta.Snapshot) -> dict[str, str]:
+    """DuckDB types of the columns that a contract gained after the table was made: unknown in every row."""
+    columns = contract.columns if contract else ()
+    return {c.name: _CONTRACT_TYPES[c.type] for c in columns if c.nullable and c.name not in snapshot.columns}
 
 
 def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]], excluding: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from crypto_assets.verify.laws import (
     features,
     files,
     forecasts,
+    ledgers,
     log,
     operations,
     polls,
@@ -37,11 +38,7 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
     "gold.latest_prices": {"refreshed_at": _CLOCK},
     **{
         table: dict.fromkeys(TABLES[table].column_names, _LATER)
-        for table in ("gold.prediction_accuracy", "ml.promotions")
-    },
-    **{
-        table: {c: _LATER for c in TABLES[table].column_names if c not in ("coin_id", "window_end", "model_version")}
-        for table in ("gold.price_predictions",)
+        for table in ("gold.prediction_accuracy",)
     },
     "gold.anomalies": dict.fromkeys(
         ("revision", "previous_is_anomaly"), "only the writer saw the row before; judged is that revision 0 has none"
@@ -70,6 +67,7 @@ def all_laws() -> list[Law]:
         anomalies.references_law(),
         anomalies.anomalies_law(),
         forecasts.references_law(),
+        *(ledgers.chain_law(table) for table in ledgers.LEDGERS),
         polls.polls_law(),
         *operations.operations_laws(),
     ]

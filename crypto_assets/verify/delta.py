@@ -193,7 +193,13 @@ def missing_files(folder: Path, snapshot: Snapshot) -> list[str]:
     return [path for path in snapshot.files if not (folder / path).is_file()]
 
 
-def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, snapshot: Snapshot) -> None:
+def create_view(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    folder: Path,
+    snapshot: Snapshot,
+    unknown: Mapping[str, str] | None = None,
+) -> None:
     """Make a table visible to DuckDB as `name`, with the log's types and partition values.
 
     Args:
@@ -201,11 +207,13 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, 
         name: Name of the view; a helper table `<name>_files` is made beside it.
         folder: The table's folder.
         snapshot: Its state; files that are missing on disk are left out (and reported by `missing_files`).
+        unknown: DuckDB types of further columns, null in every row.
     """
     present = [p for p in snapshot.files if (folder / p).is_file()]
     types = {column: duckdb_type(spec) for column, spec in snapshot.columns.items()}
+    nulls = [f"NULL::{type_} AS {_quote(column)}" for column, type_ in (unknown or {}).items()]
     if not present:
-        nothing = ", ".join(f"NULL::{type_} AS {_quote(column)}" for column, type_ in types.items())
+        nothing = ", ".join([*(f"NULL::{type_} AS {_quote(column)}" for column, type_ in types.items()), *nulls])
         connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {nothing} WHERE false")
         return
     parted = snapshot.partition_columns
@@ -218,7 +226,7 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, 
         [[str(folder / p), *(snapshot.files[p].get(c) for c in parted)] for p in present],
     )
     listed = "[" + ", ".join(_literal(_GLOB.sub(r"[\g<0>]", str(folder / p))) for p in present) + "]"
-    selected = [_stored(column, type_, column in parted) for column, type_ in types.items()]
+    selected = [*(_stored(column, type_, column in parted) for column, type_ in types.items()), *nulls]
     connection.execute(
         f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join(selected)} "  # noqa: S608
         f"FROM read_parquet({listed}, filename = 'audited_file', union_by_name = true, hive_partitioning = false) "

@@ -16,12 +16,14 @@ from crypto_assets_tests.storage.rows import (
     BRONZE,
     DIM_COIN,
     FIVE,
+    METRICS,
     PREDICTIONS,
     alert,
     app_id,
     coin,
     forecast,
     hour,
+    metrics,
     records,
     table,
     up_to,
@@ -198,9 +200,10 @@ def test_upsert_changes_and_inserts_and_leaves_the_rest(store):
 
 
 def test_upsert_of_a_table_by_day_rewrites_only_those_days(store):
-    store.merge(PREDICTIONS, table(PREDICTIONS, [forecast(FIVE), forecast(FIVE + timedelta(days=2))]), mode="upsert")
-    store.merge(PREDICTIONS, table(PREDICTIONS, [forecast(FIVE, 5.0)]), mode="upsert")
-    rows = store.read_arrow(PREDICTIONS).sort_by("window_end").column("price").to_pylist()
+    both = pa.concat_tables([metrics(FIVE, [1.0]), metrics(FIVE + timedelta(days=2), [1.0])])
+    store.merge(METRICS, both, mode="upsert")
+    store.merge(METRICS, metrics(FIVE, [5.0]), mode="upsert")
+    rows = store.read_arrow(METRICS).sort_by("hour").column("value").to_pylist()
     assert rows == [5.0, 1.0]
 
 

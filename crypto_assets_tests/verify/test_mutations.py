@@ -7,14 +7,18 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from crypto_assets.contracts.model import CHAIN_COLUMNS
 from crypto_assets.verify import coverage
 from crypto_assets_tests.verify.full_home import FullHome
 from crypto_assets_tests.verify.mutations import (
     Mutation,
+    Row,
+    Rows,
     break_it,
     change,
     delete,
@@ -76,8 +80,67 @@ def anomalies() -> Iterator[Mutation]:
     yield emptied(table)
 
 
-ALL = [*features(), *anomalies()]
-MUTATED_HERE = ("features.price_features", "gold.anomalies")
+def ledgers() -> Iterator[Mutation]:
+    table, law = "gold.price_predictions", "predictions_chains_are_whole"
+    yield change(table, "predicted_price", law)
+    yield change(table, "upper_90", law, where=newest)
+    yield change(table, "mode", law, to="live")
+    yield change(table, "predicted_at", law)
+    yield change(table, "model_version", "predictions_refer_rightly", to="17")
+    yield change(table, "chain_seq", law)
+    yield change(table, "chain_previous", law)
+    yield change(table, "chain_commit", law, where=newest)
+    yield null(table, "chain_commit_hash", law)
+    yield swap(table, "price", law)
+    yield delete(table, law)
+    yield Mutation(table, "the newest row of a chain deleted", without_newest, law)
+    yield Mutation(table, "the newest commit deleted", without_newest_commit, law)
+    yield Mutation(table, "a whole chain deleted", lambda rows: [r for r in rows if r["coin_id"] != "solana"], law)
+    yield double(table, law)
+    yield Mutation(table, "a row planted beside the chains", with_planted, law)
+    yield moved(table, law)
+    yield dropped(table)
+    yield emptied(table)
+    table, law = "ml.promotions", "promotions_chains_are_whole"
+    yield change(table, "metrics", law, where=lambda r: r["version"] != "v0")
+    yield change(table, "decision", law, to="rejected")
+    yield change(table, "artifact_sha256", law)
+    yield change(table, "decided_at", law)
+    yield change(table, "cutoff", law)
+    yield change(table, "provisional", law)
+    yield null(table, "chain_previous", law)
+    yield swap(table, "why", law)
+    yield delete(table, law)
+    yield Mutation(table, "the newest row of a chain deleted", without_newest, law)
+    yield Mutation(table, "the newest commit deleted", without_newest_commit, law)
+    yield double(table, law)
+    yield dropped(table)
+    yield emptied(table)
+
+
+def newest(row: Row) -> bool:
+    """Rows of the newest commit of forecasts."""
+    return row["chain_commit"] == 2
+
+
+def without_newest(rows: Rows) -> Rows:
+    last = max(rows, key=lambda r: (r["chain_commit"], r["chain_seq"]))
+    return [r for r in rows if r is not last]
+
+
+def without_newest_commit(rows: Rows) -> Rows:
+    last = max(r["chain_commit"] for r in rows)
+    return [r for r in rows if r["chain_commit"] != last]
+
+
+def with_planted(rows: Rows) -> Rows:
+    row = rows[len(rows) // 2]
+    beside = dict.fromkeys(CHAIN_COLUMNS)
+    return [*rows, row | beside | {"model_version": "v1", "predicted_at": row["predicted_at"] + timedelta(days=1)}]
+
+
+ALL = [*features(), *anomalies(), *ledgers()]
+MUTATED_HERE = ("features.price_features", "gold.anomalies", "gold.price_predictions", "ml.promotions")
 
 
 def test_an_untouched_home_keeps_every_law(full_home: FullHome, home: Path):

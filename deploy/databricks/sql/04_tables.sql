@@ -355,11 +355,15 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`price_predictions` (
   `mode` STRING NOT NULL COMMENT 'live if written before target_at, else backfill.',
   `predicted_at` TIMESTAMP NOT NULL COMMENT 'When it was written.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
-  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of the slot\'s start.'
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of the slot\'s start.',
+  `chain_seq` BIGINT COMMENT 'Number of the row in its hash chain, from 1, in the order of writing; null for rows that were written before chains were kept.',
+  `chain_previous` STRING COMMENT 'Hash of the row before in its chain, zeros for the first; null like chain_seq.',
+  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest is the table\'s transaction ledger/<table>. Null like chain_seq.',
+  `chain_commit_hash` STRING COMMENT 'Hash of all rows of that commit; null like chain_seq.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Forecast ledger: insert-only, never rewritten. Live forecasts were written before their target time.'
+COMMENT 'Forecast ledger: insert-only, never rewritten; rows of a coin, horizon and model form a hash chain. Live forecasts were written before their target time.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`prediction_accuracy` (
@@ -397,10 +401,14 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ml`.`promotions` (
   `artifact_sha256` STRING NOT NULL COMMENT 'Content hash of the artifact.',
   `content_hash` STRING NOT NULL COMMENT 'Hash of what was learnt; equal data and code give an equal hash.',
   `run_id` STRING NOT NULL COMMENT 'MLflow run.',
-  `decided_at` TIMESTAMP NOT NULL COMMENT 'When it was decided.'
+  `decided_at` TIMESTAMP NOT NULL COMMENT 'When it was decided.',
+  `chain_seq` BIGINT COMMENT 'Number of the row in its hash chain, from 1, in the order of writing; null for rows that were written before chains were kept.',
+  `chain_previous` STRING COMMENT 'Hash of the row before in its chain, zeros for the first; null like chain_seq.',
+  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest is the table\'s transaction ledger/<table>. Null like chain_seq.',
+  `chain_commit_hash` STRING COMMENT 'Hash of all rows of that commit; null like chain_seq.'
 )
 USING DELTA
-COMMENT 'Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias is rendered from here.'
+COMMENT 'Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias is rendered from here. Insert-only; rows of a model form a hash chain.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`polls` (
