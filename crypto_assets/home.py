@@ -79,7 +79,7 @@ class Home:
         except UnreadableFile as error:
             raise HomeError(str(error)) from None
         except ValueError as error:
-            raise HomeError(f"{self.coins_file}: {error}") from error
+            raise HomeError(f"{self.coins_file}: {error}; correct it, or restore it from a backup") from error
 
     def holder(self, name: str) -> str | None:
         """Who holds a lock of the home, as `process 12 (up)`; None when nobody does.
@@ -212,7 +212,8 @@ def first_day(settings: Settings) -> date:
     if settings.is_remote:
         if settings.partitions_start is None:
             raise HomeError(
-                "CRYPTO_ASSETS_PARTITIONS_START must be set where CRYPTO_ASSETS_ROLE=remote: there is no home"
+                "CRYPTO_ASSETS_PARTITIONS_START is not set, and with CRYPTO_ASSETS_ROLE=remote there is no home that says "
+                "it: set it to the day in the home.json of the driver"
             )
         return settings.partitions_start
     bound = _bound(settings)

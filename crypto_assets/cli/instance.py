@@ -50,7 +50,7 @@ def open_instance(home: Home, *, reading: bool = False) -> dg.DagsterInstance:
     if reading and not (kept.exists() and (home.dagster / "history").exists()):
         return dg.DagsterInstance.local_temp()
     folder = prepare(home)
-    instance_settings(home)
+    instance_settings(folder)
     export_dagster_home(folder)
     try:
         return dg.DagsterInstance.from_config(str(folder))
@@ -58,8 +58,8 @@ def open_instance(home: Home, *, reading: bool = False) -> dg.DagsterInstance:
         raise UnreadableFile(f"{kept}: {error}; {RENEW}") from None
 
 
-def instance_settings(home: Home) -> dict[str, Any]:
-    """What the home's `dagster.yaml` says.
+def instance_settings(folder: Path) -> dict[str, Any]:
+    """What the `dagster.yaml` of a DAGSTER_HOME says.
 
     Raises:
         UnreadableFile: It is not UTF-8, not YAML, or no mapping.
@@ -67,7 +67,7 @@ def instance_settings(home: Home) -> dict[str, Any]:
     """
     import yaml
 
-    kept = home.dagster / "dagster.yaml"
+    kept = folder / "dagster.yaml"
     try:
         found = yaml.safe_load(read_text(kept)) or {}
     except yaml.YAMLError as error:

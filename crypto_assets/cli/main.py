@@ -158,8 +158,16 @@ def status(source: Source = None, home: HomeOption = None, json: Json = False) -
 def doctor(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
     """Look for what is wrong with the installation and configuration; each finding with its fix."""
     from crypto_assets.cli import doctor as module
+    from crypto_assets.errors import ReportedError
 
-    raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), as_json=json))
+    def load() -> Settings:
+        """Also of a home that cannot be used: that is a finding."""
+        try:
+            return _settings(source, home)
+        except ReportedError:
+            return _ambient(source, home)
+
+    raise typer.Exit(module.run(load, now=datetime.now(UTC), as_json=json))
 
 
 @app.command()

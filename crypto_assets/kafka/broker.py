@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from crypto_assets.files import LockHeld, file_lock, write_atomic
+from crypto_assets.files import LockHeld, UnreadableFile, file_lock, read_object, write_atomic
 from crypto_assets.jvm.fetch import ensure_jars, find_java, jvm_environment
 from crypto_assets.jvm.jars import KAFKA_BROKER
 from crypto_assets.kafka.errors import BrokerError
@@ -131,13 +131,11 @@ def bootstrap_of(home: Path) -> str | None:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise BrokerError(
-            f"{path} is not readable JSON ({error}); delete the file, then: crypto-assets broker start"
-        ) from error
+    except UnreadableFile as error:
+        raise BrokerError(f"{error}; delete the file, then: crypto-assets broker start") from error
 
 
 def _port_is_free(port: int) -> bool:

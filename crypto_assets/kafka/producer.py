@@ -16,7 +16,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from crypto_assets.files import LockHeld, file_lock, write_atomic
+from crypto_assets.errors import reason
+from crypto_assets.files import LockHeld, file_lock, read_object, read_text, write_atomic
 from crypto_assets.kafka.client import client_config
 from crypto_assets.kafka.errors import LogError
 from crypto_assets.kafka.publisher import Publisher
@@ -115,15 +116,7 @@ class Producer:
         Raises:
             LogError: The file is damaged; says what to do.
         """
-        if not self._path.exists():
-            return ProducerState()
-        try:
-            return ProducerState.from_json(self._path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise LogError(
-                f"{self._path} is damaged ({error}). Delete it: the next poll sends every quote once more, which Silver"
-                " removes, and the month's credits are counted from zero"
-            ) from error
+        return read_state(self._path.parent, self._path.name)
 
     @property
     def last_poll_at(self) -> datetime | None:
@@ -406,7 +399,43 @@ def replay_anchor(home: Home, default: date) -> date:
     path = home.state / ANCHOR_FILE
     if not path.exists():
         write_atomic(path, json.dumps({"anchor": default.isoformat()}))
-    return date.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["anchor"])
+    return read_anchor(home.state) or default
+
+
+def read_anchor(folder: Path) -> date | None:
+    """The day in a home's folder `state`; None where none is decided yet.
+
+    Raises:
+        LogError: The file is damaged; says what to write into it.
+    """
+    path = folder / ANCHOR_FILE
+    try:
+        return date.fromisoformat(read_object(path)["anchor"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LogError(
+            f"{path} is damaged ({reason(error)}). Restore it, or write into it: "
+            '{"anchor": "<UTC day of the first poll; in a home of the demo the day after>"}'
+        ) from error
+
+
+def read_state(folder: Path, name: str = STATE_FILE) -> ProducerState:
+    """The producer's state in a home's folder `state`; an empty one where nothing was polled yet.
+
+    Raises:
+        LogError: The file is damaged; says what to do.
+    """
+    path = folder / name
+    try:
+        return ProducerState.from_json(read_text(path))
+    except FileNotFoundError:
+        return ProducerState()
+    except ValueError as error:
+        raise LogError(
+            f"{path} is damaged ({reason(error)}). Delete it: the next poll sends every quote once more, which Silver"
+            " removes, and the month's credits are counted from zero"
+        ) from error
 
 
 def open_publisher(settings: Settings, now: datetime) -> Publisher:

@@ -60,7 +60,15 @@ class CreditState:
     def from_json(cls, text: str) -> CreditState:
         """Rebuild from `to_json`."""
         raw = json.loads(text)
-        return cls(**{**raw, "recent_calls": tuple(raw["recent_calls"])})
+        polled = raw["last_poll"]
+        return cls(
+            month=str(raw["month"]),
+            used_this_month=int(raw["used_this_month"]),
+            recent_calls=tuple(float(call) for call in raw["recent_calls"]),
+            blocked_until=float(raw["blocked_until"]),
+            failures=int(raw["failures"]),
+            last_poll=None if polled is None else float(polled),
+        )
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,11 @@ from crypto_assets_tests.cli.commands import COMMANDS, OF_A_HOME, invoke, one_li
 
 WRITTEN = {"format": 1, "source": "simulator", "partitions_start": "2024-05-01"}
 RUNS, EVENTS, TICKS = (d.path for d in databases.DATABASES if d.package == "dagster")
-READERS = [(c, d) for c in ("status", "maintain") for d in (RUNS, EVENTS, TICKS)] + [("backfill", RUNS)]
+READERS = [(c, d) for c in ("status", "maintain", "doctor") for d in (RUNS, EVENTS, TICKS)] + [("backfill", RUNS)]
 """Commands that use Dagster's storage without starting a broker first, with the databases that each needs."""
+
+REFUSING = [c for c in OF_A_HOME if c != "doctor"]
+"""Commands that a home which cannot be used ends; `doctor` reports it among its findings."""
 
 
 def _binding(**changed: Any) -> bytes:
@@ -78,7 +81,7 @@ def test_a_damaged_binding_is_named_with_what_to_do(command: str, fault: str, ho
     assert (home / "home.json").read_bytes() == data
 
 
-@pytest.mark.parametrize("command", OF_A_HOME)
+@pytest.mark.parametrize("command", REFUSING)
 def test_every_command_refuses_a_damaged_binding(command: str, home: Path):
     (home / "home.json").write_bytes(b"")
     done = invoke(command, "--home", str(home))
@@ -145,7 +148,7 @@ def test_a_dotenv_that_cannot_be_read_is_named(command: str, fault: str, tmp_pat
     assert said in line
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "databricks-standin"])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("doctor", "databricks-standin")])
 def test_every_command_names_a_dotenv_in_utf_16(command: str, tmp_path, monkeypatch):
     _write_dotenv(tmp_path, monkeypatch, DOTENV["UTF-16"][0])
     assert ".env is UTF-16: save it as UTF-8" in one_line(invoke(command))
@@ -156,6 +159,38 @@ def test_a_dotenv_with_a_byte_order_mark_counts(tmp_path, monkeypatch):
     _write_dotenv(tmp_path, monkeypatch, b"\xef\xbb\xbfCRYPTO_ASSETS_SOURCE=simulator\nKAFKA_PARTITIONS=\n")
     settings = Settings()
     assert (settings.source, settings.kafka_partitions) == ("simulator", 3)
+
+
+def _errors_of_doctor(*arguments: str) -> list[dict[str, str]]:
+    done = invoke("doctor", "--json", *arguments)
+    assert done.exit_code == 1, done.output
+    found = [f for f in json.loads(done.stdout)["findings"] if f["level"] == "error"]
+    assert all(f["fix"] and not f["found"].rstrip(".").rstrip().endswith(":") for f in found)
+    return found
+
+
+@pytest.mark.parametrize("fault", DOTENV)
+def test_doctor_reports_a_dotenv_that_cannot_be_read(fault: str, tmp_path, monkeypatch):
+    data, said = DOTENV[fault]
+    _write_dotenv(tmp_path, monkeypatch, data)
+    (found,) = _errors_of_doctor()
+    assert ".env" in found["found"]
+    assert said in found["found"]
+
+
+@pytest.mark.parametrize("fault", BINDINGS)
+def test_doctor_reports_a_damaged_binding_and_looks_on(fault: str, home: Path):
+    data, said = BINDINGS[fault]
+    (home / "home.json").write_bytes(data)
+    found = next(f for f in _errors_of_doctor("--home", str(home)) if f["area"] == "home")
+    assert f"{home}/home.json" in found["found"]
+    assert said in found["found"]
+
+
+def test_doctor_reports_a_file_in_place_of_the_home(tmp_path: Path):
+    place = tmp_path / "home"
+    place.write_text("")
+    assert any(str(place) in f["found"] for f in _errors_of_doctor("--home", str(place)))
 
 
 def _corrupt(path: Path) -> None:
@@ -196,6 +231,8 @@ def test_a_database_that_cannot_be_used_is_named(
     parts = done.exit_code != 0 and len(done.output.splitlines()) > 1  # of what is read for itself the others are shown
     text = done.output if parts else one_line(done)
     assert done.exit_code in (1, CANNOT)
+    if command == "doctor":  # its table wraps long texts
+        text = str(_errors_of_doctor("--home", str(with_storage)))
     assert str(with_storage / database) in text
     assert said in text
     assert "Traceback" not in done.output
@@ -329,7 +366,7 @@ def test_an_output_that_is_full_is_named(home: Path):
     assert done.returncode == CANNOT
 
 
-@pytest.mark.parametrize("command", OF_A_HOME)
+@pytest.mark.parametrize("command", REFUSING)
 def test_a_file_in_place_of_the_home_is_named(command: str, tmp_path: Path):
     place = tmp_path / "home"
     place.write_text("")

@@ -1,0 +1,107 @@
+"""`doctor`: look for what is wrong with installation, configuration and surroundings; each finding with its fix.
+
+Belongs here: looking, by subject, and the report. Nothing is changed, created or started, no credit is spent, and no
+value of a variable is printed. Does not belong here: how late the data is (`status`), whether it is right (`verify`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crypto_assets.cli import output
+from crypto_assets.cli.doctor import environment as variables
+from crypto_assets.cli.doctor import log, machine, source, tables
+from crypto_assets.cli.doctor.finding import Finding
+from crypto_assets.errors import FAILED, SUCCESS
+from crypto_assets.faults import explain, redacted
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+DOTENV = Path(".env")
+UNKNOWN = "docs/runbook.md, By message; what is not there is a mistake of this program"
+
+
+def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -> list[Finding]:
+    """Look at everything that the settings lead to.
+
+    Args:
+        settings: Settings in force.
+        environment: Names (and values, which are not shown) of the process environment and `.env`.
+        now: Present time (UTC).
+    """
+    looks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+        ("credentials", lambda: variables.credentials(settings)),
+        ("databricks", lambda: variables.databricks(settings)),
+        ("home", lambda: machine.home(settings)),
+        ("databases", lambda: machine.storage(settings)),
+        ("DAGSTER_HOME", lambda: machine.dagster_home(settings, environment)),
+        ("disk", lambda: machine.disk(settings)),
+        ("java", lambda: machine.java(settings)),
+        ("spark", lambda: machine.spark(settings)),
+        ("kafka", lambda: log.kafka(settings, now)),
+        ("lake", lambda: tables.lake(settings)),
+        ("clock", lambda: tables.clock(settings, now)),
+        ("models", lambda: tables.tracking(settings)),
+        ("quota", lambda: source.quota(settings, now)),
+        ("clock", lambda: source.source_clock(settings)),
+    ]
+    return _made([*_environment(environment), *looks], settings)
+
+
+def _environment(environment: Mapping[str, str]) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
+    return [
+        ("environment", lambda: variables.dotenv(DOTENV)),
+        ("environment", lambda: variables.names(environment)),
+        ("proxy", lambda: variables.proxies(environment)),
+    ]
+
+
+def _made(looks: list[tuple[str, Callable[[], Iterable[Finding]]]], settings: Settings | None) -> list[Finding]:
+    """What the looks found; one that breaks is a finding, and the others are still made."""
+    found: list[Finding] = []
+    for area, look in looks:
+        try:
+            found += list(look())
+        except Exception as error:  # noqa: BLE001 - see above
+            fault = explain(error, settings.home if settings else None)
+            lines = str(error).strip().splitlines() or [""]
+            text = fault.text if fault else f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+            text = redacted(text, settings.secrets() if settings else {})
+            found.append(Finding(area, "error", f"could not be looked at: {text}", UNKNOWN))
+    return found
+
+
+def run(load: Callable[[], Settings], *, now: datetime, as_json: bool) -> int:
+    """Examine and print; 1 when something does not work, else 0.
+
+    Args:
+        load: Gives the settings; where it cannot, that is a finding, and the environment is still looked at.
+        now: Present time (UTC).
+        as_json: Print JSON.
+    """
+    from crypto_assets.settings import environment
+
+    names = {**dict.fromkeys(variables.dotenv_names(DOTENV), ""), **environment()}
+    try:
+        findings = examine(load(), names, now)
+    except Exception as error:
+        fault = explain(error)
+        if fault is None:
+            raise
+        findings = _made(_environment(names), None)
+        if not any(fault.text == f.found for f in findings):
+            findings.append(Finding("settings", "error", fault.text, "as the finding says"))
+    code = FAILED if any(f.level == "error" for f in findings) else SUCCESS
+    if as_json:
+        output.as_json({"exit_code": code, "findings": [asdict(f) for f in findings]})
+        return code
+    order = ("error", "warn", "note", "ok")
+    output.table("Findings", [asdict(f) for f in sorted(findings, key=lambda f: order.index(f.level))])
+    count = {level: sum(f.level == level for f in findings) for level in order}
+    output.say(f"{count['error']} errors, {count['warn']} warnings, {count['note']} notes, {count['ok']} good")
+    return code

@@ -1,0 +1,174 @@
+"""Variables, `.env`, credentials, proxies: what the settings are made of. No value is printed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import AliasChoices
+
+from crypto_assets.cli.doctor.finding import Finding
+from crypto_assets.errors import reason
+from crypto_assets.faults import explain
+from crypto_assets.files import UnreadableFile, read_text
+from crypto_assets.settings_docs import documented
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+OUR_PREFIX = "CRYPTO_ASSETS_"
+ALSO_KNOWN = frozenset(
+    {
+        "DAGSTER_HOME",
+        "DATABRICKS_CLIENT_ID",
+        "DATABRICKS_CLIENT_SECRET",
+        "DATABRICKS_CLUSTER_ID",
+        "DATABRICKS_CONFIG_FILE",
+        "DATABRICKS_CONFIG_PROFILE",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+        "MLFLOW_TRACKING_USERNAME",
+        "KAFKA_HEAP_OPTS",
+        "KAFKA_HOME",
+        "KAFKA_OPTS",
+    }
+)
+"""Names of other programs that look like ours and are right as they are."""
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+NEAR = 0.84
+"""difflib ratio from which a name is taken for a slip: one or two letters of about ten."""
+
+
+def known_names() -> set[str]:
+    """Every environment name that `Settings` reads."""
+    from crypto_assets.settings import Settings
+
+    found: set[str] = set()
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        found |= {c for c in choices if isinstance(c, str)}
+    return found
+
+
+def dotenv_names(path: Path) -> list[str]:
+    """Names that a `.env` file sets; empty when there is none, or none that can be read."""
+    try:
+        text = read_text(path)
+    except (OSError, UnreadableFile):
+        return []
+    lines = (line.strip().removeprefix("export ") for line in text.splitlines())
+    return [line.split("=", 1)[0].strip() for line in lines if "=" in line and not line.startswith("#")]
+
+
+def dotenv(path: Path) -> Iterator[Finding]:
+    """Whether a `.env` file can be read, by whom else, and which of its lines set nothing."""
+    from dotenv.parser import parse_stream
+
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        text = read_text(path)
+    except (OSError, UnreadableFile) as error:
+        fault = explain(error)
+        yield Finding("environment", "error", fault.text if fault else reason(error), f"mend {path}, or remove it")
+        return
+    wrong = [str(b.original.line) for b in parse_stream(StringIO(text)) if b.error]
+    if wrong:
+        found = f"{path}: line {', '.join(wrong)} sets nothing"
+        yield Finding("environment", "warn", found, "write NAME=value; quote a value that holds # or blanks")
+    held = sorted(set(dotenv_names(path)) & secret_names())
+    mode = path.stat().st_mode
+    if held and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        who = "everybody on this machine" if mode & stat.S_IROTH else "the file's group"
+        yield Finding(
+            "environment", "warn", f"{path} holds {', '.join(held)} and {who} may read it", f"chmod 600 {path}"
+        )
+
+
+def secret_names() -> set[str]:
+    """Environment names of secrets."""
+    from crypto_assets.settings import Settings
+
+    return {name for setting in documented(Settings) if setting.secret for name in setting.names}
+
+
+def proxies(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Variables that send requests through a proxy, and what is reached without it."""
+    found = sorted(n for n, value in environment.items() if n.upper() in PROXIES and value)
+    if not found:
+        return
+    spared = sorted(n for n, value in environment.items() if n.upper() == "NO_PROXY" and value)
+    yield Finding(
+        "proxy",
+        "note",
+        f"{', '.join(found)} set: CoinGecko, the webhook, MLflow and Databricks are reached through a proxy"
+        + (f", but for what {', '.join(spared)} names" if spared else "")
+        + "; 127.0.0.1 and localhost are reached directly",
+        "unset them if there is no proxy",
+    )
+
+
+def names(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Names that nobody reads and that look as if we should."""
+    known = known_names()
+    wrong = 0
+    for name in sorted(environment):
+        upper = name.upper()
+        if upper in known or upper in ALSO_KNOWN:
+            if name != upper and name not in known:
+                wrong += 1
+                yield Finding("environment", "note", f"{name} is read although it is not upper case", f"write {upper}")
+            continue
+        near = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=NEAR)
+        if near:
+            wrong += 1
+            yield Finding("environment", "warn", f"{name} is set and nobody reads it", f"did you mean {near[0]}?")
+        elif upper.startswith(OUR_PREFIX):
+            wrong += 1
+            listed = ", ".join(sorted(k for k in known if k.startswith(OUR_PREFIX)))
+            yield Finding("environment", "warn", f"{name} is set and nobody reads it", f"names are: {listed}")
+    if not wrong:
+        yield Finding("environment", "ok", "every name that looks like ours is one of ours")
+
+
+def credentials(settings: Settings) -> Iterator[Finding]:
+    """Secrets that the configuration needs and does not have."""
+    if settings.is_live and settings.coingecko_plan in ("demo", "paid") and settings.coingecko_api_key is None:
+        yield Finding(
+            "credentials",
+            "error",
+            f"COINGECKO_PLAN={settings.coingecko_plan} needs a key and COINGECKO_API_KEY is not set",
+            "set COINGECKO_API_KEY (in .env or the environment), or COINGECKO_PLAN=keyless",
+        )
+    elif settings.is_live:
+        yield Finding("credentials", "ok", f"CoinGecko plan {settings.plan}")
+    if settings.alert_webhook_url is None:
+        yield Finding(
+            "credentials", "note", "no webhook: alerts are only in the table ops.alerts", "set ALERT_WEBHOOK_URL"
+        )
+
+
+def databricks(settings: Settings) -> Iterator[Finding]:
+    """What of the settings alone keeps steps from being launched; the workspace is asked when the first one is.
+
+    A finding of the launcher's says what is wrong, then what helps.
+    """
+    from crypto_assets.compute.preflight import settings_findings
+
+    if not settings.on_databricks:
+        return
+    wrong = settings_findings(settings)
+    for text in wrong:
+        found, *fix = re.split("[:;] ", text, maxsplit=1)
+        yield Finding(
+            "databricks", "error", found, fix[0] if fix else "set both, or unset it: DATABRICKS_TOKEN is used then"
+        )
+    if not wrong:
+        rest = "cluster, secrets and access are looked at before the first step is submitted"
+        yield Finding("databricks", "ok", f"the settings can launch steps at {settings.databricks_host}; {rest}")
