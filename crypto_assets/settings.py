@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -446,6 +447,20 @@ def prepare_embedded_engine() -> None:
 def export_dagster_home(folder: Path) -> None:
     """Make `folder` DAGSTER_HOME of this process and of its children: `dagster.yaml` refers to it."""
     os.environ["DAGSTER_HOME"] = str(folder)
+
+
+@contextmanager
+def environment_with(name: str, value: str) -> Iterator[None]:
+    """Set a variable of this process, and of the children that it starts meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
-from crypto_assets.cli.processes import stop_requested
+from crypto_assets.cli.signals import stop_requested
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings

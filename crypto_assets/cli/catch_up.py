@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.signals import stop_if_asked
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, floor_hour, hour_keys
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def run(settings: Settings, home: Home) -> None:
             moments = _missing_moments(producer.last_poll_at, now)
             with output.progress(f"catching up: {len(moments):,} polls", len(moments)) as advance:
                 output.say(producer.catch_up(moments, advance).text)
+    stop_if_asked()
     _first_runs(settings, home, now)
 
 

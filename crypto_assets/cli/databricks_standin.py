@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from crypto_assets.cli import output
-from crypto_assets.cli.processes import stop_requested
+from crypto_assets.cli.processes import owned_children
+from crypto_assets.cli.signals import stop_requested
 from crypto_assets.contracts.unity import VOLUMES
 
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
@@ -45,7 +46,7 @@ def command(
         )
         raise typer.Exit(1) from None
     root.mkdir(parents=True, exist_ok=True)
-    with stop_requested() as stop:
+    with stop_requested() as stop, owned_children():
         try:
             workspace = Workspace(root, token=_kept_token(root / TOKEN_FILE), port=port).start()
         except OSError as error:

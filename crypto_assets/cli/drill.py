@@ -278,12 +278,14 @@ def pipeline(base: Settings, folder: Path) -> Iterator[Drill]:
         folder: An empty folder.
     """
     from crypto_assets.cli.instance import open_instance
+    from crypto_assets.cli.processes import owned_children
     from crypto_assets.home import open_home
     from crypto_assets.kafka.broker import EmbeddedBroker
     from crypto_assets.kafka.producer import open_producer
 
     start = (datetime.now(UTC) - 2 * DAY).date()
     with ExitStack() as stack:
+        stack.enter_context(owned_children())
         hook = stack.enter_context(Webhook().serve())
         settings = base.apart(
             source="simulator",

@@ -23,14 +23,15 @@ _KNOWN: ContextVar[Settings | None] = ContextVar("settings in force", default=No
 
 
 class _Commands(TyperGroup):
-    """Every command: what a person can cause ends it with one line, anything else keeps its traceback."""
+    """Every command: what a person can cause, signals too, ends it with one line; anything else keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the command line names."""
+        from crypto_assets.cli.signals import interruptible
         from crypto_assets.faults import reported
 
         _KNOWN.set(None)
-        with reported(_KNOWN.get, output.fail):
+        with reported(_KNOWN.get, output.fail), interruptible():
             return super().invoke(ctx)
 
 

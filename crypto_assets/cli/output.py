@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich import box
@@ -30,10 +31,30 @@ _terminal = _Console(highlight=False, soft_wrap=True)
 console = _terminal if _terminal.is_terminal else _Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 errors = _Console(stderr=True, highlight=False, soft_wrap=True)
 
+PRINT_AT_MOST_S = 1.0
+"""Seconds for printing a line to what may be a stopped terminal."""
+
 
 def say(text: str = "", style: str | None = None) -> None:
     """One line for people."""
     console.print(text, style=style, markup=False)
+
+
+def anyway(say: Callable[[str], None], text: str) -> None:
+    """Print where there may be no terminal any more, or a stopped one, and work must go on without it."""
+
+    def attempt() -> None:
+        with suppress(OSError, ValueError, SystemExit):  # rich ends the program when a pipe is broken
+            say(text)
+
+    printing = threading.Thread(target=attempt, daemon=True)
+    printing.start()
+    printing.join(PRINT_AT_MOST_S)
+
+
+def notice(text: str) -> None:
+    """One line beside the output proper, on standard error."""
+    errors.print(text, style="dim" if errors.is_terminal else None, markup=False)
 
 
 def fail(text: str) -> None:

@@ -84,6 +84,7 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
         ValueError: Not two engines that can be compared, or `hours` cannot be read.
         HomeError: There is no such home.
     """
+    from crypto_assets.cli.processes import owned_children
     from crypto_assets.cli.up import running_broker
     from crypto_assets.home import existing_home
     from crypto_assets.kafka.client import client_config
@@ -100,7 +101,7 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
     folder = keep or Path(tempfile.mkdtemp(prefix="crypto-assets-parity-"))
     now = datetime.now(UTC)
     try:
-        with running_broker(settings):
+        with owned_children(), running_broker(settings):
             servers = str(client_config(settings)["bootstrap.servers"]) if settings.transport == "kafka" else None
             for engine in engines:
                 if not as_json:

@@ -1,7 +1,8 @@
-"""Child processes that must not outlive us: started in their own session, stopped together.
+"""Child processes that must not outlive us: started in sessions apart from the terminal's, and ended together.
 
-A shell that starts a command in the background ignores SIGINT for it, and Dagster's children would inherit that;
-a child started here has the default handling, and everything in its session is ended with it.
+Whatever this process starts carries its name in the environment and hands it on, so that the whole family is found
+whoever started whom and whoever has died in between. A guard ends what is left of it when this process dies, also by
+SIGKILL. What is meant to stay (`broker start`) is started without the name.
 """
 
 from __future__ import annotations
@@ -10,16 +11,115 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+OWNER = "_CRYPTO_ASSETS_OWNER"
+"""Environment variable of the children: process id and start of the process that they must not outlive."""
+ROUNDS = 5
+"""Looks for processes that others started while those were being ended."""
+
+
+def name_of(process: psutil.Process) -> str:
+    """What distinguishes a process from a later one with its id."""
+    return f"{process.pid}:{process.create_time():.2f}"
+
+
+@contextmanager
+def owned_children() -> Iterator[None]:
+    """What is started within, and what that starts, ends with the context's process, however that ends."""
+    from crypto_assets.settings import environment, environment_with
+
+    owner = name_of(psutil.Process())
+    if environment().get(OWNER) == owner:
+        yield
+        return
+    guard, pipe = _start_guard(owner)
+    try:
+        with environment_with(OWNER, owner):
+            yield
+    finally:
+        # What still runs ends with this process, as the JVM of a session does: until then the guard is needed.
+        if not family(owner):
+            os.close(pipe)
+            guard.wait()
+
+
+def _start_guard(owner: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the process that waits for our end at a pipe; only we have its other end, which is given."""
+    reading, writing = os.pipe()
+    try:
+        guard = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "crypto_assets.cli.guard", owner],
+            stdin=reading,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+    return guard, writing
+
+
+def family(owner: str) -> list[psutil.Process]:
+    """Living processes that carry the name of an owner, this process not among them."""
+    return [
+        process
+        for process in psutil.process_iter(["environ", "status"])  # what may not be seen is None
+        if (process.info["environ"] or {}).get(OWNER) == owner
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+        and process.pid != os.getpid()
+    ]
+
+
+def kill_family() -> None:
+    """Kill all that this process has started."""
+    for _ in range(ROUNDS):
+        left = family(name_of(psutil.Process()))
+        if not left:
+            return
+        _each(left, psutil.Process.kill)
+        psutil.wait_procs(left, timeout=5)
+
+
+def end_family(owner: str, *, grace_s: float) -> None:
+    """Ask all of a family to end, the broker after all that writes to it, and kill what has not within the grace."""
+    for _ in range(ROUNDS):
+        left = family(owner)
+        if not left:
+            return
+        brokers = [p for p in left if _is_broker(p)]
+        asked = [p for p in left if p not in brokers] or brokers
+        _each(asked, psutil.Process.terminate)
+        _, deaf = psutil.wait_procs(asked, timeout=grace_s)
+        _each(deaf, psutil.Process.kill)
+        psutil.wait_procs(deaf, timeout=5)
+
+
+def _is_broker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "kafka.Kafka" in process.cmdline()
+    return False
+
+
+def _each(processes: Sequence[psutil.Process], do: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            do(process)
+
 
 class Supervised:
-    """One child and everything it started."""
+    """One child and everything it started.
+
+    It leads a session, so that neither a Ctrl-C in our terminal nor its end reaches it before we decide.
+    """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -60,23 +160,7 @@ class Supervised:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(grace_s)
         members = list({p.pid: p for p in (*members, *self.members())}.values())
-        for process in members:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
+        _each(members, psutil.Process.terminate)
         _, left = psutil.wait_procs(members, timeout=5)
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        _each(left, psutil.Process.kill)
         psutil.wait_procs(left, timeout=5)
-
-
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, also when the shell had made us ignore SIGINT."""
-    event = threading.Event()
-    before = {s: signal.signal(s, lambda *_: event.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

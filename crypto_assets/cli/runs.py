@@ -49,6 +49,7 @@ def run_job(
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
     from crypto_assets.automation.event_store import INTERRUPTED, failed_steps
+    from crypto_assets.cli.signals import stop_if_asked
 
     tags = {**NO_RETRY, "crypto_assets/why": "first run"}
     selection = [dg.AssetKey(job.split("/"))] if "/" in job else None
@@ -68,6 +69,7 @@ def run_job(
         remote_job_origin=_origin(definition.name),
     )
     result = execute_run(InMemoryJob(definition), run, instance, raise_on_error=False)
+    stop_if_asked()
     for event in result.all_events:
         if event.is_step_success and event.step_key:
             seconds[event.step_key] = seconds.get(event.step_key, 0) + event.step_success_data.duration_ms / 1000

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
-from crypto_assets.cli.processes import stop_requested
 from crypto_assets.cli.produce import seconds
+from crypto_assets.cli.signals import stop_requested
 from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import child_environment, prepare
-from crypto_assets.cli.processes import Supervised, stop_requested
+from crypto_assets.cli.processes import Supervised, owned_children
+from crypto_assets.cli.signals import stop_if_asked, stop_requested
 from crypto_assets.compute.inputs import BANNERS
 from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
-    from threading import Event
-
     from crypto_assets.home import Home
+    from crypto_assets.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
 READY_TIMEOUT_S = 120
@@ -33,10 +35,15 @@ class StartError(ReportedError):
 
 
 @contextmanager
-def running_broker(settings: Settings) -> Iterator[str]:
+def running_broker(settings: Settings, *, watch: bool = False) -> Iterator[str]:
     """Kafka for the home: the external one if configured, else the embedded broker, stopped again if we started it.
 
-    A landing home needs none; where its files lie is given in place of the servers.
+    A broker that we started ends with this process, however that ends. A landing home needs none; where its files lie
+    is given in place of the servers.
+
+    Args:
+        settings: Settings of the home.
+        watch: Start the embedded broker again when it dies meanwhile; it is then stopped at the end in any case.
     """
     if settings.transport == "landing":
         yield f"not used: records land in {settings.landing}"
@@ -44,17 +51,30 @@ def running_broker(settings: Settings) -> Iterator[str]:
     if settings.kafka_bootstrap_servers:
         yield settings.kafka_bootstrap_servers
         return
+    from crypto_assets.cli.broker_watch import BrokerWatch
     from crypto_assets.kafka.broker import EmbeddedBroker
 
     broker = EmbeddedBroker(settings.home, settings.kafka_port)
-    ours = not broker.status().running
-    if ours:
-        broker.start()
-    try:
-        yield broker.status().bootstrap_servers or ""
-    finally:
+    with owned_children():
+        ours = not broker.status().running
         if ours:
-            broker.stop()
+            _start(broker)
+        watcher = BrokerWatch(broker, partial(output.anyway, output.say))
+        try:
+            with watcher.watching() if watch else nullcontext():
+                yield broker.bootstrap_servers
+        finally:
+            if ours or watcher.started_it:
+                broker.stop()
+
+
+def _start(broker: EmbeddedBroker) -> None:
+    try:
+        broker.start()
+        stop_if_asked()  # an interrupt is lost when it comes while the client calls us back
+    except KeyboardInterrupt:
+        broker.stop()
+        raise
 
 
 def free_port(port: int) -> None:
@@ -94,21 +114,26 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
     free_port(port)
     home = open_home(settings)
     prepare(home)
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_requested())
-        stack.enter_context(home.lock("serve", doing="up" if automation else "ui"))
-        output.say(BANNERS[settings.source], style="bold")
-        output.say(f"home {home.path}")
-        servers = stack.enter_context(running_broker(settings))
-        output.say(f"kafka {servers}")
-        if before is not None and not stop.is_set():
-            before(home)
-        if stop.is_set():
-            return 0
-        return _watch(stack, settings, home, port, automation, stop)
+    with stop_requested(interrupt=True) as asked:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(home.lock("serve", doing="up" if automation else "ui"))
+                stack.enter_context(owned_children())
+                output.say(BANNERS[settings.source], style="bold")
+                output.say(f"home {home.path}")
+                servers = stack.enter_context(running_broker(settings, watch=True))
+                output.say(f"kafka {servers}")
+                if before is not None:
+                    before(home)
+                return _watch(stack, settings, home, port, automation)
+        except BaseException as error:
+            if asked.caused(error):
+                return 0  # by now everything is stopped
+            raise
 
 
-def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automation: bool, stop: Event) -> int:
+def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automation: bool) -> int:
+    """Start Dagster and return when it ends by itself."""
     log = home.path / "logs" / "dagster.log"
     dagster = Supervised(
         "dagster",
@@ -118,10 +143,9 @@ def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automati
     )
     stack.callback(dagster.stop)
     url = f"http://127.0.0.1:{port}"
-    _await_ready(f"{url}/server_info", dagster, stop, log)
-    home.ui_address.write_text(url, encoding="utf-8")
-    stack.callback(home.ui_address.unlink, missing_ok=True)
-    if not stop.is_set():
+    if _await_ready(f"{url}/server_info", dagster, log):
+        home.ui_address.write_text(url, encoding="utf-8")
+        stack.callback(home.ui_address.unlink, missing_ok=True)
         state = (
             "sensors and schedules run"
             if automation
@@ -129,20 +153,20 @@ def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automati
         )
         output.say(f"ui    {url}   ({state}; Ctrl-C stops everything)")
     while dagster.alive():
-        if stop.wait(1.0):
-            output.say("stopping ...")
-            return 0
+        time.sleep(1.0)
     output.fail(f"Dagster ended by itself with code {dagster.process.returncode}; see {log}")
     return 1
 
 
-def _await_ready(url: str, dagster: Supervised, stop: Event, log: Path) -> None:
+def _await_ready(url: str, dagster: Supervised, log: Path) -> bool:
+    """Wait for the webserver; False when Dagster has ended meanwhile."""
     for _ in range(READY_TIMEOUT_S * 2):
-        if stop.wait(0.5) or not dagster.alive():
-            return
+        time.sleep(0.5)
+        if not dagster.alive():
+            return False
         try:
             with urllib.request.urlopen(url, timeout=2):  # noqa: S310
-                return
+                return True
         except OSError:
             continue
     raise StartError(f"the Dagster webserver did not answer within {READY_TIMEOUT_S} s; see {log}")

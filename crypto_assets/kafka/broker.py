@@ -256,6 +256,17 @@ class EmbeddedBroker:
             raise BrokerError(f"another process is starting or stopping this broker: {error}; try again") from error
         return True
 
+    def died(self) -> str | None:
+        """How the broker's process ended without `stop`; None while it runs, or if it was stopped or never started."""
+        written = _read_json(self._pid_file)
+        if not written or self._process() is not None:
+            return None
+        child = _CHILDREN.get(int(written["pid"]))
+        code = child.poll() if child else None
+        if code is None:
+            return "its process is gone"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
     def _ended(self, pid: int, timeout_s: float) -> bool:
         """Whether the broker ends within the time.
 

@@ -10,9 +10,11 @@ import threading
 
 import psutil
 
+from crypto_assets.cli.processes import OWNER
+
 GRACE_S = 2.0
 """Between asking a process to end and killing it."""
-FROM_MACHINE = ("PATH", "LANG", "LC_ALL", "JAVA_HOME", "TZ", "LD_LIBRARY_PATH")
+FROM_MACHINE = ("PATH", "LANG", "LC_ALL", "JAVA_HOME", "TZ", "LD_LIBRARY_PATH", OWNER)
 """All that a process gets from the environment of the stand-in."""
 
 

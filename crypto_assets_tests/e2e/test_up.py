@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -94,6 +94,28 @@ def up(home: Path, request: pytest.FixtureRequest) -> Iterator[Background]:
         started.end()
 
 
+def broker_of(started: Background) -> psutil.Process:
+    (found,) = [p for p in started.family() if "kafka.Kafka" in p.cmdline()]
+    return found
+
+
+def polls(home: Path) -> int:
+    """Polls in the topic of a home whose broker runs."""
+    from crypto_assets.kafka.broker import bootstrap_of
+    from crypto_assets.kafka.offsets import end_offsets
+
+    ends = end_offsets({"bootstrap.servers": bootstrap_of(home)}, "crypto-polls-replay")
+    return sum(end for _, end in ends.values())
+
+
+def until(true: Callable[[], bool], tries: int = 120) -> None:
+    for _ in range(tries):
+        if true():
+            return
+        threading.Event().wait(1)
+    raise AssertionError("it did not come to pass")
+
+
 def ends_without_a_trace(started: Background, number: int) -> None:
     family = started.family()
     names = " ".join(" ".join(p.cmdline()) for p in family)
@@ -116,6 +138,11 @@ def test_up_keeps_its_promise_and_ends_on_sigterm(up, home):
     second = run(home.parent, "up", "--home", str(home), "--source", "replay", "--port", str(free_port()))
     assert second.returncode == 1
     assert "is in use by process" in second.stderr
+    broker_of(up).kill()
+    up.await_line("kafka has died (killed by SIGKILL); starting it again")
+    up.await_line("runs again")
+    before = polls(home)
+    until(lambda: polls(home) > before)
     ends_without_a_trace(up, signal.SIGTERM)
 
 
@@ -123,5 +150,15 @@ def test_up_keeps_its_promise_and_ends_on_sigterm(up, home):
 def test_ui_has_everything_off_and_ends_on_ctrl_c(up, home):
     assert any("OFF" in line for line in up.said)
     report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
-    assert report["producer"]["running"] is False
+    assert "(ui) polls nothing" in report["service"]
     ends_without_a_trace(up, signal.SIGINT)
+
+
+@pytest.mark.parametrize("up", [("ui",)], indirect=True)
+def test_killed_it_leaves_no_process_and_the_home_serves_again(up, home):
+    family = up.family()
+    up.process.kill()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert [" ".join(p.cmdline())[:120] for p in alive] == []
+    assert run(home.parent, "broker", "status", "--home", str(home)).returncode == 1
+    assert run(home.parent, "produce", "--once", "--home", str(home)).returncode == 0
