@@ -212,8 +212,8 @@ def first_day(settings: Settings) -> date:
     if settings.is_remote:
         if settings.partitions_start is None:
             raise HomeError(
-                "CRYPTO_ASSETS_PARTITIONS_START is not set, and with CRYPTO_ASSETS_ROLE=remote there is no home that says "
-                "it: set it to the day in the home.json of the driver"
+                "CRYPTO_ASSETS_PARTITIONS_START is not set, and with CRYPTO_ASSETS_ROLE=remote there is no home that "
+                "says it: set it to the day in the home.json of the driver"
             )
         return settings.partitions_start
     bound = _bound(settings)
