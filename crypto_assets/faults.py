@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from crypto_assets import databases
 from crypto_assets.errors import CANNOT, USAGE, ReportedError, reason
@@ -32,6 +32,8 @@ RUST = re.compile(r"\(os error (\d+)\)")
 
 PASSWORD = re.compile(r"(//[^/@\s:]*:)[^/@\s]+@")
 """Where an address holds one."""
+
+HANGING = re.compile(r":\s*(?=[.;)](\s|$))")
 
 ANOTHER_HOME = "or choose another home with CRYPTO_ASSETS_HOME"
 REMEDIES = {
@@ -119,12 +121,12 @@ def explain(error: BaseException, home: Path | None = None) -> Fault | None:
     """
     for one in _chain(error):
         if isinstance(one, ReportedError):
-            return Fault(_line(reason(one)), one.exit_code)
+            return Fault(one_line(reason(one)), one.exit_code)
         if _is(one, "pydantic", "ValidationError") and one.title.endswith("Settings"):  # type: ignore[attr-defined]
             return Fault(_settings(one), USAGE)
         found = _database(one, home) or _operating_system(one, home)
         if found:
-            return Fault(_line(found), CANNOT)
+            return Fault(one_line(found), CANNOT)
     return None
 
 
@@ -178,10 +180,10 @@ def _operating_system(error: BaseException, home: Path | None) -> str | None:
         return None
     number = int(rust[1]) if rust else getattr(error, "errno", None)
     if not rust and _of_network(error):
-        return f"{_line(reason(error))}; {NETWORK}"
+        return f"{one_line(reason(error))}; {NETWORK}"
     remedy = REMEDIES.get(number or 0, "see crypto-assets doctor")
     if rust or number is None:
-        return f"{_line(reason(error))}; {remedy}"
+        return f"{one_line(reason(error))}; {remedy}"
     named = getattr(error, "filename", None)
     if isinstance(named, str | bytes):
         where = os.fsdecode(named)
@@ -207,6 +209,13 @@ def _of_network(error: BaseException) -> bool:
     )
 
 
-def _line(text: str) -> str:
-    """A message as one line without anything that hangs at its end."""
-    return " ".join(text.split()).rstrip(" :;")
+def one_line(text: str) -> str:
+    """A message as one line; where what it quotes was empty, no colon is left hanging."""
+    return HANGING.sub("", " ".join(text.split())).rstrip(" :;")
+
+
+def program(main: Callable[[], int | None]) -> NoReturn:
+    """Run what `python -m` names: its faults are reported as those of the commands are."""
+    with reported(lambda: None, lambda text: print(f"error: {text}", file=sys.stderr)):
+        code = main()
+    sys.exit(code)

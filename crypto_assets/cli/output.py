@@ -59,7 +59,7 @@ def notice(text: str) -> None:
 
 def fail(text: str) -> None:
     """One line of trouble on standard error."""
-    errors.print(f"error: {text}", style="red" if errors.is_terminal else None, markup=False)
+    errors.print(f"error: {text.rstrip()}", style="red" if errors.is_terminal else None, markup=False)
 
 
 def as_json(value: object) -> None:

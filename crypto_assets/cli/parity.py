@@ -213,4 +213,6 @@ def _report(folder: Path, engines: Sequence[str], *, as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(materialize(json.loads(sys.argv[1])))
+    from crypto_assets.faults import program
+
+    program(lambda: materialize(json.loads(sys.argv[1])))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.model import Column, Table
+from crypto_assets.errors import reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,7 +171,7 @@ def _exact(column: Column, array: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str
     try:
         return array.cast(want, safe=True), None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        return array, f"column {column.name} is {have} and must be {want}: {str(error).splitlines()[0][:160]}"
+        return array, f"column {column.name} is {have} and must be {want}: {reason(error).splitlines()[0][:160]}"
 
 
 def _refusal(have: pa.DataType, want: pa.DataType) -> str | None:

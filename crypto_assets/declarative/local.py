@@ -147,4 +147,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from crypto_assets.faults import program
+
+    program(lambda: main(sys.argv[1:]))

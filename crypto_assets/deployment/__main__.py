@@ -5,4 +5,6 @@ import sys
 from crypto_assets.deployment.files import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from crypto_assets.faults import program
+
+    program(lambda: main(sys.argv[1:]))

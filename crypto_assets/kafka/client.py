@@ -91,8 +91,9 @@ def unavailable(config: Mapping[str, Any], what: str, error: object) -> LogUnava
         what: What was asked for, as a noun phrase.
         error: What librdkafka said.
     """
+    said = str(error).strip() or "no reason given"
     return LogUnavailable(
-        f"Kafka at {config.get('bootstrap.servers')} gave no usable answer to {what}: {error}. "
-        f"If it is the home's embedded broker, {START_HINT}; otherwise check KAFKA_BOOTSTRAP_SERVERS and its SASL "
-        "settings (crypto-assets doctor)"
+        f"Kafka at {config.get('bootstrap.servers')} gave no usable answer to {what}: {said}. If it is the home's "
+        f"embedded broker, {START_HINT}; otherwise check KAFKA_BOOTSTRAP_SERVERS and its SASL settings "
+        "(crypto-assets doctor)"
     )

@@ -320,4 +320,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from crypto_assets.faults import program
+
+    program(main)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.errors import reason
 from crypto_assets.verify import coverage, delta, secret_search
 from crypto_assets.verify import folder as folder_reader
 from crypto_assets.verify import topic as topic_reader
@@ -124,7 +125,7 @@ def _load_tables(run: _Audit) -> None:
             delta.create_view(run.connection, name, folder, snapshot, later)
             count = run.connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
         except (delta.UnreadableLogError, OSError, _duckdb_error()) as error:
-            problems.append(f"{name}: {str(error).splitlines()[0]}")
+            problems.append(f"{name}: {reason(error).splitlines()[0]}")
             continue
         run.stored[name] = snapshot
         run.report.counted[name] = count[0] if count else 0
@@ -213,7 +214,7 @@ def _judge_all(run: _Audit, judged: Iterable[Law]) -> None:
             checked = run.connection.execute(law.checked).fetchone()
             run.connection.execute(f"CREATE OR REPLACE TEMP TABLE audit_broken AS {law.broken}")
         except (OSError, ValueError, _duckdb_error()) as error:
-            run.add(law, "broken", 0, 1, [f"cannot be judged: {str(error).splitlines()[0]}"], "")
+            run.add(law, "broken", 0, 1, [f"cannot be judged: {reason(error).splitlines()[0]}"], "")
             continue
         total = run.connection.execute("SELECT count(*) FROM audit_broken").fetchone()
         shown = run.connection.execute(f"SELECT * FROM audit_broken ORDER BY ALL LIMIT {EXAMPLES}")  # noqa: S608

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from crypto_assets.cli import coins, demo, doctor, maintain, parity, status, verify
+from crypto_assets.cli import coins, demo, maintain, parity, status, verify
+from crypto_assets.cli.doctor import environment, tables
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.table_facts import StoredFacts, ToldFacts
 from crypto_assets.contracts.tables import TABLES
@@ -165,7 +166,7 @@ def test_events_and_tables_say_the_same_of_one_home(small_home: SmallHome):
     ],
 )  # fmt: skip
 def test_doctor_finds_what_keeps_steps_from_being_launched(tmp_path, changed, found, fix):
-    findings = list(doctor.databricks(settings_of(tmp_path, **changed)))
+    findings = list(environment.databricks(settings_of(tmp_path, **changed)))
     assert {f.level for f in findings} == {"error"}
     assert all(f.fix for f in findings)
     assert any(found in f.found and fix in f.fix for f in findings), findings
@@ -179,8 +180,8 @@ def test_doctor_takes_a_service_principal_for_credentials(tmp_path):
         databricks_client_secret="S3CRET",
         kafka_bootstrap_servers="pkc-1.confluent.cloud:9092",
     )
-    (finding,) = doctor.databricks(settings)
+    (finding,) = environment.databricks(settings)
     assert (finding.level, HOST in finding.found) == ("ok", True)
-    assert {f.level for f in doctor.tracking(settings)} == {"ok"}
-    assert [f.level for f in doctor.credentials(settings) if "DATABRICKS" in f.found] == []
-    assert list(doctor.databricks(settings.model_copy(update={"target": "spark"}))) == []
+    assert {f.level for f in tables.tracking(settings)} == {"ok"}
+    assert [f.level for f in environment.credentials(settings) if "DATABRICKS" in f.found] == []
+    assert list(environment.databricks(settings.model_copy(update={"target": "spark"}))) == []

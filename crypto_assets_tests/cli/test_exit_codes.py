@@ -57,7 +57,7 @@ def home(tmp_path: Path) -> Path:
         (["broker", "status"], 1),
         (["broker", "stop"], 0),
         (["coins", "list"], 0),
-        (["backfill", "1999-01-01", "--dry-run"], 1),
+        (["backfill", "1999-01-01", "--dry-run"], 2),
         (["status", "--no-such-option"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

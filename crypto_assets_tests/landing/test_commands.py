@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from crypto_assets.cli import doctor
+from crypto_assets.cli.doctor import log, machine
 from crypto_assets.compute.sail import SailEngine
 from crypto_assets.contracts.messages import POLL_SCHEMA
 from crypto_assets.contracts.slices import HOUR, floor_hour
@@ -96,16 +96,16 @@ def settings(home: Path) -> Settings:
 def test_doctor_looks_at_folders_and_at_no_broker(tmp_path: Path, hour: datetime) -> None:
     home = settings(tmp_path / "home")
     now = datetime.now(UTC)
-    assert {f.level for f in doctor.kafka(home, now)} == {"note"}
-    assert list(doctor.java(home)) == []
+    assert {f.level for f in log.kafka(home, now)} == {"note"}
+    assert list(machine.java(home)) == []
     folder = home.landing / home.prices_topic
     put(folder, hour, "cut.jsonl", b"half of")
     put(folder, hour, "odd.csv", b"a,b\n")
-    told = {f.level: f.found for f in doctor.kafka(home, now)}
+    told = {f.level: f.found for f in log.kafka(home, now)}
     assert "cut.jsonl" in told["warn"]
     assert "odd.csv" in told["warn"]
     put(folder, floor_hour(now) + HOUR, "a.jsonl", line(now))
-    assert "has not begun" in {f.level: f.found for f in doctor.kafka(home, now)}["error"]
+    assert "has not begun" in {f.level: f.found for f in log.kafka(home, now)}["error"]
 
 
 def test_the_source_checks_judge_the_newest_landed_polls(tmp_path: Path, hour: datetime) -> None:
