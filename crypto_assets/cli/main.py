@@ -265,11 +265,15 @@ def maintain(
     source: Source = None,
     home: HomeOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this only say what would be done.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair damaged tables instead of tidying.")] = False,
     json: Json = False,
 ) -> None:
-    """Compact, vacuum, clean logs, apply retention, remove orphans, prune runs. Dry run first."""
+    """Compact, vacuum, clean logs, apply retention, remove orphans, prune runs; or repair. Dry run first."""
     from crypto_assets.cli import maintain as module
+    from crypto_assets.cli import repair as repairing
 
+    if repair:
+        raise typer.Exit(repairing.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
     raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
 
 

@@ -124,11 +124,10 @@ def _data_files(log: LogState, version: int) -> list[DataFile]:
     found = []
     for row in rows:
         name = unquote(row["path"])
-        file = log.path / name
-        if not file.exists():
-            name, file = row["path"], log.path / row["path"]
+        if not (log.path / name).exists() and (log.path / row["path"]).exists():
+            name = row["path"]
         partition = {k.removeprefix("partition."): v for k, v in row.items() if k.startswith("partition.")}
-        found.append(DataFile(name, partition, _data_problem(file, int(row["size_bytes"]))))
+        found.append(DataFile(name, partition, _data_problem(log.path / name, int(row["size_bytes"]))))
     return sorted(found, key=lambda f: f.file)
 
 

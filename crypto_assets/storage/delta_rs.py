@@ -287,6 +287,47 @@ class DeltaRsStore:
         linked = ledger.linked(contract, rows, newest, commit)
         return self._commit(contract, handle, linked, info, (ledger.app_id(contract.full_name), commit))
 
+    def restore(
+        self,
+        table: str,
+        slice_: Slice,
+        rows: pa.Table,
+        transactions: tuple[str, int],
+        *,
+        audit: Callable[[pa.Table], None],
+        commit_metadata: Mapping[str, str],
+    ) -> WriteResult:
+        """Replace an hour of an append-once table by all that it held, although some of its files are lost.
+
+        For repairs, which nothing else writes beside: the rows carry seq and batch_id, the stored ones are not read.
+
+        Args:
+            table: An append-once table.
+            slice_: The hour.
+            rows: All its rows.
+            transactions: App id of the hour, and the highest sequence number of its rows.
+            audit: Sees the rows first.
+            commit_metadata: What the commit records.
+
+        Raises:
+            AuditFailed: From `audit`; nothing was committed.
+        """
+        contract = self._contract(table)
+        staged = conform(contract, rows)
+        staging.refuse_outside(contract, slice_, staged)
+        audit(staged)
+        handle, before = self._writable(contract)
+        info = commit_info(ENGINE, contract, slice_, commit_metadata, {})
+        replaced = slice_.predicate(contract)
+        some = staged if staged.num_rows else None
+        after = self._commit(contract, handle, some, info, transactions, mode="overwrite", predicate=replaced)
+        return WriteResult(table, True, staged.num_rows, before, after)
+
+    def recorded(self, table: str, app_id: str) -> int:
+        """Highest version that the log records for an app id; 0 without one."""
+        handle = files.open_table(self.path(table))
+        return (handle.transaction_version(app_id) or 0) if handle is not None else 0
+
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
     def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:

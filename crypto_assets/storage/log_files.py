@@ -159,6 +159,8 @@ def make_readable(path: str | Path) -> None:
     Raises:
         StorageError: Something is damaged that the rest of the log does not make up for, or a file cannot be moved.
     """
+    if "://" in str(path):  # not a folder of this machine
+        return
     try:
         state = inspect(path)
     except OSError as error:
@@ -207,25 +209,41 @@ def move_aside(path: str | Path, files: Iterable[str]) -> list[Path]:
     Raises:
         StorageError: One cannot be moved.
     """
-    moved = []
-    for file in files:
-        source, target = Path(path) / file, aside_folder(path) / file
-        number = 0
-        while target.exists():
-            number += 1
-            target = aside_folder(path) / f"{file}.{number}"
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(source, target)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StorageError(
-                f"{table_of(path)}: {file} is damaged and cannot be moved to {target}: {error.strerror}. Make the home "
-                f"writable, then run: {REPAIR}"
-            ) from error
-        moved.append(target)
-    return moved
+    wanted = [(Path(path) / file, aside_folder(path) / file) for file in files]
+    return [target for source, place in wanted if (target := _moved(table_of(path), source, place)) is not None]
+
+
+def move_table_aside(path: str | Path) -> None:
+    """Move the whole folder of a table aside.
+
+    Raises:
+        StorageError: It cannot be moved.
+    """
+    _moved(table_of(path), Path(path), aside_folder(path) / "table")
+
+
+def free_name(target: Path) -> Path:
+    """The path, with a number if there is something already."""
+    number, found = 0, target
+    while found.exists():
+        number += 1
+        found = target.with_name(f"{target.name}.{number}")
+    return found
+
+
+def _moved(table: str, source: Path, place: Path) -> Path | None:
+    target = free_name(place)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(
+            f"{table}: {source.name} is damaged and cannot be moved to {target}: {error.strerror}. Make the home "
+            f"writable, then run: {REPAIR}"
+        ) from error
+    return target
 
 
 def actions_of(file: Path) -> list[Mapping[str, Any]]:
