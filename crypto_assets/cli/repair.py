@@ -6,9 +6,11 @@ Belongs here: the order of a repair, its locks and its report. Does not belong h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,8 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
             for name in ("serve", "stream"):
                 stack.enter_context(home.lock(name, doing="maintain --repair --apply"))
             _refuse_beside_runs(home, now)
-        rows = [row for table in TABLES.values() for row in _table(settings, table, now, stack, apply=apply)]
+        work = _Work(settings, datetime.combine(home.partitions_start, time(), UTC), now, stack, apply)
+        rows = [row for table in TABLES.values() for row in _table(work, table)]
     if as_json:
         output.as_json(rows)
     else:
@@ -87,12 +90,23 @@ def _refuse_beside_runs(home: Home, now: datetime) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What one call works with: settings, the home's first hour and the present time (UTC), what ends with the call."""
+
+    settings: Settings
+    partitions_start: datetime
+    now: datetime
+    stack: ExitStack
+    apply: bool
+
+
 # --- one table --------------------------------------------------------------------------------------------------------
 
 
-def _table(settings: Settings, table: Table, now: datetime, stack: ExitStack, *, apply: bool) -> Iterator[Row]:
+def _table(work: _Work, table: Table) -> Iterator[Row]:
     """Rows of one table: its damages, and what becomes of them; one that fails does not keep others from repair."""
-    path = Path(settings.lake, *table.full_name.split("."))
+    path = Path(work.settings.lake, *table.full_name.split("."))
     try:
         diagnosis = diagnose(path)
         begun = repair.unfinished(path)
@@ -108,16 +122,16 @@ def _table(settings: Settings, table: Table, now: datetime, stack: ExitStack, *,
         yield {"table": table.full_name, "damage": str(error), "repair": "", "lost": "", "then": "", "failed": True}
         return
     try:
-        if apply:
-            repair.repair_log(diagnosis, loss, now)
+        if work.apply:
+            repair.repair_log(diagnosis, loss, work.now)
             diagnosis = diagnose(path) or Diagnosis(table_of(path), path, LogState(path))
-        if not loss.is_none and table.write == "append_once" and settings.transport == "kafka":
-            row |= _reread(settings, table, diagnosis, sorted(loss.hours), now, stack, apply=apply)
+        if not loss.is_none and table.write == "append_once" and work.settings.transport == "kafka":
+            row |= _reread(work, table, diagnosis, sorted(loss.hours))
         elif not loss.is_none:
             row |= _rebuilt_elsewhere(table, loss)
-            if apply and any(f.problem for f in diagnosis.files):
+            if work.apply and any(f.problem for f in diagnosis.files):
                 repair.drop_dead(diagnosis)
-        if apply:
+        if work.apply:
             repair.finish(diagnosis)
     except Exception as error:  # noqa: BLE001 - reported in its row; the other tables must still be repaired
         row |= {"failed": True, "then": f"{type(error).__name__}: {error}. Then run the same command again"}
@@ -160,16 +174,7 @@ def _by_hand(asset: str) -> str:
     return rebuilt.get(asset, f"materialize {asset} in the UI")
 
 
-def _reread(
-    settings: Settings,
-    table: Table,
-    diagnosis: Diagnosis,
-    keys: Sequence[str],
-    now: datetime,
-    stack: ExitStack,
-    *,
-    apply: bool,
-) -> Row:
+def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]) -> Row:
     """Hours of a table of log records, read again from the topic."""
     from crypto_assets.cli.up import running_broker
     from crypto_assets.kafka import offsets
@@ -177,20 +182,19 @@ def _reread(
 
     if not keys:
         return {"lost": "nothing that is known", "then": "crypto-assets verify"}
-    stack.enter_context(running_broker(settings))
+    settings = work.settings
+    work.stack.enter_context(running_broker(settings))
     topic = settings.prices_topic if table is RAW_PRICES else settings.polls_topic
     bounds = offsets.bounds(settings, topic, [key_slice(key, "hour").start for key in keys])
     plans = rereading.plan(rereading.stored_ranges(diagnosis), keys, bounds)
-    if apply:
+    if work.apply:
         for todo in plans:
-            _restore(settings, table, diagnosis, todo, bounds[todo.key], now)
+            _restore(work, table, diagnosis, todo, bounds[todo.key])
         log_files.move_aside(diagnosis.path, [f.file for f in diagnosis.files if f.problem])
     return _told(plans, bounds)
 
 
-def _restore(
-    settings: Settings, table: Table, diagnosis: Diagnosis, todo: HourPlan, bounds: LogBounds, now: datetime
-) -> None:
+def _restore(work: _Work, table: Table, diagnosis: Diagnosis, todo: HourPlan, bounds: LogBounds) -> None:
     from crypto_assets.compute.sail import SailEngine
     from crypto_assets.kafka.client import client_config
     from crypto_assets.quality import rules
@@ -199,11 +203,11 @@ def _restore(
     from crypto_assets.steps.poll_rows import PollRows
     from crypto_assets.storage.delta_rs import DeltaRsStore
 
-    engine = SailEngine(settings.lake, lambda: client_config(settings))
+    engine = SailEngine(work.settings.lake, lambda: client_config(work.settings))
     store = engine.store
     assert isinstance(store, DeltaRsStore)
     app_id = f"{APP_NAMES[table.full_name]}/{bounds.topic_id}/{todo.key}"
-    maker = PriceRows(settings.partitions_start_at) if table is RAW_PRICES else PollRows()
+    maker = PriceRows(work.partitions_start) if table is RAW_PRICES else PollRows()
     rows, seq = rereading.hour_rows(
         table,
         diagnosis,
@@ -212,7 +216,7 @@ def _restore(
         maker=maker,
         read_log=engine.read_log,
         first_seq=store.recorded(table.full_name, app_id) + 1,
-        now=now,
+        now=work.now,
     )
     if rows.num_rows or any(f.problem for f in diagnosis.files):
         store.restore(
@@ -221,14 +225,8 @@ def _restore(
             rows,
             (app_id, seq),
             audit=rules.audit(table, [todo.key]),
-            commit_metadata={"touched_hours": _json(maker.touched(rows)), "repair": todo.key},
+            commit_metadata={"touched_hours": json.dumps(maker.touched(rows)), "repair": todo.key},
         )
-
-
-def _json(values: Sequence[str]) -> str:
-    import json
-
-    return json.dumps(list(values))
 
 
 def _told(plans: Sequence[HourPlan], bounds: Mapping[str, LogBounds]) -> Row:

@@ -49,16 +49,9 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import damage, ledger, log_files, spark_maintenance, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
-from crypto_assets.storage.base import (
-    AppendBatch,
-    Commit,
-    StorageError,
-    StoredRanges,
-    WriteResult,
-    replace_app_id,
-)
+from crypto_assets.storage.base import AppendBatch, Commit, StorageError, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
-from crypto_assets.storage.spark_answers import arrow_fields, is_conflict
+from crypto_assets.storage.spark_answers import arrow_fields, is_conflict, version_in_history
 from crypto_assets.storage.spark_conditions import FILE, Condition, newest_commit_is, ranges_free, same_files
 from crypto_assets.storage.spark_upsert import upsert
 
@@ -576,14 +569,7 @@ class DeltaSparkStore:
         place = self._place(self._contract(table))
         if place is not None:
             return files.version_of(place, mark, after)
-        limit = 16  # the newest come first, and mostly it is the newest
-        while True:
-            history = self._spark().sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT {limit}")
-            rows = history.select("version", "userMetadata").collect()
-            found = next((r[0] for r in rows if r[0] > after and mark in (r[1] or "")), None)
-            if found is not None or len(rows) < limit or rows[-1][0] <= after:
-                return found
-            limit *= 16
+        return version_in_history(self._spark(), self.name(table), mark, after)
 
     def _explained(self, error: Exception, tables: Iterable[str]) -> StorageError | None:
         """The error to raise instead of Spark's when the files of local tables are its cause."""

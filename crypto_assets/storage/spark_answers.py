@@ -1,7 +1,7 @@
-"""What Spark answers, in the terms of this code: a lost race, the fields of a stored table.
+"""What Spark answers, in the terms of this code: a lost race, the fields of a stored table, the version of a commit.
 
-Belongs here: pure translations, whatever carries the answer (Py4J, Spark Connect, Databricks). Does not belong here:
-asking (`storage.delta_spark`).
+Belongs here: translations, whatever carries the answer (Py4J, Spark Connect, Databricks). Does not belong here: the
+store (`storage.delta_spark`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from crypto_assets.storage.spark_conditions import OVERTAKEN
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark.sql import SparkSession
     from pyspark.sql.types import StructField
 
 _CONFLICT = re.compile(
@@ -45,3 +46,22 @@ def arrow_fields(fields: Sequence[StructField]) -> pa.Schema:
 def is_conflict(error: BaseException) -> bool:
     """Whether Delta says that another writer was first."""
     return _CONFLICT.search(f"{type(error).__name__} {error}") is not None
+
+
+def version_in_history(spark: SparkSession, name: str, mark: str, after: int) -> int | None:
+    """Version of the commit of a managed table after a version whose metadata holds a mark; None without one.
+
+    Args:
+        spark: Session.
+        name: Quoted name of the table.
+        mark: Text in the metadata.
+        after: Version.
+    """
+    limit = 16  # the newest come first, and mostly it is the newest
+    while True:
+        history = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {limit}")
+        rows = history.select("version", "userMetadata").collect()
+        found = next((r[0] for r in rows if r[0] > after and mark in (r[1] or "")), None)
+        if found is not None or len(rows) < limit or rows[-1][0] <= after:
+            return found
+        limit *= 16
