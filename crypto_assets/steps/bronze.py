@@ -191,7 +191,8 @@ def _ingest(
                 hour = _Hour(engine, table, name, maker, inputs, bounds, key_slice(key, "hour"), ahead[bounds.topic])
                 hour.next = inputs.bounds[following] if following else None
                 writes += hour.bring_up_to_date(done.get((hour.slice.start, bounds.topic_id)))
-                result.partitions[key] = hour.report()
+                assert hour.write is not None
+                result.partitions[key] = log_report.of_a_commit(hour.write, bounds.topic_id, hour.report)
                 done[hour.slice.end, bounds.topic_id] = hour.ends
     except LogError as error:
         raise StepFailed(f"{table.full_name}: {error}") from error

@@ -9,6 +9,7 @@ A run tells of more than its own commits: what a killed run committed without an
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR
 from crypto_assets.storage.base import Commit
 
+_LOG = logging.getLogger(__name__)
 METADATA = "recent_commits"
 """Name in the metadata of the last partition of a run."""
 WANTED = "tell_commits"
@@ -46,7 +48,12 @@ def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInput
     first = done.metadata.get("delta_version_before")
     own = first if isinstance(first, int) else -1
     last = max(done.partitions, key=str)
-    done.partitions[last].metadata[METADATA] = to_rows(_newest(engine, table, min(own, newest), newest, inputs.now))
+    try:
+        rows = to_rows(_newest(engine, table, min(own, newest), newest, inputs.now))
+    except Exception as error:  # noqa: BLE001 - what the step wrote stands, and the next run tells of these commits too
+        _LOG.warning("%s: version %d is committed; commits cannot be told: %s", table.full_name, newest, error)
+        return result
+    done.partitions[last].metadata[METADATA] = rows
     return result
 
 

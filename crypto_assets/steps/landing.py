@@ -95,7 +95,10 @@ def ingest(
                 continue
             writes.append(work.append(only_changed=late))
             if not late:
-                result.partitions[hour_key(hour)] = work.report()
+                assert work.write is not None
+                result.partitions[hour_key(hour)] = log_report.of_a_commit(
+                    work.write, work.bounds.topic_id, work.report
+                )
             elif writes[-1].committed:
                 result.metadata.setdefault("late_hours", []).append(hour_key(hour))
     except LogError as error:

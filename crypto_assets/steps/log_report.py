@@ -5,14 +5,19 @@ Does not belong here: deciding what an hour lacks (`steps.bronze`, `steps.landin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import Engine
+from crypto_assets.compute.base import Engine, PartitionResult
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
+from crypto_assets.storage.base import StorageError, WriteResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LOG = logging.getLogger(__name__)
 
 
 def read_back(
@@ -41,6 +46,33 @@ def read_back(
     mine = rows.filter(compute().equal(rows.column("topic_id"), topic_id)).select(ranges)
     found = mine.group_by(ranges).aggregate([]).to_pylist()
     return checked, sorted((r["partition"], r["range_start"], r["range_end"]) for r in found)
+
+
+def of_a_commit(write: WriteResult, topic_id: str, report: Callable[[], PartitionResult]) -> PartitionResult:
+    """The report of an hour. When what was committed cannot be read back, it says so: the commit stands.
+
+    Its checks are then left out, and red: a check that a step did not evaluate is.
+
+    Raises:
+        StorageError: Nothing was committed, and the hour cannot be read.
+    """
+    try:
+        return report()
+    except StorageError as error:
+        if not write.committed:
+            raise
+        _LOG.warning("%s: version %s is committed; it cannot be reported: %s", write.table, write.version_after, error)
+        stored: Any = write.metadata.get("ends", {})
+        return PartitionResult(
+            rows=write.rows,
+            data_version=f"{topic_id}@" + ",".join(f"{p}:{end}" for p, end in sorted(stored.items())),
+            metadata={
+                "rows_appended": write.rows,
+                "delta_version": write.version_after,
+                "topic_id": topic_id,
+                "not_reported": str(error),
+            },
+        )
 
 
 def ends(ranges: list[tuple[int, int, int]]) -> dict[int, int]:

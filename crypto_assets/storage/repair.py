@@ -124,11 +124,14 @@ def repair_log(diagnosis: Diagnosis, loss: Loss, now: datetime) -> None:
 
 def drop_dead(diagnosis: Diagnosis) -> None:
     """Take damaged data files aside and remove them from the table, in one commit."""
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable
 
     path = diagnosis.path
     move_aside(path, [f.file for f in diagnosis.files if f.problem])
-    DeltaTable(str(path)).repair(post_commithook_properties=checkpoints.left_to_us())
+    DeltaTable(str(path)).repair(
+        commit_properties=CommitProperties(custom_metadata={"maintenance": "repair"}),
+        post_commithook_properties=checkpoints.left_to_us(),
+    )
 
 
 def finish(diagnosis: Diagnosis) -> None:

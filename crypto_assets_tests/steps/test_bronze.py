@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from crypto_assets.compute.base import StepFailed
 from crypto_assets.compute.sail import SailEngine
 from crypto_assets.contracts.slices import HOUR, Slice
-from crypto_assets.steps import bronze, log_rows
+from crypto_assets.steps import bronze, log_report, log_rows
+from crypto_assets.storage.base import StorageError
 from crypto_assets_tests.kafka_fixtures import RunningBroker
 from crypto_assets_tests.steps.log_tools import MINUTE, START, TEN, inputs, key, price, publish, stamp
 
@@ -321,3 +322,21 @@ def test_polls_become_columns(kafka_engine, kafka_broker, topic_factory):
     assert rows[1]["poll_id"] is None
     assert not check(partition, "readable").passed
     assert check(partition, "offsets_contiguous").passed
+
+
+def test_a_commit_that_cannot_be_read_back_stands_and_is_reported_as_one(
+    kafka_broker: RunningBroker, filled: str, tmp_path, monkeypatch, caplog
+):
+    engine = SailEngine(str(tmp_path / "lake"), lambda: kafka_broker.config)
+
+    def lost(*_args: object) -> None:
+        raise StorageError("bronze.raw_prices is damaged: a file is missing")
+
+    monkeypatch.setattr(log_report, "read_back", lost)
+    found = done(engine, [H10], inputs(kafka_broker, filled, [H10])).partitions[H10]
+    assert found.metadata["rows_appended"] == len(stored(engine)) > 0
+    assert found.metadata["not_reported"] == "bronze.raw_prices is damaged: a file is missing"
+    assert found.checks == [], "red: a check that is not evaluated is"
+    assert "is committed; it cannot be reported" in caplog.text
+    with pytest.raises(StorageError):  # nothing is committed now
+        done(engine, [H10], inputs(kafka_broker, filled, [H10]))
