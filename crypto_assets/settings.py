@@ -21,7 +21,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic_settings import SettingsConfigDict
 
 from crypto_assets.files import read_text
-from crypto_assets.settings_databricks import DatabricksSettings
+from crypto_assets.settings_databricks import LOOPBACK, DatabricksSettings
 
 Source = Literal["coingecko", "replay", "simulator"]
 Plan = Literal["keyless", "demo", "paid"]
@@ -404,6 +404,23 @@ class Settings(DatabricksSettings):
         }
 
 
+def reach_this_machine_directly() -> None:
+    """Except this machine from the proxies that the environment names, for this process and its children.
+
+    Whoever speaks HTTP or gRPC here (requests, urllib, the engine's client, Dagster's code server, MLflow) reads the
+    same variables when it connects; everything else keeps its proxy. Without a proxy nothing is changed: the variable
+    of exceptions alone would hide the proxies that macOS keeps in its own settings.
+    """
+    exceptions = ("no_proxy", "NO_PROXY")
+    if not any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in os.environ):
+        return
+    known = next((os.environ[name] for name in exceptions if os.environ.get(name)), "")
+    # gRPC reads a variable of its own in place of the other two, where it is set.
+    for name in (*exceptions, *(n for n in ("no_grpc_proxy",) if n in os.environ)):
+        listed = [entry.strip() for entry in os.environ.get(name, known).split(",") if entry.strip()]
+        os.environ[name] = ",".join([*listed, *(host for host in LOOPBACK if host not in listed)])
+
+
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
     """Settings from the environment and `.env`, read once a process.
@@ -411,6 +428,7 @@ def load_settings() -> Settings:
     Raises:
         pydantic.ValidationError: A value is not acceptable; the message names each field.
     """
+    reach_this_machine_directly()
     if os.environ.get("CRYPTO_ASSETS_ROLE") == "remote":  # what lies in a cluster's folder is none of ours
         return Settings(_env_file=None)  # type: ignore[call-arg]
     return Settings()  # type: ignore[call-arg]
@@ -440,6 +458,7 @@ def prepare_embedded_engine() -> None:
     It logs errors only, unless the user set RUST_LOG. A session lives as long as its process: by default Sail forgets
     one that was idle for some minutes, and a step that spent them training would then fail.
     """
+    reach_this_machine_directly()
     os.environ.setdefault("RUST_LOG", "error")
     os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(ENGINE_SESSION_S))
 

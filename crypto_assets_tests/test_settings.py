@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings, environment, reach_this_machine_directly
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,44 @@ def test_what_an_address_holds_is_a_secret(monkeypatch, name, address, without):
     assert held.secrets()[name] == "sesame-open"
     monkeypatch.setenv(name, without)
     assert name not in Settings().secrets()
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy")
+
+
+@pytest.mark.parametrize(
+    ("given", "spared"),
+    [
+        ({"http_proxy": "http://p:1"}, {"no_proxy": [], "NO_PROXY": []}),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "a.example, 127.0.0.1"}, {"no_proxy": ["a.example"]}),
+        ({"grpc_proxy": "http://p:1", "no_grpc_proxy": "b.example"}, {"no_grpc_proxy": ["b.example"]}),
+        ({"ALL_PROXY": "http://p:1", "no_proxy": "a.example", "NO_PROXY": "b.example"}, {"NO_PROXY": ["b.example"]}),
+        ({"https_proxy": "http://p:1", "no_proxy": "*"}, {"no_proxy": ["*"]}),
+    ],
+)
+def test_this_machine_is_reached_without_the_proxy_and_others_as_before(given, spared, monkeypatch):
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("no_proxy", "NO_PROXY"):  # to be restored, whoever sets them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        reach_this_machine_directly()
+        for name, kept in spared.items():
+            listed = environment()[name].replace(" ", "").split(",")
+            assert set(kept) | {"127.0.0.1", "localhost", "::1"} == set(listed)
+            assert len(listed) == len(set(listed))
+    assert {n: environment()[n] for n in given if not n.lower().startswith("no_")} == {
+        n: v for n, v in given.items() if not n.lower().startswith("no_")
+    }
+
+
+def test_without_a_proxy_nothing_is_set(monkeypatch):
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    reach_this_machine_directly()
+    assert not {"no_proxy", "NO_PROXY"} & set(environment())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crypto_assets.errors import UsageError
+from crypto_assets.settings import reach_this_machine_directly
 from crypto_assets.storage.base import OffsetRange, TableStore
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def remote_session(url: str) -> SparkSession:
     Raises:
         ValueError: Nothing listens there.
     """
+    reach_this_machine_directly()
     reach(url)
     from pyspark.sql import SparkSession
 

@@ -34,6 +34,25 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("named", [("http_proxy",), ("https_proxy", "grpc_proxy", "ALL_PROXY", "no_grpc_proxy")])
+def test_the_engine_is_reached_whatever_proxies_the_environment_names(named, tmp_path):
+    proxies = {n: "other.example" if n.startswith("no") else "http://127.0.0.1:9" for n in named}
+    kept = {n: v for n, v in environment().items() if not n.lower().endswith("_proxy")}
+    code = (
+        "import sys; from crypto_assets.compute.sail import SailEngine\n"
+        "print(SailEngine(sys.argv[1]).spark.range(3).count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**kept, **proxies},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "3", done.stderr[-2000:]
+
+
 def test_making_an_engine_imports_and_starts_nothing():
     code = (
         "import sys; from crypto_assets.compute.sail import SailEngine; e = SailEngine('/nowhere', None)\n"
