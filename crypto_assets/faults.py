@@ -23,15 +23,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from crypto_assets import databases
 from crypto_assets.errors import CANNOT, USAGE, ReportedError, reason
+from crypto_assets.redaction import redact
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 RUST = re.compile(r"\(os error (\d+)\)")
 """How delta-rs and Sail, which are written in Rust, name a failure of the operating system."""
-
-PASSWORD = re.compile(r"(//[^/@\s:]*:)[^/@\s]+@")
-"""Where an address holds one."""
 
 HANGING = re.compile(r":\s*(?=[.;)](\s|$))")
 
@@ -99,9 +97,7 @@ def reported(settings: Callable[[], Settings | None], tell: Callable[[str], None
 
 def redacted(text: str, secrets: Mapping[str, str]) -> str:
     """A text without the secrets in force (by name) and without passwords of addresses."""
-    for name, secret in secrets.items():
-        text = text.replace(secret, f"<{name}>")
-    return PASSWORD.sub(r"\1***@", text)
+    return redact(text, secrets, mark=lambda name: f"<{name}>")
 
 
 def _nobody_reads() -> bool:

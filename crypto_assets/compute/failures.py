@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from crypto_assets.redaction import redact
+
 FailureClass = Literal["packaging", "cluster", "code", "timeout", "cancelled", "skipped"]
 
 MOST_OUTPUT = 4 * 1024
 """Bytes of a run's output that are kept with a failure: its end, where the error is."""
-REDACTED = "**********"
-SHORTEST_SECRET = 4
 
 HINTS: Mapping[str, str] = {
     "packaging": "the code or its libraries did not load on the cluster: compare the [cluster] libraries with the "
@@ -88,14 +88,6 @@ def classify(end: RunEnd) -> FailureClass:
     if end.life_cycle == "INTERNAL_ERROR" or end.task_life_cycle == "INTERNAL_ERROR":
         return "cluster"
     return "packaging" if "FAILED" in results else "skipped"
-
-
-def redact(text: str, secrets: Mapping[str, str]) -> str:
-    """The text without any secret value."""
-    for value in sorted(secrets.values(), key=len, reverse=True):
-        if len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, REDACTED)
-    return text
 
 
 def shown(text: str, secrets: Mapping[str, str]) -> str:

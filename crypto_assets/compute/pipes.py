@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 import crypto_assets
-from crypto_assets.compute.failures import HINTS, SHORTEST_SECRET, classify, redact
+from crypto_assets.compute.failures import HINTS, classify
 from crypto_assets.compute.inputs import Shipment
 from crypto_assets.compute.launcher_config import CLUSTER_LIBRARIES, PACKAGE, credentials, environment, secret_entries
 from crypto_assets.compute.pipes_main import END_OF_CHUNK, FAILURE, RESULT, STARTED
@@ -40,6 +40,7 @@ from crypto_assets.compute.wire import (
     opened,
     result_from_json,
 )
+from crypto_assets.redaction import SHORTEST_SECRET, redact
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

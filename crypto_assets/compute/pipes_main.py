@@ -17,9 +17,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from crypto_assets.compute.failures import redact, shown
+from crypto_assets.compute.failures import shown
 from crypto_assets.compute.inputs import Shipment
 from crypto_assets.compute.wire import Order, failure_to_json, result_to_json, sealed, work_at
+from crypto_assets.redaction import redact
 from crypto_assets.settings import adopt_environment, load_settings
 
 if TYPE_CHECKING:

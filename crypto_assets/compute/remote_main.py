@@ -41,7 +41,7 @@ class Secrets:
         if not self._values:
             return text
         # Secrets are got by a class of our package, so it can be imported by now.
-        from crypto_assets.compute.failures import redact
+        from crypto_assets.redaction import redact
 
         return redact(text, self._values)
 

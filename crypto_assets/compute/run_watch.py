@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.failures import RunEnd, redact, shown
+from crypto_assets.compute.failures import RunEnd, shown
+from crypto_assets.redaction import redact
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

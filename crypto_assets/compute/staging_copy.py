@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crypto_assets.errors import ReportedError
+from crypto_assets.redaction import SHORTEST_SECRET
 
 MOST_BYTES = 4 * 1024 * 1024
 """Most bytes of a copy. The package's source has some 1.2 MB; more means that data slipped in."""
@@ -20,8 +21,6 @@ MOST_BYTES_OF_A_FILE = 1024 * 1024
 SUFFIXES = {".py", ".toml", ".yaml", ".json", ".typed"}
 """What a step needs on a cluster: source, and small package data. Recordings stay where they are."""
 NOT_COPIED = {"__pycache__", "sample_data", "tests", "node_modules", "data", "spark-warehouse", "metastore_db"}
-SHORTEST_SECRET = 4
-"""A shorter secret would be found everywhere."""
 
 
 class StagingRefused(ReportedError):

@@ -32,13 +32,14 @@ from dagster_shared.record import copy
 
 from crypto_assets.compute import remote_main
 from crypto_assets.compute.base import StepFailed
-from crypto_assets.compute.failures import HINTS, RunEnd, classify, redact, shown
+from crypto_assets.compute.failures import HINTS, RunEnd, classify, shown
 from crypto_assets.compute.inputs import Shipment, receive
 from crypto_assets.compute.launcher_config import credentials, launcher_config
 from crypto_assets.compute.preflight import Preflight, PreflightFailed, settings_findings
 from crypto_assets.compute.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
 from crypto_assets.compute.staging_copy import StagedCopy, StagingRefused, stage
 from crypto_assets.home import HomeError
+from crypto_assets.redaction import redact
 
 if TYPE_CHECKING:
     from dagster._core.definitions.step_launcher import StepRunRef

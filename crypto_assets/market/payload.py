@@ -26,6 +26,7 @@ _RATE_WORDS = re.compile(rb"rate.?limit|too many requests|throttl|error code: 10
 _KEY_WORDS = re.compile(rb"api.?key|unauthori[sz]ed", re.IGNORECASE)
 _RATE_CODES = {429, 10005}
 _KEY_CODES = {10002, 10010, 10011, 401}
+_BLOCKED = "the CDN, a proxy or a login page stands between, and the key was not judged"
 _FIELDS = {
     "market_cap_usd": "market_cap",
     "volume_24h_usd": "total_volume",
@@ -192,10 +193,16 @@ def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime
     rate = status == 429 or code in _RATE_CODES or _RATE_WORDS.search(told)
     if rate:
         return Parsed("rate_limited", detail=_short(message or _text(body)), retry_after_s=wait)
-    if status in (401, 403) or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode())):
-        return Parsed("unauthorized", detail=_short(message or _text(body)))
     if 300 <= status < 400:
         return Parsed("bad_payload", detail=f"HTTP {status}: redirects are not followed")
+    if status < 500 and (page := _page(body, headers)) is not None:
+        return Parsed("bad_payload", detail=_short(f"HTTP {status}: {page}"))
+    refused = status == 401 or code in _KEY_CODES or (code is not None and _KEY_WORDS.search(message.encode()))
+    if refused or (status == 403 and _KEY_WORDS.search(body)):
+        return Parsed("unauthorized", detail=_short(message or _text(body) or f"HTTP {status}"))
+    if status == 403:
+        told = message or _text(body) or "no body"
+        return Parsed("bad_payload", detail=_short(f"HTTP 403: {told}; {_BLOCKED}"))
     if status >= 500:
         return Parsed("upstream_down", detail=_short(f"HTTP {status}: {message or _text(body)}"), retry_after_s=wait)
     if status in (404, 422):
@@ -205,6 +212,15 @@ def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime
     if code is not None or message:
         return Parsed("bad_payload", detail=_short(f"an error in a 200 reply: {message or code}"))
     return None
+
+
+def _page(body: bytes, headers: Mapping[str, str]) -> str | None:
+    """What to say of a web page in place of an answer: a block, a login or an error of whoever stands between."""
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"<" and "html" not in headers.get("content-type", "").lower():
+        return None
+    title = re.search(rb"<title[^>]*>(.*?)</title", body[:100_000], re.IGNORECASE | re.DOTALL)
+    named = _text(title[1] if title else body)[:120] or "without a title"
+    return f"a web page ({named}) in place of the API's answer; {_BLOCKED}"
 
 
 def _error_body(body: bytes) -> tuple[int | None, str]:

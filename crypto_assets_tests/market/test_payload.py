@@ -93,7 +93,7 @@ def test_retry_after_never_raises_and_never_waits_longer_than_a_day(text):
     [
         (401, b"", "unauthorized"),
         (401, b'{"status":{"error_code":10002,"error_message":"API Key Missing"}}', "unauthorized"),
-        (403, b"Forbidden", "unauthorized"),
+        (403, b"Forbidden", "bad_payload"),
         (200, b'{"status":{"error_code":10010,"error_message":"wrong host for this key"}}', "unauthorized"),
         (400, b'{"status":{"error_code":10011,"error_message":"wrong host for this key"}}', "unauthorized"),
         (200, b'{"status":{"error_code":1,"error_message":"Invalid API key"}}', "unauthorized"),
@@ -257,3 +257,38 @@ def test_messages_fulfil_their_contract():
     )
     assert list(Draft202012Validator(POLL_SCHEMA).iter_errors(told)) == []
     assert (told["latency_ms"], told["coins_missing"], told["detail"]) == (250.0, ["litecoin"], "solana: null price")
+
+
+CHALLENGE = b"<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title></head><body>x</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (403, CHALLENGE, "text/html; charset=UTF-8"),
+        (403, b"\xef\xbb\xbf \n" + CHALLENGE, "application/json"),
+        (401, CHALLENGE, "text/html"),
+        (200, CHALLENGE, "text/html"),
+        (404, CHALLENGE, "text/html"),
+        (407, CHALLENGE, "text/html"),
+        (422, b"<?xml version='1.0'?><title>Attention Required</title>", "application/xml"),
+    ],
+)
+def test_a_page_of_whoever_stands_between_is_no_word_of_the_key_or_of_a_coin(status, body, kind):
+    parsed = parse_markets(body, status, {"Content-Type": kind}, ["bitcoin"], now=NOW)
+    assert parsed.outcome == "bad_payload"
+    assert f"HTTP {status}: a web page (Attention Required" in str(parsed.detail)
+    assert "the key was not judged" in str(parsed.detail)
+
+
+def test_a_403_of_others_is_not_the_key_but_one_that_speaks_of_it_is():
+    denied = parse(b'{"message":"blocked by policy"}', 403)
+    assert (denied.outcome, "the key was not judged" in str(denied.detail)) == ("bad_payload", True)
+    assert parse(b'{"status":{"error_code":10011,"error_message":"no"}}', 403).outcome == "unauthorized"
+    assert parse(b'{"error":"Invalid API key"}', 403).outcome == "unauthorized"
+
+
+def test_a_challenge_that_is_a_rate_limit_and_one_that_is_an_outage_stay_what_they_are():
+    limited = parse_markets(b"<title>error code: 1015</title>", 403, {"Content-Type": "text/html"}, ["x"], now=NOW)
+    assert limited.outcome == "rate_limited"
+    assert parse_markets(CHALLENGE, 503, {"Content-Type": "text/html"}, ["x"], now=NOW).outcome == "upstream_down"
