@@ -20,13 +20,18 @@ from crypto_assets.errors import UsageError
 from crypto_assets.market.credits import CALLS_PER_POLL
 from crypto_assets.market.payload import Parsed, exact_json, parse_markets
 from crypto_assets.market.quotes import Poll
+from crypto_assets.redaction import redact
+from crypto_assets.settings_databricks import LOOPBACK
+from crypto_assets.web import BadBody, Client, NoReply, Reply, Unreachable
 
 HOSTS = {"keyless": "api.coingecko.com", "demo": "api.coingecko.com", "paid": "pro-api.coingecko.com"}
 KEY_HEADERS = {"demo": "x-cg-demo-api-key", "paid": "x-cg-pro-api-key"}
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 BODY_LIMIT = 8 * 1024 * 1024
 DEADLINE_S = 20.0
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 10.0
+"""Seconds for one attempt."""
+POLL_DEADLINE_S = 40.0
+"""Seconds for a poll with its retries: a sensor's tick, of which it is a part, may take 60. A last wait between two
+attempts, of 5 s at most, may come on top."""
 ATTEMPTS = CALLS_PER_POLL
 TRANSIENT = ("upstream_down",)
 """Failures worth another try at once; a rate limit is waited out by the governor, the rest would fail again."""
@@ -42,13 +47,6 @@ class _Transient(Exception):
     def __init__(self, reply: Parsed, status: int | None, age_s: float | None) -> None:
         super().__init__(reply.outcome)
         self.reply, self.status, self.age_s = reply, status, age_s
-
-
-@dataclass(frozen=True)
-class _Body:
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class CoinGeckoSource:
         plan: keyless, demo or paid.
         api_key: Key; sent in the plan's header, and only to the host of `url`.
         name: Source name in messages.
-        deadline_s: Seconds for one attempt, connection to last byte; looked at with every piece of the body that comes.
+        deadline_s: Seconds for one attempt, from the look-up of the name to the last byte, whatever the server does.
         body_limit: Bytes of a decoded body that are read at most.
         wait_initial_s: First back-off between attempts.
         extra_headers: More headers by time of the poll (a stand-in's virtual time).
@@ -110,25 +108,22 @@ class CoinGeckoSource:
         wait_initial_s: float = 0.5,
         extra_headers: Callable[[datetime], Mapping[str, str]] | None = None,
     ) -> None:
-        import requests
-
         self.url, self.plan, self.name = base_url(plan, url), plan, name
         self._deadline_s, self._body_limit, self._wait_initial_s = deadline_s, body_limit, wait_initial_s
         self._extra_headers = extra_headers
-        self._session = requests.Session()
-        # A stand-in is on this machine: proxies of the environment are for the way out.
-        self._session.trust_env = urlsplit(self.url).hostname not in LOOPBACK
-        self._session.headers.update({"accept": "application/json", "user-agent": "crypto_assets/0.1"})
         self._key = api_key.get_secret_value() if api_key is not None else None
+        headers = {"accept": "application/json", "user-agent": "crypto_assets/0.1"}
         if self._key is not None and plan in KEY_HEADERS:
-            self._session.headers[KEY_HEADERS[plan]] = self._key
+            headers[KEY_HEADERS[plan]] = self._key
+        # A stand-in is on this machine: proxies of the environment are for the way out.
+        self._client = Client(headers, trust_env=urlsplit(self.url).hostname not in LOOPBACK)
 
     def __repr__(self) -> str:
         return f"CoinGeckoSource({self.url}, plan={self.plan})"
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._client.close()
 
     def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
         """One look at all coins. Never raises for what the outside world does.
@@ -159,7 +154,7 @@ class CoinGeckoSource:
             missing=reply.missing,
             problems=reply.problems,
             http_status=status,
-            detail=self._redacted(reply.detail),
+            detail=reply.detail,
             retry_after_s=reply.retry_after_s,
             age_s=age_s,
             credits_used=calls[0],
@@ -170,13 +165,18 @@ class CoinGeckoSource:
     ) -> tuple[Parsed, int | None, float | None]:
         import stamina
 
+        end = time.monotonic() + POLL_DEADLINE_S
         try:
             for attempt in stamina.retry_context(
-                on=_Transient, attempts=ATTEMPTS, wait_initial=self._wait_initial_s, wait_max=5.0, timeout=60.0
+                on=_Transient,
+                attempts=ATTEMPTS,
+                wait_initial=self._wait_initial_s,
+                wait_max=5.0,
+                timeout=POLL_DEADLINE_S,
             ):
                 with attempt:
                     calls[0] += 1
-                    found = self._once(params, coin_ids, now)
+                    found = self._once(params, coin_ids, now, end)
                     if found[0].outcome in TRANSIENT and found[0].retry_after_s is None:
                         raise _Transient(*found)
                     return found
@@ -185,52 +185,40 @@ class CoinGeckoSource:
         raise AssertionError("a retry loop ends by return or exception")
 
     def _once(
-        self, params: Mapping[str, str], coin_ids: Sequence[str], now: datetime
+        self, params: Mapping[str, str], coin_ids: Sequence[str], now: datetime, end: float
     ) -> tuple[Parsed, int | None, float | None]:
-        got = self._get("/coins/markets", params, now)
+        left = max(0.1, end - time.monotonic())
+        got = self._get("/coins/markets", params, now, min(self._deadline_s, left))
         if isinstance(got, Parsed):
             return got, None, None
         parsed = parse_markets(got.content, got.status, got.headers, coin_ids, now=now)
         return parsed, got.status, _seconds(got.headers.get("age"))
 
-    def _get(self, path: str, params: Mapping[str, str], now: datetime) -> _Body | Parsed:
-        """One request within deadline and body limit; transport troubles as a named failure."""
-        import requests
-        from urllib3.exceptions import DecodeError, HTTPError
+    def _get(self, path: str, params: Mapping[str, str], now: datetime, deadline_s: float) -> Reply | Parsed:
+        """One request within deadline and body limit; transport troubles as a named failure.
 
-        end = time.monotonic() + self._deadline_s
+        The body is without our key, should a reply repeat it: whatever is made of it later, cut or decoded, is too.
+        """
         headers = dict(self._extra_headers(now)) if self._extra_headers else None
         try:
-            with self._session.get(
+            reply = self._client.send(
+                "GET",
                 self.url + path,
                 params=dict(params),
                 headers=headers,
-                timeout=(CONNECT_TIMEOUT_S, min(READ_TIMEOUT_S, self._deadline_s)),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                content = bytearray()
-                # One read of the socket at a time: `iter_content` would collect slow bytes far past the deadline.
-                while chunk := response.raw.read1(64 * 1024, decode_content=True):
-                    content += chunk
-                    if len(content) > self._body_limit:
-                        return Parsed("bad_payload", detail=f"the body is larger than {self._body_limit:,} bytes")
-                    if time.monotonic() > end:
-                        return Parsed("upstream_down", detail=f"no whole reply within {self._deadline_s:g} s")
-                declared = response.headers.get("content-length")
-                if declared and declared.isdecimal() and response.raw.tell() < int(declared):
-                    return Parsed("upstream_down", detail=f"the reply ended before its {declared} bytes")
-                lowered = {k.lower(): v for k, v in response.headers.items()}
-                return _Body(response.status_code, lowered, bytes(content))
-        except DecodeError:
-            return Parsed("bad_payload", detail="the compressed body is damaged")
-        except (requests.exceptions.RequestException, HTTPError) as error:
-            # The exception's text may hold the URL, never the key; its class says enough.
-            return Parsed("upstream_down", detail=f"no reply: {type(error).__name__}")
-
-    def _redacted(self, detail: str | None) -> str | None:
-        """The text without our key, should a reply repeat it."""
-        return detail.replace(self._key, "***") if detail and self._key else detail
+                deadline_s=deadline_s,
+                body_limit=self._body_limit,
+            )
+        except BadBody as error:
+            return Parsed("bad_payload", detail=str(error))
+        except Unreachable as error:
+            return Parsed("upstream_down", detail=f"no reply: {error}")
+        except NoReply as error:
+            return Parsed("upstream_down", detail=str(error))
+        if self._key is None:
+            return reply
+        text = redact(reply.content.decode("latin-1"), {"COINGECKO_API_KEY": self._key}, addresses=False)
+        return replace(reply, content=text.encode("latin-1"))
 
     def validate_coin(self, coin_id: str, now: datetime | None = None) -> CoinInfo:
         """Ask the source for a coin.
@@ -262,7 +250,7 @@ class CoinGeckoSource:
             "precision": "full",
         }
         started = time.monotonic()
-        got = self._get(f"/coins/{quote(coin_id, safe='')}/market_chart/range", params, now)
+        got = self._get(f"/coins/{quote(coin_id, safe='')}/market_chart/range", params, now, self._deadline_s)
         finished = now + timedelta(seconds=time.monotonic() - started)
         about = Poll(now, finished, "ok", credits_used=1)
         if isinstance(got, Parsed):
@@ -271,7 +259,7 @@ class CoinGeckoSource:
         about = replace(about, http_status=got.status)
         if got.status != 200 or failed.outcome in ("rate_limited", "unauthorized"):
             return None, replace(
-                about, outcome=failed.outcome, detail=self._redacted(failed.detail), retry_after_s=failed.retry_after_s
+                about, outcome=failed.outcome, detail=failed.detail, retry_after_s=failed.retry_after_s
             )
         try:
             reply = exact_json(got.content, whole=int)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import struct
@@ -9,6 +10,7 @@ from decimal import Decimal
 import pytest
 from pydantic import SecretStr
 
+from crypto_assets.market.payload import DETAIL_LIMIT
 from crypto_assets.market.quotes import Poll
 from crypto_assets.sources.coingecko import ATTEMPTS, BadBaseUrl, CoinGeckoSource, base_url
 from crypto_assets_tests.market.recordings import description, exchanges
@@ -118,7 +120,19 @@ def test_a_refused_key_is_named_and_told_without_the_key(server, client):
     poll = client("demo", KEY).poll(["bitcoin"], NOW)
     assert (poll.outcome, poll.credits_used) == ("unauthorized", 1)
     assert nothing_partial(poll)
-    assert poll.detail == "API key *** is not valid"
+    assert poll.detail == "API key ********** is not valid"
+
+
+def test_the_key_is_gone_before_a_long_text_is_cut_and_from_every_field(server, client):
+    escaped = "".join(f"\\u{ord(c):04x}" for c in KEY)
+    for body in (
+        json.dumps({"status": {"error_code": 1, "error_message": "x" * (DETAIL_LIMIT - len(KEY) // 2) + KEY}}),
+        '{"error": "' + "x" * (DETAIL_LIMIT - len(KEY) // 2) + escaped + '"}',
+        json.dumps([{**QUOTE, "name": KEY}, {**QUOTE, "id": "ethereum", "current_price": KEY}]),
+    ):
+        server.answer(reply(body))
+        poll = client("demo", KEY).poll(["bitcoin", "ethereum"], NOW)
+        assert KEY[: len(KEY) // 2] not in repr(poll)
 
 
 @pytest.mark.parametrize(

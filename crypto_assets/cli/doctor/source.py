@@ -39,23 +39,21 @@ def source_clock(settings: Settings) -> Iterator[Finding]:
     """This machine's clock against the Date header of the source (RFC 9110, whole seconds); costs no credit."""
     if not settings.is_live:
         return
-    import requests
-
     from crypto_assets.sources.coingecko import base_url
+    from crypto_assets.web import Client, NoReply
 
     parts = urlsplit(base_url(settings.plan, settings.coingecko_base_url))
     url = f"{parts.scheme}://{parts.netloc}/"  # not the API: it would cost a call
     try:
         began = datetime.now(UTC)
-        answer = requests.head(url, timeout=HTTP_TIMEOUT_S, allow_redirects=False)
+        with Client() as client:
+            answer = client.send("HEAD", url, deadline_s=HTTP_TIMEOUT_S, body=False)
         ended = datetime.now(UTC)
-    except requests.RequestException as error:
-        yield Finding(
-            "source", "error", f"{url} does not answer ({type(error).__name__})", "check the network and proxy settings"
-        )
+    except NoReply as error:
+        yield Finding("source", "error", f"{url} does not answer ({error})", "check the network and proxy settings")
         return
     try:
-        theirs = parsedate_to_datetime(answer.headers.get("Date", ""))
+        theirs = parsedate_to_datetime(answer.headers.get("date", ""))
     except ValueError:
         yield Finding("clock", "note", f"{url} sends no Date header: the clock was not compared", "")
         return

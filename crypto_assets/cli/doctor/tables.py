@@ -136,9 +136,10 @@ def tracking(settings: Settings) -> Iterator[Finding]:
 
 
 def _http_status(url: str) -> int | None:
-    import requests
+    from crypto_assets.web import Client, NoReply
 
     try:
-        return requests.get(url, timeout=HTTP_TIMEOUT_S, allow_redirects=False, stream=True).status_code
-    except requests.RequestException:
+        with Client() as client:
+            return client.send("GET", url, deadline_s=HTTP_TIMEOUT_S, body=False).status
+    except NoReply:
         return None
