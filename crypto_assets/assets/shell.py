@@ -6,7 +6,7 @@ Does not belong here: which assets exist (the other modules of this folder) or h
 
 # Dagster reads the annotations of asset functions at run time, so this module has no `annotations` future import.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from crypto_assets.compute.base import (
     StepFailed,
     StepInputs,
     TableResult,
+    given,
 )
 from crypto_assets.contracts.model import Grain
 from crypto_assets.contracts.tables import TABLES
@@ -235,7 +236,8 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
         raise dg.Failure(f"nothing was committed: {error}", ran, allow_retries=False) from error
     except (StepFailed, SliceRefused, StorageError) as error:
         raise dg.Failure(str(error), ran, allow_retries=False) from error
-    yield from report(context, step, result, keys)
+    facts = {"given": given(inputs.source, inputs.coins, inputs.anomaly_budget)}
+    yield from report(context, step, result, keys, facts)
 
 
 def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFailed) -> None:
@@ -255,9 +257,20 @@ def _log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheck
 
 
 def report(
-    context: dg.AssetExecutionContext, step: Step, result: Result, keys: Sequence[Any]
+    context: dg.AssetExecutionContext,
+    step: Step,
+    result: Result,
+    keys: Sequence[Any],
+    facts: Mapping[str, Any] | None = None,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Translate a `Result`: one materialization event a partition, one evaluation a partition and check, one aggregate.
+
+    Args:
+        context: Of the step.
+        step: What ran.
+        result: What came of it.
+        keys: Its partitions.
+        facts: Metadata of every materialization.
 
     Yields:
         `MaterializeResult` per materialized asset; for a skipped asset only its failed checks, so that nothing counts
@@ -269,9 +282,11 @@ def report(
             continue
         declared = [s.name for s in _check_specs(step, asset)]
         if name in result.tables:
-            yield _materialized(context, key, result.tables[name], keys, declared)
+            yield _materialized(context, key, result.tables[name], keys, declared, facts or {})
         else:
-            yield from _aggregates(key, {None: _of_skipped(result.skipped.get(name, []), declared)}, declared)
+            known = {**(facts or {}), "code_version": _describe(asset).code_version}
+            said = [replace(o, metadata={**o.metadata, **known}) for o in result.skipped.get(name, [])]
+            yield from _aggregates(key, {None: _of_skipped(said, declared)}, declared)
 
 
 def _of_skipped(outcomes: Sequence[CheckOutcome], declared: Sequence[str]) -> list[CheckOutcome]:
@@ -292,6 +307,7 @@ def _materialized(
     table: TableResult,
     keys: Sequence[Any],
     declared: Sequence[str],
+    facts: Mapping[str, Any],
 ) -> dg.MaterializeResult:
     outcomes: dict[Any, Sequence[CheckOutcome]] = {k: p.checks for k, p in table.partitions.items()}
     for partition, done in table.partitions.items():
@@ -307,7 +323,7 @@ def _materialized(
                 _log_evaluation(context, checks.evaluation(outcome, key, partition))
     rows = sum(p.rows for p in table.partitions.values())
     versions = [table.partitions[k].data_version for k in keys if k in table.partitions]
-    metadata: dict[str, Any] = {**_plain(table.metadata), "source": context.resources.step_inputs.banner}
+    metadata: dict[str, Any] = {**facts, **_plain(table.metadata), "source": context.resources.step_inputs.banner}
     if list(table.partitions) == [None]:
         metadata |= {"dagster/row_count": rows, **_plain(table.partitions[None].metadata)}
     return dg.MaterializeResult(

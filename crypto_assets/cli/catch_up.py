@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+import dagster as dg
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
@@ -46,26 +50,48 @@ def _missing_moments(last_poll_at: datetime | None, now: datetime) -> list[datet
 
 
 def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
-    """Materialize today's hours so far, so that the board is right when the UI opens."""
-    import dagster as dg
-
-    from crypto_assets.cli.runs import run_job
+    """Make what today's hours so far, and yesterday, lack, so that the board is right when the UI opens."""
+    from crypto_assets.cli.runs import Scheduled
     from crypto_assets.wiring import build_definitions
 
-    defs = build_definitions(settings)
-    failed: list[str] = []
-    seconds: dict[str, float] = {}
     with open_instance(home) as instance:
-        first = floor_hour(now) if settings.is_live else floor_day(now)
-        hours = hour_keys(Slice(first, floor_hour(now) + HOUR))
-        with output.progress(f"materializing {len(hours)} hours", 2) as advance:
-            run_job(defs, instance, "refresh", hours, failed, seconds)
-            advance()
-            run_job(defs, instance, "gold/leaderboard_24h", [], failed, seconds)
-            advance()
-        if instance.get_latest_materialization_event(dg.AssetKey(["gold", "dim_coin"])) is None:
-            yesterday = day_key(floor_day(now) - DAY)
-            if yesterday >= home.partitions_start.isoformat():
-                run_job(defs, instance, "daily", [yesterday], failed, seconds)
-    for line in failed:
+        made = instance.get_materialized_partitions(dg.AssetKey(["silver", "prices"]))
+        defs = build_definitions(settings)
+        done = Scheduled(defs, instance, settings, _said).run(
+            hours_wanted(settings, made, now), days_wanted(made, now), now
+        )
+    output.say(done.text)
+    for line in done.failed:
         output.fail(line)
+
+
+@contextmanager
+def _said(text: str) -> Iterator[None]:
+    output.say(f"{text} ...", style="dim")
+    yield
+
+
+def hours_wanted(settings: Settings, made: Set[str], now: datetime) -> list[str]:
+    """Hours of today up to now: of a recording all, of a live home those since the first that was ever made.
+
+    Args:
+        settings: Settings of the home.
+        made: Hours of Silver that were ever made.
+        now: Present time (UTC).
+    """
+    hours = hour_keys(Slice(floor_day(now), floor_hour(now) + HOUR))
+    if not settings.is_live:
+        return hours
+    first = min(made, default=hours[-1])
+    return [h for h in hours if h >= first]
+
+
+def days_wanted(made: Set[str], now: datetime) -> list[str]:
+    """Yesterday, if any of its hours was made: a home that begins today has no day to close.
+
+    Args:
+        made: Hours of Silver that were ever made.
+        now: Present time (UTC).
+    """
+    yesterday = day_key(floor_day(now) - DAY)
+    return [yesterday] if any(hour.startswith(yesterday) for hour in made) else []

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from crypto_assets import binding
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.cli.runs import run_job
+from crypto_assets.cli.runs import Outcome, Scheduled, run_job
 from crypto_assets.cli.up import running_broker
 from crypto_assets.cli.verdict import DEMO_MARKER
 from crypto_assets.compute.inputs import BANNERS
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from crypto_assets.kafka.producer import Producer
     from crypto_assets.settings import Settings
+
+__all__ = ["demo_home", "demo_settings", "next_commands", "poll_moments", "run", "run_job", "today"]
 
 DAYS = 2
 POLL_EVERY = timedelta(minutes=1)
@@ -55,14 +57,6 @@ class Stages:
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What the demo's runs did, read back from the Dagster instance."""
-
-    failed: tuple[str, ...]
-    step_seconds: dict[str, float]
 
 
 def _unusual(settings: Settings) -> dict[str, str]:
@@ -121,7 +115,7 @@ def run(base: Settings, now: datetime) -> int:
     if unused := base.outside():
         output.say(f"set and not used, since the demo keeps everything in its own home: {', '.join(unused)}")
     if repeated:
-        output.say("this day's demo was run before: records and rows are there, so every write below is a no-op")
+        output.say("this day's demo was run before: only what changed since is made again")
     with home.lock("serve", doing="demo"):
         with stages.stage("start Kafka" if settings.transport == "kafka" else "prepare landing"):
             broker = running_broker(settings)
@@ -130,7 +124,7 @@ def run(base: Settings, now: datetime) -> int:
             output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
             instance = open_instance(home)
             _produce(settings, instance, span, stages)
-            report = _materialize(settings, instance, span, stages)
+            report = _materialize(settings, instance, span, stages, now)
             _print_report(settings, instance, stages, report)
         finally:
             broker.__exit__(None, None, None)
@@ -213,30 +207,23 @@ def poll_moments(start: datetime, end: datetime) -> list[datetime]:
     return [m for m in (first + i * POLL_EVERY for i in range(count)) if start <= m < end]
 
 
-def _materialize(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> RunReport:
-    """All hourly partitions in one run, then the daily ones, then what no job moves."""
+def _materialize(
+    settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages, now: datetime
+) -> Outcome:
+    """All hourly partitions in one run, then the daily ones, then what no job moves; of a repetition what changed."""
     from crypto_assets.wiring import build_definitions
 
-    defs = build_definitions(settings)
-    hours, days = hour_keys(span), [day_key(span.start + i * DAY) for i in range(DAYS)]
-    failed: list[str] = []
-    seconds: dict[str, float] = {}
-    for stage, job, keys in (
-        (f"refresh: {len(hours)} hours of 12 assets", "refresh", hours),
-        (f"daily: {len(days)} days of 6 assets", "daily", days),
-    ):
-        with stages.stage(stage):
-            run_job(defs, instance, job, keys, failed, seconds)
-    with stages.stage("leaderboard"):
-        run_job(defs, instance, "gold/leaderboard_24h", [], failed, seconds)
-    return RunReport(tuple(failed), seconds)
+    days = [day_key(span.start + i * DAY) for i in range(DAYS)]
+    done = Scheduled(build_definitions(settings), instance, settings, stages.stage).run(hour_keys(span), days, now)
+    output.say(done.text)
+    return done
 
 
-def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: RunReport) -> None:
+def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: Outcome) -> None:
     from crypto_assets.cli import report as tables
 
     output.table("Seconds per stage", [{"stage": k, "seconds": v} for k, v in stages.seconds.items()])
-    output.table("Seconds per asset step", [{"step": k, "seconds": v} for k, v in report.step_seconds.items()])
+    output.table("Seconds per asset step", [{"step": k, "seconds": v} for k, v in report.seconds.items()])
     engine = tables.engine(settings)
     output.table("Rows and partitions", tables.rows_and_partitions(engine, instance))
     passed, red = tables.checks(instance)
@@ -253,7 +240,7 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stag
     for line in report.failed:
         output.fail(line)
     if report.failed:
-        home = demo_home(settings)
+        home = shlex.quote(str(demo_home(settings)))
         output.fail(
             f"{len(report.failed)} failures, see above; every event of the runs: crypto-assets ui --home {home}"
         )

@@ -1,21 +1,38 @@
 """Runs of jobs in this process, recorded in the home's instance as the webserver's own would be.
 
-Belongs here: making such a run and saying what failed. Does not belong here: which jobs run, over which partitions.
+Belongs here: making such a run and saying what failed; making only what changed. Does not belong here: which hours and
+days are wanted (`demo`, `catch_up`), what counts as changed (`automation.unchanged`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.automation.jobs import DAILY_ASSETS, REFRESH_ASSETS
 
 if TYPE_CHECKING:
     import dagster as dg
     from dagster._core.remote_origin import RemoteJobOrigin
 
+    from crypto_assets.automation.unchanged import Plan
+    from crypto_assets.settings import Settings
+
 CODE_LOCATION = "crypto_assets.definitions"
 """Module that `dagster dev -m` loads, and so the name of the code location in the UI."""
+LEADERBOARD, LATEST = "gold/leaderboard_24h", "gold/latest_prices"
+ANY = "*"
+PRESENT = frozenset({LATEST, LEADERBOARD, "gold/dim_coin", "gold/dim_date"})
+"""Assets without partitions."""
+LOG_ASSETS = ("bronze/raw_prices", "ops/polls")
+ROUNDS = 3
+"""The log first, what follows from it, and what that showed to be late."""
+WHY = "what changed"
 NO_RETRY = {"dagster/max_retries": "0"}
 """A person who ran this sees what failed; a daemon that serves the home later must not run it again by itself."""
 
@@ -27,6 +44,9 @@ def run_job(
     keys: Sequence[str],
     failed: list[str],
     seconds: dict[str, float],
+    *,
+    assets: Sequence[str] = (),
+    why: str = "first run",
 ) -> None:
     """Run one job in this process over a range of partitions, recorded in the instance like any other run.
 
@@ -39,6 +59,8 @@ def run_job(
         keys: Partition keys in order, contiguous; empty without partitions.
         failed: Receives a line for every failed step, or one for a run that failed outside of a step.
         seconds: Receives seconds by step.
+        assets: Of the job's assets only these (`schema/name`); empty = all.
+        why: Tag of the run.
 
     Raises:
         KeyboardInterrupt: A signal ended a step: Dagster stores it as a failure and would leave the caller to go on.
@@ -51,9 +73,10 @@ def run_job(
     from crypto_assets.automation.event_store import INTERRUPTED, failed_steps
     from crypto_assets.cli.signals import stop_if_asked
 
-    tags = {**NO_RETRY, "crypto_assets/why": "first run"}
-    selection = [dg.AssetKey(job.split("/"))] if "/" in job else None
-    definition = defs.resolve_implicit_global_asset_job_def() if selection else defs.resolve_job_def(job)
+    tags = {**NO_RETRY, "crypto_assets/why": why}
+    chosen = [job] if "/" in job else assets
+    selection = [dg.AssetKey(name.split("/")) for name in chosen] or None
+    definition = defs.resolve_implicit_global_asset_job_def() if "/" in job else defs.resolve_job_def(job)
     if len(keys) > 1:
         tags |= {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
     elif keys:
@@ -79,8 +102,162 @@ def run_job(
     steps = failed_steps(instance, run.run_id)
     if any(step.why == INTERRUPTED for step in steps):
         raise KeyboardInterrupt
-    why = [str(step) for step in steps] or [f"ended as {ended.status.value if ended else 'unknown'}"]
-    failed += [f"{job}: {line} (run {run.run_id[:8]})" for line in why]
+    lines = [str(step) for step in steps] or [f"ended as {ended.status.value if ended else 'unknown'}"]
+    failed += [f"{job}: {line} (run {run.run_id[:8]})" for line in lines]
+
+
+@dataclass
+class Outcome:
+    """What `Scheduled.run` did.
+
+    Args:
+        runs: Runs made.
+        unchanged: Partitions that were not made, since they would come out as they are.
+        partitions: Partitions judged.
+        why: Reasons for which the others were made, with the number of partitions that had each.
+        failed: A line for every failed step.
+        seconds: Seconds by step.
+        made: Assets and partitions that were made.
+    """
+
+    runs: int = 0
+    unchanged: int = 0
+    partitions: int = 0
+    why: dict[str, int] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    made: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def text(self) -> str:
+        """The same as a sentence."""
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in list(self.why.items())[:5])
+        made = f"; the others in {self.runs} runs: {reasons}" if self.runs else ": nothing is made again"
+        return f"{self.unchanged:,} of {self.partitions:,} partitions are unchanged{made}"
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """Makes what the jobs of the schedules make, but only where it would come out differently.
+
+    Args:
+        defs: Definitions.
+        instance: The home's Dagster instance.
+        settings: Settings of the home.
+        stage: Entered around each run, with what it makes.
+    """
+
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    settings: Settings
+    stage: Callable[[str], AbstractContextManager[Any]]
+
+    def run(self, hours: Sequence[str], days: Sequence[str], now: datetime) -> Outcome:
+        """Make the partitions that changed, and record of the others that they are unchanged.
+
+        Args:
+            hours: Hourly keys, contiguous and in order.
+            days: Daily keys, likewise.
+            now: Present time (UTC).
+
+        Raises:
+            KeyboardInterrupt: From `run_job`.
+        """
+        outcome = Outcome()
+        hourly = (*REFRESH_ASSETS, LEADERBOARD)
+        wanted = {a: [] if a in PRESENT else hours for a in hourly}
+        wanted |= {a: [] if a in PRESENT else days for a in DAILY_ASSETS if days or a in PRESENT}
+        for round_ in range(ROUNDS):
+            plan = self._plan(wanted, now)
+            if round_ == 0:
+                outcome.unchanged, outcome.why = sum(plan.unchanged.values()), plan.why()
+                outcome.partitions = outcome.unchanged + sum(map(len, plan.stale.values()))
+                self._record(plan)
+            plan.stale = _not_yet_made(plan, outcome)
+            if not plan.stale or outcome.failed:
+                break
+            self._make(plan, outcome)
+        return outcome
+
+    def _plan(self, wanted: Mapping[str, Sequence[str]], now: datetime) -> Plan:
+        from crypto_assets.automation import unchanged
+        from crypto_assets.compute.engines import make_engine
+        from crypto_assets.home import existing_home
+
+        coins = existing_home(self.settings).registry().to_records()
+        graph, store = self.defs.resolve_asset_graph(), make_engine(self.settings).store
+        return unchanged.plan(self.settings, self.instance, graph, store, wanted, coins, now)
+
+    def _make(self, plan: Plan, outcome: Outcome) -> None:
+        hourly = [a for a in REFRESH_ASSETS if a not in PRESENT]
+        segments = plan.segments(hourly)
+        everything = len(segments) == 1 and set(segments[0][1]) == set(hourly)
+        log, latest = plan.segments(LOG_ASSETS), _is_stale(plan, LATEST)
+        if log and not everything:
+            # Which hours its new records belong to is known once they are stored: the next round makes those.
+            segments = log
+        elif latest:
+            segments = [*segments[:-1], (segments[-1][0], [*segments[-1][1], LATEST])] if segments else []
+        for keys, assets in segments:
+            self._run(plan, "refresh", keys, assets, len(REFRESH_ASSETS), outcome)
+        if segments is log:
+            return
+        if latest and not segments:
+            self._run(plan, LATEST, [], [], 1, outcome)
+        present = [a for a in DAILY_ASSETS if a in PRESENT and _is_stale(plan, a)]
+        days = plan.segments([a for a in DAILY_ASSETS if a not in PRESENT])
+        for i, (keys, assets) in enumerate(days):
+            self._run(plan, "daily", keys, [*assets, *(present if i == 0 else ())], len(DAILY_ASSETS), outcome)
+        for asset in [*([] if days else present), *([LEADERBOARD] if _is_stale(plan, LEADERBOARD) else [])]:
+            self._run(plan, asset, [], [], 1, outcome)
+
+    def _run(self, plan: Plan, job: str, keys: Sequence[str], assets: Sequence[str], of: int, outcome: Outcome) -> None:
+        if outcome.failed:
+            return
+        unit = "days" if job == "daily" else "hours"
+        text = f"{job}: {len(keys)} {unit} of {len(assets)} assets" if keys else job
+        outcome.runs += 1
+        for asset in assets or [job]:
+            outcome.made |= {(asset, key) for key in plan.stale.get(_key(asset), {}) if key in keys or key == ANY}
+        with self.stage(text):
+            chosen = assets if len(assets) < of else ()
+            run_job(self.defs, self.instance, job, keys, outcome.failed, outcome.seconds, assets=chosen, why=WHY)
+
+    def _record(self, plan: Plan) -> None:
+        """Tell in each asset's events how many partitions were not made again."""
+        import dagster as dg
+
+        for asset, count in plan.unchanged.items():
+            if count:
+                of = count + len(plan.stale.get(asset, {}))
+                told = f"{count} of {of} partitions would come out as they are and were not made again"
+                event = dg.AssetObservation(asset, description=told, metadata={"unchanged": count, "judged": of})
+                self.instance.report_runless_asset_event(event)
+
+
+def _key(asset: str) -> dg.AssetKey:
+    import dagster as dg
+
+    return dg.AssetKey(asset.split("/"))
+
+
+def _is_stale(plan: Plan, asset: str) -> bool:
+    return _key(asset) in plan.stale
+
+
+def _not_yet_made(plan: Plan, outcome: Outcome) -> dict[dg.AssetKey, dict[str, str]]:
+    """What is to be made, without what was made in vain for a reason that a run need not remove."""
+    from crypto_assets.automation.unchanged import ONCE_IS_ENOUGH
+
+    left = {
+        asset: {
+            key: why
+            for key, why in keys.items()
+            if not (why in ONCE_IS_ENOUGH and (asset.to_user_string(), key) in outcome.made)
+        }
+        for asset, keys in plan.stale.items()
+    }
+    return {asset: keys for asset, keys in left.items() if keys}
 
 
 def _origin(job: str) -> RemoteJobOrigin:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from crypto_assets.errors import CANNOT, FAILED, SUCCESS
+
 if TYPE_CHECKING:
     from crypto_assets.home import Home
 
@@ -20,8 +22,7 @@ CLOCK_TOLERANCE_S = 2.0
 """A newest event so far ahead of this machine's clock is still explained by two clocks that are kept by NTP."""
 
 Word = Literal["ok", "no promise", "promise broken", "cannot tell"]
-EXIT_CODES: dict[Word, int] = {"ok": 0, "no promise": 0, "promise broken": 1, "cannot tell": 3}
-"""2 is taken: a wrong option or setting, or no home."""
+EXIT_CODES: dict[Word, int] = {"ok": SUCCESS, "no promise": SUCCESS, "promise broken": FAILED, "cannot tell": CANNOT}
 
 Serving = Literal["served", "opened", "stopped", "demo"]
 

@@ -5,6 +5,7 @@ Belongs here: the `Engine` protocol, `StepInputs`, `Result`. Does not belong her
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -104,6 +105,12 @@ class StepInputs:
             for key, (topic, topic_id, rows) in raw["bounds"].items()
         }
         return cls(**raw)
+
+
+def given(source: str, coins: Sequence[Mapping[str, Any]], anomaly_budget: float) -> str:
+    """Digest of what every step is given beside tables, the log and its partitions."""
+    text = json.dumps([source, [dict(c) for c in coins], anomaly_budget], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class StepFailed(ReportedError):

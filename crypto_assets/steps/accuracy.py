@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import HOUR, Slice, floor_day
+from crypto_assets.contracts.slices import HOUR, Slice, floor_day, key_slice
 from crypto_assets.contracts.tables import PREDICTION_ACCURACY
 from crypto_assets.steps.base import publish
 
@@ -31,8 +31,21 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     def build(slice_: Slice) -> pa.Table:
         return _accuracy(engine, slice_)
 
+    def not_yet(key: str) -> str | None:
+        end = key_slice(key, "day").end
+        earlier = engine.store.read_arrow(
+            "gold.price_predictions", columns=["target_at"], where=f"target_at <= '{end:%Y-%m-%dT%H:%M:%SZ}'"
+        )
+        return None if earlier.num_rows else "no forecast was made whose outcome was due by the end of this day"
+
     done = publish(
-        engine, PREDICTION_ACCURACY, partition_keys, inputs, build, why_empty="no forecast has its target on this day"
+        engine,
+        PREDICTION_ACCURACY,
+        partition_keys,
+        inputs,
+        build,
+        why_empty="no forecast has its target on this day, though earlier days have some",
+        not_yet=not_yet,
     )
     return Result({PREDICTION_ACCURACY.full_name: done})
 

@@ -43,10 +43,18 @@ def pieces(keys: Sequence[str], grain: Grain) -> list[tuple[Slice, list[str]]]:
     return cut
 
 
-def has_rows(rows: int, why_empty: str) -> CheckOutcome:
-    """The check that a partition is not empty; an empty one is materialized all the same, and red."""
+def has_rows(rows: int, why_empty: str, not_yet: str | None = None) -> CheckOutcome:
+    """The check that a partition is not empty; an empty one is materialized all the same, and red.
+
+    Args:
+        rows: Rows of the partition.
+        why_empty: Reason if there are none.
+        not_yet: Why there cannot be any yet, if so: then an empty partition is no fault.
+    """
     if rows:
         return CheckOutcome("has_rows", True, f"{rows:,} rows", metadata={"rows": rows})
+    if not_yet:
+        return CheckOutcome("has_rows", True, f"no rows yet: {not_yet}", metadata={"rows": 0})
     return CheckOutcome("has_rows", False, f"no rows: {why_empty}", "warn", {"rows": 0})
 
 
@@ -61,6 +69,7 @@ def publish(
     extra_checks: ExtraChecks | None = None,
     volatile: Sequence[str] = (),
     why_empty: str = "the inputs hold nothing for this partition",
+    not_yet: Callable[[str], str | None] = lambda _key: None,
     commit_metadata: Mapping[str, str] | None = None,
 ) -> TableResult:
     """Write partitions of a `replace_slice` table and report on each.
@@ -78,6 +87,7 @@ def publish(
         extra_checks: More outcomes by partition key, from the rows written.
         volatile: Columns that say when, not what; they do not enter the data version.
         why_empty: Reason given by `has_rows` when a partition is empty.
+        not_yet: Asked for an empty partition: why it cannot have rows yet, None if it should.
         commit_metadata: Recorded in the Delta commit.
 
     Raises:
@@ -120,8 +130,16 @@ def publish(
             result.partitions[key] = PartitionResult(
                 rows=counts[key],
                 data_version=versions[key],
-                metadata={"written": write.committed, "delta_version": write.version_after},
-                checks=[has_rows(counts[key], why_empty), *outcomes.get(key, []), *extra.get(key, [])],
+                metadata={
+                    "written": write.committed,
+                    "delta_version": write.version_after,
+                    "read_versions": write.metadata.get("read_versions"),
+                },
+                checks=[
+                    has_rows(counts[key], why_empty, None if counts[key] else not_yet(key)),
+                    *outcomes.get(key, []),
+                    *extra.get(key, []),
+                ],
             )
     result.metadata = summary(writes) | newest
     return result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import CheckOutcome, Engine, Result, StepInputs
 from crypto_assets.contracts.slices import Slice, hour_key
-from crypto_assets.contracts.tables import PRICE_FEATURES
+from crypto_assets.contracts.tables import PRICE_FEATURES, RAW_PRICES
 from crypto_assets.steps.base import publish
 from crypto_assets.steps.bronze_coverage import covered_until
 from crypto_assets.transforms.features import LOOK_BACK, NAME, VERSION, features
@@ -33,6 +33,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Returns:
         Rows and checks by hour; an hour without a closed slot is empty and red.
     """
+    reached = engine.store.version(RAW_PRICES.full_name)
     covered = covered_until(engine)
     as_of = min(filter(None, (covered, inputs.as_of)), default=inputs.partitions_start)
 
@@ -50,6 +51,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         why_empty=f"no 5-minute slot is closed: the log reaches {_text(covered)}",
         commit_metadata={"feature_set": f"{NAME} {VERSION}", "as_of": _text(as_of)},
     )
+    for partition in done.partitions.values():
+        read = partition.metadata.get("read_versions") or {}
+        partition.metadata["read_versions"] = read if reached is None else {**read, RAW_PRICES.full_name: reached}
     return Result({PRICE_FEATURES.full_name: done})
 
 

@@ -45,7 +45,11 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
             made,
             mode="insert_if_absent",
             audit=rules.audit(PRICE_PREDICTIONS, keys),
-            commit_metadata={"run_id": inputs.run_id},
+            commit_metadata={
+                "run_id": inputs.run_id,
+                "slice_start": slice_.start.isoformat(),
+                "slice_end": slice_.end.isoformat(),
+            },
         )
         writes.append(write)
         rows = engine.store.read_arrow(PRICE_PREDICTIONS.full_name, slice_)

@@ -218,11 +218,13 @@ class DeltaRsStore:
             if not rebuild:
                 staging.refuse_shrinking(contract, stored, staged)
             if staging.same_rows(contract, stored, staged):
-                return WriteResult(table, False, staged.num_rows, before, handle.version())
+                read: dict[str, object] = {"read_versions": dict(versions)}
+                return WriteResult(table, False, staged.num_rows, before, handle.version(), metadata=read)
             info = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
             rows = staged if staged.num_rows else None
             after = self._commit(contract, handle, rows, info, mode="overwrite", predicate=slice_.predicate(contract))
-            return WriteResult(table, True, staged.num_rows, before, after, metadata={"rows_before": stored.num_rows})
+            told: dict[str, object] = {"rows_before": stored.num_rows, "read_versions": dict(versions)}
+            return WriteResult(table, True, staged.num_rows, before, after, metadata=told)
 
         return self._until_committed(table, attempt)
 

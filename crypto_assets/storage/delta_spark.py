@@ -343,10 +343,11 @@ class DeltaSparkStore:
             if not rebuild:
                 staging.refuse_shrinking(contract, stored, staged)
             if staging.same_rows(contract, stored, staged):
-                return WriteResult(table, False, staged.num_rows, before, before)
+                read: dict[str, object] = {"read_versions": dict(versions)}
+                return WriteResult(table, False, staged.num_rows, before, before, metadata=read)
             metadata = commit_info(ENGINE, contract, slice_, commit_metadata or {}, versions)
             after = self._replace(contract, staged, before, metadata, unchanged, predicate)
-            details = {"rows_before": stored.num_rows}
+            details: dict[str, object] = {"rows_before": stored.num_rows, "read_versions": dict(versions)}
             return WriteResult(table, True, staged.num_rows, before, after, metadata=details)
 
         return self._until_committed(table, attempt)

@@ -28,8 +28,12 @@ WITHOUT_FRESHNESS = {
 
 @pytest.fixture(scope="module")
 def graph():
-    settings = Settings(_env_file=None, source="replay", partitions_start=date(2024, 1, 1))  # type: ignore[call-arg]
-    return build_definitions(settings).resolve_asset_graph()
+    return build_definitions(settings_of(automation=True)).resolve_asset_graph()
+
+
+def settings_of(*, automation: bool) -> Settings:
+    start = date(2024, 1, 1)
+    return Settings(_env_file=None, source="replay", partitions_start=start, automation=automation)  # type: ignore[call-arg]
 
 
 def describe(graph) -> dict:
@@ -85,6 +89,11 @@ def test_every_asset_is_described_owned_and_checked(graph):
         if missing:
             lacking[key.to_user_string()] = missing
     assert lacking == {}
+
+
+def test_nothing_is_promised_where_nothing_runs_by_itself():
+    still = build_definitions(settings_of(automation=False)).resolve_asset_graph()
+    assert {still.get(k).freshness_policy for k in still.get_all_asset_keys()} == {None}
 
 
 def test_assets_without_freshness_are_named_exceptions(graph):

@@ -24,7 +24,7 @@ class Inputs:
     banner = "REPLAY"
 
     def build(self, **asked):
-        return SimpleNamespace(**asked)
+        return SimpleNamespace(source="replay", coins=(), anomaly_budget=1.0, **asked)
 
 
 def run(step: Step, *, hourly: bool = True, keys=("2026-01-01-00:00",), instance=None):

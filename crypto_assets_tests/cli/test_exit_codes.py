@@ -37,7 +37,7 @@ def test_every_command_is_in_the_table():
     assert all(meanings[0] and meanings[1] for meanings in table().values())
 
 
-def test_3_is_given_where_the_table_has_a_meaning_for_it():
+def test_3_of_status_is_its_own():
     assert {name for name, (_, _, cannot) in table().items() if cannot} == {"status"}
     assert sorted(set(EXIT_CODES.values())) == [0, 1, 3]
 

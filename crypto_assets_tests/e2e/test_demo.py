@@ -84,6 +84,7 @@ def test_the_same_day_again_is_a_recorded_no_op(demo, folder):
     again = run(folder, "demo")
     assert again.returncode == 0, again.stderr[-2000:]
     assert "nothing is sent" in again.stdout
+    assert "partitions are unchanged: nothing is made again" in again.stdout
     assert rows(folder) == ROWS
     assert versions(folder) == before
 

@@ -84,3 +84,15 @@ def test_forecasts_without_an_outcome_have_no_figures(engine: SailEngine) -> Non
     (row,) = score(engine, [forecast(START + DAY + HOUR)], {START + DAY: 100.0})
     assert (row["forecasts"], row["without_outcome"]) == (0, 1)
     assert [row[n] for n in ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")] == [None] * 5
+
+
+def test_a_day_without_forecasts_is_red_only_once_there_were_some(engine: SailEngine) -> None:
+    def has_rows(day: str):
+        done = accuracy.work(engine, [day], step_inputs(NOW)).tables["gold.prediction_accuracy"]
+        return next(c for c in done.partitions[day].checks if c.name == "has_rows")
+
+    assert has_rows(day_key(START)).passed
+    score(engine, [forecast(START + DAY + HOUR)], {})
+    before, after = has_rows(day_key(START)), has_rows(day_key(START + 2 * DAY))
+    assert (before.passed, before.description[:12]) == (True, "no rows yet:")
+    assert (after.passed, after.severity) == (False, "warn")

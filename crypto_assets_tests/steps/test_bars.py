@@ -121,3 +121,36 @@ def test_a_slice_older_than_silver_keeps_is_refused(engine: SailEngine) -> None:
     with pytest.raises(SliceRefused):
         bars.work_day(engine, ["2024-05-01"], later)
     assert not stored(engine, "gold.bars_1d")
+
+
+def _day_checks(engine: Engine, day: str = "2024-05-01") -> dict[str, Any]:
+    result = bars.work_day(engine, [day], step_inputs(NOW))
+    return {c.name: c for c in result.tables["gold.bars_1d"].partitions[day].checks}
+
+
+def test_a_first_day_is_judged_from_its_first_sample_and_a_later_one_as_a_whole(engine: SailEngine) -> None:
+    begun = TEN + 4 * HOUR
+    put(engine, *[(begun + i * HOUR, str(100 + i)) for i in range(10)], cadence_s=3600)
+    reach(engine, NOW)
+    found = _day_checks(engine)["complete_windows"]
+    assert (found.passed, found.description) == (
+        True,
+        "the first day of the home: complete since its first sample at 14:00Z",
+    )
+    put(engine, (TEN - DAY, "99"), cadence_s=3600)
+    found = _day_checks(engine)["complete_windows"]
+    assert (found.passed, found.severity) == (False, "warn")
+
+
+def test_a_first_day_with_a_gap_in_it_is_red(engine: SailEngine) -> None:
+    put(engine, *[(TEN + i * HOUR, str(100 + i)) for i in (0, 1, 2, 10, 11)], cadence_s=3600)
+    reach(engine, NOW)
+    assert not _day_checks(engine)["complete_windows"].passed
+
+
+def test_a_day_before_the_first_sample_is_not_yet_and_one_after_it_is_red(engine: SailEngine) -> None:
+    put(engine, (TEN, "1"))
+    reach(engine, NOW)
+    early, late = _day_checks(engine, "2024-04-30")["has_rows"], _day_checks(engine, "2024-05-02")["has_rows"]
+    assert (early.passed, early.description) == (True, "no rows yet: the home's first sample is later than this day")
+    assert (late.passed, late.severity) == (False, "warn")
