@@ -71,8 +71,8 @@ def _problems(path: str, parts: tuple[Part, ...]) -> list[str]:
     found = []
     length = len(os.fsencode(path))
     for part in (FILES, *parts):
-        if held := list(dict.fromkeys(part.refused.findall(path))):
-            found.append(f"its path has {', '.join(repr(text) for text in held)} ({part.why})")
+        if held := [f"'{shown(text)}'" for text in dict.fromkeys(part.refused.findall(path))]:
+            found.append(f"its path has {', '.join(held)} ({part.why})")
         if length > part.longest:
             found.append(f"its path has {length:,} bytes, and at most {part.longest:,} can be used ({part.why})")
     return found

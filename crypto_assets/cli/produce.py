@@ -30,9 +30,11 @@ def seconds(text: str) -> float:
 def run(settings: Settings, *, once: bool, run_for: str | None, as_json: bool) -> int:
     """Poll and publish; 0 when the last poll was answered and delivered, else 1."""
     from crypto_assets.cli.up import running_broker
+    from crypto_assets.home import open_home
     from crypto_assets.kafka.producer import open_producer
 
     limit = seconds(run_for) if run_for else None
+    open_home(settings)  # a home that cannot be used gets no broker
     with stop_requested() as stop, running_broker(settings), open_producer(settings) as producer:
         summary = producer.run(for_s=limit, once=once, stop_event=stop, report=None if as_json else output.say)
     if as_json:

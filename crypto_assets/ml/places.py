@@ -2,9 +2,10 @@
 
 What a home records of its own files is relative: to the home in `ml.promotions`, to the folder of artifacts (MLflow's
 scheme `mlflow-artifacts:`) in its MLflow database. Earlier versions recorded absolute paths, which after a move are of
-another home; here they are read as, and rewritten to, what they mean. Folders outside of any home stay as they are.
+another home. Promotions are never rewritten, so theirs are read as what they mean; those of MLflow, which reads its
+database itself, are rewritten. Folders outside of any home stay as they are.
 
-Belongs here: the form of these records, and the rewriting. Does not belong here: models (`artifacts`, `registry`).
+Belongs here: the form of these records. Does not belong here: models (`artifacts`, `registry`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def recorded(artifact_uri: str) -> str:
-    """An `artifact_uri` of `ml.promotions` as it is recorded now: relative to the home, where the files are in one."""
+    """An `artifact_uri` of `ml.promotions` as it would be recorded now: relative to the home, if below one."""
     match = _VERSION.fullmatch(artifact_uri)
     return match[1] if match else artifact_uri
 

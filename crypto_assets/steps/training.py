@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crypto_assets.compute.base import (
     CheckOutcome,
@@ -19,7 +18,6 @@ from crypto_assets.compute.base import (
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, Slice, key_slice
 from crypto_assets.contracts.tables import PROMOTIONS
-from crypto_assets.ml import places
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, Panel, panel
 from crypto_assets.quality import rules
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Trained = TypeVar("Trained")
-_LOG = logging.getLogger(__name__)
 ENOUGH_DATA, RESTATED = "enough_data", "inputs_restated_after_training"
 CUTOFF_BEFORE = "cutoff_before_window"
 COMMON_CHECKS = {
@@ -99,29 +96,15 @@ def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
     if not any(r["version"] == BASELINE for r in rows):
         record(engine, v0_rows(inputs.partitions_start, inputs.now))
         rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
-    return _relative(engine, rows) if inputs.params.get("home") else rows
-
-
-def _relative(engine: Engine, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Promotions with places relative to the home; rows that have absolute ones, of earlier versions, are rewritten."""
-    moved = [{**r, "artifact_uri": places.recorded(r["artifact_uri"])} for r in rows]
-    changed = [new for new, old in zip(moved, rows, strict=True) if new != old]
-    if changed:
-        _merge(engine, changed, "upsert")
-        _LOG.warning("ml.promotions: %d absolute places of model files are now relative to the home", len(changed))
-    return moved
+    return rows
 
 
 def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
     """Add promotions that are not there yet; a decision is never rewritten."""
-    _merge(engine, rows, "insert_if_absent")
-
-
-def _merge(engine: Engine, rows: Sequence[dict[str, Any]], mode: Literal["insert_if_absent", "upsert"]) -> None:
     import pyarrow as pa
 
     frame: pa.Table = pa.Table.from_pylist(list(rows), schema=arrow_schema(PROMOTIONS))
-    engine.store.merge(PROMOTIONS.full_name, frame, mode=mode, audit=rules.audit(PROMOTIONS, [None]))
+    engine.store.merge(PROMOTIONS.full_name, frame, mode="insert_if_absent", audit=rules.audit(PROMOTIONS, [None]))
 
 
 def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from datetime import timedelta
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from crypto_assets.files import LockHeld, file_lock, write_atomic
+from crypto_assets.home import open_home
 from crypto_assets.kafka.broker import EmbeddedBroker, bootstrap_of
 from crypto_assets.kafka.client import client_config, describe_config
 from crypto_assets.kafka.errors import BrokerError, LogUnavailable
@@ -23,6 +25,7 @@ from crypto_assets_tests.kafka.messages import T0, send, texts
 
 def test_start_stop_and_start_again_keep_port_and_records(tmp_path, impatient):
     settings = Settings(source="replay", home_path=tmp_path)
+    open_home(settings)
     with pytest.raises(LogUnavailable, match="no embedded broker yet; start it: crypto-assets broker start"):
         client_config(settings)
     broker = EmbeddedBroker(tmp_path)
@@ -154,3 +157,43 @@ def test_an_unreachable_external_kafka_is_named(tmp_path, impatient):
     settings = Settings(home_path=tmp_path, kafka_bootstrap_servers=address)
     with pytest.raises(LogUnavailable, match=address):
         bounds(settings, "crypto-prices-raw", [T0 + timedelta(hours=1)])
+
+
+@pytest.mark.parametrize("name", ["josé", "it's a,b \\ 100%20 [x] {y} ${z} #?:;=*\n"])
+def test_the_data_lie_in_the_home_whatever_its_name_and_locale(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("LC_ALL", "C")
+    home = tmp_path / name / "h"
+    home.mkdir(parents=True)
+    broker = EmbeddedBroker(home)
+    settings = Settings(source="replay", home_path=home)
+    made = []
+    try:
+        for _ in range(2):
+            broker.start(timeout_s=120)
+            made.append([t.topic_id for t in ensure_topics(settings, T0)])
+            broker.stop()
+    finally:
+        broker.stop()
+    assert made[0] == made[1]
+    assert (home / "kafka" / "data" / "meta.properties").is_file()
+    assert broker.log_file.is_file()
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert [p.name for p in (tmp_path / name).iterdir()] == ["h"]
+
+
+def test_a_copy_of_a_home_does_not_take_the_broker_of_the_original_for_its_own(tmp_path):
+    original = EmbeddedBroker(tmp_path / "original")
+    (tmp_path / "original").mkdir()
+    try:
+        pid = original.start(timeout_s=120).pid
+        shutil.copytree(tmp_path / "original", tmp_path / "copy")
+        copy = EmbeddedBroker(tmp_path / "copy")
+        assert not copy.status().running
+        assert not copy.stop()
+        (tmp_path / "original").rename(tmp_path / "moved")
+        moved = EmbeddedBroker(tmp_path / "moved")
+        assert moved.status().pid == pid, "a home that is moved takes its broker along"
+        assert moved.stop()
+    finally:
+        for name in ("original", "moved"):
+            EmbeddedBroker(tmp_path / name).stop()
