@@ -20,6 +20,7 @@ from crypto_assets.verify.laws import (
     operations,
     polls,
     presence,
+    promotions,
     serving,
     silver,
 )  # fmt: skip
@@ -36,10 +37,6 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
     "bronze.market_history": dict.fromkeys(TABLES["bronze.market_history"].column_names, _LATER),
     "silver.quarantine": {"detail": "text for people; the reasons are judged"},
     "gold.latest_prices": {"refreshed_at": _CLOCK},
-    **{
-        table: dict.fromkeys(TABLES[table].column_names, _LATER)
-        for table in ("gold.prediction_accuracy",)
-    },
     "gold.anomalies": dict.fromkeys(
         ("revision", "previous_is_anomaly"), "only the writer saw the row before; judged is that revision 0 has none"
     ),
@@ -67,7 +64,10 @@ def all_laws() -> list[Law]:
         anomalies.references_law(),
         anomalies.anomalies_law(),
         forecasts.references_law(),
+        forecasts.values_law(),
+        forecasts.accuracy_law(),
         *(ledgers.chain_law(table) for table in ledgers.LEDGERS),
+        promotions.promotions_law(),
         polls.polls_law(),
         *operations.operations_laws(),
     ]

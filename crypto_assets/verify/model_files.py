@@ -35,9 +35,22 @@ class Forest:
     rows: int
 
 
-def folder_of(home: Path, model: str, version: str) -> Path:
-    """Folder of a version's files in a home."""
-    return home / "mlflow" / "artifacts" / model / version
+BUILT_IN = "builtin:v0"
+"""Place of the baselines, which have no files."""
+
+
+def folder_of(home: Path | None, model: str, version: str, uri: str) -> Path | None:
+    """Where the files of a version should be: in a home that keeps model files, else where its promotion says.
+
+    Returns:
+        The folder, which may not exist in a home; None for a baseline, and when the place is out of reach.
+    """
+    if uri == BUILT_IN:
+        return None
+    if home is not None and (home / "mlflow" / "artifacts").is_dir():
+        return home / "mlflow" / "artifacts" / model / version
+    place = Path(uri)
+    return place if place.is_absolute() and place.is_dir() else None
 
 
 def parameters(folder: Path) -> dict[str, Any]:

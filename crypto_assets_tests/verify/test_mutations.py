@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -117,6 +119,37 @@ def ledgers() -> Iterator[Mutation]:
     yield dropped(table)
     yield emptied(table)
 
+    law = "promotions_are_of_their_files_and_runs"
+    yield change(
+        table, "metrics", law, to=lambda text: text.replace("flags", "flag", 1), where=lambda r: "flags" in r["metrics"]
+    )
+    yield change(table, "content_hash", law)
+    yield change(table, "run_id", law, where=lambda r: r["run_id"] != "")
+    yield change(table, "algorithm", law, where=lambda r: r["version"] != "v0")
+    yield change(table, "decision", law, to="promoted", where=lambda r: r["decision"] == "rejected")
+
+
+def accuracy() -> Iterator[Mutation]:
+    table, law = "gold.prediction_accuracy", "accuracy_is_forecasts_scored"
+    yield change(table, "forecasts", law)
+    yield change(table, "mae_pct", law)
+    yield change(table, "skill", law)
+    yield change(table, "mode", law, to="live")
+    yield change(table, "day_start", law)
+    yield null(table, "coverage_90", law)
+    yield change(table, "direction_hit", law, to=0.5, where=lambda r: r["direction_hit"] is None)
+    yield swap(table, "rmse_pct", law)
+    yield delete(table, law)
+    yield double(table, law)
+    yield moved(table, law, ("day",))
+    yield dropped(table)
+    yield emptied(table, law)
+    table, law = "gold.price_predictions", "predictions_are_consistent"
+    yield change(table, "target_at", law)
+    yield change(table, "predicted_price", law)
+    yield change(table, "lower_90", law, to=lambda v: v * 0.999, where=lambda r: r["model_version"] == "v0")
+    yield delete(table, law)
+
 
 def newest(row: Row) -> bool:
     """Rows of the newest commit of forecasts."""
@@ -139,8 +172,9 @@ def with_planted(rows: Rows) -> Rows:
     return [*rows, row | beside | {"model_version": "v1", "predicted_at": row["predicted_at"] + timedelta(days=1)}]
 
 
-ALL = [*features(), *anomalies(), *ledgers()]
-MUTATED_HERE = ("features.price_features", "gold.anomalies", "gold.price_predictions", "ml.promotions")
+ALL = [*features(), *anomalies(), *ledgers(), *accuracy()]
+MUTATED_HERE = ("features.price_features", "gold.anomalies", "gold.price_predictions", "ml.promotions",
+                "gold.prediction_accuracy")  # fmt: skip
 
 
 def test_an_untouched_home_keeps_every_law(full_home: FullHome, home: Path):
@@ -158,6 +192,32 @@ def test_a_mutation_is_caught(full_home: FullHome, home: Path, mutation: Mutatio
     assert mutation.law in found, report.rows()
     assert found[mutation.law].violations >= 1
     assert found[mutation.law].examples
+
+
+def test_an_altered_model_file_is_caught(full_home: FullHome, home: Path):
+    law = "promotions_are_of_their_files_and_runs"
+    folder = next((home / "mlflow" / "artifacts" / "anomaly").glob("*-robust-z"))
+    text = (folder / "parameters.json").read_text()
+    (folder / "parameters.json").unlink()
+    (folder / "parameters.json").write_text(text.replace('"*": ', '"*": 1'))
+    found = {f.law: f for f in full_home.audit(home).broken}
+    assert "another sha256" in found[law].examples[0]
+    shutil.rmtree(folder)
+    found = {f.law: f for f in full_home.audit(home).broken}
+    assert "no model files" in found[law].examples[0]
+
+
+def test_a_metric_that_mlflow_has_otherwise_is_caught(full_home: FullHome, home: Path):
+    database = home / "mlflow" / "mlflow.db"
+    content = database.read_bytes()
+    database.unlink()
+    database.write_bytes(content)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE latest_metrics SET value = value + 1 WHERE key = 'flags'")
+        connection.commit()
+    found = {f.law: f for f in full_home.audit(home).broken}
+    assert set(found) == {"promotions_are_of_their_files_and_runs"}
+    assert "flags" in found["promotions_are_of_their_files_and_runs"].examples[0]
 
 
 JUDGED = sorted({(t, c) for law in coverage.all_laws() for t, columns in law.covers.items() for c in columns})

@@ -168,10 +168,10 @@ def _score(evidence: Evidence) -> str | None:
 def _version(
     home: Path | None, version: str, uri: str, metrics: str
 ) -> tuple[dict[str, Any] | None, model_files.Forest | None]:
-    if uri == "builtin:v0":
+    if uri == model_files.BUILT_IN:
         return json.loads(metrics), None
-    folder = model_files.folder_of(home, "anomaly", version) if home else Path(uri)
-    if not folder.is_dir():
+    folder = model_files.folder_of(home, "anomaly", version, uri)
+    if folder is None or not folder.is_dir():
         return None, None
     return model_files.parameters(folder), model_files.forest(folder)
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from crypto_assets.verify.laws.anomalies import references
-from crypto_assets.verify.laws.base import Law
+from crypto_assets.verify.laws.base import Law, differing
 
 
 def references_law() -> Law:
@@ -25,4 +25,116 @@ def references_law() -> Law:
         ("features.price_features", "ml.promotions"),
         covers={"gold.price_predictions": ("coin_id", "window_end", "model_version")},
         recomputed="references to features.price_features and ml.promotions",
+    )
+
+
+_SLOTS = "CASE p.horizon WHEN '5m' THEN 1 WHEN '1h' THEN 12 END"
+_VALUES = {
+    "target_at": f"p.target_at IS DISTINCT FROM p.window_end + ({_SLOTS}) * INTERVAL 5 MINUTES",
+    "predicted_price": "abs(p.predicted_price - p.price * exp(p.predicted_return)) > 1e-9 * p.price",
+    "lower_90": "p.lower_90 > p.predicted_price",
+    "upper_90": "p.upper_90 < p.predicted_price",
+    "model_name": "p.model_name <> 'price_' || p.horizon",
+    "mode": "p.mode <> CASE WHEN p.predicted_at < p.target_at THEN 'live' ELSE 'backfill' END",
+    "day": "p.day <> (p.window_end - INTERVAL 5 MINUTES)::DATE",
+    "hour": "p.hour <> date_trunc('hour', p.window_end - INTERVAL 5 MINUTES)",
+    "interval": f"f.price = p.price AND v.half IS NOT NULL AND (p.predicted_return <> 0 OR greatest("
+                f"abs(ln(p.upper_90 / p.price) - v.half * f.s * sqrt({_SLOTS})), "
+                f"abs(ln(p.price / p.lower_90) - v.half * f.s * sqrt({_SLOTS}))) > 1e-9)",
+}  # fmt: skip
+"""Condition of a difference by column: `p` the forecast, `f` its features, `v` the half width of a baseline's interval
+in own sigmas."""
+
+
+def values_law() -> Law:
+    """Forecasts say what their version gives, where that follows from the row, its features and the baseline."""
+    differs = differing(_VALUES)
+    return Law(
+        "predictions_are_consistent",
+        "times, prices and mode of a forecast agree, the baseline's intervals follow from features, and every scored "
+        "slot with price and scale has a forecast of each horizon",
+        ("gold.price_predictions",),
+        'SELECT count(*) FROM "gold.price_predictions"',
+        f"""
+        WITH baselines AS (
+            SELECT model, version, (metrics ->> '$.interval_sigma')::DOUBLE AS half FROM "ml.promotions"
+            WHERE artifact_uri = 'builtin:v0'
+        ), judged AS (
+            SELECT p.coin_id, p.window_end, p.horizon, p.model_version, {differs} AS differs
+            FROM "gold.price_predictions" p
+            LEFT JOIN "features.price_features" f ON f.coin_id = p.coin_id AND f.window_end = p.window_end
+            LEFT JOIN baselines v ON v.model = p.model_name AND v.version = p.model_version
+        )
+        SELECT 'differs' AS problem, coin_id, window_end, horizon, trim(differs) AS columns FROM judged
+        WHERE differs <> ''
+        UNION ALL
+        SELECT 'missing', a.coin_id, a.window_end, h.horizon, ''
+        FROM "gold.anomalies" a JOIN "features.price_features" f USING (coin_id, window_end)
+        CROSS JOIN (VALUES ('5m'), ('1h')) h(horizon)
+        WHERE a.revision = 0 AND f.price IS NOT NULL AND f.s IS NOT NULL
+          AND a.hour NOT IN (FROM audit_excluded_features)
+          AND NOT EXISTS (FROM "gold.price_predictions" p WHERE p.coin_id = a.coin_id AND p.window_end = a.window_end
+                          AND p.horizon = h.horizon)
+        """,
+        ("features.price_features", "gold.anomalies", "ml.promotions"),
+        covers={"gold.price_predictions": tuple(c for c in _VALUES if c not in ("interval", "lower_90", "upper_90"))},
+        recomputed="SQL from features.price_features and ml.promotions",
+    )
+
+
+_MEASURES = ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")
+
+
+def accuracy_law() -> Law:
+    """Accuracy equals the forecasts of a day compared with the closes that came.
+
+    A target on midnight belongs to the day that ends there. Rows are expected of every day that has accuracy, or day
+    bars, which the same job makes.
+    """
+    other = {n: f"a.{n} IS DISTINCT FROM r.{n}" for n in ("day_start", "model_name", "forecasts", "without_outcome")}
+    far = {n: f"(a.{n} IS NULL) <> (r.{n} IS NULL) OR abs(a.{n} - r.{n}) > 1e-9 * abs(r.{n}) + 1e-9" for n in _MEASURES}
+    differs = differing({**other, **far})
+    key = ("day", "coin_id", "horizon", "model_version", "mode")
+    same = " AND ".join(f"a.{k} = r.{k}" for k in key)
+    shown = ", ".join(f"coalesce(a.{k}, r.{k}) AS {k}" for k in key)
+    return Law(
+        "accuracy_is_forecasts_scored",
+        "every figure of accuracy follows from the forecasts and the closes of 5-minute bars",
+        ("gold.prediction_accuracy",),
+        'SELECT count(*) FROM "gold.prediction_accuracy"',
+        f"""
+        WITH outcomes AS (
+            SELECT (p.target_at - INTERVAL 1 MICROSECOND)::DATE AS day, p.* EXCLUDE (day),
+                   ln(b.close::DOUBLE / p.price) AS came,
+                   b.close::DOUBLE BETWEEN p.lower_90 AND p.upper_90 AS inside
+            FROM "gold.price_predictions" p LEFT JOIN "gold.bars_5m" b
+              ON b.coin_id = p.coin_id AND b.window_end = p.target_at AND b.is_closed
+        ), recomputed AS (
+            SELECT day, day::TIMESTAMP AT TIME ZONE 'UTC' AS day_start, coin_id, horizon, model_name, model_version,
+                   mode,
+                   count(came) AS forecasts, count(*) - count(came) AS without_outcome,
+                   avg(abs(came - predicted_return)) * 100 AS mae_pct,
+                   sqrt(avg((came - predicted_return) ^ 2)) * 100 AS rmse_pct,
+                   1 - sum((came - predicted_return) ^ 2) / nullif(sum(CASE WHEN came IS NOT NULL THEN came ^ 2 END), 0)
+                       AS skill,
+                   avg(CASE WHEN came <> 0 AND predicted_return <> 0
+                            THEN ((came > 0) = (predicted_return > 0))::INTEGER END) AS direction_hit,
+                   avg(CASE WHEN came IS NOT NULL THEN inside::INTEGER END) AS coverage_90
+            FROM outcomes GROUP BY ALL
+        ), days AS (
+            SELECT day FROM "gold.prediction_accuracy" UNION SELECT day FROM "gold.bars_1d"
+            EXCEPT SELECT hour::DATE FROM audit_excluded
+        )
+        SELECT CASE WHEN a.day IS NULL THEN 'missing' WHEN r.day IS NULL THEN 'no such forecasts' ELSE 'differs' END
+                   AS problem, {shown},
+               CASE WHEN a.day IS NULL OR r.day IS NULL THEN '' ELSE trim({differs}) END AS columns
+        FROM "gold.prediction_accuracy" a FULL JOIN recomputed r ON {same}
+        WHERE coalesce(a.day, r.day) IN (FROM days) AND (a.day IS NULL OR r.day IS NULL OR {differs} <> '')
+        UNION ALL
+        SELECT 'doubled', {", ".join(key)}, '' FROM "gold.prediction_accuracy" GROUP BY {", ".join(key)}
+        HAVING count(*) > 1
+        """,
+        ("gold.price_predictions", "gold.bars_5m", "gold.bars_1d"),
+        covers={"gold.prediction_accuracy": (*key, *other, *_MEASURES)},
+        recomputed="SQL from gold.price_predictions and gold.bars_5m",
     )

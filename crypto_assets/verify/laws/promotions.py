@@ -1,0 +1,167 @@
+"""The law on promotions: files, hashes, the experiment's own record, and the rule by which a version was promoted."""
+
+# ruff: noqa: S608 - every name put into a query is a constant of this module
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from crypto_assets.verify import model_files
+from crypto_assets.verify.laws.base import Evidence, Law
+
+_READ = ("model", "version", "algorithm", "cutoff", "decision", "metrics", "artifact_uri", "artifact_sha256",
+         "content_hash", "run_id")  # fmt: skip
+
+
+def promotions_law() -> Law:
+    """A promotion's files are those that were registered, its figures those of its run, its decision what they say."""
+    return Law(
+        "promotions_are_of_their_files_and_runs",
+        "model files have the hashes recorded, metrics are those that MLflow has, and decisions follow from them",
+        ("ml.promotions",),
+        'SELECT count(*) FROM "ml.promotions"',
+        "SELECT problem, model, version FROM audit_promotions",
+        covers={"ml.promotions": ("algorithm", "decision", "metrics", "artifact_sha256", "content_hash", "run_id")},
+        recomputed="model files hashed again, MLflow's own record",
+        prepare=_judge,
+    )
+
+
+def _judge(evidence: Evidence) -> str | None:
+    """Make `audit_promotions`: what is wrong with which version; a note on what could not be looked up."""
+    connection = evidence.connection
+    connection.execute("CREATE OR REPLACE TABLE audit_promotions (problem VARCHAR, model VARCHAR, version VARCHAR)")
+    found = connection.execute(f'SELECT {", ".join(_READ)} FROM "ml.promotions"').fetchall()
+    rows = [dict(zip(_READ, row, strict=True)) for row in found]
+    runs, notes = _runs(evidence.home)
+    unread, wrong = [], list(_decision_problems(rows))
+    for row in rows:
+        folder = model_files.folder_of(evidence.home, row["model"], row["version"], row["artifact_uri"])
+        problems = [*_file_problems(row, folder), *_run_problems(row, runs)]
+        wrong += [(told, row["model"], row["version"]) for told in problems]
+        if row["artifact_uri"] != model_files.BUILT_IN and folder is None:
+            unread.append(row["version"])
+    for problem in wrong:
+        connection.execute("INSERT INTO audit_promotions VALUES (?, ?, ?)", problem)
+    if unread:
+        notes = [*notes, f"files of {', '.join(sorted(set(unread)))} are out of reach and were not hashed"]
+    return "; ".join(notes) or None
+
+
+def _file_problems(row: Mapping[str, Any], folder: Path | None) -> Iterator[str]:
+    if row["artifact_uri"] == model_files.BUILT_IN:
+        if row["content_hash"] != f"v0:{json.dumps(json.loads(row['metrics']), sort_keys=True)}":
+            yield "the baseline's hash is not of its parameters"
+        return
+    if folder is None:
+        return
+    found = model_files.sha256(folder)
+    if found is None:
+        yield f"no model files in {folder}"
+        return
+    if found != row["artifact_sha256"]:
+        yield "files have another sha256 than recorded"
+        return
+    parameters = model_files.parameters(folder)
+    if parameters.get("algorithm") != row["algorithm"]:
+        yield f"files are of algorithm {parameters.get('algorithm')}"
+    learnt = _content_hash(row["algorithm"], parameters, folder)
+    if learnt is not None and learnt != row["content_hash"]:
+        yield "content_hash is not of what the files hold"
+
+
+def _content_hash(algorithm: str, parameters: Mapping[str, Any], folder: Path) -> str | None:
+    """Hash of what was learnt; None for an algorithm whose arrays are not read here."""
+    import numpy as np
+
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    if algorithm == "isolation_forest":
+        forest = model_files.forest(folder)
+        for nodes in forest.trees if forest else ():
+            for field in ("feature", "threshold", "left_child", "right_child", "n_node_samples"):
+                digest.update(np.ascontiguousarray(nodes[field]).tobytes())
+    elif (folder / model_files.MODEL).exists():
+        return None
+    return digest.hexdigest()[:32]
+
+
+def _runs(home: Path | None) -> tuple[dict[str, dict[str, float]] | None, list[str]]:
+    """Metrics by run of the home's own MLflow, and a note; None when there is no such database."""
+    database = home / "mlflow" / "mlflow.db" if home else None
+    if database is None or not database.is_file():
+        return None, ["the home has no MLflow database, so metrics were not compared with their runs"]
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        runs: dict[str, dict[str, float]] = {run: {} for (run,) in connection.execute("SELECT run_uuid FROM runs")}
+        for run, key, value in connection.execute("SELECT run_uuid, key, value FROM latest_metrics"):
+            runs.setdefault(run, {})[key] = value
+    return runs, []
+
+
+def _run_problems(row: Mapping[str, Any], runs: Mapping[str, Mapping[str, float]] | None) -> Iterator[str]:
+    if runs is None or row["artifact_uri"] == model_files.BUILT_IN:
+        return
+    run = runs.get(row["run_id"])
+    if run is None:
+        yield f"MLflow has no run {row['run_id']}"
+        return
+    recorded = dict(_flat(json.loads(row["metrics"])))
+    keys = sorted({*recorded, *run})
+    differing = [k for k in keys if not math.isclose(recorded.get(k, math.nan), run.get(k, math.nan), rel_tol=1e-12)]
+    if differing:
+        yield f"metrics that its run has otherwise: {', '.join(differing)}"
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Finite figures by dotted name, as a run holds them."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{prefix}{name}", float(value)
+
+
+def _decision_problems(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Decisions that do not follow from the figures of their day: one version is promoted, and the better one."""
+    days: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["artifact_uri"] == model_files.BUILT_IN:
+            if row["decision"] != "promoted":
+                yield "the baseline was not promoted", row["model"], row["version"]
+        else:
+            days.setdefault((row["model"], row["cutoff"]), []).append(row)
+    for (model, _), decided in days.items():
+        promoted = [r for r in decided if r["decision"] == "promoted"]
+        if len(promoted) != 1:
+            yield f"{len(promoted)} versions of its cut-off are promoted", model, decided[0]["version"]
+            continue
+        wanted = _better(decided) if model == "anomaly" else _skilled(promoted[0])
+        if wanted != promoted[0]["algorithm"]:
+            yield f"by the figures {wanted} serves", model, promoted[0]["version"]
+
+
+def _better(decided: Iterable[Mapping[str, Any]]) -> str:
+    """The forest where its recall is at least the champion's on every injected fault, else robust z."""
+    for row in decided:
+        recall = json.loads(row["metrics"]).get("recall") if row["algorithm"] == "isolation_forest" else None
+        if recall is not None:
+            mine, champion = recall["challenger"], recall["champion"]
+            return "isolation_forest" if all(mine[k] >= champion[k] for k in mine) else "robust_z"
+    return "robust_z"
+
+
+def _skilled(row: Mapping[str, Any]) -> str:
+    """The candidate with most skill of those whose lower bounds are above zero, else persistence."""
+    passing = {
+        name: figures["skill"]["value"]
+        for name, figures in json.loads(row["metrics"]).items()
+        if isinstance(figures, Mapping) and figures.get("skill", {}).get("lower", 0) > 0
+        and figures.get("delayed", {}).get("lower", 0) > 0
+    }  # fmt: skip
+    return max(passing, key=lambda name: passing[name], default="persistence")
