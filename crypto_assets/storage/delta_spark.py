@@ -52,8 +52,8 @@ from crypto_assets.storage.attempts import RecordedReads, commit_info, until_com
 from crypto_assets.storage.base import AppendBatch, Commit, StorageError, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
 from crypto_assets.storage.spark_answers import arrow_fields, is_conflict, version_in_history
-from crypto_assets.storage.spark_conditions import FILE, Condition, newest_commit_is, ranges_free, same_files
-from crypto_assets.storage.spark_upsert import upsert
+from crypto_assets.storage.spark_conditions import FILE, Condition, ranges_free, same_files
+from crypto_assets.storage.spark_merge import linked, upsert
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -429,20 +429,11 @@ class DeltaSparkStore:
             if same:
                 return WriteResult(table, False, 0, before, before)
             if contract.chain:
-                rows, unchanged = self._linked(contract, rows, before)
+                rows, unchanged = linked(self, contract, rows, before)
             after = self._replace(contract, rows, before, metadata, unchanged, predicate)
             return WriteResult(table, True, rows.num_rows, before, after)
 
         return self._until_committed(table, attempt)
-
-    def _linked(self, contract: Table, rows: pa.Table, before: int) -> tuple[pa.Table, Condition]:
-        """Rows of a ledger behind the newest of a version, and the condition that these are still the newest."""
-        from pyspark.sql import functions as F
-
-        stored = self.read(contract.full_name, version=before).where("chain_seq IS NOT NULL")
-        numbers = stored.groupBy(*contract.chain).agg(F.max("chain_seq").alias("chain_seq")).toArrow()
-        newest = self.read_arrow(contract.full_name, where=ledger.rows_at(contract, numbers), version=before)
-        return ledger.linked(contract, rows, newest, before + 1), newest_commit_is(ledger.newest_commit(newest))
 
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
@@ -497,11 +488,7 @@ class DeltaSparkStore:
                 (Path(place) / "_delta_log").rmdir()
 
     def _writable(self, contract: Table) -> int:
-        """Version of the table, which is created when it is absent.
-
-        Raises:
-            ContractViolation: Its columns are not the contract's.
-        """
+        """Version of the table, which is created when it is absent, and has the contract's columns."""
         self.create(contract.full_name)
         if contract.full_name not in self._checked:
             self._check_columns(contract)
@@ -510,7 +497,7 @@ class DeltaSparkStore:
         return version
 
     def _check_columns(self, contract: Table) -> None:
-        """Add columns that the contract gained after the table was made; refuse any other difference."""
+        """Add columns that the contract gained later; refuse any other difference (`ContractViolation`)."""
         spark, name = self._spark(), self.name(contract.full_name)
         stored = set(spark.table(name).columns)
         later = [c for c in contract.columns if c.nullable and c.name not in stored]

@@ -26,7 +26,8 @@ SHOWN_BY = {
                                '+ (SELECT count(*) FROM "gold.price_predictions")',
     "gold.price_predictions": 'SELECT count(*) FROM "gold.prediction_accuracy"',
     "gold.prediction_accuracy": 'SELECT count(*) FROM "gold.price_predictions" '
-                                "WHERE (target_at - INTERVAL 1 MICROSECOND)::DATE IN (SELECT day FROM \"gold.bars_1d\")",
+                                "WHERE (target_at - INTERVAL 1 MICROSECOND)::DATE "
+                                'IN (SELECT day FROM "gold.bars_1d")',
     "ml.promotions": 'SELECT (SELECT count(*) FROM "gold.anomalies") + (SELECT count(*) FROM "gold.price_predictions")',
 }  # fmt: skip
 """By table, a query of how many rows elsewhere could not be there without it."""

@@ -16,8 +16,10 @@ from typing import Any
 from crypto_assets.verify import model_files
 from crypto_assets.verify.laws.base import Evidence, Law
 
-_READ = ("model", "version", "algorithm", "cutoff", "decision", "metrics", "artifact_uri", "artifact_sha256",
-         "content_hash", "run_id")  # fmt: skip
+_READ: tuple[str, ...] = (
+    "model", "version", "algorithm", "cutoff", "decision", "metrics", "artifact_uri", "artifact_sha256", "content_hash",
+    "run_id",
+)  # fmt: skip
 
 
 def promotions_law() -> Law:
