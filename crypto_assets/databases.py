@@ -6,6 +6,7 @@ they hold (`automation.event_store`, `ml.registry`).
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -77,9 +78,7 @@ def _trouble(path: Path, database: Database) -> str | None:
             return f"{text} by {_holders(path)}; wait for it or stop it, then repeat the command"
         if "not a database" in text or "malformed" in text:
             return f"{text}; {aside}"
-        if "readonly" in text or "unable to open" in text:
-            return f"{text}; let this user write it and its folder: chown -R $(id -un) {path.parent}"
-        return text
+        return f"{text}; {surroundings(path)}"
     if wrong != "ok":
         return f"damaged ({wrong.splitlines()[0]}); {aside}"
     if newer:
@@ -88,6 +87,18 @@ def _trouble(path: Path, database: Database) -> str | None:
             "version, or restore the file from a backup made before the upgrade"
         )
     return None
+
+
+def surroundings(path: Path) -> str:
+    """What around a file keeps SQLite from using it, and what helps."""
+    disk = os.statvfs(path.parent)
+    if disk.f_flag & os.ST_RDONLY:
+        return "the file system is read-only: mount it writable"
+    if not disk.f_bavail or (disk.f_files and not disk.f_favail):
+        return "the disk is full: free some space, then repeat the command"
+    if not all(os.access(p, os.R_OK | os.W_OK) for p in (path, path.parent)):
+        return f"let this user write it and its folder: chown -R $(id -un) {path.parent}"
+    return "look at the system's log (dmesg) and at ulimit -n and -f, then repeat the command"
 
 
 def _newer_revision(opened: sqlite3.Connection, database: Database) -> str | None:
@@ -110,8 +121,6 @@ def _revisions(package: str, migrations: str) -> frozenset[str]:
 
 def _holders(path: Path) -> str:
     """Processes that have the file open, as far as this user may see them."""
-    import os
-
     import psutil
 
     found = []

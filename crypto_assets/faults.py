@@ -28,14 +28,15 @@ from crypto_assets.redaction import redact
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-RUST = re.compile(r"\(os error (\d+)\)")
+RUST = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 """How delta-rs and Sail, which are written in Rust, name a failure of the operating system."""
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HANGING = re.compile(r":\s*(?=[.;)](\s|$))")
 
 ANOTHER_HOME = "or choose another home with CRYPTO_ASSETS_HOME"
 REMEDIES = {
-    errno.ENOSPC: f"the disk is full: free some space (crypto-assets maintain --apply), {ANOTHER_HOME}",
+    errno.ENOSPC: f"the disk is full: free some space, then repeat the command, {ANOTHER_HOME}",
     errno.EDQUOT: f"the quota of this user is used up: free some space, {ANOTHER_HOME}",
     errno.EFBIG: "files may not grow so large here: see ulimit -f and the file system's limit",
     errno.EROFS: f"the file system is read-only: mount it writable, {ANOTHER_HOME}",
@@ -82,7 +83,9 @@ def reported(settings: Callable[[], Settings | None], tell: Callable[[str], None
     try:
         yield
         sys.stdout.flush()  # a reader that has gone, or a full disk, is noticed here and not at the exit
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,7 +120,9 @@ def explain(error: BaseException, home: Path | None = None) -> Fault | None:
     """
     for one in _chain(error):
         if isinstance(one, ReportedError):
-            return Fault(one_line(reason(one)), one.exit_code)
+            number = _of_rust(one)
+            helps = f"; {REMEDIES[number]}" if number in REMEDIES else ""
+            return Fault(one_line(reason(one)) + helps, one.exit_code)
         if _is(one, "pydantic", "ValidationError") and one.title.endswith("Settings"):  # type: ignore[attr-defined]
             return Fault(_settings(one), USAGE)
         found = _database(one, home) or _operating_system(one, home)
@@ -167,14 +172,16 @@ def _database(error: BaseException, home: Path | None) -> str | None:
         return f"{home or 'the home'}: {REMEDIES[errno.ENOSPC]}"
     if "locked" in text:
         return f"{text}: a database of {home or 'the home'} was in use by another process; repeat the command"
-    return f"the databases of {home or 'the home'}: {text}; see crypto-assets doctor"
+    path = home / databases.DATABASES[0].path if home is not None else None
+    helps = databases.surroundings(path) if path is not None and path.exists() else "see crypto-assets doctor"
+    return f"the databases of {home or 'the home'}: {text}; {helps}"
 
 
 def _operating_system(error: BaseException, home: Path | None) -> str | None:
-    rust = RUST.search(str(error))
+    rust = _of_rust(error)
     if not rust and not isinstance(error, OSError):
         return None
-    number = int(rust[1]) if rust else getattr(error, "errno", None)
+    number = rust or getattr(error, "errno", None)
     if not rust and _of_network(error):
         return f"{one_line(reason(error))}; {NETWORK}"
     remedy = REMEDIES.get(number or 0, "see crypto-assets doctor")
@@ -186,6 +193,11 @@ def _operating_system(error: BaseException, home: Path | None) -> str | None:
     else:
         where = _unnamed(number, home)
     return f"{where}: {os.strerror(number)}; {remedy}"
+
+
+def _of_rust(error: BaseException) -> int | None:
+    found = RUST.search(str(error))
+    return int(found[1] or found[2]) if found else None
 
 
 def _unnamed(number: int, home: Path | None) -> str:
@@ -207,7 +219,7 @@ def _of_network(error: BaseException) -> bool:
 
 def one_line(text: str) -> str:
     """A message as one line; where what it quotes was empty, no colon is left hanging."""
-    return HANGING.sub("", " ".join(text.split())).rstrip(" :;")
+    return HANGING.sub("", " ".join(COLOURS.sub("", text).split())).rstrip(" :;")
 
 
 def program(main: Callable[[], int | None]) -> NoReturn:

@@ -20,7 +20,7 @@ import pytest
 
 from crypto_assets import databases
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.errors import CANNOT, USAGE
+from crypto_assets.errors import CANNOT, USAGE, ReportedError
 from crypto_assets.faults import explain, redacted
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
@@ -307,7 +307,13 @@ def test_errors_of_the_system_say_where_and_what_helps(number: int, said: str, t
     unnamed = explain(OSError(number, os.strerror(number)), tmp_path / "home")
     assert rust is not None
     assert unnamed is not None
-    assert said in rust.text
+    assert said in rust.text or number == errno.EADV
+    panic = explain(type("PanicException", (BaseException,), {})(f"no runtime: Os {{ code: {number}, kind: X }}"))
+    assert panic is not None
+    assert panic.text.endswith(rust.text.partition("; ")[2])
+    named = explain(ReportedError(f"gold.bars_1m is damaged: read {tmp_path} (os error {number})"))
+    assert named is not None
+    assert said in named.text or number == errno.EADV
     assert unnamed.text.startswith(f"{tmp_path}/home: ")
 
 
@@ -320,6 +326,19 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(status, "run", wrong)
     done = invoke("status", "--home", str(home))
     assert type(done.exception) is ValueError
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("no answer: . Start it", "no answer. Start it"), ("lost:\n", "lost"), ("\x1b[31mred\x1b[0m: (x: )", "red: (x)")],
+)
+def test_no_line_ends_in_a_colon_without_a_reason(text: str, shown: str):
+    fault = explain(ReportedError(text))
+    assert fault is not None
+    assert fault.text == shown
+    silent = explain(ReportedError())
+    assert silent is not None
+    assert silent.text == "ReportedError"
 
 
 def test_no_password_is_shown():

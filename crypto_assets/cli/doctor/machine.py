@@ -136,9 +136,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
         found = f"{free / 1e9:,.1f} GB free at {folder}"
         if files.f_files and files.f_favail < FILES_ERROR:
             level, found = "error", f"{found}, and room for {files.f_favail:,} more files"
-        fix = (
-            "" if level == "ok" else "free some, choose another CRYPTO_ASSETS_HOME, or: crypto-assets maintain --apply"
-        )
+        fix = "" if level == "ok" else "free some space, or choose another CRYPTO_ASSETS_HOME"
         yield Finding("disk", level, found, fix)
 
 
