@@ -23,7 +23,6 @@ from crypto_assets.compute.sail import SailEngine
 from crypto_assets.compute.spark import Sessions, SparkEngine, local_config, remote_session
 from crypto_assets.jvm.fetch import ensure_jars
 from crypto_assets.jvm.jars import SPARK_JARS
-from crypto_assets.kafka.spark_source import source_options
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,7 +104,7 @@ def make_engine(
     def make(lake: Path | str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> Engine:
         if sessions is None:
             return SailEngine(str(lake), kafka_config)
-        return SparkEngine(sessions, lambda: source_options(kafka_config() if kafka_config else {}), lake=str(lake))
+        return SparkEngine(sessions, lambda: kafka_config() if kafka_config else {}, lake=str(lake))
 
     yield make
     if sessions is not None and sessions.started:

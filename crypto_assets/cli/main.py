@@ -217,6 +217,20 @@ def verify(source: Source = None, home: HomeOption = None, json: Json = False) -
     raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), as_json=json))
 
 
+@app.command("adopt-log")
+def adopt_log(
+    source: Source = None,
+    home: HomeOption = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this only say what would be done.")] = False,
+    json: Json = False,
+) -> None:
+    """Store what a log holds that lost its newest records: as a new incarnation of its topic. Dry run first."""
+    from crypto_assets.cli import adopt_log as module
+
+    with _told():
+        raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
+
+
 @app.command()
 def parity(
     hours: Annotated[str, typer.Option(help="Hours A..B, both included, as partition keys (2024-05-01-00:00).")],

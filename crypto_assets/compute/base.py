@@ -41,6 +41,17 @@ class Engine(Protocol):
         """
         ...
 
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """Read a few stored offsets once more and prove the topic's incarnation; see `kafka.log.read_again`.
+
+        Raises:
+            TopicRecreated: The topic has another id now.
+            LogError: The log cannot be asked, or ends before a range does.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Markdown:
@@ -49,7 +60,7 @@ class Markdown:
     text: str
 
 
-_BOUND = ("partition", "start", "end", "provisional", "log_start")
+_BOUND = ("partition", "start", "end", "provisional", "log_start", "adopted_from")
 """Fields of `PartitionBounds` in the order in which JSON holds them."""
 
 
@@ -100,7 +111,7 @@ class StepInputs:
             raw[name] = datetime.fromisoformat(raw[name]) if raw[name] else None
         raw["bounds"] = {
             key: LogBounds(
-                topic, topic_id, tuple(PartitionBounds(p, s, e, bool(v), first) for p, s, e, v, first in rows)
+                topic, topic_id, tuple(PartitionBounds(p, s, e, bool(v), *rest) for p, s, e, v, *rest in rows)
             )
             for key, (topic, topic_id, rows) in raw["bounds"].items()
         }

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crypto_assets.compute.base import Engine
     from crypto_assets.compute.spark import Sessions
     from crypto_assets.settings import Settings
@@ -40,7 +38,6 @@ def _spark_engine(settings: Settings) -> Engine:
     """A local JVM or a Spark Connect endpoint, on the lake's folder."""
     from crypto_assets.compute import spark
     from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.spark_source import source_options
     from crypto_assets.settings import environment
 
     warehouse, remote = str(settings.home / "spark-warehouse"), settings.spark_remote
@@ -54,7 +51,7 @@ def _spark_engine(settings: Settings) -> Engine:
     sessions = _SESSIONS.setdefault(key, spark.Sessions(session))  # type: ignore[arg-type]
     return spark.SparkEngine(
         sessions,
-        lambda: source_options(client_config(settings)),
+        lambda: client_config(settings),
         catalog=settings.spark_catalog,
         lake=settings.lake,
     )
@@ -64,13 +61,11 @@ def _cluster_engine(settings: Settings) -> Engine:
     """The cluster's session, on managed tables of the catalog."""
     from crypto_assets.compute import spark
     from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.spark_source import source_options
-
-    def options() -> Mapping[str, str]:
-        return source_options(client_config(settings), shaded=settings.kafka_shaded)
 
     sessions = _SESSIONS.setdefault(("cluster",), spark.Sessions(spark.cluster_session))
-    return spark.SparkEngine(sessions, options, catalog=settings.catalog)
+    return spark.SparkEngine(
+        sessions, lambda: client_config(settings), catalog=settings.catalog, kafka_shaded=settings.kafka_shaded
+    )
 
 
 def engine_resource(settings: Settings) -> dg.ResourceDefinition:

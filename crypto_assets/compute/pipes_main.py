@@ -107,17 +107,15 @@ def serverless_engine(settings: Settings) -> Engine:
     """The engine on the session of this compute and the managed tables of the catalog; opens nothing."""
     from crypto_assets.compute.spark import Sessions, SparkEngine
     from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.spark_source import source_options
 
     def session() -> Any:
         from databricks.sdk.runtime import spark
 
         return spark
 
-    def options() -> Mapping[str, str]:
-        return source_options(client_config(settings), shaded=settings.kafka_shaded)
-
-    return SparkEngine(Sessions(session), options, catalog=settings.catalog)
+    return SparkEngine(
+        Sessions(session), lambda: client_config(settings), catalog=settings.catalog, kafka_shaded=settings.kafka_shaded
+    )
 
 
 def _writer() -> Any:

@@ -127,9 +127,25 @@ class SailEngine:
         """
         from crypto_assets.kafka.log import read_ranges
 
+        return read_ranges(self._client(topic), topic, ranges)
+
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """Read a few stored offsets once more and prove the topic's incarnation; see `kafka.log.read_again`.
+
+        Raises:
+            LogError: As `kafka.log.read_again` raises it.
+            StepFailed: This engine was made without Kafka settings.
+        """
+        from crypto_assets.kafka.log import read_again
+
+        return read_again(self._client(topic), topic, incarnation, ranges)
+
+    def _client(self, topic: str) -> dict[str, Any]:
         if self._kafka_config is None:
             raise StepFailed(f"cannot read topic {topic}: this engine was made without Kafka settings")
-        return read_ranges(self._kafka_config(), topic, ranges)
+        return self._kafka_config()
 
     def frame(self, rows: pa.Table) -> DataFrame:
         """Arrow rows of any size as a frame: small ones travel in the plan, large ones are staged as a file.

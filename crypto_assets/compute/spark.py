@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from crypto_assets.errors import UsageError
@@ -165,25 +165,28 @@ class SparkEngine:
 
     Args:
         session: Gives the session when it is first needed.
-        kafka_options: Gives options of Spark's Kafka source when the log is first read.
+        kafka_config: Gives librdkafka options when the log is first read.
         catalog: Catalog of the tables; None = the session's own.
         lake: Folder of tables that are registered at a place; None = managed tables.
         properties: Delta properties of new tables; None = the contract's.
+        kafka_shaded: Whether Spark's Kafka classes have Databricks' package prefix.
     """
 
     def __init__(
         self,
         session: Callable[[], SparkSession],
-        kafka_options: Callable[[], Mapping[str, str]],
+        kafka_config: Callable[[], Mapping[str, Any]],
         *,
         catalog: str | None = None,
         lake: str | None = None,
         properties: Callable[[Table], Mapping[str, str]] | None = None,
+        kafka_shaded: bool = False,
     ) -> None:
         from crypto_assets.storage.delta_spark import DeltaSparkStore
 
         self._session = session
-        self._kafka_options = kafka_options
+        self._kafka_config = kafka_config
+        self._kafka_shaded = kafka_shaded
         self.store: TableStore = DeltaSparkStore(session, catalog, lake=lake, properties=properties)
 
     @property
@@ -198,6 +201,21 @@ class SparkEngine:
             LogTrimmed: Records of a range are no longer retained.
             LogUnavailable: The broker cannot be reached.
         """
-        from crypto_assets.kafka.spark_source import read_ranges
+        from crypto_assets.kafka.spark_source import read_ranges, source_options
 
-        return read_ranges(self.spark, self._kafka_options(), topic, ranges)
+        options = source_options(self._kafka_config(), shaded=self._kafka_shaded)
+        return read_ranges(self.spark, options, topic, ranges)
+
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """Read a few stored offsets once more and prove the topic's incarnation; see `kafka.log.read_again`.
+
+        Spark's source tells no topic id, and a job for a few records would take half a second.
+
+        Raises:
+            LogError: As `kafka.log.read_again` raises it.
+        """
+        from crypto_assets.kafka.log import read_again
+
+        return read_again(self._kafka_config(), topic, incarnation, ranges)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.slices import HOUR, hour_key
+from crypto_assets.kafka.adoption import incarnation_of
 from crypto_assets.kafka.client import client_config, unavailable
 from crypto_assets.kafka.errors import LogUnavailable
 from crypto_assets.kafka.topic import ANSWER_TIMEOUT_S, admin_client, describe, id_text
@@ -75,12 +76,19 @@ def bounds(source: Settings | Mapping[str, Any], topic: str, hours: Sequence[dat
     again = id_text(describe(admin, config, topic))
     if again != id_text(description):
         raise LogUnavailable(f"topic {topic} was re-created while its offsets were read; run the step again")
+    incarnation = incarnation_of(source, again)
     return {
         hour_key(hour): LogBounds(
             topic=topic,
-            topic_id=again,
+            topic_id=incarnation.id,
             partitions=tuple(
-                PartitionBounds(p, found[hour][p][0], found[hour + HOUR][p][0], found[hour + HOUR][p][1], low[p])
+                PartitionBounds(
+                    p,
+                    found[hour][p][0],
+                    *found[hour + HOUR][p],
+                    log_start=low[p],
+                    adopted_from=incarnation.starts.get(p, -1),
+                )
                 for p in partitions
             ),
         )

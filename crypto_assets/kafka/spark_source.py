@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.arrow import compute
 from crypto_assets.kafka.errors import LogTrimmed, LogUnavailable
-from crypto_assets.kafka.log import headers_json, texts_of
+from crypto_assets.kafka.records import headers_json, texts_of
 from crypto_assets.storage.base import OffsetRange
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import Any
 
 from crypto_assets.contracts.slices import floor_hour
 from crypto_assets.kafka.errors import LogUnavailable, PublishFailed
-from crypto_assets.kafka.log import headers_json
 from crypto_assets.kafka.publisher import Publisher
+from crypto_assets.kafka.records import headers_json
 from crypto_assets.landing.folder import PART, SUFFIX, hour_folder
 from crypto_assets.landing.lines import encode
 

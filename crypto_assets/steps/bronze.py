@@ -33,6 +33,7 @@ from crypto_assets.kafka.errors import LogError, LogTrimmed, LogWentBackwards
 from crypto_assets.quality import rules
 from crypto_assets.steps import commit_report, landing, log_report
 from crypto_assets.steps.base import has_rows, summary
+from crypto_assets.steps.log_continuity import Continuity
 from crypto_assets.steps.log_rows import PriceRows, ReadAhead, RowMaker, gap_rows, gather
 from crypto_assets.steps.poll_rows import PollRows
 from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
@@ -68,7 +69,9 @@ def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs
     return _ingest(engine, POLLS, "polls", PollRows(), partition_keys, inputs)
 
 
-def append(engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool) -> list[WriteResult]:
+def append(
+    engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool, continuity: Continuity
+) -> list[WriteResult]:
     """What `work` writes for one hour, without its report: for a stream, which writes often and reports later.
 
     Args:
@@ -76,6 +79,7 @@ def append(engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool) -> 
         key: The hour.
         inputs: As `work` takes them; the bounds may end earlier than the log does.
         leftovers: First append what the hour before still lacks, as `work` does: wanted once when an hour begins.
+        continuity: The stream's, which remembers what it has stored.
 
     Raises:
         StepFailed: As `work` raises it.
@@ -83,7 +87,8 @@ def append(engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool) -> 
     bounds, piece = inputs.bounds[key], key_slice(key, "hour")
     try:
         with ReadAhead(partial(engine.read_log, bounds.topic)) as ahead:
-            hour = _Hour(engine, RAW_PRICES, "bronze", PriceRows(inputs.partitions_start), inputs, bounds, piece, ahead)
+            maker = PriceRows(inputs.partitions_start)
+            hour = _Hour(engine, RAW_PRICES, "bronze", maker, inputs, bounds, piece, ahead, continuity)
             return hour.bring_up_to_date() if leftovers else [hour.append({})]
     except LogError as error:
         raise StepFailed(f"{RAW_PRICES.full_name}: {error}") from error
@@ -143,9 +148,9 @@ def plan(
     if backwards:
         raise StepFailed(
             f"{what}: log went backwards: {topic} ends before what was already stored: {'; '.join(backwards)}. "
-            "Its records were lost or an older state was restored. Delete the topic and let it be created anew, which "
-            "starts a new incarnation beside the stored rows: crypto-assets broker stop, restore or remove "
-            "<home>/kafka, crypto-assets broker start (for an external Kafka: kafka-topics.sh --delete)"
+            "Its records were lost (a power loss) or an older state was restored. Bring its newer state back, or take "
+            "what it holds now as a new incarnation beside the stored rows: crypto-assets adopt-log says what that "
+            "means, and with --apply does it"
         )
     if gone and not accept_gap:
         raise StepFailed(
@@ -163,6 +168,8 @@ def _expected_start(b: PartitionBounds, stored: StoredRanges, chained: Mapping[i
     if b.end == 0 and not b.log_start:
         return 0, False  # the partition never had a record: spares the search through all earlier hours
     before = stored.previous_ends.get(b.partition)
+    if before is None and b.adopted_from >= 0:
+        return b.adopted_from, False  # whatever its hours: all that an adopted log holds was never stored
     if before is not None and (b.partition in chained or b.start <= b.log_start != 0):
         # Either the hour before is complete up to here, or where H began can no longer be known from the log.
         return before, False
@@ -182,13 +189,14 @@ def _ingest(
         raise StepFailed(f"{table.full_name}: no offset bounds were given for {', '.join(missing)}; run the step again")
     result, writes = TableResult(), []
     done: dict[tuple[datetime, str], Mapping[int, int]] = {}  # stored ends by the end of an hour and incarnation
-    topics = {inputs.bounds[key].topic for key in keys}
+    topics, continuity = {inputs.bounds[key].topic for key in keys}, Continuity()
     try:
         with ExitStack() as stack:
             ahead = {t: stack.enter_context(ReadAhead(partial(engine.read_log, t))) for t in topics}
             for key, following in zip_longest(keys, keys[1:]):
                 bounds = inputs.bounds[key]
-                hour = _Hour(engine, table, name, maker, inputs, bounds, key_slice(key, "hour"), ahead[bounds.topic])
+                piece = key_slice(key, "hour")
+                hour = _Hour(engine, table, name, maker, inputs, bounds, piece, ahead[bounds.topic], continuity)
                 hour.next = inputs.bounds[following] if following else None
                 writes += hour.bring_up_to_date(done.get((hour.slice.start, bounds.topic_id)))
                 assert hour.write is not None
@@ -212,6 +220,7 @@ class _Hour:
     bounds: LogBounds
     slice: Slice
     ahead: ReadAhead
+    continuity: Continuity
     next: LogBounds | None = None
     stored: StoredRanges | None = None
     appended: dict[str, object] = field(default_factory=dict)
@@ -244,7 +253,7 @@ class _Hour:
         own = {b.partition: b.start for b in given.partitions} if given else {}
         partitions = tuple(replace(b, start=own.get(b.partition, -1), end=b.start) for b in self.bounds.partitions)
         bounds = replace(self.bounds, partitions=tuple(replace(b, provisional=False) for b in partitions))
-        return _Hour(self.engine, self.table, self.name, self.maker, self.inputs, bounds, piece, self.ahead)
+        return replace(self, bounds=bounds, slice=piece, next=None, stored=None, appended={}, write=None, ends={})
 
     def append(self, chained: Mapping[int, int], *, leftovers: bool = False) -> WriteResult:
         """Append what the hour lacks in one commit.
@@ -271,11 +280,16 @@ class _Hour:
                 chained=chained,
                 log_reaches=self._log_reaches,
             )
-            return self._batch(todo) if todo.reads or todo.gaps else None
+            batch[0] = self._batch(todo, stored) if todo.reads or todo.gaps else None
+            return batch[0]
 
+        batch: list[AppendBatch | None] = [None]
         app_id = f"{self.name}/{self.bounds.topic_id}/{hour_key(self.slice.start)}"
         audit = rules.audit(self.table, [hour_key(self.slice.start)])
-        return self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
+        written = self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
+        if written.committed and batch[0] is not None:
+            self.continuity.stored(self.table, self.bounds.topic_id, batch[0].covers, batch[0].rows)
+        return written
 
     def _log_reaches(self, partition: int, offset: int) -> bool:
         """Whether the log still ends at or after an offset: bounds may merely be older than what was stored."""
@@ -288,8 +302,8 @@ class _Hour:
             return False
         return True
 
-    def _batch(self, todo: Plan) -> AppendBatch:
-        """Read the ranges and make the rows of one commit."""
+    def _batch(self, todo: Plan, stored: StoredRanges) -> AppendBatch:
+        """Read the ranges, prove that they continue what is stored, and make the rows of one commit."""
         gaps = gap_rows(self.table, self.bounds, self.slice, todo.gaps, self.inputs.now)
         rows = gather(
             self.table,
@@ -297,6 +311,9 @@ class _Hour:
             self.ahead.take(todo.reads) if todo.reads else (),
             lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, todo.reads, chunk, self.inputs.now),
         )
+        ends = {r.partition: stored.ends.get(r.partition, stored.previous_ends.get(r.partition)) for r in todo.reads}
+        known = {p: end for p, end in ends.items() if end is not None}
+        self.continuity.require(self.engine, self.table, self.bounds, known, self.slice)
         if self.next is not None:
             # While this hour is written: what the next one lacks if it holds nothing and nothing was trimmed.
             whole = [OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions]

@@ -60,6 +60,7 @@ class PartitionBounds:
         end: b(H+1), likewise of its end; a high watermark when no such record exists yet.
         provisional: Whether `end` is only a watermark.
         log_start: First offset still retained.
+        adopted_from: First offset of the incarnation when the log was adopted after a cut; -1 = it never was.
     """
 
     partition: int
@@ -67,6 +68,7 @@ class PartitionBounds:
     end: int
     provisional: bool
     log_start: int
+    adopted_from: int = -1
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,12 @@ class Remembered:
         """As the engine reads it."""
         return self._engine.read_log(topic, ranges)
 
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """As the engine reads it."""
+        return self._engine.read_log_again(topic, incarnation, ranges)
+
     def taken(self) -> dict[str, Arrival]:
         """What was appended since the last call, by `batch_id`."""
         found, self._remembering.appended = self._remembering.appended, {}

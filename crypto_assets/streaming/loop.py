@@ -29,6 +29,7 @@ from crypto_assets.kafka.log import end_offsets
 from crypto_assets.settings import Settings
 from crypto_assets.steps import bars, bronze, latest, silver
 from crypto_assets.steps.bronze_coverage import Coverage, coverage
+from crypto_assets.steps.log_continuity import Continuity
 from crypto_assets.streaming import gold, resume
 from crypto_assets.streaming import silver as increment
 from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after
@@ -137,7 +138,7 @@ class Loop:
         self.lock = threading.RLock()
         self._settings, self._engine, self._reports, self._clock = settings, engine, reports, clock
         self._builder = StepInputBuilder(settings)
-        self._remembered = Remembered(engine)
+        self._remembered, self._continuity = Remembered(engine), Continuity(always=True)
         self._run_id = f"stream-{uuid.uuid4().hex[:12]}"
         self._cursor: Cursor | None = None
         self._bronze_version = -1
@@ -236,7 +237,7 @@ class Loop:
         """Append what Bronze lacks of a piece; records written."""
         inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
         inputs = _with_bounds(inputs, piece)
-        writes = bronze.append(self._remembered, piece.key, inputs, leftovers=piece.begins)
+        writes = bronze.append(self._remembered, piece.key, inputs, leftovers=piece.begins, continuity=self._continuity)
         for write in writes:
             if write.committed:
                 ends = write.metadata.get("ends", {})

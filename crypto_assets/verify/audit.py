@@ -96,6 +96,7 @@ def audit(
     run = _Audit(Path(lake), delta.fresh_connection(), Report(), home)
     try:
         _load_tables(run)
+        _load_adopted(run, home)
         _load_context(run, now, coins if coins is not None else _registry(home), list(excluding))
         for table, short in LOG_TABLES.items():
             if folders is not None:
@@ -196,10 +197,26 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
         name: now - timedelta(days=TABLES[name].retention_days or 0) for name in ("bronze.raw_prices", "silver.prices")
     }
     connection.execute(
-        "CREATE TABLE audit_clock AS SELECT ?::TIMESTAMPTZ AS bronze_from, ?::TIMESTAMPTZ AS silver_from, "
-        '(SELECT max(kafka_timestamp) FROM "bronze.raw_prices") AS covered_until, ?::DATE AS partitions_start',
-        [kept["bronze.raw_prices"], kept["silver.prices"], _bound_to(run.home).get("partitions_start")],
+        "CREATE TABLE audit_clock AS SELECT ?::TIMESTAMPTZ AS asked_at, ?::TIMESTAMPTZ AS bronze_from, "
+        f"?::TIMESTAMPTZ AS silver_from, ({log.COVERED_UNTIL}) AS covered_until, ?::DATE AS partitions_start",
+        [now, kept["bronze.raw_prices"], kept["silver.prices"], _bound_to(run.home).get("partitions_start")],
     )
+
+
+def _load_adopted(run: _Audit, home: Path | None) -> None:
+    """Where the incarnations of logs begin that were cut and adopted, as the home keeps it."""
+    import json
+
+    run.connection.execute(
+        'CREATE TABLE audit_adopted (topic_id VARCHAR, generation INTEGER, "partition" INTEGER, first BIGINT)'
+    )
+    kept = home / "state" / "adopted.json" if home is not None else None
+    found = json.loads(kept.read_text(encoding="utf-8")) if kept is not None and kept.exists() else {}
+    for topic_id, entries in found.items():
+        for generation, entry in enumerate(entries, start=2):
+            for partition, first in entry["starts"].items():
+                row = [topic_id, generation, int(partition), first]
+                run.connection.execute("INSERT INTO audit_adopted VALUES (?, ?, ?, ?)", row)
 
 
 def _judge_all(run: _Audit, judged: Iterable[Law]) -> None:
@@ -238,6 +255,10 @@ def _judge_topic(
         run.add(law, "broken", 0, 1, [str(error)], "")
         return
     _judge_all(run, [law])
+    pending = run.connection.execute(log.pending_query(table)).fetchone()
+    if pending and pending[0]:
+        note = f"{pending[0]} record(s) of the last {log.PENDING_MINUTES} minutes are not stored yet"
+        run.report.findings[-1] = replace(run.report.findings[-1], note=note)
 
 
 def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> None:

@@ -8,6 +8,15 @@
 from __future__ import annotations
 
 from crypto_assets.verify.laws.base import LOG_TABLES, Law
+from crypto_assets.verify.laws.records import CLOCK_SKEW_S
+
+COVERED_UNTIL = (
+    'SELECT max(kafka_timestamp) FROM "bronze.raw_prices" '  # stored before it arrived = stamped by a clock ahead
+    f"WHERE kafka_timestamp <= bronze_ingested_at + INTERVAL {CLOCK_SKEW_S} SECONDS"
+)
+"""Query of the highest broker time that Bronze covers."""
+PENDING_MINUTES = 10
+"""Minutes for which a record may wait to be stored; the promise of freshness is shorter."""
 
 
 def log_laws(table: str) -> list[Law]:
@@ -53,7 +62,7 @@ def log_laws(table: str) -> list[Law]:
             FROM chained WHERE range_start <> previous_end
             UNION ALL
             SELECT 'hours out of order', topic_id, "partition", previous_end, range_start, arrival_hour
-            FROM chained WHERE previous_hour > arrival_hour OR (previous_hour = arrival_hour AND previous_seq >= seq)
+            FROM chained WHERE previous_hour > arrival_hour OR (previous_hour = arrival_hour AND previous_seq > seq)
             UNION ALL
             SELECT 'seq of several batches', topic_id, NULL, seq, count(DISTINCT batch_id), arrival_hour
             FROM {t} GROUP BY topic_id, arrival_hour, seq HAVING count(DISTINCT batch_id) > 1
@@ -86,12 +95,68 @@ def log_laws(table: str) -> list[Law]:
     ]  # fmt: skip
 
 
-def topic_law(table: str) -> Law:
-    """Every retained record of the topic is stored once and unchanged, and nothing else is stored.
 
-    A record at or after a partition's stored end is pending rather than missing, unless its time lies before the
-    newest stored hour: that hour's commit covered all partitions.
+
+def _of_topic(table: str) -> str:
+    """CTEs of the rows that mirror the topic: `mine` of all its incarnations, `live`, and each partition's `ends`.
+
+    A log that was cut and adopted has incarnations `<topic id>~2`, `~3`. Each begins at the first offset at which the
+    log differs; what an earlier one holds from there on is of the log before it was cut.
     """
+    short = LOG_TABLES[table]
+    return f"""
+        mine AS (
+            SELECT *, coalesce(TRY_CAST(split_part(topic_id, '~', 2) AS INTEGER), 1) AS generation FROM "{table}"
+            WHERE split_part(topic_id, '~', 1) = (SELECT topic_id FROM topic_{short}_id)
+        ), begun AS (
+            SELECT "partition", generation, min(range_start) AS first FROM mine WHERE generation > 1 GROUP BY ALL
+            UNION ALL
+            SELECT "partition", generation, first FROM audit_adopted
+            WHERE topic_id = (SELECT topic_id FROM topic_{short}_id)
+        ), live AS (
+            SELECT * FROM mine m WHERE NOT EXISTS (
+                FROM begun b
+                WHERE b."partition" = m."partition" AND b.generation > m.generation AND m."offset" >= b.first
+            )
+        ), ends AS (
+            SELECT "partition", max(range_end) AS stored_end FROM live GROUP BY "partition"
+        )
+    """
+
+
+def _lacking(table: str) -> str:
+    """CTE `lacking`: retained records that are not stored, and whether that can no longer be called pending.
+
+    A record at or after a partition's stored end is pending, unless its time lies before the newest stored hour, whose
+    commit covered all partitions, more than `PENDING_MINUTES` ago, or ahead of the clock: then nothing says when it
+    came, and whatever follows it may be hidden by it.
+    """
+    short = LOG_TABLES[table]
+    return f"""
+        stored AS (
+            SELECT "partition", "offset", any_value(kafka_timestamp) AS stamped,
+                   any_value(coalesce(md5(raw_json), md5(raw_bytes))) AS digest
+            FROM live WHERE kind = 'record' GROUP BY "partition", "offset"
+        ), lacking AS (
+            SELECT t."partition", t."offset", t.stamped,
+                   t."offset" < coalesce(e.stored_end, 0) OR t.stamped < (SELECT max(arrival_hour) FROM mine) AS passed,
+                   t.stamped > now.asked_at + INTERVAL {CLOCK_SKEW_S} SECONDS AS ahead,
+                   t.stamped < now.asked_at - INTERVAL {PENDING_MINUTES} MINUTES AS late
+            FROM topic_{short} t ANTI JOIN stored USING ("partition", "offset")
+            LEFT JOIN ends e ON t."partition" = e."partition" CROSS JOIN (SELECT asked_at FROM audit_clock) now
+        )
+    """
+
+
+def pending_query(table: str) -> str:
+    """Query of how many retained records are not stored and may still be called pending."""
+    return (
+        f"WITH {_of_topic(table)}, {_lacking(table)} SELECT count(*) FROM lacking WHERE NOT (passed OR ahead OR late)"
+    )
+
+
+def topic_law(table: str) -> Law:
+    """Every retained record of the topic is stored once and unchanged, and nothing else is stored; see `_lacking`."""
     short = LOG_TABLES[table]
     return Law(
         f"{short}_holds_the_topic",
@@ -99,21 +164,10 @@ def topic_law(table: str) -> Law:
         (table,),
         f"SELECT count(*) FROM topic_{short}",
         f"""
-        WITH stored AS (
-            SELECT "partition", "offset", any_value(kafka_timestamp) AS stamped,
-                   any_value(coalesce(md5(raw_json), md5(raw_bytes))) AS digest
-            FROM "{table}" WHERE kind = 'record' AND topic_id = (SELECT topic_id FROM topic_{short}_id)
-            GROUP BY "partition", "offset"
-        ), ends AS (
-            SELECT "partition", max(range_end) AS stored_end FROM "{table}"
-            WHERE topic_id = (SELECT topic_id FROM topic_{short}_id) GROUP BY "partition"
-        ), newest AS (
-            SELECT max(arrival_hour) AS hour FROM "{table}" WHERE topic_id = (SELECT topic_id FROM topic_{short}_id)
-        )
-        SELECT 'not stored' AS problem, t."partition", t."offset", t.stamped
-        FROM topic_{short} t ANTI JOIN stored USING ("partition", "offset")
-        LEFT JOIN ends e ON t."partition" = e."partition"
-        WHERE t."offset" < coalesce(e.stored_end, 0) OR t.stamped < (SELECT hour FROM newest)
+        WITH {_of_topic(table)}, {_lacking(table)}
+        SELECT CASE WHEN passed THEN 'not stored' WHEN ahead THEN 'not stored, and stamped ahead of the clock'
+                    ELSE 'not stored yet' END AS problem, "partition", "offset", stamped
+        FROM lacking WHERE passed OR ahead OR late
         UNION ALL
         SELECT 'not in the topic', s."partition", s."offset", s.stamped
         FROM stored s JOIN topic_{short}_bounds b ON s."partition" = b."partition" AND s."offset" >= b.low

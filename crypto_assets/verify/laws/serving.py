@@ -77,7 +77,8 @@ def _coverage_law() -> Law:
         ), reached AS (
             SELECT e.covered_offsets, e.covered_until, max(b.kafka_timestamp) AS newest
             FROM ends e JOIN "bronze.raw_prices" b ON b."partition" = e."partition" AND b."offset" < e."end"
-            WHERE b.topic_id = (FROM incarnation) AND b.kind = 'record' GROUP BY ALL
+            WHERE b.topic_id = (FROM incarnation) AND b.kind = 'record'
+              AND b.kafka_timestamp <= b.bronze_ingested_at + INTERVAL 60 SECONDS GROUP BY ALL
         ), stored AS (
             SELECT "partition", max(range_end) AS "end" FROM "bronze.raw_prices"
             WHERE topic_id = (FROM incarnation) GROUP BY "partition"
