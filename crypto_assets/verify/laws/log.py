@@ -95,8 +95,6 @@ def log_laws(table: str) -> list[Law]:
     ]  # fmt: skip
 
 
-
-
 def _of_topic(table: str) -> str:
     """CTEs of the rows that mirror the topic: `mine` of all its incarnations, `live`, and each partition's `ends`.
 
