@@ -227,8 +227,7 @@ def adopt_log(
     """Store what a log holds that lost its newest records: as a new incarnation of its topic. Dry run first."""
     from crypto_assets.cli import adopt_log as module
 
-    with _told():
-        raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
+    raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), apply=apply, as_json=json))
 
 
 @app.command()
