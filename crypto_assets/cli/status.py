@@ -312,13 +312,15 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
     from crypto_assets.kafka.errors import LogError, LogUnavailable
 
     try:
-        start = log.lag_start(settings, settings.prices_topic, covered)
+        start = log.lag_start(settings, settings.prices_topic, covered, now)
+        topics = {topic: log.ahead(settings, topic, now) for topic in (settings.prices_topic, settings.polls_topic)}
     except LogUnavailable as error:
         return Lag(unknown_because=str(error))
     except LogError as error:
         return Lag(unknown_because="see the problem", wrong=(str(error),))
     lag = 0.0 if start.oldest is None else max(0.0, (now - start.oldest).total_seconds())
-    return Lag(lag, sum(start.uncovered.values()))
+    ahead = tuple(log.ahead_text(topic, found, now) for topic, found in topics.items() if found)
+    return Lag(lag, sum(start.uncovered.values()), wrong=ahead)
 
 
 def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, now: datetime) -> Lag:

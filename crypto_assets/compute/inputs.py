@@ -105,7 +105,7 @@ class StepInputBuilder:
 
         return open_home(self.settings)
 
-    def bounds(self, logical: str, keys: Sequence[str]) -> Mapping[str, LogBounds]:
+    def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:
         """Offset bounds of hourly keys.
 
         Raises:
@@ -114,7 +114,8 @@ class StepInputBuilder:
         from crypto_assets.kafka import log
 
         try:
-            return log.bounds(self.settings, self.topic(logical), [key_slice(k, "hour").start for k in keys])
+            hours = [key_slice(k, "hour").start for k in keys]
+            return log.bounds(self.settings, self.topic(logical), hours, now)
         except log.LogUnavailable as error:
             raise StepFailed(str(error)) from error
 
@@ -145,7 +146,7 @@ class StepInputBuilder:
             run_id=run_id,
             source=home.source,
             partitions_start=start,
-            bounds=self.bounds(reads_log, [str(k) for k in keys]) if reads_log and not landing else {},
+            bounds=self.bounds(reads_log, [str(k) for k in keys], now) if reads_log and not landing else {},
             coins=home.registry().to_records(),
             anomaly_budget=self.settings.anomaly_budget,
             accept_gap=accept_gap,
@@ -176,7 +177,7 @@ class ShippedInputs(StepInputBuilder):
         """
         raise StepFailed("a launched step has no home: what it needs of it must travel in its inputs")
 
-    def bounds(self, logical: str, keys: Sequence[str]) -> Mapping[str, LogBounds]:
+    def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:  # noqa: ARG002
         """They were asked for on the driver.
 
         Raises:

@@ -47,6 +47,8 @@ _LOG_RULES = (
     Rule("offsets_in_range", "range_start <= offset AND offset < range_end", "A row lies in the range it was read in.",
          blocking=True),
     Rule("known_kind", "kind IN ('record', 'gap')", "Only records and accepted gaps exist.", blocking=True),
+    Rule("not_stamped_ahead", "kafka_timestamp IS NULL OR kafka_timestamp <= bronze_ingested_at + INTERVAL 60 SECONDS",
+         "A record cannot have arrived after it was stored: the broker's clock was ahead.", severity="warn"),
     Rule("no_gap", "kind <> 'gap'", "Records were lost to retention before they were read.", severity="warn"),
 )
 

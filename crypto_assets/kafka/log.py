@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.contracts.clock import is_ahead, is_ahead_ms
 from crypto_assets.kafka.adoption import topic_id_of
 from crypto_assets.kafka.errors import (
     LogError,
@@ -21,7 +22,8 @@ from crypto_assets.kafka.errors import (
     TopicMismatch,
     TopicRecreated,
 )
-from crypto_assets.kafka.offsets import bounds, config_of, end_offsets, newest_timestamp_ms, offsets_of
+from crypto_assets.kafka.hours import bounds
+from crypto_assets.kafka.offsets import config_of, end_offsets, newest_timestamp_ms, offsets_of
 from crypto_assets.kafka.records import headers_json, read_ranges, texts_of
 from crypto_assets.kafka.topic import topic_id
 from crypto_assets.settings import Settings
@@ -39,6 +41,8 @@ __all__ = [
     "PublishFailed",
     "TopicMismatch",
     "TopicRecreated",
+    "ahead",
+    "ahead_text",
     "bounds",
     "end_offsets",
     "headers_json",
@@ -115,7 +119,36 @@ class LagStart:
     topic_id: str
 
 
-def lag_start(source: Settings | Mapping[str, Any], topic: str, covered: Mapping[int, int]) -> LagStart:
+def ahead(source: Settings | Mapping[str, Any], topic: str, now: datetime) -> dict[int, int]:
+    """Kafka partitions that hold a record stamped later than the present, with its time in ms since 1970.
+
+    Args:
+        source: Settings, or client options.
+        topic: The topic.
+        now: Present time (UTC).
+
+    Raises:
+        LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist.
+    """
+    log, _ = offsets_of(config_of(source), topic)
+    return {p: stamp for p, stamp in sorted(log.newest().items()) if is_ahead_ms(stamp, now)}
+
+
+def ahead_text(topic: str, found: Mapping[int, int], now: datetime) -> str:
+    """What `ahead` found as a sentence for people, with what to do."""
+    listed = ", ".join(
+        f"partition {p} by {(stamp - now.timestamp() * 1000) / 3_600_000:,.1f} h" for p, stamp in found.items()
+    )
+    return (
+        f"the times of topic {topic} run ahead of this machine's clock: {listed}. The clock of the broker (or of this "
+        "machine) was wrong when they were stamped; put it right (NTP). What follows them is stored all the same; "
+        "until their time has passed, Kafka's retention keeps everything after them"
+    )
+
+
+def lag_start(
+    source: Settings | Mapping[str, Any], topic: str, covered: Mapping[int, int], now: datetime | None = None
+) -> LagStart:
     """The oldest record of a topic that a reader has not covered.
 
     Args:
@@ -123,6 +156,7 @@ def lag_start(source: Settings | Mapping[str, Any], topic: str, covered: Mapping
         topic: The topic.
         covered: By partition, the offset up to which everything is covered; an absent partition counts as 0. What
             retention has removed meanwhile counts as covered: it cannot be waited for.
+        now: Present time (UTC): a record stamped later says nothing about its age; None = every time is believed.
 
     Raises:
         LogWentBackwards: The reader is ahead of the log.
@@ -141,24 +175,29 @@ def lag_start(source: Settings | Mapping[str, Any], topic: str, covered: Mapping
     starts = {p: max(covered.get(p, 0), low[p]) for p in high}
     pending = {p: OffsetRange(p, starts[p], high[p]) for p in high if starts[p] < high[p]}
     return LagStart(
-        oldest=_oldest(config, topic, pending) if pending else None,
+        oldest=_oldest(config, topic, pending, now) if pending else None,
         uncovered={p: high[p] - starts[p] for p in high},
         high_watermarks=high,
         topic_id=incarnation,
     )
 
 
-def _oldest(config: Mapping[str, Any], topic: str, pending: Mapping[int, OffsetRange]) -> datetime | None:
-    """Time of the first record of each range, the earliest of them; None if the ranges hold only markers."""
+def _oldest(
+    config: Mapping[str, Any], topic: str, pending: Mapping[int, OffsetRange], now: datetime | None
+) -> datetime | None:
+    """Time of the first record of each range that can be believed, the earliest of them; None if there is none."""
     found: list[datetime] = []
     for piece in pending.values():
         start, width = piece.start, 16
         while start < piece.end:
             # a few offsets at a time: the first record ends the search, however long the range is
             window = OffsetRange(piece.partition, start, min(start + width, piece.end))
-            first = next(read_ranges(config, topic, [window]), None)
-            if first is not None:
-                found.append(first.column("kafka_timestamp")[0].as_py())
+            stamps = [
+                s for chunk in read_ranges(config, topic, [window]) for s in chunk.column("kafka_timestamp").to_pylist()
+            ]
+            believed = [s for s in stamps if now is None or not is_ahead(s, now)]
+            if believed:
+                found.append(believed[0])
                 break
             start, width = window.end, width * 16
     return min(found, default=None)

@@ -1,28 +1,29 @@
-"""Which offsets belong to an hour: the questions that can be asked about a topic, and b(t).
+"""The questions that can be asked about the offsets of a topic.
 
 Everything is asked with isolation level read_committed, so "end" means the last stable offset, and every error inside
 an answer is raised: an unknown partition, for example, answers with offset 0 beside its error. Does not belong here:
-reading records (`crypto_assets.kafka.log`, which also gives these names to the rest of the product).
+reading records (`kafka.records`), which offsets belong to an hour (`kafka.hours`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from crypto_assets.contracts.slices import HOUR, hour_key
-from crypto_assets.kafka.adoption import incarnation_of
 from crypto_assets.kafka.client import client_config, unavailable
 from crypto_assets.kafka.errors import LogUnavailable
 from crypto_assets.kafka.topic import ANSWER_TIMEOUT_S, admin_client, describe, id_text
 from crypto_assets.settings import Settings
-from crypto_assets.storage.base import LogBounds, PartitionBounds
 
 if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
+
+
+T = TypeVar("T")
 
 
 def config_of(source: Settings | Mapping[str, Any]) -> dict[str, Any]:
@@ -30,76 +31,14 @@ def config_of(source: Settings | Mapping[str, Any]) -> dict[str, Any]:
     return client_config(source) if isinstance(source, Settings) else dict(source)
 
 
-def bounds(source: Settings | Mapping[str, Any], topic: str, hours: Sequence[datetime]) -> dict[str, LogBounds]:
-    """Offsets of every partition for each hour, by the rule that loses and doubles nothing beside a live producer.
-
-    All high watermarks are read first, then b(t), the first offset whose record time is at or after t. Where no such
-    record exists b(t) is that *earlier* watermark, and an hour that ends there is provisional: what arrives between
-    the two questions is then left to the next look. (Asked the other way round, 8 of 60,047 records were doubled and
-    13 missing.) b never falls as t grows.
-
-    Args:
-        source: Settings, or client options.
-        topic: The topic.
-        hours: Hour starts (UTC).
-
-    Returns:
-        By partition key (`2024-01-31-23:00`): [b(H), b(H+1)) of every partition, with the topic's incarnation.
-
-    Raises:
-        LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist or was re-created
-            while being looked at.
-        ValueError: A time is not a whole hour in UTC.
-    """
-    for hour in hours:
-        if hour.tzinfo is None or hour.utcoffset() != timedelta(0) or hour.minute or hour.second or hour.microsecond:
-            raise ValueError(f"{hour.isoformat()} is not the start of an hour in UTC")
-    config = config_of(source)
-    admin = admin_client(config)
-    description = describe(admin, config, topic)
-    partitions = sorted(p.id for p in description.partitions)
-    log = Offsets(admin, config, topic, partitions)
-    high = log.latest()
-    low = log.earliest()
-    moments = sorted({moment for hour in hours for moment in (hour, hour + HOUR)})
-    found: dict[datetime, dict[int, tuple[int, bool]]] = {}
-    reached = dict.fromkeys(partitions, 0)
-    for moment, answers in zip(moments, log.at(moments), strict=True):
-        row = {}
-        for partition in partitions:
-            real = answers[partition] >= 0
-            offset = answers[partition] if real else high[partition]
-            # a record that arrived after the watermarks were read may already have given an earlier b(t) beyond them
-            reached[partition] = max(reached[partition], offset)
-            row[partition] = (reached[partition], not real)
-        found[moment] = row
-    again = id_text(describe(admin, config, topic))
-    if again != id_text(description):
-        raise LogUnavailable(f"topic {topic} was re-created while its offsets were read; run the step again")
-    incarnation = incarnation_of(source, again)
-    return {
-        hour_key(hour): LogBounds(
-            topic=topic,
-            topic_id=incarnation.id,
-            partitions=tuple(
-                PartitionBounds(
-                    p,
-                    found[hour][p][0],
-                    *found[hour + HOUR][p],
-                    log_start=low[p],
-                    adopted_from=incarnation.starts.get(p, -1),
-                )
-                for p in partitions
-            ),
-        )
-        for hour in hours
-    }
-
-
 def _spec() -> Any:
     from confluent_kafka.admin import OffsetSpec  # pyright: ignore[reportPrivateImportUsage] - documented there
 
     return OffsetSpec
+
+
+def _offset_and_time(found: Any) -> tuple[int, int]:
+    return found.offset, found.timestamp
 
 
 class _NoLeaderYet(LogUnavailable):
@@ -123,8 +62,11 @@ class Offsets:
         """First retained offset."""
         return self._ask(_spec().earliest(), "start offsets")
 
-    def at(self, moments: Sequence[datetime]) -> list[dict[int, int]]:
-        """For each moment, the first offset whose record time is at or after it, -1 where there is none."""
+    def at(self, moments: Sequence[datetime]) -> list[dict[int, tuple[int, int]]]:
+        """For each moment, the first record whose time is at or after it: its offset and its time.
+
+        Times in milliseconds since 1970; both are -1 where there is no such record.
+        """
         epoch = datetime(1970, 1, 1, tzinfo=UTC)
         asked = []
         for moment in moments:
@@ -135,21 +77,21 @@ class Offsets:
         answers = []
         for moment, (futures, what) in zip(moments, asked, strict=True):
             try:
-                answers.append(self._collect(futures, what))
+                answers.append(self._collect(futures, what, _offset_and_time))
             except _NoLeaderYet:
                 stamp = (moment - epoch) // timedelta(milliseconds=1)
-                answers.append(self._ask(_spec().for_timestamp(stamp), what))
+                answers.append(self._ask(_spec().for_timestamp(stamp), what, _offset_and_time))
         return answers
 
     def newest(self) -> dict[int, int]:
         """Highest record time, milliseconds since 1970, -1 where there is no record."""
-        return self._ask(_spec().max_timestamp(), "newest record times", attribute="timestamp")
+        return self._ask(_spec().max_timestamp(), "newest record times", attrgetter("timestamp"))
 
-    def _ask(self, spec: Any, what: str, attribute: str = "offset") -> dict[int, int]:
+    def _ask(self, spec: Any, what: str, value: Callable[[Any], T] = attrgetter("offset")) -> dict[int, T]:
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
             try:
-                return self._collect(self._send(spec, what), what, attribute)
+                return self._collect(self._send(spec, what), what, value)
             except _NoLeaderYet:
                 if time.monotonic() > deadline:
                     raise
@@ -166,7 +108,7 @@ class Offsets:
         except KafkaException as error:
             raise unavailable(self._config, f"{what} of topic {self._topic}", error) from error
 
-    def _collect(self, futures: dict[TopicPartition, Any], what: str, attribute: str = "offset") -> dict[int, int]:
+    def _collect(self, futures: dict[TopicPartition, Any], what: str, value: Callable[[Any], T]) -> dict[int, T]:
         from confluent_kafka import KafkaError, KafkaException
 
         electing = {
@@ -176,12 +118,12 @@ class Offsets:
             KafkaError.UNKNOWN_LEADER_EPOCH,
             KafkaError.FENCED_LEADER_EPOCH,
         }
-        answers: dict[int, int] = {}
+        answers: dict[int, T] = {}
         errors: list[str] = []
         passing = True
         for target, future in futures.items():
             try:
-                answers[target.partition] = getattr(future.result(ANSWER_TIMEOUT_S), attribute)
+                answers[target.partition] = value(future.result(ANSWER_TIMEOUT_S))
             except (KafkaException, TimeoutError) as error:
                 errors.append(f"partition {target.partition}: {error}")
                 reason = error.args[0] if error.args else None

@@ -136,7 +136,7 @@ class Producer:
         """
         try:
             with self._exclusive():
-                state = self.state
+                state = self._settled(self.state, now)
                 if not self.governor.may_poll(state.credits, now):
                     return self._idle(state, now)
                 return self._poll(state, now)
@@ -216,6 +216,14 @@ class Producer:
     def _exclusive(self) -> Iterator[None]:
         with file_lock(self._path.with_suffix(".lock"), timeout_s=0):
             yield
+
+    def _settled(self, state: ProducerState, now: datetime) -> ProducerState:
+        """The state without times of the future, which a clock that was ahead has left; saved where it differs."""
+        settled = self.governor.settled(state.credits, now)
+        if settled == state.credits:
+            return state
+        self._save(replace(state, credits=settled))
+        return replace(state, credits=settled)
 
     def _save(self, state: ProducerState) -> None:
         write_atomic(self._path, state.to_json())

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 QUOTE_CACHE_S = 60.0
@@ -24,6 +25,9 @@ CALLS_PER_POLL = 3
 
 KEPT_CALLS = timedelta(minutes=1)
 MAX_BACKOFF_S = 600.0
+KEPT_MONTHS = 24
+CLOCK_SLACK_S = 1.0
+"""Seconds by which a clock may step back without being noticed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class CreditState:
     blocked_until: float = 0.0
     failures: int = 0
     last_poll: float | None = None
+    other_months: Mapping[str, int] = field(default_factory=dict)
+
+    def spent(self, month: str) -> int:
+        """Credits spent in a month (`2024-01`): a clock that was a month ahead for a while refills nothing."""
+        return self.used_this_month if month == self.month else self.other_months.get(month, 0)
 
     def to_json(self) -> str:
         """JSON text."""
@@ -121,12 +130,30 @@ class Governor:
         # Half a loop of slack: a tick that comes a little early must not wait a whole loop more.
         return state.last_poll is None or at - state.last_poll >= self.cadence_s(state, now) - self.loop_s / 2
 
+    def settled(self, state: CreditState, now: datetime) -> CreditState:
+        """The state as far as it can be true at `now`; to be saved when it differs.
+
+        A poll later than `now` was made while the clock was ahead, and every wait was counted from it. It counts as
+        made now, and what was left to wait is kept: the next poll comes after the cadence, not when that time comes.
+        """
+        moment = now.timestamp()
+        last = state.last_poll
+        if last is None or last <= moment + CLOCK_SLACK_S:
+            return state
+        back = last - moment
+        return replace(
+            state,
+            last_poll=moment,
+            blocked_until=state.blocked_until - back if state.blocked_until > last else 0.0,
+            recent_calls=tuple(min(c, moment) for c in state.recent_calls),
+        )
+
     def record(
         self, state: CreditState, now: datetime, *, credits_used: int, ok: bool, retry_after_s: float | None = None
     ) -> CreditState:
         """The state after a poll. A failure without Retry-After waits 2, 4, 8 … loops, at most ten minutes."""
         at, month = now.timestamp(), _month(now)
-        used = (state.used_this_month if state.month == month else 0) + credits_used
+        used = state.spent(month) + credits_used
         kept = tuple(c for c in state.recent_calls if at - c < KEPT_CALLS.total_seconds())
         failures = 0 if ok else state.failures + 1
         wait = 0.0 if ok else min(MAX_BACKOFF_S, self.loop_s * 2.0 ** min(failures, 16))
@@ -136,6 +163,7 @@ class Governor:
             state,
             month=month,
             used_this_month=used,
+            other_months=state.other_months if state.month == month else _kept_months(state),
             recent_calls=(*kept, *([at] * credits_used)),
             blocked_until=at + wait if wait else state.blocked_until,
             failures=failures,
@@ -144,7 +172,7 @@ class Governor:
 
     def report(self, state: CreditState, now: datetime) -> CreditReport:
         """Credits left, and whether they are dry."""
-        used = state.used_this_month if state.month == _month(now) else 0
+        used = state.spent(_month(now))
         left = self._left(state, now)
         if left is None:
             return CreditReport(used, None, None, f"{used:,} calls this month, not metered")
@@ -165,8 +193,13 @@ class Governor:
     def _left(self, state: CreditState, now: datetime) -> int | None:
         if self.budget.per_month is None:
             return None
-        used = state.used_this_month if state.month == _month(now) else 0
-        return max(0, self.budget.per_month - used)
+        return max(0, self.budget.per_month - state.spent(_month(now)))
+
+
+def _kept_months(state: CreditState) -> dict[str, int]:
+    """Credits by month other than the one that begins: the newest, since a clock may come back to any of them."""
+    months = {**state.other_months, state.month: state.used_this_month}
+    return {m: months[m] for m in sorted(months)[-KEPT_MONTHS:] if m}
 
 
 def _month(now: datetime) -> str:

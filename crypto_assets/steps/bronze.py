@@ -129,7 +129,7 @@ def plan(
     gone: list[str] = []
     backwards: list[str] = []
     for b in bounds.partitions:
-        start, unknown = _expected_start(b, stored, chained)
+        start, unknown = _expected_start(b, stored, chained, [o.partition for o in bounds.partitions])
         if b.provisional and start > b.end and not log_reaches(b.partition, start):
             backwards.append(f"partition {b.partition}: stored up to {start}, the log ends at {b.end}")
             continue
@@ -161,7 +161,9 @@ def plan(
     return Plan(tuple(reads), tuple(gaps))
 
 
-def _expected_start(b: PartitionBounds, stored: StoredRanges, chained: Mapping[int, int]) -> tuple[int, bool]:
+def _expected_start(
+    b: PartitionBounds, stored: StoredRanges, chained: Mapping[int, int], partitions: Sequence[int]
+) -> tuple[int, bool]:
     """Where the hour goes on in one Kafka partition, and whether that is only a lower bound of what is unknown."""
     if b.partition in stored.ends:
         return stored.ends[b.partition], False
@@ -175,6 +177,8 @@ def _expected_start(b: PartitionBounds, stored: StoredRanges, chained: Mapping[i
         return before, False
     if b.start <= b.log_start != 0:
         return 0, True
+    if before is None and any(p in stored.previous_ends for p in partitions):
+        return b.log_start, False  # it was added to the topic after the chains of the others began: it is read whole
     return max(b.start, before or 0), False
 
 
@@ -310,6 +314,7 @@ class _Hour:
             [gaps],
             self.ahead.take(todo.reads) if todo.reads else (),
             lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, todo.reads, chunk, self.inputs.now),
+            self.inputs.now,
         )
         ends = {r.partition: stored.ends.get(r.partition, stored.previous_ends.get(r.partition)) for r in todo.reads}
         known = {p: end for p, end in ends.items() if end is not None}

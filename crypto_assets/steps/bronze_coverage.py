@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import Engine
+from crypto_assets.contracts.arrow import compute
+from crypto_assets.contracts.clock import SKEW
+from crypto_assets.contracts.messages import CLOCK_SKEW_LIMIT_S
 from crypto_assets.contracts.slices import HOUR, floor_hour
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def covered_until(engine: Engine, as_of: datetime | None = None) -> datetime | None:
@@ -49,6 +56,7 @@ def coverage(engine: Engine) -> Coverage:
     where = f"arrival_hour >= '{floor_hour(until) - HOUR:%Y-%m-%dT%H:%M:%SZ}'"
     columns = ["topic_id", "partition", "range_end", "kafka_timestamp", "bronze_ingested_at"]
     rows = engine.store.read_arrow(table, columns=columns, where=where, version=version)
+    rows = rows.set_column(3, "kafka_timestamp", believed_times(rows))
     ends = rows.group_by(columns[:2]).aggregate([(name, "max") for name in columns[2:]]).to_pylist()
     stamped = [r for r in ends if r["kafka_timestamp_max"] is not None]
     if not stamped:
@@ -71,10 +79,26 @@ def _newest_record(engine: Engine) -> datetime | None:
     if newest is None:
         return None
     where = f"arrival_hour >= '{newest - HOUR:%Y-%m-%dT%H:%M:%SZ}' AND kind = 'record'"
-    stamps = engine.store.read_arrow(table, columns=["kafka_timestamp"], where=where, version=version)
-    if not stamps.num_rows:  # the newest hours hold nothing but gaps
-        return frame.agg(F.max("kafka_timestamp").alias("t")).toArrow().column("t")[0].as_py()
-    return max(stamps.column(0).to_pylist())
+    rows = engine.store.read_arrow(
+        table, columns=["kafka_timestamp", "bronze_ingested_at"], where=where, version=version
+    )
+    found = compute().max(believed_times(rows)).as_py()
+    if found is None:  # the newest hours hold nothing but gaps, or records stamped ahead
+        stamped = F.col("kafka_timestamp") <= F.col("bronze_ingested_at") + F.expr(
+            f"INTERVAL {CLOCK_SKEW_LIMIT_S} SECONDS"
+        )
+        found = frame.where(stamped).agg(F.max("kafka_timestamp").alias("t")).toArrow().column("t")[0].as_py()
+    return found
+
+
+def believed_times(rows: pa.Table) -> pa.ChunkedArray:
+    """Broker times of rows, null where a row was stored before it is said to have arrived: a clock was ahead.
+
+    That is known for good, whatever the present is: covered times never run ahead of the records behind them.
+    """
+    pc = compute()
+    stamped = rows.column("kafka_timestamp")
+    return pc.if_else(pc.less_equal(stamped, pc.add(rows.column("bronze_ingested_at"), SKEW)), stamped, None)
 
 
 def _newest_reply(engine: Engine) -> datetime | None:

@@ -307,6 +307,7 @@ class _Hour:
             [],
             self._chunks(todo, start),
             lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, [piece], chunk, self.inputs.now),
+            self.inputs.now,
         )
         touched = self.maker.touched(rows.table)
         newest = rows.max_timestamp

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto_assets.contracts.arrow import arrow_schema, compute
+from crypto_assets.contracts.clock import SKEW
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.storage.base import LogBounds, OffsetRange
@@ -98,14 +99,24 @@ def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[Offs
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows of one commit and the newest broker time among them (UTC)."""
+    """Rows of one commit and the newest broker time among them that can be believed (UTC)."""
 
     table: pa.Table
     max_timestamp: datetime | None
 
 
+def newest_time(stamps: pa.ChunkedArray | pa.Array, now: datetime) -> datetime | None:
+    """Newest of some record times (UTC) that is not ahead of the present; None = there is none."""
+    pc = compute()
+    return pc.max(stamps.filter(pc.less_equal(stamps, now + SKEW))).as_py()
+
+
 def gather(
-    table: Table, first: Sequence[pa.Table], chunks: Iterable[pa.Table], make: Callable[[pa.Table], pa.Table]
+    table: Table,
+    first: Sequence[pa.Table],
+    chunks: Iterable[pa.Table],
+    make: Callable[[pa.Table], pa.Table],
+    now: datetime,
 ) -> Gathered:
     """All rows of one commit.
 
@@ -114,6 +125,7 @@ def gather(
         first: Rows to begin with.
         chunks: Records from the log.
         make: Makes rows of a chunk.
+        now: Present time (UTC): later record times are not believed.
 
     Returns:
         The rows; above `SPILL_ABOVE_BYTES` they lie in a temporary file that is gone when they are.
@@ -131,8 +143,7 @@ def gather(
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-rows") as pool:
             pending: Future[None] | None = None
             for chunk in chunks:
-                latest = compute().max(chunk.column("kafka_timestamp")).as_py()
-                newest = latest if newest is None else max(newest, latest)
+                newest = max(filter(None, (newest, newest_time(chunk.column("kafka_timestamp"), now))), default=None)
                 if pending is not None:
                     pending.result()
                 pending = pool.submit(take, chunk)

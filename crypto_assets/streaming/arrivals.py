@@ -12,6 +12,7 @@ from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.base import Engine, StepFailed
+from crypto_assets.contracts.clock import is_ahead_ms
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.home import first_day
@@ -202,21 +203,24 @@ class Cursor:
         self._topic = settings.prices_topic
         self._begun: datetime | None = None
 
-    def next(self) -> Piece | None:
+    def next(self, now: datetime) -> Piece | None:
         """The next piece that Bronze lacks; None when it has everything that the log holds.
+
+        Args:
+            now: Present time (UTC): records stamped later close no hour.
 
         Raises:
             StepFailed: The log cannot be asked; says what helps.
         """
         try:
             if self.hour is None:
-                self.hour = self._first_hour()
+                self.hour = self._first_hour(now)
                 if self.hour is None:
                     return None
-            bounds = log.bounds(self._settings, self._topic, [self.hour])[hour_key(self.hour)]
+            bounds = log.bounds(self._settings, self._topic, [self.hour], now)[hour_key(self.hour)]
             self._same_topic(bounds)
             if not self._lacks(bounds) and not all(b.provisional for b in bounds.partitions):
-                bounds = self._later(bounds)
+                bounds = self._later(bounds, now)
         except log.LogUnavailable as error:
             raise StepFailed(str(error)) from error
         self.lag = sum(max(0, b.end - self._stored(b)) for b in bounds.partitions)
@@ -230,9 +234,9 @@ class Cursor:
         for partition, end in ends.items():
             self.ends[partition] = max(self.ends.get(partition, 0), end)
 
-    def _first_hour(self) -> datetime | None:
+    def _first_hour(self, now: datetime) -> datetime | None:
         """Hour of the oldest record that is there wholly: after retention has begun to remove, the one after it."""
-        start = log.lag_start(self._settings, self._topic, {})
+        start = log.lag_start(self._settings, self._topic, {}, now)
         if start.oldest is None:
             return None
         trimmed = any(first for first, _ in log.end_offsets(self._settings, self._topic).values())
@@ -249,17 +253,19 @@ class Cursor:
         return any(b.end > self._stored(b) or (b.provisional and b.end < self._stored(b)) for b in bounds.partitions)
 
     def _stored(self, b: PartitionBounds) -> int:
-        return self.ends.get(b.partition, b.start)
+        # A partition without rows, of a topic that has some, was added since: it is stored from its beginning.
+        return self.ends.get(b.partition, b.log_start if self.ends else b.start)
 
-    def _later(self, bounds: LogBounds) -> LogBounds:
+    def _later(self, bounds: LogBounds, now: datetime) -> LogBounds:
         """Bounds of the next hour that has what Bronze lacks; of the newest record's hour if none has."""
         newest = log.newest_timestamp_ms(self._settings, self._topic)
-        last = floor_hour(datetime.fromtimestamp(newest / 1000, UTC))
+        # A record stamped ahead lies in no later hour than the present.
+        last = floor_hour(now if is_ahead_ms(newest, now) else datetime.fromtimestamp(newest / 1000, UTC))
         assert self.hour is not None
         while self.hour < last:
             count = min(HOURS_AHEAD, int((last - self.hour) / HOUR))
             hours = [self.hour + (i + 1) * HOUR for i in range(count)]
-            found = log.bounds(self._settings, self._topic, hours)
+            found = log.bounds(self._settings, self._topic, hours, now)
             for hour in hours:
                 self.hour, bounds = hour, found[hour_key(hour)]
                 if self._lacks(bounds):

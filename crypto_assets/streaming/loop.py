@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.compute.base import Engine, Result, StepInputs
 from crypto_assets.compute.inputs import StepInputBuilder
-from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
 from crypto_assets.kafka.log import end_offsets
@@ -30,6 +29,7 @@ from crypto_assets.settings import Settings
 from crypto_assets.steps import bars, bronze, latest, silver
 from crypto_assets.steps.bronze_coverage import Coverage, coverage
 from crypto_assets.steps.log_continuity import Continuity
+from crypto_assets.steps.log_rows import newest_time
 from crypto_assets.streaming import gold, resume
 from crypto_assets.streaming import silver as increment
 from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after
@@ -164,7 +164,7 @@ class Loop:
             began = time.monotonic()
             inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
             cursor = self._cursor or self._begin(inputs)
-            piece = cursor.next()
+            piece = cursor.next(self._clock())
             written = self._append(cursor, piece) if piece is not None else 0
             changed = self._follow(inputs)
             self._refresh(inputs, everything=piece is None)
@@ -260,7 +260,7 @@ class Loop:
         arrivals, known = arrivals_after(self._engine, self._bronze_version, own)
         arrivals = [a for a in arrivals if a.rows.num_rows]
         for arrival in arrivals:
-            newest = compute().max(arrival.rows.column("kafka_timestamp")).as_py()
+            newest = newest_time(arrival.rows.column("kafka_timestamp"), inputs.now)
             if newest is not None and (self._until is None or newest > self._until):
                 self._until = newest
         if not known:

@@ -213,3 +213,27 @@ def test_a_whole_month_of_retries_stays_within_its_credits(per_month, start_day,
     assert sum(calls for _, calls in polls) <= per_month
     assert state.used_this_month == sum(calls for _, calls in polls)
     assert all(governor.cadence_s(state, t) >= governor.floor_s for t, _ in polls)
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(days=31), timedelta(days=365)])
+@pytest.mark.parametrize("wait", [None, 120.0])
+def test_after_a_clock_that_was_ahead_the_next_poll_comes_after_the_cadence(jump, wait):
+    governor, ahead = Governor(BUDGETS["keyless"]), MAY + jump
+    state = governor.record(CreditState(), ahead, credits_used=3, ok=wait is None, retry_after_s=wait)
+    state = governor.settled(state, MAY)  # the clock was put right
+    assert governor.settled(state, MAY) == state
+    due = MAY + (governor.cadence_s(state, MAY) if wait is None else wait) * SECOND
+    moments = [MAY + n * governor.loop_s * SECOND for n in range(60)]
+    first = next(m for m in moments if governor.may_poll(state, m))
+    assert abs(first - due) <= governor.loop_s * SECOND
+
+
+def test_a_clock_that_jumps_a_month_and_back_refills_no_credits():
+    governor = Governor(BUDGETS["demo"])
+    state = governor.record(CreditState(), MAY, credits_used=9_000, ok=True)
+    state = governor.record(state, JUNE, credits_used=5, ok=True)
+    back = CreditState.from_json(governor.settled(state, MAY).to_json())
+    assert governor.report(back, MAY).used == 9_000
+    again = governor.record(back, MAY + 300 * SECOND, credits_used=1, ok=True)
+    assert governor.report(again, MAY + 300 * SECOND).used == 9_001
+    assert governor.report(again, JUNE).used == 5
