@@ -77,6 +77,7 @@ class CreditState:
             blocked_until=float(raw["blocked_until"]),
             failures=int(raw["failures"]),
             last_poll=None if polled is None else float(polled),
+            other_months={str(month): int(used) for month, used in raw.get("other_months", {}).items()},
         )
 
 
