@@ -12,8 +12,9 @@ import pytest
 
 from crypto_assets.contracts.arrow import ContractViolation
 from crypto_assets.contracts.model import CHAIN_COLUMNS
-from crypto_assets.contracts.slices import HOUR
+from crypto_assets.contracts.slices import HOUR, hour_key
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.quality import rules
 from crypto_assets.storage import ledger
 from crypto_assets.verify import delta
 from crypto_assets.verify.audit import audit
@@ -65,6 +66,33 @@ def test_the_log_names_the_newest_commit_also_after_housekeeping(store):
     assert snapshot is not None
     assert snapshot.transactions[ledger.app_id(PREDICTIONS)] == stored(store)[-1]["chain_commit"]
     assert problems(store) == ()
+
+
+@pytest.mark.engine("local")
+def test_newest_rows_that_were_taken_away_are_missed_when_only_a_checkpoint_is_left(store):
+    from deltalake import DeltaTable
+
+    for i in range(3):
+        insert(store, forecast(FIVE + i * HOUR))
+    handle = DeltaTable(store.path(PREDICTIONS))
+    handle.delete("chain_seq = 3")
+    handle.create_checkpoint()
+    log = Path(store.path(PREDICTIONS)) / "_delta_log"
+    for commit in sorted(log.glob("*.json"))[:-1]:
+        commit.unlink()
+    assert problems(store) == ("the log names another newest commit: 3 chain_commit=2",)
+
+
+def test_the_data_version_does_not_depend_on_the_place_in_a_chain():
+    contract = TABLES[PREDICTIONS]
+    rows, nothing = table(PREDICTIONS, [forecast(FIVE)]), table(PREDICTIONS, [])
+    versions = {
+        rules.content_version(contract, ledger.linked(contract, rows, nothing, commit), [hour_key(FIVE)])[
+            hour_key(FIVE)
+        ]
+        for commit in (1, 7)
+    }
+    assert len(versions) == 1
 
 
 def test_inserting_what_is_there_writes_nothing(store):
