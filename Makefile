@@ -36,7 +36,7 @@ install: $(VENV)/.runtime ## Install what running needs
 install-dev: $(VENV)/.dev ## Install what developing needs
 
 demo: $(VENV)/.runtime ## Two real days through everything (SOURCE=simulated: ten coins)
-	@$(BIN)/crypto-assets demo --source $(SOURCE)
+	@$(BIN)/crypto-assets demo --source $(SOURCE) $(if $(HOME_DIR),--home $(HOME_DIR))
 
 up: $(VENV)/.runtime ## Run the pipeline until Ctrl-C (SOURCE=coingecko|replay|simulator, PORT=3000)
 	@exec $(BIN)/crypto-assets up --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR))

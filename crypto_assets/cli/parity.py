@@ -164,7 +164,8 @@ def materialize(spec: dict[str, Any]) -> int:
     prepare_embedded_engine()
     chosen = {k: v for k, v in spec["settings"].items() if v is not None}
     chosen["partitions_start"] = date.fromisoformat(chosen["partitions_start"])
-    settings = Settings(**chosen)
+    # Two engines that registered models in one place outside would read each other's.
+    settings = Settings(**chosen).model_copy(update={"mlflow_tracking_uri": None, "mlflow_registry_uri": None})
     start, end, now = (datetime.fromisoformat(spec[name]) for name in ("start", "end", "now"))
     clock = FixedClock(StepInputBuilder(settings), now)
     defs = build_definitions(settings, {"step_inputs": dg.ResourceDefinition.hardcoded_resource(clock)})

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
-from crypto_assets.errors import UsageError
+from crypto_assets.errors import CANNOT, ReportedError, UsageError
 from crypto_assets.market.credits import CALLS_PER_POLL
 from crypto_assets.market.payload import Parsed, exact_json, parse_markets
 from crypto_assets.market.quotes import Poll
@@ -35,6 +35,12 @@ attempts, of 5 s at most, may come on top."""
 ATTEMPTS = CALLS_PER_POLL
 TRANSIENT = ("upstream_down",)
 """Failures worth another try at once; a rate limit is waited out by the governor, the rest would fail again."""
+
+
+class Unconfirmed(ReportedError, ValueError):
+    """The source gave no answer by which a coin could be judged; says what it answered."""
+
+    exit_code = CANNOT
 
 
 class BadBaseUrl(UsageError):
@@ -230,7 +236,9 @@ class CoinGeckoSource:
         if poll.outcome == "unknown_coin":
             raise UsageError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
         if poll.outcome != "ok" or not poll.ticks:
-            raise UsageError(f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})")
+            raise Unconfirmed(
+                f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})"
+            )
         tick = poll.ticks[0]
         return CoinInfo(tick.coin_id, tick.symbol, tick.name or tick.coin_id)
 

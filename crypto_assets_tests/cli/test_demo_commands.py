@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import pytest
 
-from crypto_assets.cli.demo import demo_home, next_commands
+from crypto_assets.cli.demo import demo_home, demo_settings, next_commands
 from crypto_assets.settings import Settings
+from crypto_assets_tests.cli.commands import invoke, one_line
+
+NOW = datetime(2026, 5, 10, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +35,51 @@ def test_they_open_the_home_of_the_same_engine_and_transport(chosen: dict[str, s
         monkeypatch.setenv(name, value)
     assert demo_home(Settings(source=source.removeprefix("SOURCE="))) == made  # type: ignore[arg-type]
     assert any(command.endswith(f"verify --home {made}") for command in commands)
+
+
+def test_the_demo_takes_the_home_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("CRYPTO_ASSETS_HOME", str(tmp_path / "here"))
+    settings = demo_settings(Settings(source="simulator"), NOW)
+    assert settings.home == tmp_path / "here"
+    assert any(f"status --home {tmp_path / 'here'}" in row["command"] for row in next_commands(settings))
+
+
+def test_the_demo_removes_nothing_that_it_did_not_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    for kept in (tmp_path / "photos", tmp_path / ".crypto_assets" / "coingecko"):
+        kept.mkdir(parents=True)
+        (kept / "1.jpg").write_text("x")
+        assert f"{kept} holds what the demo did not make" in one_line(invoke("demo", "--home", str(kept)))
+        assert [p.name for p in kept.iterdir()] == ["1.jpg"]
+
+
+def test_the_demo_refuses_live_prices_whoever_asks_for_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRYPTO_ASSETS_SOURCE", "coingecko")
+    done = invoke("demo")
+    assert "crypto-assets demo --source replay" in one_line(done)
+    assert done.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_outside_its_home_is_shared_with_the_demo_and_all_of_it_is_named(monkeypatch, tmp_path):
+    outside = {
+        "CRYPTO_ASSETS_LAKE": str(tmp_path / "live-lake"),
+        "CRYPTO_ASSETS_LANDING": str(tmp_path / "live-landing"),
+        "CRYPTO_ASSETS_PARTITIONS_START": "2025-01-01",
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092",
+        "KAFKA_TOPIC": "crypto-prices-raw",
+        "KAFKA_POLLS_TOPIC": "crypto-polls",
+        "MLFLOW_TRACKING_URI": "http://mlflow.example",
+        "MLFLOW_REGISTRY_URI": "http://mlflow.example",
+        "ALERT_WEBHOOK_URL": "http://hook.example",
+    }
+    for name, value in outside.items():
+        monkeypatch.setenv(name, value)
+    base = Settings(source="simulator")
+    assert sorted(base.outside()) == sorted(outside)
+    settings = demo_settings(base, NOW)
+    assert settings.partitions_start == NOW.date() - timedelta(days=2)
+    shown = str(settings.model_dump())
+    assert not [v for v in outside.values() if v in shown]
+    assert settings.lake == str(settings.home / "lake")
