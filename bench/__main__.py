@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import growth, imports, races, ranges, refresh, streaming, throughput
+from bench import agreement, growth, imports, races, ranges, refresh, streaming, throughput
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     growth.NAME: growth.run,
     streaming.NAME: streaming.run,
     races.NAME: races.run,
+    agreement.NAME: agreement.run,
 }
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
@@ -36,6 +37,7 @@ FULL: dict[str, dict[str, Any]] = {
     growth.NAME: {"hours": 26, "refreshes": 30},
     streaming.NAME: {"seconds": 120, "rate": 5000, "kills": 10},
     races.NAME: {"kills": 12},
+    agreement.NAME: {"records": 200_000},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -45,6 +47,7 @@ QUICK: dict[str, dict[str, Any]] = {
     growth.NAME: {"hours": 2, "refreshes": 5},
     streaming.NAME: {"seconds": 10, "rate": 200, "kills": 2, "targets": ["local"]},
     races.NAME: {"kills": 3, "cases": ["mixed"]},
+    agreement.NAME: {"records": 10_000},
 }
 
 

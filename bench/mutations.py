@@ -94,18 +94,19 @@ def _another_value(members: Members, chance: random.Random) -> Members:
 
 def _another_time(members: Members, chance: random.Random) -> Members:
     places = [i for i, (name, _) in enumerate(members) if name.endswith(('_at"', 'timestamp"'))]
-    place = chance.choice(places)
+    place = chance.choice(places or [0])
     day, clock = chance.choice(DATES[:2] + DATES), chance.choice(CLOCK)
     return [*members[:place], (members[place][0], f'"{day}{clock}"'), *members[place + 1 :]]
 
 
 def _escaped_name(members: Members, chance: random.Random) -> Members:
-    place = chance.randrange(len(members))
+    """A letter of a name as the escape that says the same."""
+    place = chance.choice([i for i, (name, _) in enumerate(members) if len(name) > 2])
     name, value = members[place]
-    at = chance.randrange(1, max(2, len(name) - 1))
-    escape = f"\\u{ord(name[at]):04x}"
-    spelt = name[:at] + (escape if chance.random() < 0.5 else escape[:2] + escape[2:].upper()) + name[at + 1 :]
-    return [*members[:place], (spelt if len(name) > 2 else name, value), *members[place + 1 :]]
+    at = chance.randrange(1, len(name) - 1)
+    digits = f"{ord(name[at]):04x}"
+    spelt = f"{name[:at]}\\u{chance.choice((digits, digits.upper()))}{name[at + 1 :]}"
+    return [*members[:place], (spelt, value), *members[place + 1 :]]
 
 
 def _nested_twin(members: Members, chance: random.Random) -> Members:

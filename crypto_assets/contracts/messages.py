@@ -22,6 +22,10 @@ REQUIRED = (
 OPTIONAL = ("name", "change_1h_pct", "source_payload")
 NUMERIC = ("price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct", "change_7d_pct")
 SOURCE_PAYLOAD_LIMIT = 4096
+MOST_CHARACTERS = 50_000
+"""Characters of a price record that is read; a longer one is not JSON to us. Ours have at most 9,000."""
+MOST_NESTED = 100
+"""Objects and lists that a price record may hold, itself counted; beyond it, engines differ on what they read."""
 
 HEADER_SCHEMA_VERSION = "schema_version"
 HEADER_SOURCE = "source"
@@ -34,12 +38,13 @@ HEADER_SEAM = "seam"
 
 QUARANTINE_REASONS = {
     "not_utf8": "the value is not UTF-8 text",
-    "not_json": "the value is not a JSON object",
+    "not_json": "the value is not one JSON object of RFC 8259 with distinct names, at most 50,000 characters and 100 "
+    "objects and lists",
     "unknown_schema_version": f"the header schema_version is missing or not {SCHEMA_VERSION!r}",
-    "missing_field": "a required field is absent (null is allowed where the contract says so)",
-    "bad_number": "a numeric field is not a finite plain decimal number",
+    "missing_field": "a required field is absent (null is allowed where the contract says so) or no text",
+    "bad_number": "a numeric field is no finite decimal number, or price_usd is none that decimal(38,18) holds",
     "non_positive_price": "price_usd is zero or negative",
-    "bad_timestamp": "last_updated_at is not an RFC 3339 time with a zone",
+    "bad_timestamp": "last_updated_at is not an RFC 3339 time with a zone, of the years 1900 to 8999",
     "clock_skew": "last_updated_at is more than 60 s later than the record's arrival",
     "unknown_coin": "coin_id was not an active coin of the registry at that time",
     "too_late": "the event is older than what may still be restated, or before PARTITIONS_START",

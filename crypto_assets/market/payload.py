@@ -22,6 +22,9 @@ DETAIL_LIMIT = 500
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
 """A longer wait than a day is taken for garbage."""
 
+DIGITS_BEFORE_POINT = 20
+SMALLEST_POWER = -30
+
 _RATE_WORDS = re.compile(rb"rate.?limit|too many requests|throttl|error code: 10(15|20)", re.IGNORECASE)
 _KEY_WORDS = re.compile(rb"api.?key|unauthori[sz]ed", re.IGNORECASE)
 _RATE_CODES = {429, 10005}
@@ -38,12 +41,16 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a reply says: ticks (only when `ok`), coins that are missing, problems by coin, or the named failure."""
+    """What a reply says: ticks (only when `ok`), coins that are missing, problems by coin, or the named failure.
+
+    `problems` cost their coin its tick; `nulled` are fields of ticks that no column could hold and that are null.
+    """
 
     outcome: Outcome
     ticks: tuple[Tick, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    nulled: tuple[str, ...] = ()
     detail: str | None = None
     retry_after_s: float | None = None
 
@@ -62,8 +69,10 @@ def parse_markets(
 
     Returns:
         `ok` with a tick for every usable coin, or a named failure without any tick. A coin with a null price, a null
-        or unreadable time, or that appears twice with different quotes is a problem and no tick. A reply in which no
-        coin that was asked for appears is `unknown_coin`; one that holds only unusable coins is `bad_payload`.
+        or unreadable time, whose element repeats a name (it cannot be known which value holds), or that appears twice
+        with different quotes is a problem and no tick. A number out of range other than the price is null in the tick
+        and in `nulled`. A reply in which no coin that was asked for appears is `unknown_coin`; one that holds only
+        unusable coins is `bad_payload`.
     """
     found = {k.lower(): v for k, v in headers.items()}
     failure = _failure(body, status, found, now)
@@ -78,6 +87,15 @@ def parse_markets(
     return _coins(reply, _elements(body), asked)
 
 
+class JsonObject(dict[str, Any]):
+    """A JSON object; of a repeated name the last value counts, and `repeated` has the name."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]] = ()) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs] if len(self) < len(pairs) else []
+        self.repeated = tuple(dict.fromkeys(name for name in names if names.count(name) > 1))
+
+
 def exact_json(body: bytes, *, whole: Callable[[str], Any] = Decimal) -> Any:
     """A body as JSON whose numbers are exact decimals: none passes through a float.
 
@@ -85,17 +103,26 @@ def exact_json(body: bytes, *, whole: Callable[[str], Any] = Decimal) -> Any:
         body: Decoded body.
         whole: Reads numbers without fraction and exponent, such as times in milliseconds.
 
+    Returns:
+        The value, in which objects are `JsonObject`.
+
     Raises:
         ValueError: It is not JSON in UTF-8, nests too deep, or holds a number that no decimal can hold.
     """
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_int=whole, parse_constant=_no_constant)
+        return json.loads(
+            body.decode("utf-8-sig"),
+            parse_float=Decimal,
+            parse_int=whole,
+            parse_constant=_no_constant,
+            object_pairs_hook=JsonObject,
+        )
     except (ArithmeticError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} in the body") from error
 
 
 def _coins(reply: list[Any], texts: list[str], asked: Sequence[str]) -> Parsed:
-    wanted, ticks, problems = set(asked), {}, {}
+    wanted, ticks, problems, nulled = set(asked), {}, {}, {}
     for i, coin in enumerate(reply):
         if not isinstance(coin, dict) or not isinstance(coin.get("id"), str):
             return Parsed("bad_payload", detail=f"element {i} of the reply is no coin with an id")
@@ -103,7 +130,7 @@ def _coins(reply: list[Any], texts: list[str], asked: Sequence[str]) -> Parsed:
         if coin_id not in wanted:
             continue
         try:
-            tick = _tick(coin, texts[i])
+            tick, nulled[coin_id] = _tick(coin, texts[i])
         except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             problems[coin_id] = f"{coin_id}: {error}"
             continue
@@ -117,31 +144,44 @@ def _coins(reply: list[Any], texts: list[str], asked: Sequence[str]) -> Parsed:
         return Parsed("unknown_coin", missing=missing, detail=_short(f"not one of {', '.join(asked)} is in the reply"))
     if not good and told:
         return Parsed("bad_payload", missing=missing, problems=told, detail=_short("; ".join(told)))
-    return Parsed("ok", good, missing, told)
+    return Parsed("ok", good, missing, told, tuple(field for t in good for field in nulled[t.coin_id]))
 
 
-def _tick(coin: Mapping[str, Any], payload: str) -> Tick:
-    price = coin.get("current_price")
+def _tick(coin: JsonObject, payload: str) -> tuple[Tick, tuple[str, ...]]:
+    """The tick of a coin's element, and its fields that are null because their number is out of range.
+
+    Raises:
+        ValueError: The element is unusable, for the reason given.
+    """
+    if coin.repeated:
+        raise ValueError(f"{_sendable(', '.join(coin.repeated))[:40]} occurs more than once")
+    price, source_field = coin.get("current_price"), dict(_FIELDS)
     if price is None:
         raise ValueError("null price")
-    values = {name: _optional(coin, field) for name, field in _FIELDS.items()}
-    if values["change_24h_pct"] is None:
-        values["change_24h_pct"] = _optional(coin, "price_change_percentage_24h")
+    if coin.get(_FIELDS["change_24h_pct"]) is None:
+        source_field["change_24h_pct"] = "price_change_percentage_24h"
+    numbers = {name: _optional(coin, field) for name, field in source_field.items()}
+    beyond = [name for name, number in numbers.items() if number is not None and not _held(number)]
     updated = coin.get("last_updated")
     if not isinstance(updated, str):
         raise ValueError("last_updated is not a time")
     symbol, name = coin.get("symbol"), coin.get("name")
     if not isinstance(symbol, str) or not symbol:
         raise ValueError("no symbol")
-    return Tick(
+    exact = _number(price, "current_price")
+    if not _held(exact):
+        raise ValueError(f"current_price is out of range: {str(exact)[:40]}")
+    tick = Tick(
         coin_id=coin["id"],
         symbol=_sendable(symbol.upper()),
         name=_sendable(name) if isinstance(name, str) else None,
-        price_usd=_number(price, "current_price"),
+        price_usd=exact,
         last_updated_at=_time(updated),
         payload=payload if len(payload.encode()) <= SOURCE_PAYLOAD_LIMIT else None,
-        **values,
+        **{n: None if n in beyond else number for n, number in numbers.items()},
     )
+    shown = (f"{coin['id']}: {source_field[n]} is out of range: {str(numbers[n])[:40]}" for n in beyond)
+    return tick, tuple(shown)
 
 
 def _optional(coin: Mapping[str, Any], field: str) -> Decimal | None:
@@ -152,9 +192,12 @@ def _optional(coin: Mapping[str, Any], field: str) -> Decimal | None:
 def _number(value: object, field: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, Decimal) or not value.is_finite():
         raise ValueError(f"{field} is not a number: {str(value)[:40]!r}")
-    if abs(value.adjusted()) > 30:
-        raise ValueError(f"{field} is out of range: {str(value)[:40]}")
     return value
+
+
+def _held(number: Decimal) -> bool:
+    """Whether decimal(38,18) holds a number; one far below its last place is taken for a mistake, not for zero."""
+    return SMALLEST_POWER <= number.adjusted() < DIGITS_BEFORE_POINT
 
 
 def _time(text: str) -> datetime:

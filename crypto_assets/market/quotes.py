@@ -45,6 +45,7 @@ class Poll:
         ticks: One per coin; empty unless `ok`.
         missing: Coins asked for and not in an `ok` reply.
         problems: Coins present but unusable, with the reason (`bitcoin: null price`).
+        nulled: Fields of ticks that are null because their number is out of range, with the number.
         http_status: Status, or None without an answer.
         detail: Human text about a failure, redacted, at most 500 characters.
         retry_after_s: Seconds to wait that the source asked for.
@@ -59,6 +60,7 @@ class Poll:
     ticks: tuple[Tick, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    nulled: tuple[str, ...] = ()
     http_status: int | None = None
     detail: str | None = None
     retry_after_s: float | None = None

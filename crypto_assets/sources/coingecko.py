@@ -159,6 +159,7 @@ class CoinGeckoSource:
             ticks=reply.ticks,
             missing=reply.missing,
             problems=reply.problems,
+            nulled=reply.nulled,
             http_status=status,
             detail=reply.detail,
             retry_after_s=reply.retry_after_s,

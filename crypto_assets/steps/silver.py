@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ALL_COINS = "all_coins_present"
 ACCOUNTED_FOR = "bronze_accounted_for"
 REASONS = "quarantine_reasons"
+IN_RANGE = "numbers_in_range"
 
 EXTRA_CHECKS = {ALL_COINS: "Every coin that was active during the whole hour has a row in it."}
 """Checks that `work` evaluates beside the contract's."""
@@ -34,6 +35,7 @@ EXTRA_CHECKS = {ALL_COINS: "Every coin that was active during the whole hour has
 QUARANTINE_CHECKS = {
     ACCOUNTED_FOR: "Every record of the arrival hour is valid or in quarantine: Bronze records = valid + quarantined.",
     REASONS: "No record of the arrival hour was quarantined; otherwise the records are counted by reason.",
+    IN_RANGE: "Silver holds every number of the valid records; one beyond decimal(38,18) is null and counted here.",
 }
 """Checks that `work_quarantine` evaluates beside the contract's."""
 
@@ -103,7 +105,7 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
         version, records = seen.pop(slice_)
         found = _balances(slice_, records, _stored(engine, slice_, version, inputs.as_of), rows)
         balances.update(found)
-        return {key: [_accounted_for(balance), _reasons(balance)] for key, balance in found.items()}
+        return {key: [_accounted_for(b), _reasons(b), _in_range(b)] for key, b in found.items()}
 
     result = publish(
         engine,
@@ -128,6 +130,7 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
             "duplicates": balance.duplicates,
             "dedup_rate": balance.duplicates / balance.valid if balance.valid else None,
             "reasons": dict(balance.reasons),
+            "out_of_range": dict(balance.out_of_range),
         }
     return Result({QUARANTINE.full_name: result})
 
@@ -142,6 +145,7 @@ class Balance:
         distinct: Distinct quotes (coin_id, last_updated_at) among them.
         quarantined: Rows of the quarantine.
         reasons: Quarantined rows by reason; a row counts once for each of its reasons.
+        out_of_range: By field, valid records whose number Silver cannot hold.
     """
 
     stored: int
@@ -149,6 +153,7 @@ class Balance:
     distinct: int
     quarantined: int
     reasons: Mapping[str, int]
+    out_of_range: Mapping[str, int]
 
     @property
     def duplicates(self) -> int:
@@ -219,7 +224,11 @@ def _refused(records: pa.Table) -> pa.Table:
 
 
 def _balances(slice_: Slice, records: pa.Table, stored: Counter[str], rows: pa.Table) -> dict[str, Balance]:
-    valid = records.filter(records.column("is_valid")).select(["hour", "coin_id", "last_updated_at"])
+    valid = records.filter(records.column("is_valid"))
+    beyond = {key: Counter[str]() for key in hour_keys(slice_)}
+    for row in valid.filter(valid.column("out_of_range").is_valid()).select(["hour", "out_of_range"]).to_pylist():
+        beyond[hour_key(row["hour"])].update(row["out_of_range"])
+    valid = valid.select(["hour", "coin_id", "last_updated_at"])
     quotes = valid.group_by(["hour", "coin_id", "last_updated_at"]).aggregate([])
     refused = rows.select(["hour", "reasons"]).to_pylist()
     reasons: dict[str, Counter[str]] = {key: Counter() for key in hour_keys(slice_)}
@@ -233,6 +242,7 @@ def _balances(slice_: Slice, records: pa.Table, stored: Counter[str], rows: pa.T
             distinct=by_hour[1][key],
             quarantined=by_hour[2][key],
             reasons=dict(sorted(reasons[key].items())),
+            out_of_range=dict(sorted(beyond[key].items())),
         )
         for key in hour_keys(slice_)
     }
@@ -260,3 +270,9 @@ def _reasons(balance: Balance) -> CheckOutcome:
     listed = ", ".join(f"{name} {count:,}" for name, count in balance.reasons.items())
     told = f"{balance.quarantined:,} of {balance.stored:,} records: {listed}" if listed else "nothing was quarantined"
     return CheckOutcome(REASONS, not balance.quarantined, told, "warn", dict(balance.reasons))
+
+
+def _in_range(balance: Balance) -> CheckOutcome:
+    listed = ", ".join(f"{name} of {count:,} records" for name, count in balance.out_of_range.items())
+    told = f"beyond decimal(38,18), and therefore null in Silver: {listed}" if listed else "Silver holds every number"
+    return CheckOutcome(IN_RANGE, not listed, told, "warn", dict(balance.out_of_range))

@@ -3,10 +3,10 @@
 Belongs here: reading one record's JSON, numbers, times and headers exactly, and judging it. Does not belong here:
 comparing records with each other (`transforms.silver`), reading or writing tables.
 
-Every value is read as text first. Texts become numbers and times through a pattern and `try_cast`, so that no record
-can fail a batch and none is changed on the way: a typed `from_json` fails whole batches on some engines, and a cast of
-`double` to `decimal(38,18)` turns 1e5 into 99999.999999999991611392 on Sail. Hours and days are computed from seconds
-since 1970, so that no result depends on the session's time zone.
+Every value is read as text first (`transforms.json_text`). Texts become numbers and times through a pattern and
+`try_cast`, so that no record can fail a batch and none is changed on the way: a typed `from_json` fails whole batches
+on some engines, and a cast of `double` to `decimal(38,18)` turns 1e5 into 99999.999999999991611392 on Sail.
+Hours and days are computed from seconds since 1970, so that no result depends on the session's time zone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from functools import reduce
-from operator import add, and_, or_
+from operator import and_, or_
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.messages import (
@@ -23,14 +23,15 @@ from crypto_assets.contracts.messages import (
     HEADER_POLL_ID,
     HEADER_SCHEMA_VERSION,
     HEADER_SOURCE,
+    MOST_CHARACTERS,
     NUMERIC,
-    OPTIONAL,
     QUARANTINE_REASONS,
     REQUIRED,
     SCHEMA_VERSION,
 )
 from crypto_assets.contracts.model import MONEY
 from crypto_assets.market.moments import RFC3339
+from crypto_assets.transforms import json_text
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -59,8 +60,11 @@ COORDINATES = (
     "headers",
 )
 
-_PLAIN = r"^-?[0-9]+(\.[0-9]+)?\z"
-_SCIENTIFIC = r"^-?[0-9]+(\.[0-9]+)?[eE][+-]?[0-9]{1,3}\z"
+_EXACT = rf"^{json_text.NUMBER}\z"
+_NUMBER = r"^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?\z"
+_SECONDS = r"^[0-9]{1,9}([.][0-9]{1,9})?\z"
+_TEXT_ONLY = ("coin_id", "symbol", "name")
+"""Fields that hold text or nothing: a number or a list is no name."""
 _RFC3339 = rf"^{RFC3339}\z"
 _FRACTION_DIGITS = 30
 """Digits after the point that decide how the 18th is rounded."""
@@ -85,7 +89,8 @@ def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitio
         The coordinates of Bronze and arrival_hour; coin_id (the registry's, or what was read), symbol, name,
         last_updated_at, price_usd, market_cap_usd, volume_24h_usd, change_1h_pct, change_24h_pct, change_7d_pct,
         ingestion_timestamp, source, cadence_s, poll_id, event_hour; reasons (array of text, sorted), detail (text),
-        is_valid (boolean, never null).
+        is_valid (boolean, never null); out_of_range (array of text: numeric fields that are null because
+        decimal(38,18) cannot hold their number, which costs the record nothing else; null = none).
     """
     from pyspark.sql import functions as F
 
@@ -125,18 +130,27 @@ def _judged() -> list[Column | str]:
     from pyspark.sql import functions as F
 
     flags = {name: F.col(f"_is_{name}") for name in sorted(QUARANTINE_REASONS)}
+    beyond = {name: _out_of_range(name) for name in NUMERIC[1:]}
     return [
         *COORDINATES,
         "arrival_hour",
         F.coalesce("_canonical", "_coin_id").alias("coin_id"),
         F.upper("_symbol").alias("symbol"),
-        F.when(~F.col("_name").rlike(r"^[\[{]"), F.col("_name")).alias("name"),
+        F.col("_name").alias("name"),
         *("last_updated_at", *NUMERIC, "ingestion_timestamp", "source", "cadence_s", "poll_id"),
         F.col("_hour").alias("event_hour"),
-        F.array_compact(F.array(*[F.when(flag, F.lit(name)) for name, flag in flags.items()])).alias("reasons"),
+        _named(flags).alias("reasons"),
         F.concat_ws("; ", *[F.when(flag, _found(name)) for name, flag in flags.items()]).alias("detail"),
         (~reduce(or_, flags.values())).alias("is_valid"),
+        F.when(reduce(or_, beyond.values()), _named(beyond)).alias("out_of_range"),
     ]
+
+
+def _named(flags: Mapping[str, Column]) -> Column:
+    """Names of the flags that are true, as an array."""
+    from pyspark.sql import functions as F
+
+    return F.array_compact(F.array(*[F.when(flag, F.lit(name)) for name, flag in flags.items()]))
 
 
 def where_computed(frame: DataFrame, condition: Column) -> DataFrame:
@@ -170,12 +184,13 @@ def day_of(moment: Column) -> Column:
 
 
 def decimal_of(text: Column) -> Column:
-    """The exact decimal(38,18) that a plain or scientific text says, rounded to 18 places; null if it says none."""
+    """The exact decimal(38,18) that a plain or scientific text says, rounded to 18 places.
+
+    Null for what is no number, has 21 digits or more before the point, or an exponent beyond `EXPONENT_LIMIT`.
+    """
     from pyspark.sql import functions as F
 
-    return F.when(text.rlike(_PLAIN), text.try_cast(MONEY)).when(
-        text.rlike(_SCIENTIFIC), _without_exponent(text).try_cast(MONEY)
-    )
+    return F.when(text.rlike(_EXACT), text.try_cast(MONEY)).when(text.rlike(_NUMBER), _scaled(text).try_cast(MONEY))
 
 
 def moment_of(text: Column) -> Column:
@@ -204,17 +219,17 @@ def utc(value: object) -> datetime | None:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _without_exponent(text: Column) -> Column:
-    """Plain decimal text of a number in scientific notation, by moving its point; null beyond `EXPONENT_LIMIT`.
+def _scaled(text: Column) -> Column:
+    """Plain decimal text of a number, by moving its point and cutting digits that decide nothing.
 
     The digits stand between zeros enough for any move. The expression repeats `text` as seldom as it can, because a
     plan holds it once for each numeric field.
     """
     from pyspark.sql import functions as F
 
-    power, zeros = F.lower(text), F.lit("0" * EXPONENT_LIMIT)
+    power, zeros = F.concat(F.lower(text), F.lit("e0")), F.lit("0" * EXPONENT_LIMIT)
     mantissa = F.substring_index(power, "e", 1)
-    exponent = F.translate(F.substring_index(power, "e", -1), "+", "").try_cast("int")
+    exponent = F.translate(F.substring_index(F.substring_index(power, "e", 2), "e", -1), "+", "").try_cast("int")
     bounded = F.when(exponent.between(-EXPONENT_LIMIT, EXPONENT_LIMIT), exponent)
     digits = F.concat(zeros, F.translate(mantissa, ".-", ""), zeros)
     point = F.length(F.translate(F.substring_index(mantissa, ".", 1), "-", "")) + bounded + EXPONENT_LIMIT
@@ -224,19 +239,12 @@ def _without_exponent(text: Column) -> Column:
 
 
 def _texts() -> list[list[Column | str]]:
-    """Every field and header as text; a value with a repeated name is not read, as nobody can say which one holds."""
+    """Every field and header as text, null where it is absent, null or of a kind that the field cannot have.
+
+    A record with a repeated name is not read, as it cannot be known which one holds.
+    """
     from pyspark.sql import functions as F
 
-    # Cheap first: a message with only names we know, each there once, needs no search for repeated ones.
-    known = reduce(add, [F.array_contains("_keys", name).cast("int") for name in (*REQUIRED, *OPTIONAL)])
-    unique = F.when(F.size("_keys") == known, F.lit(True)).otherwise(
-        F.size("_keys") == F.size(F.array_distinct("_keys"))
-    )
-    well = F.col("_keys").isNotNull() & unique & _strict(F.col("raw_json"))
-    fields = [
-        (_number_text(name) if name in NUMERIC else F.get_json_object("_json", f"$.{name}")).alias(f"_{name}")
-        for name in dict.fromkeys((*REQUIRED, "name", *NUMERIC))
-    ]
     header = {
         HEADER_SCHEMA_VERSION: "_version",
         HEADER_SOURCE: "source",
@@ -244,49 +252,40 @@ def _texts() -> list[list[Column | str]]:
         HEADER_CADENCE: "_cadence",
     }
     headers = [F.get_json_object("headers", f"$.{name}").alias(alias) for name, alias in header.items()]
+    fields = [_field(name).alias(f"_{name}") for name in dict.fromkeys((*REQUIRED, "name", *NUMERIC))]
+    tags, distinct = F.col("_tags"), F.size("_keys") == F.size(F.array_distinct("_keys"))
     return [
-        ["*", F.json_object_keys("raw_json").alias("_keys")],
-        ["*", F.when(well, F.col("raw_json")).alias("_json")],
+        ["*", _true(json_text.plain(F.col("raw_json"))).alias("_plain")],
+        ["*", F.when(~F.col("_plain"), json_text.tagged(json_text.marked(F.col("raw_json")))).alias("_tags")],
+        ["*", F.when(json_text.is_one_value(tags), F.json_object_keys(tags)).alias("_keys")],
+        ["*", (F.col("_plain") | _true(distinct)).alias("_readable")],
         ["*", *fields, *headers],
     ]
 
 
-def _strict(text: Column) -> Column:
-    """Whether a text that an engine reads as an object is JSON by RFC 8259, as far as engines differ.
-
-    Spark takes single quotes and raw control characters within strings, Sail takes neither; a surrogate without its
-    partner Sail refuses, and Spark reads as nothing. The costly patterns run only where there is something to find.
-    """
+def _field(name: str) -> Column:
+    """Text of a field: of a text its content, of a number or time also a scalar as it is written."""
     from pyspark.sql import functions as F
 
-    structure = F.regexp_replace(text, r'"([^"\\\x00-\x1f]|\\.)*"', "")
-    quoted = F.when(text.rlike(r"['\x00-\x1f]"), ~structure.rlike("[\"']")).otherwise(F.lit(True))
-    unpaired = F.regexp_replace(text, r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}", "")
-    lone = r"\\u[dD][89a-fA-F]"
-    return quoted & F.when(text.rlike(lone), ~unpaired.rlike(lone)).otherwise(F.lit(True))
-
-
-def _number_text(name: str) -> Column:
-    """Text of a numeric field with all its digits: Spark gives a bare JSON number as the nearest double's text.
-
-    A bare number is taken from the record's own text, where its name occurs once; a quoted one is exact anyway.
-    """
-    from pyspark.sql import functions as F
-
-    text, found = F.col("_json"), F.get_json_object("_json", f"$.{name}")
-    once = F.length(text) - F.length(F.replace(text, F.lit(f'"{name}"'), F.lit(""))) == len(name) + 2
-    bare = F.regexp_extract(text, rf'"{name}"[ \t\r\n]*:[ \t\r\n]*(-?[0-9][-+.0-9eE]*)', 1)
-    quoted = F.contains(text, F.lit(f'"{name}":"'))
-    return F.when(quoted | found.isNull(), found).when(once & (bare != ""), bare).otherwise(found)
+    tag = F.when(F.col("_readable"), json_text.member(F.col("_tags"), name))
+    if name in _TEXT_ONLY:
+        text = F.when(tag.startswith("s"), tag.substr(F.lit(2), F.length(tag)))
+    else:
+        # Of a list or an object its bracket stays, which is no number and no time.
+        text = F.when(tag != "nnull", F.regexp_replace(tag, r"^([\[{])[^\x00]*|^[sn]", "$1"))
+    return F.when(F.col("_plain"), F.get_json_object("raw_json", f"$.{name}")).otherwise(text)
 
 
 def _typed(coins: Sequence[Mapping[str, Any]]) -> list[list[Column | str]]:
     """The texts as numbers and times, the registry's id of the coin, and the event hour."""
     from pyspark.sql import functions as F
 
-    numbers = [decimal_of(F.col(f"_{name}")).alias(name) for name in NUMERIC]
+    texts = {name: F.col(f"_{name}") for name in NUMERIC}
+    numbers = [
+        F.when(F.col("_plain"), t.try_cast(MONEY)).otherwise(decimal_of(t)).alias(name) for name, t in texts.items()
+    ]
     times = [moment_of(F.col(f"_{name}")).alias(name) for name in ("last_updated_at", "ingestion_timestamp")]
-    cadence = F.when(F.col("_cadence").rlike(_PLAIN), F.col("_cadence").try_cast("double"))
+    cadence = F.when(F.col("_cadence").rlike(_SECONDS), F.col("_cadence").try_cast("double"))
     # A coin that cannot be dated by its quote is judged by its arrival.
     dated = F.coalesce("last_updated_at", "kafka_timestamp")
     canonical = _canonical(F.col("_coin_id"), dated, coins).alias("_canonical")
@@ -320,7 +319,7 @@ def _conditions(partitions_start: datetime) -> dict[str, Column]:
     """By reason, whether it applies; true or false, never null."""
     from pyspark.sql import functions as F
 
-    readable, event, arrived = F.col("_json").isNotNull(), F.col("last_updated_at"), F.col("kafka_timestamp")
+    readable, event, arrived = F.col("_readable"), F.col("last_updated_at"), F.col("kafka_timestamp")
     skewed = event > arrived + F.expr(f"INTERVAL {CLOCK_SKEW_LIMIT_S} SECONDS")
     oldest = F.col("arrival_hour") - F.expr(f"INTERVAL {RESTATABLE_DAYS * 24} HOURS")
     late = (F.col("_hour") < oldest) | (event < F.lit(partitions_start))
@@ -357,25 +356,31 @@ def _present(name: str) -> Column:
 
 
 def _missing() -> dict[str, Column]:
-    """By field (or header), whether it is absent. Text fields must hold text, not a list or an object."""
+    """By field (or header), whether it is absent; a text field with anything but text counts as absent."""
     from pyspark.sql import functions as F
 
     missing = {name: ~_present(name) for name in REQUIRED if name not in MAY_BE_NULL}
-    missing["symbol"] = missing["symbol"] | F.col("_symbol").rlike(r"^[\[{]")
     for name in MAY_BE_NULL:
-        missing[name] = F.col(f"_{name}").isNull() & ~F.array_contains("_keys", name)
+        missing[name] = F.col(f"_{name}").isNull() & ~F.array_contains("_keys", f"s{name}")  # no keys: a plain record
     missing["header source"] = F.col(HEADER_SOURCE).isNull() | (F.col(HEADER_SOURCE) == "")
     return missing
 
 
 def _not_a_number(name: str) -> Column:
+    """Whether a field's text is no number; of the price, also whether it is one that the column cannot hold."""
     from pyspark.sql import functions as F
 
-    # An empty required text is a missing field; any other text must be a number.
-    wrong = F.col(f"_{name}").isNotNull() & F.col(name).isNull()
-    if name == "price_usd":
-        return (wrong & _present(name)) | _true(F.col(name) >= F.lit(PRICE_LIMIT))
-    return wrong
+    text, unread = F.col(f"_{name}"), F.col(f"_{name}").isNotNull() & F.col(name).isNull()
+    if name == "price_usd":  # an empty text is a missing field
+        return (unread & _present(name)) | _true(F.col(name) >= F.lit(PRICE_LIMIT))
+    return unread & ~text.rlike(_NUMBER)
+
+
+def _out_of_range(name: str) -> Column:
+    """Whether a field other than the price is a number that its column cannot hold; it does not cost the price."""
+    from pyspark.sql import functions as F
+
+    return F.col(f"_{name}").isNotNull() & F.col(name).isNull() & F.col(f"_{name}").rlike(_NUMBER)
 
 
 def _found(reason: str) -> Column:
@@ -398,6 +403,9 @@ def _found(reason: str) -> Column:
         "not_utf8": F.concat(F.length("raw_bytes").cast("string"), F.lit(" bytes")),
         "not_json": F.when(F.col("raw_json").isNull(), F.lit("no value"))
         .when(F.col("_keys").isNotNull(), F.lit("a name occurs more than once"))
+        .when(
+            F.length("raw_json") > MOST_CHARACTERS, F.concat(F.length("raw_json").cast("string"), F.lit(" characters"))
+        )
         .otherwise(F.substring("raw_json", 1, _SHOWN)),
         "unknown_schema_version": F.coalesce(F.substring(F.col("_version"), 1, _SHOWN), F.lit("absent")),
         "missing_field": listed(_missing(), values=False),

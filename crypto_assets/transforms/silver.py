@@ -58,7 +58,7 @@ def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataF
 
 
 def examined(parsed: DataFrame) -> DataFrame:
-    """Every parsed record as a row of `silver.quarantine`, with `is_valid` and `last_updated_at` beside it.
+    """Every parsed record as a row of `silver.quarantine`, with what its balance needs of `parse_bronze` beside it.
 
     Those that are not valid are the quarantine, the others its balance: one pass tells both. Of a valid record the
     value, the headers and the detail are null, so that all records of many hours fit into memory.
@@ -69,7 +69,7 @@ def examined(parsed: DataFrame) -> DataFrame:
     heavy = ("raw_json", "raw_bytes", "headers", "detail", "message_key")
     light = {name: F.when(~F.col("is_valid"), F.col(name)) for name in heavy}
     shaped = parsed.withColumns({**light, "hour": arrival, "day": day_of(arrival)})
-    return shaped.select(*QUARANTINE.column_names, "is_valid", "last_updated_at")
+    return shaped.select(*QUARANTINE.column_names, "is_valid", "last_updated_at", "out_of_range")
 
 
 def history_points(market_history: DataFrame, coins: Sequence[Mapping[str, Any]]) -> DataFrame:

@@ -104,7 +104,7 @@ def audit(
             else:
                 _judge_topic(run, table, short, kafka, (topics or {}).get(table))
         if "bronze.raw_prices" in run.stored:
-            run.connection.execute(records.PARSED_RECORDS)
+            records.load_records(run.connection)
         of_topics = {log.topic_law(table).name for table in LOG_TABLES}
         _judge_all(run, [law for law in coverage.all_laws() if law.name not in of_topics])
         _judge_secrets(run, home, secrets or {})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -33,7 +34,10 @@ def parse(body: str | bytes, status: int = 200, asked=("bitcoin",), **headers: s
 
 
 def coin(price: str = "1.5", **more: object) -> str:
-    return BTC % (price, "".join(f",{json.dumps(k)}:{json.dumps(v)}" for k, v in more.items()))
+    """An element of the reply; `more` replaces members and adds others."""
+    kept = re.sub(r',"last_updated":"[^"]*"', "", BTC) if "last_updated" in more else BTC
+    kept = kept.replace('"symbol":"btc",', "") if "symbol" in more else kept
+    return kept % (price, "".join(f",{json.dumps(k)}:{json.dumps(v)}" for k, v in more.items()))
 
 
 RATE_LIMITS = {
@@ -166,7 +170,7 @@ def test_a_coin_twice_counts_once_when_the_same_and_never_when_different():
 @given(st.decimals(min_value="-1e30", max_value="1e30", allow_nan=False, allow_infinity=False))
 def test_every_decimal_survives_digit_by_digit(value):
     price = abs(value)
-    if price and abs(price.adjusted()) > 30:
+    if not -30 <= price.adjusted() < 20:
         return
     (tick,) = parse(f"[{coin(str(price))}]").ticks
     assert tick.price_usd.as_tuple() == price.as_tuple()
@@ -227,6 +231,35 @@ def test_a_detail_is_short_and_plain_text():
     assert parsed.detail is not None
     assert len(parsed.detail) <= DETAIL_LIMIT
     assert parsed.detail.startswith("Throttled and throttled Throttled")
+
+
+def test_a_number_out_of_range_costs_neither_the_price_nor_the_coin():
+    huge = coin("2.5").replace("}", ',"market_cap":1e31,"total_volume":1e20,"price_change_percentage_24h":1e-40}')
+    parsed = parse(f"[{huge}]")
+    assert (parsed.outcome, parsed.problems) == ("ok", ())
+    (tick,) = parsed.ticks
+    assert (tick.price_usd, tick.market_cap_usd, tick.volume_24h_usd, tick.change_24h_pct) == (
+        Decimal("2.5"),
+        *[None] * 3,
+    )
+    assert parsed.nulled == (
+        "bitcoin: market_cap is out of range: 1E+31",
+        "bitcoin: total_volume is out of range: 1E+20",
+        "bitcoin: price_change_percentage_24h is out of range: 1E-40",
+    )
+    kept = parse("[" + coin("2.5").replace("}", ',"market_cap":9.9e19}') + "]")
+    assert (kept.ticks[0].market_cap_usd, kept.nulled) == (Decimal("9.9e19"), ())
+
+
+@pytest.mark.parametrize("name", ["current_price", "last_updated", "symbol", "roi", "current\\u005fprice"])
+def test_a_name_repeated_within_an_element_is_a_problem_of_that_coin_alone(name):
+    other = coin().replace("bitcoin", "ethereum")
+    repeated = coin().replace("}", f',"roi":null,"{name}":99}}')
+    name = json.loads(f'"{name}"')
+    parsed = parse(f"[{repeated},{other}]", asked=("bitcoin", "ethereum"))
+    assert [t.coin_id for t in parsed.ticks] == ["ethereum"]
+    assert parsed.problems == (f"bitcoin: {name} occurs more than once",)
+    assert parse(f"[{other},{other}]", asked=("ethereum",)).problems == ()
 
 
 def test_exact_json_keeps_decimals_and_times_in_milliseconds():

@@ -135,6 +135,21 @@ def test_decimals_are_exact_in_the_table(engine: SailEngine) -> None:
     ]
 
 
+def test_a_number_that_silver_cannot_hold_is_null_and_counted_and_does_not_cost_the_price(engine: SailEngine) -> None:
+    event = TEN + MINUTE
+    whole = Record(event + MINUTE, message("bitcoin", event, "7", market_cap_usd="1" + "0" * 31, change_7d_pct=1e25))
+    write_bronze(engine.store, [whole, sample("ethereum", event)])
+    silver.work(engine, [hour_key(TEN)], step_inputs(NOW))
+    stored = {r["coin_id"]: r for r in rows(engine, PRICES)}
+    assert (stored["bitcoin"]["price_usd"], stored["bitcoin"]["market_cap_usd"]) == (Decimal(7), None)
+    result = silver.work_quarantine(engine, [hour_key(TEN)], step_inputs(NOW)).tables[QUARANTINE]
+    partition = result.partitions[hour_key(TEN)]
+    counted = {"change_7d_pct": 1, "market_cap_usd": 1}
+    assert (partition.rows, partition.metadata["out_of_range"]) == (0, counted)
+    outcome = next(c for c in partition.checks if c.name == silver.IN_RANGE)
+    assert (outcome.passed, outcome.severity, outcome.metadata) == (False, "warn", counted)
+
+
 # --- quarantine ---------------------------------------------------------------------------------------------------
 
 

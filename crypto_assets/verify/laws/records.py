@@ -1,8 +1,15 @@
-"""Bronze's records parsed a second time, by DuckDB's JSON functions: the table `audit_records`."""
+"""Bronze's records parsed a second time, by DuckDB and Python: the table `audit_records`."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crypto_assets.verify.messages import MOST_CHARACTERS, NULL_ALLOWED, NUMBERS, read_message
+
+if TYPE_CHECKING:
+    import duckdb
 
 PRICE_LIMIT = 10**15
 CLOCK_SKEW_S = 60
@@ -12,74 +19,126 @@ EVIDENT = (
 )  # fmt: skip
 """Reasons for quarantine that a record shows by itself; the others need the registry or the clock of its time."""
 
-_PLAIN = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
-_TIME = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$"
-_MONEY = "DECIMAL(38,18)"
-NUMBERS = ("price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct", "change_7d_pct")
+BATCH = 10_000
+
+_STRING = r'"[^"\\\x00-\x1f]*"'
+_ESCAPE = r'\\["\\]'
+_FLAT = rf'^\{{"[a-z0-9_]+":(null|{_STRING})(,"[a-z0-9_]+":(null|{_STRING}))*\}}$'
+_NUMBER = r"^-?[0-9]{1,20}(\.[0-9]{1,18})?$"
+_TIME = r"^(19|[2-8]\d)\d\d-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?Z$"
+_SECONDS = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
 _NEEDED = ("coin_id", "symbol", "price_usd", "last_updated_at", "ingestion_timestamp")
-_PRESENT = ("market_cap_usd", "volume_24h_usd", "change_24h_pct", "change_7d_pct")
+_FIELDS = tuple(dict.fromkeys((*_NEEDED, "name", *NUMBERS)))
+_SAID = ("sound", "coin_id", "symbol", "name", *NUMBERS, "last_updated_at", "ingestion_timestamp")
+_PLACE = 'topic_id, "partition", "offset"'
 
 
-def _number(name: str) -> str:
-    return f"CASE WHEN regexp_matches({name}_text, '{_PLAIN}') THEN try_cast({name}_text AS {_MONEY}) END AS {name}"
+def load_records(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make `audit_records`: one row a record of Bronze with what it says and whether it can be a quote.
+
+    Flat objects of texts and nulls, as the producer writes them, are read in SQL; every other record by
+    `messages.read_message`, a batch at a time.
+    """
+    connection.execute(_READ_IN_SQL)
+    _read_in_python(connection)
+    connection.execute(_RECORDS)
 
 
-def _time(name: str) -> str:
-    text = f"{name}_text"
-    return f"CASE WHEN regexp_matches({text}, '{_TIME}') THEN try_cast(upper({text}) AS TIMESTAMPTZ) END AS {name}"
+def _simple() -> str:
+    """Condition that SQL reads a flat record as Python would."""
+    conditions = [
+        "len(names) = len(list_distinct(names))",
+        *(f"list_contains(names, '{n}')" for n in NULL_ALLOWED),
+        *(f"coalesce({n}_text, '') <> ''" for n in _NEEDED),
+        *(f"({n}_text IS NULL OR regexp_matches({n}_text, '{_NUMBER}'))" for n in NUMBERS),
+        *(f"regexp_matches({n}_text, '{_TIME}')" for n in ("last_updated_at", "ingestion_timestamp")),
+        "regexp_matches(symbol_text, '^[ -~]+$')",  # capitals of other letters differ from Python's
+    ]
+    return " AND ".join(conditions)
 
 
-def _texts() -> str:
-    names = dict.fromkeys((*_NEEDED, *NUMBERS))
-    return ", ".join(f"json ->> '$.{n}' AS {n}_text" for n in names)
+_READ_IN_SQL = f"""
+CREATE OR REPLACE TABLE audit_said AS
+WITH flat AS (
+    SELECT {_PLACE}, raw_json,
+           CASE WHEN length(raw_json) <= {MOST_CHARACTERS}
+                 AND regexp_matches(regexp_replace(raw_json, '{_ESCAPE}', '', 'g'), '{_FLAT}') THEN raw_json END AS json
+    FROM "bronze.raw_prices" WHERE kind = 'record'
+), members AS (
+    SELECT {_PLACE}, json_keys(json) AS names, json ->> [{", ".join(f"'$.{n}'" for n in _FIELDS)}] AS found
+    FROM flat WHERE json IS NOT NULL
+), texts AS (
+    SELECT {_PLACE}, names, {", ".join(f"found[{i}] AS {n}_text" for i, n in enumerate(_FIELDS, 1))} FROM members
+)
+SELECT {_PLACE},
+       last_updated_at IS NOT NULL AND ingestion_timestamp IS NOT NULL AS sound, * EXCLUDE ({_PLACE})
+FROM (
+    SELECT {_PLACE}, coin_id_text AS coin_id, upper(symbol_text) AS symbol, name_text AS name,
+           {", ".join(f"try_cast({n}_text AS DECIMAL(38,18)) AS {n}" for n in NUMBERS)},
+           try_cast(last_updated_at_text AS TIMESTAMPTZ) AS last_updated_at,
+           try_cast(ingestion_timestamp_text AS TIMESTAMPTZ) AS ingestion_timestamp
+    FROM texts WHERE {_simple()}
+)
+"""
+
+
+def _read_in_python(connection: duckdb.DuckDBPyConnection) -> None:
+    import pyarrow as pa
+
+    rest = connection.cursor()
+    found = rest.execute(
+        f'SELECT {_PLACE}, raw_json FROM "bronze.raw_prices" b ANTI JOIN audit_said s USING ({_PLACE}) '
+        "WHERE kind = 'record' AND raw_json IS NOT NULL"
+    )
+    zoned, money = pa.timestamp("us", "UTC"), pa.decimal128(38, 18)
+    types = (pa.bool_(), *(pa.string(),) * 3, *(money,) * len(NUMBERS), zoned, zoned)
+    while batch := found.fetchmany(BATCH):
+        rows = []
+        for *_, text in batch:
+            m = read_message(text)
+            rows.append((m.sound, m.coin_id, m.symbol, m.name, *m.numbers, m.last_updated_at, m.ingestion_timestamp))
+        said = {n: pa.array(values, t) for n, t, values in zip(_SAID, types, zip(*rows, strict=True), strict=True)}
+        place = dict(
+            zip(("topic_id", "partition", "offset"), zip(*(row[:3] for row in batch), strict=True), strict=True)
+        )
+        table = pa.table({**{n: pa.array(v) for n, v in place.items()}, **said})
+        connection.register("audit_batch", table)
+        connection.execute("INSERT INTO audit_said BY NAME SELECT * FROM audit_batch")
+        connection.unregister("audit_batch")
 
 
 def _well_formed() -> str:
-    """Condition that a parsed record is what the message contract asks for, as far as it shows by itself."""
+    """Condition that a record is what the message contract asks for, as far as it shows by itself."""
     conditions = [
-        "json IS NOT NULL",
+        "s.sound",
         "version = '1'",
         "coalesce(source, '') <> ''",
-        *(f"coalesce({n}_text, '') <> ''" for n in _NEEDED),
-        "json_type(json, '$.symbol') NOT IN ('OBJECT', 'ARRAY')",
-        *(f"list_contains(json_keys(json), '{n}')" for n in _PRESENT),
-        *(f"({n}_text IS NULL OR {n} IS NOT NULL)" for n in NUMBERS),
-        f"price_usd > 0 AND price_usd < {PRICE_LIMIT}",
-        "last_updated_at IS NOT NULL AND ingestion_timestamp IS NOT NULL AND kafka_timestamp IS NOT NULL",
-        f"last_updated_at <= kafka_timestamp + INTERVAL {CLOCK_SKEW_S} SECONDS",
-        "event_hour IS NOT DISTINCT FROM date_trunc('hour', last_updated_at)",
+        f"s.price_usd > 0 AND s.price_usd < {PRICE_LIMIT}",
+        "b.kafka_timestamp IS NOT NULL",
+        f"s.last_updated_at <= b.kafka_timestamp + INTERVAL {CLOCK_SKEW_S} SECONDS",
+        "b.event_hour IS NOT DISTINCT FROM date_trunc('hour', s.last_updated_at)",
     ]
     return " AND ".join(f"({c})" for c in conditions)
 
 
-PARSED_RECORDS = f"""
+_RECORDS = f"""
 CREATE OR REPLACE TABLE audit_records AS
-WITH raw AS (
-    SELECT topic_id, "partition", "offset", kafka_timestamp, arrival_hour, event_hour, headers,
-           CASE WHEN json_valid(raw_json) AND json_type(raw_json) = 'OBJECT'
-                 AND len(json_keys(raw_json)) = len(list_distinct(json_keys(raw_json))) THEN raw_json::JSON END AS json
-    FROM "bronze.raw_prices" WHERE kind = 'record'
-), texts AS (
-    SELECT *, {_texts()},
+WITH bronze AS (
+    SELECT {_PLACE}, kafka_timestamp, arrival_hour, event_hour,
            headers ->> '$.schema_version' AS version, headers ->> '$.source' AS source,
-           headers ->> '$.poll_id' AS poll_id, headers ->> '$.cadence_s' AS cadence_text,
-           CASE WHEN json_type(json, '$.name') NOT IN ('OBJECT', 'ARRAY') THEN json ->> '$.name' END AS name
-    FROM raw
-), typed AS (
-    SELECT * EXCLUDE (headers), {", ".join(_number(n) for n in NUMBERS)},
-           {_time("last_updated_at")}, {_time("ingestion_timestamp")},
-           CASE WHEN try_cast(cadence_text AS DOUBLE) > 0 THEN try_cast(cadence_text AS DOUBLE) END AS cadence_s
-    FROM texts
+           headers ->> '$.poll_id' AS poll_id, headers ->> '$.cadence_s' AS cadence_text
+    FROM "bronze.raw_prices" WHERE kind = 'record'
 )
-SELECT t.topic_id, t."partition", t."offset", t.kafka_timestamp, t.arrival_hour,
-       coalesce(a.coin_id, t.coin_id_text) AS coin_id, upper(t.symbol_text) AS symbol, t.name, t.last_updated_at,
-       {", ".join(f"t.{n}" for n in NUMBERS)}, t.ingestion_timestamp, t.source, t.cadence_s, t.poll_id,
+SELECT b.topic_id, b."partition", b."offset", b.kafka_timestamp, b.arrival_hour,
+       coalesce(a.coin_id, s.coin_id) AS coin_id, s.symbol, s.name, s.last_updated_at,
+       {", ".join(f"s.{n}" for n in NUMBERS)}, s.ingestion_timestamp, b.source, b.poll_id,
+       CASE WHEN regexp_matches(cadence_text, '{_SECONDS}') THEN nullif(cadence_text::DOUBLE, 0) END AS cadence_s,
        coalesce({_well_formed()}, false) AS well_formed,
        q."offset" IS NOT NULL AS quarantined,
-       date_trunc('hour', t.last_updated_at) IN (FROM audit_excluded) AS excluded
-FROM typed t
-LEFT JOIN audit_aliases a ON a.old_id = t.coin_id_text AND t.last_updated_at < a.until
-LEFT JOIN (SELECT DISTINCT topic_id, "partition", "offset" FROM "silver.quarantine") q
-       ON q.topic_id = t.topic_id AND q."partition" = t."partition" AND q."offset" = t."offset"
+       date_trunc('hour', s.last_updated_at) IN (FROM audit_excluded) AS excluded
+FROM bronze b
+LEFT JOIN audit_said s USING ({_PLACE})
+LEFT JOIN audit_aliases a ON a.old_id = s.coin_id AND s.last_updated_at < a.until
+LEFT JOIN (SELECT DISTINCT {_PLACE} FROM "silver.quarantine") q USING ({_PLACE})
 """
-"""Bronze parsed again, by other means than Silver: one row a record, with whether it can be a quote."""
+"""The records with their headers, former ids under their coin, and whether they are in quarantine."""
