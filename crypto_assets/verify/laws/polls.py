@@ -22,7 +22,7 @@ FIELDS = {c.name: c.type for c in POLLS.columns if c.name in POLL_SCHEMA["proper
 """Type of every column that comes out of the message."""
 
 _MOMENT = re.compile(
-    r"(?:19|[2-9]\d)\d\d-\d\d-\d\d[Tt ][0-2]\d:[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+    r"(?:19|[2-8]\d)\d\d-\d\d-\d\d[Tt ][0-2]\d:[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
     r"(?:[Zz]|[+-](?:0\d|1[0-7]):[0-5]\d|[+-]18:00)",
     re.ASCII,
 )
@@ -93,7 +93,7 @@ def _plainly(name: str, type_: str) -> str:
 
 def _object(text: str | None) -> dict[str, Any]:
     try:
-        found = None if text is None else json.loads(text, parse_int=lambda d: int(d) if len(d) < 20 else math.inf)
+        found = None if text is None else json.loads(text, parse_int=lambda d: int(d) if len(d) < 20 else float(d))
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
