@@ -41,8 +41,8 @@ def specs(landing: str | None = None) -> list[dg.AssetSpec]:
         ),
         dg.AssetSpec(
             POLLS,
-            description="One message per look of the producer at the source, successful or not.",
-            metadata={"message_format": "crypto-polls, version 1 (JSON)", **where},
+            description="One message per poll of the source, successful or not.",
+            metadata={"message_format": "crypto-polls, version 2 (JSON)", **where},
             code_version="1",
             **common,  # type: ignore[arg-type]
         ),
@@ -66,9 +66,9 @@ def checks() -> list[dg.AssetChecksDefinition]:
         description="Judges the newest polls as the topic holds them.",
     )
     def source_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        found = source_health.judge(context.resources.step_inputs.settings)
+        found = source_health.judge_newest(context.resources.step_inputs.settings)
         for spec in check_specs():
-            passed, text = found.get(spec.name, (False, "not known without an answer of the source"))
+            passed, text = found.get(spec.name, (False, "not known: no recent poll that was answered is recorded"))
             yield dg.AssetCheckResult(asset_key=spec.asset_key, check_name=spec.name, passed=passed, description=text)
 
     return [source_checks]

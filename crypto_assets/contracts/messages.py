@@ -1,4 +1,4 @@
-"""The two Kafka message formats, version 1: prices and polls.
+"""The two Kafka message formats: prices, version 1, and polls, version 2 (version 1 is still read).
 
 Belongs here: field names, headers, reasons for quarantine, JSON Schemas. Does not belong here: building messages from
 a reply (`market.payload`) or publishing them (`kafka.publisher`).
@@ -7,6 +7,8 @@ a reply (`market.payload`) or publishing them (`kafka.publisher`).
 from __future__ import annotations
 
 SCHEMA_VERSION = "1"
+"""Version of price messages."""
+POLL_SCHEMA_VERSION = "2"
 
 REQUIRED = (
     "coin_id",
@@ -80,7 +82,7 @@ PRICE_SCHEMA: dict = {
 
 POLL_OUTCOMES = ("ok", "rate_limited", "unauthorized", "bad_payload", "upstream_down", "unknown_coin")
 
-POLL_SCHEMA: dict = {
+POLL_SCHEMA_V1: dict = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "crypto-polls, version 1",
     "type": "object",
@@ -123,4 +125,20 @@ POLL_SCHEMA: dict = {
         "credits_left": {"type": ["integer", "null"]},
         "delivered": {"type": "integer"},
     },
+}
+
+_SINCE_2 = {
+    "coins_absent": {"type": "array", "items": {"type": "string"}},
+    "problems": {"type": "array", "items": {"type": "string"}},
+    "nulled": {"type": "array", "items": {"type": "string"}},
+    "quote_age_s": {"type": ["number", "null"]},
+}
+"""Coins missing from three answers in a row or more; coins with unusable quotes, with the reason; fields of quotes that
+are null because their number is out of range; age of the newest quote at the poll's end, null without one."""
+
+POLL_SCHEMA: dict = {
+    **POLL_SCHEMA_V1,
+    "title": "crypto-polls, version 2",
+    "required": [*POLL_SCHEMA_V1["required"], *_SINCE_2],
+    "properties": {**POLL_SCHEMA_V1["properties"], **_SINCE_2},
 }

@@ -230,7 +230,8 @@ def files() -> dict[str, Callable[[], str]]:
 
 _MESSAGE_SCHEMAS: Mapping[str, dict] = {
     "crypto-prices-raw-v1": messages.PRICE_SCHEMA,
-    "crypto-polls-v1": messages.POLL_SCHEMA,
+    "crypto-polls-v1": messages.POLL_SCHEMA_V1,
+    "crypto-polls-v2": messages.POLL_SCHEMA,
 }
 
 

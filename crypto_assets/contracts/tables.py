@@ -490,6 +490,11 @@ POLLS = Table(
         C("credits_used", "int", "Credits used by the poll."),
         C("credits_left", "int", "Credits left this month."),
         C("delivered", "int", "Messages confirmed by Kafka."),
+        C("coins_absent", "array<string>", "Coins missing from three answers in a row or more; null before version 2."),
+        C("problems", "array<string>", "Coins with unusable quotes, with the reason; null before version 2."),
+        C("nulled", "array<string>", "Fields of quotes that are null because their number is out of range; null before "
+          "version 2."),
+        C("quote_age_s", "double", "Age of the newest quote at the end of the poll; null without one.", unit="seconds"),
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="append_once", time_column="arrival_hour",
     partition_by=("arrival_hour",), owner=OPS, group="ops", kinds=("kafka", "deltalake"), retention_days=90,

@@ -14,18 +14,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from crypto_assets.errors import reason
 from crypto_assets.files import LockHeld, file_lock, read_object, read_text, write_atomic
 from crypto_assets.kafka.client import client_config
 from crypto_assets.kafka.errors import LogError
 from crypto_assets.kafka.publisher import Publisher
-from crypto_assets.kafka.ticks import ABSENT_AFTER_POLLS, ProducerState, RunSummary, TickSummary
+from crypto_assets.kafka.ticks import ProducerState, RunSummary, TickSummary
 from crypto_assets.kafka.topic import require_topics
 from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.market.credits import BUDGETS, Budget, Governor
 from crypto_assets.market.payload import poll_to_message, rfc3339, tick_to_message
+from crypto_assets.market.polls import ABSENT_AFTER_POLLS
 from crypto_assets.market.quotes import Poll, Tick
 from crypto_assets.sources.base import PriceSource
 
@@ -261,7 +262,8 @@ class Producer:
             error = str(failure)
         # what a poll cost is spent either way; what was sent counts only if confirmed
         sent = look.state.sent if delivered == len(look.fresh) else state.sent
-        self._save(replace(look.state, sent=sent))
+        lost = None if error is None else {"poll": self._message(look, delivered), "error": error}
+        self._save(replace(look.state, sent=sent, unrecorded=lost))
         return self._summary(look, delivered=delivered, recorded=recorded, error=error)
 
     def _look(self, state: ProducerState, now: datetime) -> _Look:
@@ -320,24 +322,27 @@ class Producer:
         )
 
     def _enqueue_record(self, look: _Look, *, delivered: int) -> None:
-        message = poll_to_message(
+        message = self._message(look, delivered)
+        self.publisher.enqueue_poll(message, arrival=self._arrival(look, self.publisher.polls_topic))
+
+    def _message(self, look: _Look, delivered: int) -> dict[str, Any]:
+        return poll_to_message(
             look.poll,
             poll_id=look.poll_id,
             source=self.source.name,
             asked=look.asked,
             unchanged=look.unchanged,
+            absent=[coin for coin, polls in look.state.absent.items() if polls >= ABSENT_AFTER_POLLS],
             cadence_s=look.cadence_s,
             credits_left=self._credits_left(look),
             delivered=delivered,
         )
-        self.publisher.enqueue_poll(message, arrival=self._arrival(look, self.publisher.polls_topic))
 
     def _credits_left(self, look: _Look) -> int | None:
         return self.governor.report(look.state.credits, look.poll.finished_at).left
 
     def _summary(self, look: _Look, *, delivered: int, recorded: bool, error: str | None) -> TickSummary:
         poll = look.poll
-        newest = max((t.last_updated_at for t in poll.ticks), default=None)
         report = self.governor.report(look.state.credits, poll.finished_at)
         if error is not None:
             text = error
@@ -346,6 +351,7 @@ class Producer:
         else:
             missing = f", missing: {', '.join(poll.missing)}" if poll.missing else ""
             unusable = f", unusable: {'; '.join(poll.problems)}" if poll.problems else ""
+            unusable += f", null: {'; '.join(poll.nulled)}" if poll.nulled else ""
             text = f"{delivered} sent, {look.unchanged} unchanged{missing}{unusable}; {report.text}"
         return TickSummary(
             polled=True,
@@ -357,10 +363,8 @@ class Producer:
             delivered=delivered,
             unchanged=look.unchanged,
             missing=poll.missing,
-            absent=tuple(coin for coin, polls in look.state.absent.items() if polls >= ABSENT_AFTER_POLLS),
-            problems=poll.problems,
+            message=self._message(look, delivered),
             recorded=recorded,
-            quote_age_s=(poll.finished_at - newest) / timedelta(seconds=1) if newest else None,
             cadence_s=look.cadence_s,
             credits_left=report.left,
             error=error,

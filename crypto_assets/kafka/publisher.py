@@ -20,6 +20,7 @@ from crypto_assets.contracts.messages import (
     HEADER_SCHEMA_VERSION,
     HEADER_SOURCE,
     POLL_SCHEMA,
+    POLL_SCHEMA_VERSION,
     PRICE_SCHEMA,
     SCHEMA_VERSION,
 )
@@ -174,7 +175,9 @@ class Publisher:
         self._refuse_invalid("poll", [message])
         stamp = self._stamp(self.polls_topic, arrival)
         # keyed by source: the polls of a home stay in their order within one partition
-        self._produce(self.polls_topic, self.source, message, self._headers(message["poll_id"]), stamp)
+        self._produce(
+            self.polls_topic, self.source, message, self._headers(message["poll_id"], POLL_SCHEMA_VERSION), stamp
+        )
 
     def flush(self) -> int:
         """Wait until everything enqueued is confirmed.
@@ -215,9 +218,9 @@ class Publisher:
         stamp = self._floor_ms(topic)
         return datetime.fromtimestamp(stamp / 1000, UTC) if stamp >= 0 else None
 
-    def _headers(self, poll_id: str) -> list[tuple[str, str | bytes | None]]:
+    def _headers(self, poll_id: str, version: str = SCHEMA_VERSION) -> list[tuple[str, str | bytes | None]]:
         return [
-            (HEADER_SCHEMA_VERSION, SCHEMA_VERSION.encode()),
+            (HEADER_SCHEMA_VERSION, version.encode()),
             (HEADER_SOURCE, self.source.encode()),
             (HEADER_POLL_ID, poll_id.encode()),
         ]

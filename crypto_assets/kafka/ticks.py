@@ -6,14 +6,13 @@ Does not belong here: polling or publishing (`crypto_assets.kafka.producer`, whi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from crypto_assets.market.credits import CreditState
-
-ABSENT_AFTER_POLLS = 3
-"""Polls in a row without a coin after which it counts as absent."""
+from crypto_assets.market.polls import Found, judge
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class ProducerState:
         absent: By coin, how many polls in a row it has been missing from.
         last_poll_id: Id of the newest poll.
         last_poll_at: When it was made (UTC).
+        unrecorded: The newest poll's message and why it could not be recorded (`poll`, `error`); None when it was.
     """
 
     sent: dict[str, str] = field(default_factory=dict)
@@ -33,6 +33,7 @@ class ProducerState:
     absent: dict[str, int] = field(default_factory=dict)
     last_poll_id: str | None = None
     last_poll_at: datetime | None = None
+    unrecorded: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """JSON text."""
@@ -55,6 +56,7 @@ class ProducerState:
                 absent={coin: int(polls) for coin, polls in raw["absent"].items()},
                 last_poll_id=raw["last_poll_id"],
                 last_poll_at=datetime.fromisoformat(raw["last_poll_at"]) if raw["last_poll_at"] else None,
+                unrecorded=raw.get("unrecorded"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a producer state: {type(error).__name__}: {error}") from error
@@ -73,10 +75,8 @@ class TickSummary:
         delivered: Messages that Kafka confirmed.
         unchanged: Coins whose quote had been delivered before.
         missing: Coins that were asked for and not in the reply.
-        absent: Coins that have been missing from the last three polls.
-        problems: Coins with unusable quotes, with reasons.
+        message: The poll as it is recorded, None when this tick did not poll.
         recorded: Whether the poll itself was recorded in the polls topic.
-        quote_age_s: Age of the newest quote in seconds, None without quotes.
         cadence_s: Seconds between polls in force.
         credits_left: Credits left this month, None when not metered.
         error: Why delivery failed.
@@ -92,10 +92,8 @@ class TickSummary:
     delivered: int = 0
     unchanged: int = 0
     missing: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    message: Mapping[str, Any] | None = None
     recorded: bool = False
-    quote_age_s: float | None = None
     cadence_s: float = 0.0
     credits_left: int | None = None
     error: str | None = None
@@ -105,31 +103,9 @@ class TickSummary:
         """Whether the source answered and everything was delivered and recorded; true for a tick that was not due."""
         return not self.polled or (self.outcome == "ok" and self.error is None and self.recorded)
 
-    def checks(self) -> dict[str, tuple[bool, str]]:
-        """Evaluations of the topics' checks by name: (passed, what was found). Empty when the tick did not poll.
-
-        `quotes_move` is left out without an answer, since nothing is known about the quotes then; its bound is the
-        staleness of a table at this cadence, 4 x cadence + 120 s.
-        """
-        if not self.polled:
-            return {}
-        found = {
-            "source_answers": (self.outcome == "ok", self.text),
-            "delivered": (
-                self.error is None and self.delivered == self.sent,
-                self.error or f"{self.delivered} confirmed",
-            ),
-            "polls_recorded": (self.recorded, f"poll {self.poll_id}" if self.recorded else str(self.error)),
-        }
-        if self.outcome == "ok":
-            bound = 4 * self.cadence_s + 120
-            age = self.quote_age_s
-            moving = age is not None and age <= bound
-            told = "no usable quote" if age is None else f"newest quote is {age:.0f} s old, bound {bound:.0f} s"
-            found["quotes_move"] = (moving, told)
-            lost = [*(f"{coin}: not in {ABSENT_AFTER_POLLS} polls" for coin in self.absent), *self.problems]
-            found["no_coin_missing"] = (not lost, "; ".join(lost) or "every coin was there")
-        return found
+    def checks(self) -> Found:
+        """Evaluations of the topics' checks by name (`market.polls.judge`); empty when the tick did not poll."""
+        return {} if self.message is None else judge(self.message, self.error)
 
 
 @dataclass

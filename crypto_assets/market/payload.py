@@ -124,7 +124,7 @@ def exact_json(body: bytes, *, whole: Callable[[str], Any] = Decimal) -> Any:
 def _coins(reply: list[Any], texts: list[str], asked: Sequence[str]) -> Parsed:
     wanted, ticks, problems, nulled = set(asked), {}, {}, {}
     for i, coin in enumerate(reply):
-        if not isinstance(coin, dict) or not isinstance(coin.get("id"), str):
+        if not isinstance(coin, JsonObject) or not isinstance(coin.get("id"), str):
             return Parsed("bad_payload", detail=f"element {i} of the reply is no coin with an id")
         coin_id = coin["id"]
         if coin_id not in wanted:
@@ -355,12 +355,14 @@ def poll_to_message(
     source: str,
     asked: int,
     unchanged: int,
+    absent: Sequence[str],
     cadence_s: float,
     credits_left: int | None,
     delivered: int,
 ) -> dict[str, Any]:
-    """A poll as message v1 (`contracts.messages.POLL_SCHEMA`)."""
-    detail = poll.detail or ("; ".join(poll.problems) or None)
+    """A poll as message v2 (`contracts.messages.POLL_SCHEMA`); `absent` are coins missing for several polls."""
+    detail = poll.detail or ("; ".join((*poll.problems, *poll.nulled)) or None)
+    newest = max((tick.last_updated_at for tick in poll.ticks), default=None)
     return {
         "poll_id": poll_id,
         "started_at": rfc3339(poll.started_at),
@@ -379,4 +381,8 @@ def poll_to_message(
         "credits_used": poll.credits_used,
         "credits_left": credits_left,
         "delivered": delivered,
+        "coins_absent": list(absent),
+        "problems": [_short(text) for text in poll.problems],
+        "nulled": [_short(text) for text in poll.nulled],
+        "quote_age_s": None if newest is None else round((poll.finished_at - newest) / timedelta(seconds=1), 3),
     }

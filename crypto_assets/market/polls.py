@@ -1,19 +1,26 @@
-"""Poll messages as typed fields, whatever a record holds.
+"""Poll messages as typed fields, whatever a record holds, and the one judge of polls.
 
-Belongs here: reading one record of the polls topic. Does not belong here: building poll messages (`market.payload`) or
-rows of tables (`steps.poll_rows`).
+Belongs here: reading one record of the polls topic; the verdicts that the producer sensor reports and that *Execute* in
+the UI repeats. Does not belong here: building poll messages (`market.payload`), rows of tables (`steps.poll_rows`), or
+finding the poll to judge (`steps.source_health`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from crypto_assets.contracts.messages import POLL_SCHEMA
 from crypto_assets.market.moments import read_rfc3339
+
+ABSENT_AFTER_POLLS = 3
+"""Polls in a row without a coin after which it counts as absent."""
+
+Found = dict[str, tuple[bool, str]]
+"""Evaluations of the topics' checks by name: (passed, what was found)."""
 
 _MOST_DIGITS = 20
 """Whole numbers with more digits fit no column; Python refuses to read those with more than 4,300."""
@@ -30,6 +37,37 @@ def read_poll(value: str | bytes | None) -> dict[str, Any]:
     """
     record = _object(value)
     return {name: read(record.get(name)) for name, read in _READERS.items()}
+
+
+def judge(poll: Mapping[str, Any], error: str | None = None) -> Found:
+    """The evaluations that one poll amounts to.
+
+    Args:
+        poll: Fields of a poll message, version 2.
+        error: Why its quotes or itself are not in the log; None = they are.
+
+    Returns:
+        By check of the topics. `quotes_move` and `no_coin_missing` are left out without an answer, since nothing is
+        known about the quotes then; the bound of the former is the staleness of a table at this cadence,
+        4 x cadence + 120 s.
+    """
+    fresh = poll["coins_returned"] - poll["coins_unchanged"]
+    found: Found = {
+        "polls_recorded": (error is None, error or f"newest poll {poll['poll_id']}"),
+        "source_answers": (poll["outcome"] == "ok", f"{poll['outcome']}: {poll['detail'] or 'no detail'}"),
+        "delivered": (
+            error is None and poll["delivered"] == fresh,
+            error or f"{poll['delivered']} of {fresh} changed quotes confirmed",
+        ),
+    }
+    if poll["outcome"] == "ok":
+        age, bound = poll["quote_age_s"], 4 * poll["cadence_s"] + 120
+        told = "no usable quote" if age is None else f"newest quote is {age:.0f} s old, bound {bound:.0f} s"
+        found["quotes_move"] = (age is not None and age <= bound, told)
+        absent = [f"{coin}: not in {ABSENT_AFTER_POLLS} polls" for coin in poll["coins_absent"] or ()]
+        lost = [*absent, *(poll["problems"] or ())]
+        found["no_coin_missing"] = (not lost, "; ".join(lost) or "every coin was there")
+    return found
 
 
 def _object(value: str | bytes | None) -> dict[str, Any]:

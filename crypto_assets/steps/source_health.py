@@ -1,7 +1,7 @@
-"""How the source and the producer are, judged from the newest polls in the polls topic or folder.
+"""How the source and the producer are, judged from the newest poll that the topic, the folder or the producer has.
 
-Belongs here: what a person's "Execute" on the topics' checks shows. Does not belong here: the evaluation of a tick
-while it happens (`kafka.ticks`), which the producer sensor reports.
+Belongs here: which poll a person's *Execute* on the topics' checks judges. Does not belong here: the verdicts
+(`market.polls`), which the producer sensor reports of the same poll.
 """
 
 from __future__ import annotations
@@ -11,64 +11,78 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.contracts.messages import POLL_SCHEMA
+from crypto_assets.contracts.messages import POLL_SCHEMA_V1
 from crypto_assets.kafka import log
 from crypto_assets.kafka.errors import LogError
-from crypto_assets.kafka.ticks import ABSENT_AFTER_POLLS
+from crypto_assets.kafka.ticks import ProducerState
 from crypto_assets.landing import folder as landed
+from crypto_assets.market.polls import ABSENT_AFTER_POLLS, Found, judge, read_poll
 from crypto_assets.storage.base import OffsetRange
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-Found = dict[str, tuple[bool, str]]
-NEEDED = set(POLL_SCHEMA["required"])
+LOOK_BACK_POLLS = 100
+"""Newest polls among which the newest answer is sought."""
+
+_NEEDED = [n for n, s in POLL_SCHEMA_V1["properties"].items() if "null" not in s.get("type", ())]
 
 
-def judge(settings: Settings) -> Found:
+def judge_newest(settings: Settings) -> Found:
     """Evaluations of the topics' checks by name: (passed, what was found).
 
-    Never raises for an unreachable broker: that is a red `polls_recorded`.
+    The newest poll is judged: the one that the producer could not record, where there is one, else the newest of the
+    topic. What only an answer tells is judged from the newest answered poll, as the sensor did when it was made.
+
+    Never raises for an unreachable broker: that is a red `polls_recorded`, unless the producer's state tells more.
     """
+    polls: list[dict[str, Any]] = []
+    changed_at = None
+    why = f"no readable poll among the newest of topic {settings.polls_topic}"
     try:
         if settings.transport == "landing":
-            polls, changed_ms = _landed_polls(settings, ABSENT_AFTER_POLLS)
+            polls, changed_ms = _landed_polls(settings, LOOK_BACK_POLLS)
         else:
-            polls = _newest_polls(settings, ABSENT_AFTER_POLLS)
+            polls = _newest_polls(settings, LOOK_BACK_POLLS)
             changed_ms = log.newest_timestamp_ms(settings, settings.prices_topic)
+        changed_at = datetime.fromtimestamp(changed_ms / 1000, UTC) if changed_ms >= 0 else None
     except LogError as error:
-        return {"polls_recorded": (False, str(error))}
-    if not polls:
-        return {"polls_recorded": (False, f"no readable poll among the newest of topic {settings.polls_topic}")}
-    return judge_polls(polls, datetime.fromtimestamp(changed_ms / 1000, UTC) if changed_ms >= 0 else None)
+        why = str(error)
+    found = judge_polls(polls, changed_at) if polls else {"polls_recorded": (False, why)}
+    lost = _unrecorded(settings)
+    return found if lost is None else found | judge(read_poll(json.dumps(lost["poll"])), lost["error"])
 
 
 def judge_polls(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None) -> Found:
-    """The evaluations that polls amount to.
+    """The evaluations that recorded polls amount to.
 
     Args:
-        polls: Poll messages, oldest first, at least one.
-        changed_at: When a quote last changed (UTC); None = never.
+        polls: Polls as `read_poll` gives them, oldest first, at least one.
+        changed_at: When a quote last changed (UTC), which polls of version 1 do not say; None = never.
     """
+    answered = [poll for poll in polls if poll["outcome"] == "ok"]
+    found = judge(_completed(answered, changed_at)) if answered else {}
+    return found if polls[-1]["outcome"] == "ok" else found | judge(polls[-1])
+
+
+def _completed(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None) -> Mapping[str, Any]:
+    """The last of some polls with what version 1 does not say: absent coins, and the age of the newest quote."""
     last = polls[-1]
-    at = datetime.fromisoformat(last["finished_at"])
-    fresh = last["coins_returned"] - last["coins_unchanged"]
-    found: Found = {
-        "polls_recorded": (True, f"newest poll {last['poll_id']}"),
-        "source_answers": (last["outcome"] == "ok", f"{last['outcome']}: {last['detail'] or 'no detail'}"),
-        "delivered": (last["delivered"] == fresh, f"{last['delivered']} of {fresh} changed quotes confirmed"),
-    }
-    if last["outcome"] != "ok":
-        return found
-    answered = [p for p in polls if p["outcome"] == "ok"]
-    absent = set.intersection(*(set(p["coins_missing"]) for p in answered))
-    gone = sorted(absent) if len(answered) >= ABSENT_AFTER_POLLS else []
-    found["no_coin_missing"] = (not gone, f"not in {len(answered)} polls: {', '.join(gone)}" if gone else "every coin")
-    bound = 4 * last["cadence_s"] + 120
-    age = None if changed_at is None else (at - changed_at).total_seconds()
-    told = "no quote yet" if age is None else f"a quote last changed {age:.0f} s before the poll, bound {bound:.0f} s"
-    found["quotes_move"] = (age is not None and age <= bound, told)
-    return found
+    if last["coins_absent"] is not None:
+        return last
+    recent = [set(poll["coins_missing"]) for poll in polls[-ABSENT_AFTER_POLLS:]]
+    absent = sorted(set.intersection(*recent)) if len(recent) == ABSENT_AFTER_POLLS else []
+    age = None if changed_at is None else (last["finished_at"] - changed_at).total_seconds()
+    return {**last, "coins_absent": absent, "quote_age_s": age}
+
+
+def _unrecorded(settings: Settings) -> Mapping[str, Any] | None:
+    """The newest poll with its error, where the producer of this home could not record it."""
+    path = settings.home / "state" / "producer.json"
+    try:
+        return ProducerState.from_json(path.read_text(encoding="utf-8")).unrecorded
+    except (OSError, ValueError):  # the producer names a damaged state
+        return None
 
 
 def _newest_polls(settings: Settings, count: int) -> list[dict[str, Any]]:
@@ -107,9 +121,6 @@ def _newest_lines(settings: Settings, topic: str) -> Iterator[tuple[datetime, la
 
 
 def _poll(value: bytes | None) -> dict[str, Any] | None:
-    """A poll message, or None when the value is none."""
-    try:
-        poll = json.loads(value or b"")
-    except ValueError:
-        return None
-    return poll if isinstance(poll, dict) and poll.keys() >= NEEDED else None
+    """A poll, or None when the record lacks what every poll has."""
+    poll = read_poll(value)
+    return None if any(poll[name] is None for name in _NEEDED) else poll

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,7 @@ class Exchange:
         self.asked: list[tuple[str, ...]] = []
         self.frozen_at: datetime | None = None
         self.gone: set[str] = set()
+        self.unusable: set[str] = set()
         self.failure: Poll | None = None
 
     def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
@@ -52,7 +54,8 @@ class Exchange:
             now,
             done,
             "ok",
-            ticks=tuple(quote(c, at) for c in coin_ids if c not in self.gone),
+            ticks=tuple(quote(c, at) for c in coin_ids if c not in self.gone | self.unusable),
+            problems=tuple(f"{c}: null price" for c in coin_ids if c in self.unusable),
             missing=tuple(c for c in coin_ids if c in self.gone),
             http_status=200,
             credits_used=1,
@@ -368,3 +371,75 @@ def test_a_replay_home_polls_its_stand_in_over_http_on_the_day_it_was_begun_with
     assert {row[2]["coin_id"] for row in rows} == {"bitcoin", "ethereum", "litecoin"}
     assert summary.sent > 20
     assert len(polls_of(kafka_broker, producer)) == 11
+
+
+# --- one judge of polls: what the sensor reports and what Execute in the UI repeats ---------------------------------
+
+
+def executed(kafka_broker, producer: Producer, tmp_path) -> dict[str, tuple[bool, str]]:
+    """The evaluations that a person's Execute of the topics' checks gives, by the product's own definitions."""
+    import dagster as dg
+
+    from crypto_assets.assets import ingest
+
+    publisher = producer.publisher
+    settings = Settings(
+        _env_file=None,
+        source="replay",
+        home_path=tmp_path,
+        kafka_bootstrap_servers=kafka_broker.bootstrap_servers,
+        kafka_topic=publisher.prices_topic,
+        kafka_polls_topic=publisher.polls_topic,
+    )
+    inputs = type("Inputs", (), {"settings": settings})()
+    (checks,) = ingest.checks()
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [checks, *ingest.specs()], instance=instance, resources={"step_inputs": inputs}, raise_on_error=True,
+            selection=dg.AssetSelection.checks(checks),
+        )  # fmt: skip
+        return {e.check_name: (e.passed, str(e.description)) for e in result.get_asset_check_evaluations()}
+
+
+def test_execute_repeats_the_verdict_of_the_sensor(kafka_broker, make, exchange, tmp_path):
+    producer, known = make(), {}
+    story: dict[str, tuple[set[str], Any, set[str]]] = {
+        "good": (set(), None, set()),
+        "an unusable quote": ({"bitcoin"}, None, {"no_coin_missing"}),
+        "still unusable": ({"bitcoin"}, None, {"no_coin_missing"}),
+        "no answer": (set(), "upstream_down", {"source_answers", "no_coin_missing"}),
+        "an answer again": (set(), None, set()),
+    }
+    for minute, (case, (unusable, failure, red)) in enumerate(story.items()):
+        exchange.unusable = unusable
+        exchange.failure = Poll(T0, T0, failure) if failure else None
+        known |= producer.tick(T0 + minute * MINUTE).checks()  # what Dagster shows: the newest evaluation of each
+        for _ in range(2):
+            assert executed(kafka_broker, producer, tmp_path) == known, case
+        assert {name for name, (passed, _) in known.items() if not passed} == red, case
+
+
+def test_execute_counts_absent_coins_across_polls_without_an_answer(kafka_broker, make, exchange, tmp_path):
+    producer, known = make(), {}
+    exchange.gone = {"litecoin"}
+    for minute, failure in enumerate((None, None, "upstream_down", "upstream_down", None)):
+        exchange.failure = Poll(T0, T0, failure) if failure else None
+        known |= producer.tick(T0 + minute * 10 * MINUTE).checks()
+    assert not known["no_coin_missing"][0]
+    assert executed(kafka_broker, producer, tmp_path) == known
+
+
+def test_execute_knows_of_a_poll_that_could_not_be_recorded(kafka_broker, make, tmp_path):
+    class Refused(Publisher):
+        def flush(self) -> int:
+            raise LogError("the broker is away")
+
+    known = make().tick(T0).checks()
+    producer = make(Refused)
+    known |= producer.tick(T0 + MINUTE).checks()
+    assert {name for name, (passed, _) in known.items() if not passed} == {"delivered", "polls_recorded"}
+    assert executed(kafka_broker, producer, tmp_path) == known
+    again = make()
+    known |= again.tick(T0 + 2 * MINUTE).checks()
+    assert all(passed for passed, _ in known.values())
+    assert executed(kafka_broker, again, tmp_path) == known

@@ -110,7 +110,7 @@ def test_doctor_looks_at_folders_and_at_no_broker(tmp_path: Path, hour: datetime
 
 def test_the_source_checks_judge_the_newest_landed_polls(tmp_path: Path, hour: datetime) -> None:
     home = settings(tmp_path / "home")
-    assert source_health.judge(home)["polls_recorded"][0] is False
+    assert source_health.judge_newest(home)["polls_recorded"][0] is False
     with LandingPublisher(
         home.landing, prices_topic=home.prices_topic, polls_topic=home.polls_topic, source="replay", virtual=True
     ) as publisher:
@@ -127,14 +127,18 @@ def test_the_source_checks_judge_the_newest_landed_polls(tmp_path: Path, hour: d
                 "coins_returned": 1,
                 "coins_unchanged": 1,
                 "coins_missing": [],
+                "coins_absent": [],
+                "problems": [],
+                "nulled": [],
+                "quote_age_s": n * 3600.0,
                 "latency_ms": 1.0,
                 "cadence_s": 60.0,
                 "delivered": 0,
             }
             publisher.publish_poll(poll, arrival=hour + n * HOUR)
-    found = source_health.judge(home)
+    found = source_health.judge_newest(home)
     assert found["polls_recorded"] == (True, "newest poll p-3")
     assert found["quotes_move"][0] is False
-    assert f"{3 * 3600} s before" in found["quotes_move"][1]
+    assert f"{3 * 3600} s old" in found["quotes_move"][1]
     path = list_hour(home.landing / home.polls_topic, hour + 3 * HOUR).files[0].path
     assert json.loads(path.read_text(encoding="utf-8"))["key"] == "replay"

@@ -284,12 +284,22 @@ def test_messages_fulfil_their_contract():
     message = tick_to_message(tick, NOW)
     assert list(Draft202012Validator(PRICE_SCHEMA).iter_errors(message)) == []
     assert (message["ingestion_timestamp"], message["market_cap_usd"]) == ("2026-01-05T12:00:00.000Z", "12.5")
-    poll = Poll(NOW, NOW + timedelta(milliseconds=250), "ok", parsed.ticks, ("litecoin",), ("solana: null price",), 200)
-    told = poll_to_message(
-        poll, poll_id="p", source="coingecko", asked=3, unchanged=0, cadence_s=60.0, credits_left=None, delivered=1
+    poll = Poll(
+        NOW,
+        NOW + timedelta(milliseconds=250),
+        "ok",
+        parsed.ticks,
+        ("litecoin",),
+        ("solana: null price",),
+        http_status=200,
     )
+    told = poll_to_message(
+        poll, poll_id="p", source="coingecko", asked=3, unchanged=0, absent=("x",), cadence_s=60.0, credits_left=None,
+        delivered=1,
+    )  # fmt: skip
     assert list(Draft202012Validator(POLL_SCHEMA).iter_errors(told)) == []
     assert (told["latency_ms"], told["coins_missing"], told["detail"]) == (250.0, ["litecoin"], "solana: null price")
+    assert (told["coins_absent"], told["problems"], told["quote_age_s"]) == (["x"], ["solana: null price"], 60.127)
 
 
 CHALLENGE = b"<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title></head><body>x</body></html>"

@@ -20,8 +20,8 @@ POLL: dict[str, Any] = {
     "coins_unchanged": 0, "coins_missing": ["x"], "age_s": 1.0, "latency_ms": 5.0, "cadence_s": 60, "credits_used": 1,
     "credits_left": None, "delivered": 3,
 }  # fmt: skip
-READ = {**POLL, "started_at": NOON, "finished_at": NOON + timedelta(milliseconds=250), "cadence_s": 60.0}
 NOTHING = dict.fromkeys(POLL_SCHEMA["properties"])
+READ = {**NOTHING, **POLL, "started_at": NOON, "finished_at": NOON + timedelta(milliseconds=250), "cadence_s": 60.0}
 
 
 def text(**raw: str) -> str:

@@ -444,7 +444,11 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`polls` (
   `cadence_s` DOUBLE COMMENT 'Seconds between polls in force. [seconds]',
   `credits_used` INT COMMENT 'Credits used by the poll.',
   `credits_left` INT COMMENT 'Credits left this month.',
-  `delivered` INT COMMENT 'Messages confirmed by Kafka.'
+  `delivered` INT COMMENT 'Messages confirmed by Kafka.',
+  `coins_absent` ARRAY<STRING> COMMENT 'Coins missing from three answers in a row or more; null before version 2.',
+  `problems` ARRAY<STRING> COMMENT 'Coins with unusable quotes, with the reason; null before version 2.',
+  `nulled` ARRAY<STRING> COMMENT 'Fields of quotes that are null because their number is out of range; null before version 2.',
+  `quote_age_s` DOUBLE COMMENT 'Age of the newest quote at the end of the poll; null without one. [seconds]'
 )
 USING DELTA
 PARTITIONED BY (`arrival_hour`)
