@@ -314,6 +314,20 @@ def test_a_proxy_is_named_without_its_password(tmp_path):
     assert "hunter2" not in str(finding)
 
 
+def test_a_damaged_table_is_an_error_with_its_files_and_its_repair(tmp_path):
+    settings = make(tmp_path)
+    store = DeltaRsStore(settings.lake, lambda: None)  # type: ignore[arg-type,return-value]
+    store.create("silver.prices")
+    store.create("ops.alerts")
+    log = Path(settings.table_uri("silver.prices")) / "_delta_log"
+    (log / "_last_checkpoint").write_bytes(b"null")
+    (log / f"{0:020d}.json").write_bytes(b"")
+    (finding,) = tables.lake(settings)
+    assert (finding.level, finding.fix) == ("error", "crypto-assets maintain --repair")
+    for named in ("silver.prices", "_last_checkpoint names no version", f"{0:020d}.json is empty"):
+        assert named in finding.found
+
+
 def test_a_clock_behind_the_newest_commit_is_an_error(tmp_path):
     settings = make(tmp_path)
     store = DeltaRsStore(settings.lake, lambda: None)  # type: ignore[arg-type,return-value]

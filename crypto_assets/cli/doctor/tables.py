@@ -12,6 +12,8 @@ from crypto_assets.cli.doctor.finding import HTTP_TIMEOUT_S, SKEW_LIMIT_S, Findi
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.errors import reason
 from crypto_assets.faults import explain
+from crypto_assets.storage import log_files
+from crypto_assets.storage.damage import diagnose
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from crypto_assets.contracts.model import Table
     from crypto_assets.settings import Settings
 
+NAMED = 5
+"""Damaged files of a table that are named."""
 REPAIR = "crypto-assets verify says what is missing; docs/runbook.md, By message, what repairs it"
 
 
@@ -34,10 +38,15 @@ def lake(settings: Settings) -> Iterator[Finding]:
     for name, contract in TABLES.items():
         uri = settings.table_uri(name)
         try:
-            if not DeltaTable.is_deltatable(uri):
+            diagnosis = diagnose(uri)
+            if diagnosis is None:
                 continue
             looked += 1
-            found = list(_table(name, contract, uri, DeltaTable(uri)))
+            if damages := [str(damage) for damage in diagnosis.damages]:
+                more = f"; and {len(damages) - NAMED} more" if len(damages) > NAMED else ""
+                found = [Finding("lake", "error", f"{name}: {'; '.join(damages[:NAMED])}{more}", log_files.REPAIR)]
+            else:
+                found = list(_table(name, contract, uri, DeltaTable(uri)))
         except Exception as error:  # noqa: BLE001 - a table that cannot be opened is a finding; the others are looked at
             fault = explain(error)
             text = fault.text if fault else reason(error).splitlines()[0][:300]
