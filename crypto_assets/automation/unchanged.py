@@ -306,14 +306,15 @@ class _Judge:
                 for partition, (_, end) in receipt.metadata.get("offsets", {}).items():
                     covered[int(partition)] = max(covered.get(int(partition), 0), end)
         try:
-            start = log.lag_start(self.settings, topic, covered)
+            start = log.lag_start(self.settings, topic, covered, self.now)
         except LogError as error:
             yield from ((key, f"the log does not say what it has: {error}") for key in keys)
             return
         if start.topic_id != topic_id:
             yield from ((key, f"topic {topic} is another than the one that was read") for key in keys)
-        elif start.oldest is not None:
-            first = hour_key(floor_hour(start.oldest))
+        elif any(start.uncovered.values()):
+            # Records that are stamped ahead of the clock are of the running hour.
+            first = hour_key(floor_hour(start.oldest or self.now))
             yield from ((key, f"topic {topic} has new records") for key in keys if key >= first)
 
     # --- upstream ---
@@ -370,19 +371,15 @@ class _Judge:
             receipt = self.receipts(asset).get(key)
             if key != ANY and receipt is not None and (read := receipt.read(name)) is not None:
                 by_version[read].append(key)
-        current = self._reached(self.commits(RAW_PRICES)) if by_version else None
+        commits = self.commits(RAW_PRICES) if by_version else []
         for read, group in by_version.items():
-            before = self._reached(c for c in self.commits(RAW_PRICES) if c.version <= read)
-            if before == current and not grows:
+            if not grows and not any(c.version > read for c in commits):
                 continue
+            before = _reached(c for c in commits if c.version <= read)
             for key in group:
                 end = key_slice(key, "hour" if ":" in key else "day").end + timedelta(seconds=GRACE_S)
                 if before is None or end > before:
                     yield key, "records came that close its last windows"
-
-    def _reached(self, commits: Iterable[Commit]) -> datetime | None:
-        times = [c.metadata["max_kafka_timestamp"] for c in commits if "max_kafka_timestamp" in c.metadata]
-        return max(map(datetime.fromisoformat, times), default=None)
 
     def _known(self, asset: dg.AssetKey, parent: dg.AssetKey) -> set[str]:
         """Partitions of a parent that a commit may touch: those that it or its child was ever made of."""
@@ -411,6 +408,16 @@ def _receipt(record: dg.EventLogRecord) -> Receipt:
     short = {str(text).partition(":")[0] for text in values.get("run_days_without_enough_data", [])}
     tags, key = made.tags or {}, record.partition_key
     return Receipt(record.storage_id, at, tags.get(CODE_VERSION_TAG), values, refused=key in short)
+
+
+def _reached(commits: Iterable[Commit]) -> datetime | None:
+    """How far Bronze reached with these commits; a time later than its commit was stamped ahead and says nothing."""
+    times = (
+        (datetime.fromisoformat(c.metadata["max_kafka_timestamp"]), c.at)
+        for c in commits
+        if "max_kafka_timestamp" in c.metadata
+    )
+    return max((stamp for stamp, at in times if stamp <= at + TICK), default=None)
 
 
 def _touched(commit: Commit, table: Table, keys: Iterable[str], *, by_event: bool = False) -> set[str]:
