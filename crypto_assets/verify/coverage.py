@@ -15,6 +15,7 @@ from crypto_assets.verify.laws import (
     features,
     files,
     forecasts,
+    history,
     ledgers,
     log,
     operations,
@@ -34,7 +35,6 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
         "batch_id": "random; only that a batch has one is judged", "bronze_ingested_at": _CLOCK,
         **dict.fromkeys(("topic", "message_key", "headers"), _LATER),
     },
-    "bronze.market_history": dict.fromkeys(TABLES["bronze.market_history"].column_names, _LATER),
     "silver.quarantine": {"detail": "text for people; the reasons are judged"},
     "gold.latest_prices": {"refreshed_at": _CLOCK},
     "gold.anomalies": dict.fromkeys(
@@ -57,6 +57,7 @@ def all_laws() -> list[Law]:
         *(law for table in LOG_TABLES for law in log.log_laws(table)),
         *(log.topic_law(table) for table in LOG_TABLES),
         *silver.silver_laws(),
+        history.history_law(),
         *(bars.bars_law(width) for width in bars.BAR_WIDTHS),
         *serving.serving_laws(),
         *dims.dim_laws(),

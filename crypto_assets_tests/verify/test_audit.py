@@ -253,6 +253,28 @@ WAYS = {
         "silver_history_is_grounded",
     ),
     "history beside a live sample": (history_beside_live, "silver_history_is_grounded"),
+    "a history row missing": (delete("silver.prices", "granularity = '1h'"), "history_is_of_its_days"),
+    "a reply of another day": (
+        update("bronze.market_history", "coin_id = 'bitcoin'", day_start="day_start + INTERVAL '1 day'"),
+        "history_is_of_its_days",
+    ),
+    "a reply with another count": (
+        update("bronze.market_history", "coin_id = 'bitcoin'", points="points + 1"),
+        "history_is_of_its_days",
+    ),
+    "a reply of another spacing": (
+        update("bronze.market_history", "coin_id = 'bitcoin'", granularity="'5m'"),
+        "history_is_of_its_days",
+    ),
+    "a reply of another source": (
+        update("bronze.market_history", "coin_id = 'bitcoin'", source="'coingecko'"),
+        "history_is_of_its_days",
+    ),
+    "a reply doubled": (double("bronze.market_history", "coin_id = 'bitcoin'"), "history_is_of_its_days"),
+    "a reply fetched at another time": (
+        update("bronze.market_history", "coin_id = 'bitcoin'", fetched_at="fetched_at + INTERVAL '1 second'"),
+        "silver_history_is_grounded",
+    ),
     "a bar's close altered": (
         update("gold.bars_1m", "coin_id = 'ethereum'", close="close + 0.000000000000000001"),
         "bars_1m_are_silver_recomputed",

@@ -204,7 +204,10 @@ def _silver_row_laws() -> list[Law]:
               ON l.coin_id = h.coin_id AND l.slot = time_bucket(INTERVAL 5 MINUTES, h.last_updated_at)
             """,
             ("bronze.market_history",),
-            covers={"silver.prices": ("coin_id", "last_updated_at", "price_usd", "granularity", "available_at")},
+            covers={
+                "silver.prices": ("coin_id", "last_updated_at", "price_usd", "granularity", "available_at"),
+                "bronze.market_history": ("fetched_at",),
+            },
             recomputed="SQL from bronze.market_history",
         ),
     ]  # fmt: skip
