@@ -6,8 +6,11 @@ the audit checks, or any law.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.errors import ReportedError
@@ -24,6 +27,10 @@ PATIENCE_S = 30.0
 CHUNK = 20_000
 
 
+Row = tuple[int, int, int, str | None, str | None, str]
+"""Partition, offset, milliseconds since 1970, MD5 of the value, key, headers."""
+
+
 class UnreadableTopicError(ReportedError):
     """The topic could not be read to its end; the message names topic and broker."""
 
@@ -31,8 +38,8 @@ class UnreadableTopicError(ReportedError):
 def load_topic(connection: duckdb.DuckDBPyConnection, short: str, config: Mapping[str, Any], topic: str) -> int:
     """Read all that a topic retains, up to the ends it has now.
 
-    Makes the tables `topic_<short>` (partition, offset, stamped, digest = MD5 of the value), `topic_<short>_bounds`
-    (partition, low, high) and `topic_<short>_id` (topic_id).
+    Makes the tables `topic_<short>` (partition, offset, stamped, digest = MD5 of the value, message_key, headers),
+    `topic_<short>_bounds` (partition, low, high) and `topic_<short>_id` (topic_id, topic).
 
     Args:
         connection: The audit's DuckDB.
@@ -62,7 +69,7 @@ def load_topic(connection: duckdb.DuckDBPyConnection, short: str, config: Mappin
     )
     try:
         bounds = {p: _watermarks(consumer, topic, p) for p in partitions}
-        _make_tables(connection, short, topic_id, bounds)
+        _make_tables(connection, short, topic, topic_id, bounds)
         consumer.assign([TopicPartition(topic, p, low) for p, (low, high) in bounds.items() if low < high])
         return _read_all(connection, short, consumer, topic, bounds)
     finally:
@@ -96,16 +103,20 @@ def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, in
 
 
 def _make_tables(
-    connection: duckdb.DuckDBPyConnection, short: str, topic_id: str, bounds: Mapping[int, tuple[int, int]]
+    connection: duckdb.DuckDBPyConnection, short: str, topic: str, topic_id: str, bounds: Mapping[int, tuple[int, int]]
 ) -> None:
     connection.execute(
         f"CREATE OR REPLACE TABLE topic_{short} "
-        '("partition" INTEGER, "offset" BIGINT, stamped TIMESTAMPTZ, digest VARCHAR)'
+        '("partition" INTEGER, "offset" BIGINT, stamped TIMESTAMPTZ, digest VARCHAR, message_key VARCHAR,'
+        " headers VARCHAR)"
     )
     connection.execute(f'CREATE OR REPLACE TABLE topic_{short}_bounds ("partition" INTEGER, low BIGINT, high BIGINT)')
     for partition, (low, high) in bounds.items():
         connection.execute(f"INSERT INTO topic_{short}_bounds VALUES (?, ?, ?)", [partition, low, high])  # noqa: S608
-    connection.execute(f"CREATE OR REPLACE TABLE topic_{short}_id AS SELECT ?::VARCHAR AS topic_id", [topic_id])
+    connection.execute(
+        f"CREATE OR REPLACE TABLE topic_{short}_id AS SELECT ?::VARCHAR AS topic_id, ?::VARCHAR AS topic",
+        [topic_id, topic],
+    )
 
 
 def _read_all(
@@ -118,7 +129,7 @@ def _read_all(
     from confluent_kafka import KafkaError
 
     open_partitions = {p for p, (low, high) in bounds.items() if low < high}
-    rows: list[tuple[int, int, int, str | None]] = []
+    rows: list[Row] = []
     total, silent = 0, 0
     while open_partitions:
         # The call waits for a full chunk or the time-out, so the time-out is short.
@@ -136,7 +147,8 @@ def _read_all(
             if error is None and offset < high:
                 value = message.value()
                 digest = None if value is None else hashlib.md5(value, usedforsecurity=False).hexdigest()  # type: ignore[arg-type]
-                rows.append((partition, offset, message.timestamp()[1], digest))
+                key, headers = _text(message.key()), _headers(tuple(message.headers() or ()))
+                rows.append((partition, offset, message.timestamp()[1], digest, key, headers))
             if offset >= high - (error is None):
                 open_partitions.discard(partition)
         if len(rows) >= CHUNK or not open_partitions:
@@ -146,7 +158,27 @@ def _read_all(
     return total
 
 
-def _store(connection: duckdb.DuckDBPyConnection, short: str, rows: list[tuple[int, int, int, str | None]]) -> None:
+def _text(value: str | bytes | None) -> str | None:
+    """Bytes as UTF-8 text, or as base64 with a prefix that says so."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()
+
+
+@lru_cache(maxsize=10_000)
+def _headers(headers: tuple[tuple[str, bytes | None], ...]) -> str:
+    """Headers as a JSON object with sorted names; a name that occurs again has the list of its values."""
+    values: dict[str, list[str | None]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(_text(value))
+    shown = {name: found if len(found) > 1 else found[0] for name, found in values.items()}
+    return json.dumps(shown, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _store(connection: duckdb.DuckDBPyConnection, short: str, rows: list[Row]) -> None:
     import pyarrow as pa
 
     if not rows:
@@ -158,6 +190,8 @@ def _store(connection: duckdb.DuckDBPyConnection, short: str, rows: list[tuple[i
             "offset": pa.array(columns[1], pa.int64()),
             "stamped": pa.array(columns[2], pa.timestamp("ms", "UTC")),
             "digest": pa.array(columns[3], pa.string()),
+            "message_key": pa.array(columns[4], pa.string()),
+            "headers": pa.array(columns[5], pa.string()),
         }
     )
     connection.register("audit_chunk", chunk)

@@ -49,6 +49,12 @@ class FullHome:
         }
         return audit(**(arguments | changed))
 
+    def with_broker(self) -> dict[str, Any]:
+        """Arguments of `audit` that let it read the topics too."""
+        from crypto_assets.kafka.client import client_config
+
+        return {"kafka": lambda: client_config(self.settings)}
+
 
 @contextmanager
 def short_calibration() -> Iterator[None]:
@@ -114,17 +120,21 @@ def publish_odd(home: SmallHome, event: datetime, arrival: datetime) -> None:
 
 
 def raise_alerts(home: SmallHome) -> None:
-    """One tick of the alert sensor over the checks that are red by now."""
-    from crypto_assets.automation import alert_sensor
+    """A check that turned red and green again, and another that is still red."""
+    from crypto_assets.automation import alert_sensor, alerts
 
-    alert_sensor.tick(
-        home.instance,
-        home.engine.store,
-        home.settings,
-        lambda _key: set(),
-        alert_sensor.Cursor(evaluations=0, failures=0).to_text(),
-        datetime.now(UTC),
-    )
+    at = datetime.now(UTC).replace(microsecond=250_000) - HOUR
+    state = alerts.State()
+    seen = [
+        alerts.Evaluation("silver/prices", "price_positive", None, False, "error", at, "1 of 60 rows"),
+        alerts.Evaluation("gold/bars_5m", "ohlc_ordered", hour_key(at), False, "error", at, "low above high"),
+    ]
+    first = alerts.route(state, evaluations=seen, ancestors=lambda _: frozenset(), now=at)
+    later = at + timedelta(minutes=5)
+    green = alerts.Evaluation("silver/prices", "price_positive", None, True, "error", later, "60 rows")
+    second = alerts.route(state, evaluations=[green], ancestors=lambda _: frozenset(), now=later)
+    stored = alert_sensor.store_transitions(home.engine.store, [*first.transitions, *second.transitions])
+    assert stored == 3
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def log_row(topic: str, topic_id: str, record: Sent) -> dict[str, Any]:
         "message_key": None,
         "raw_json": text,
         "raw_bytes": raw,
-        "headers": json.dumps(HEADERS, sort_keys=True),
+        "headers": json.dumps(HEADERS, sort_keys=True, separators=(",", ":")),
     }
 
 

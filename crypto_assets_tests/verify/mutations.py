@@ -51,14 +51,18 @@ def read(home: Path, table: str) -> Rows:
 
 
 def write(home: Path, table: str, rows: Rows) -> None:
-    """Make these the rows of the table, in a new commit; what the log records beside them stays."""
-    from deltalake import DeltaTable, write_deltalake
+    """Make these the rows of the table, in a new commit; what the log records beside them stays.
 
-    handle = DeltaTable(str(folder(home, table)))
+    The commit carries the mark of our writers, so that a mutation is found by what it changes and not by who made it.
+    """
+    from deltalake import CommitProperties, DeltaTable, write_deltalake
+
+    handle, ours = DeltaTable(str(folder(home, table))), CommitProperties(custom_metadata={"engine": "sail+delta-rs"})
     if rows:
-        write_deltalake(handle, pa.Table.from_pylist(rows, arrow_schema(TABLES[table])), mode="overwrite")
+        changed = pa.Table.from_pylist(rows, arrow_schema(TABLES[table]))
+        write_deltalake(handle, changed, mode="overwrite", commit_properties=ours)
     else:
-        handle.delete()
+        handle.delete(commit_properties=ours)
 
 
 def break_it(home: Path, mutation: Mutation) -> None:

@@ -16,6 +16,8 @@ import pytest
 
 from crypto_assets.contracts.model import CHAIN_COLUMNS
 from crypto_assets.verify import coverage
+from crypto_assets.verify.laws.base import LOG_TABLES
+from crypto_assets_tests.verify import table_mutations
 from crypto_assets_tests.verify.full_home import FullHome
 from crypto_assets_tests.verify.mutations import (
     Mutation,
@@ -172,9 +174,11 @@ def with_planted(rows: Rows) -> Rows:
     return [*rows, row | beside | {"model_version": "v1", "predicted_at": row["predicted_at"] + timedelta(days=1)}]
 
 
-ALL = [*features(), *anomalies(), *ledgers(), *accuracy()]
-MUTATED_HERE = ("features.price_features", "gold.anomalies", "gold.price_predictions", "ml.promotions",
-                "gold.prediction_accuracy")  # fmt: skip
+ALL = [*features(), *anomalies(), *ledgers(), *accuracy(), *table_mutations.all_tables()]
+MUTATED_HERE = (
+    "features.price_features", "gold.anomalies", "gold.price_predictions", "ml.promotions", "gold.prediction_accuracy",
+    *table_mutations.MUTATED,
+)  # fmt: skip
 
 
 def test_an_untouched_home_keeps_every_law(full_home: FullHome, home: Path):
@@ -187,7 +191,7 @@ def test_an_untouched_home_keeps_every_law(full_home: FullHome, home: Path):
 @pytest.mark.parametrize("mutation", ALL, ids=lambda m: m.name)
 def test_a_mutation_is_caught(full_home: FullHome, home: Path, mutation: Mutation):
     break_it(home, mutation)
-    report = full_home.audit(home)
+    report = full_home.audit(home, **(full_home.with_broker() if mutation.table in LOG_TABLES else {}))
     found = {f.law: f for f in report.broken}
     assert mutation.law in found, report.rows()
     assert found[mutation.law].violations >= 1

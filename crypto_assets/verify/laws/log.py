@@ -133,7 +133,8 @@ def _lacking(table: str) -> str:
     return f"""
         stored AS (
             SELECT "partition", "offset", any_value(kafka_timestamp) AS stamped,
-                   any_value(coalesce(md5(raw_json), md5(raw_bytes))) AS digest
+                   any_value(coalesce(md5(raw_json), md5(raw_bytes))) AS digest, any_value(message_key) AS message_key,
+                   any_value(headers) AS headers, any_value(topic) AS topic
             FROM live WHERE kind = 'record' GROUP BY "partition", "offset"
         ), lacking AS (
             SELECT t."partition", t."offset", t.stamped,
@@ -158,7 +159,7 @@ def topic_law(table: str) -> Law:
     short = LOG_TABLES[table]
     return Law(
         f"{short}_holds_the_topic",
-        "every retained record of the topic is stored once, with its value and time; nothing else is stored",
+        "every retained record of the topic is stored once, with key, value, headers and time; nothing else is stored",
         (table,),
         f"SELECT count(*) FROM topic_{short}",
         f"""
@@ -175,7 +176,21 @@ def topic_law(table: str) -> Law:
         SELECT 'stored otherwise', "partition", "offset", t.stamped
         FROM topic_{short} t JOIN stored s USING ("partition", "offset")
         WHERE t.digest IS DISTINCT FROM s.digest OR t.stamped IS DISTINCT FROM s.stamped
+           OR t.message_key IS DISTINCT FROM s.message_key OR t.headers IS DISTINCT FROM s.headers
+           OR s.topic IS DISTINCT FROM (SELECT topic FROM topic_{short}_id)
         """,
-        covers={table: ("partition", "offset", "kafka_timestamp", "raw_json", "raw_bytes", "kind")},
+        covers={
+            table: (
+                "topic",
+                "partition",
+                "offset",
+                "kafka_timestamp",
+                "message_key",
+                "raw_json",
+                "raw_bytes",
+                "headers",
+                "kind",
+            )
+        },
         recomputed="records read from the topic again",
     )
