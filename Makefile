@@ -39,10 +39,10 @@ demo: $(VENV)/.runtime ## Two real days through everything (SOURCE=simulated: te
 	@$(BIN)/crypto-assets demo --source $(SOURCE) $(if $(HOME_DIR),--home $(HOME_DIR))
 
 up: $(VENV)/.runtime ## Run the pipeline until Ctrl-C (SOURCE=coingecko|replay|simulator, PORT=3000)
-	@exec $(BIN)/crypto-assets up --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR))
+	@exec $(BIN)/crypto-assets up --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home "$(HOME_DIR)")
 
 ui: $(VENV)/.runtime ## Open the demo's home in the Dagster UI, automation off (HOME_DIR=... for another)
-	@exec $(BIN)/crypto-assets ui --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR),--demo)
+	@exec $(BIN)/crypto-assets ui --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home "$(HOME_DIR)",--demo)
 
 drill: $(VENV)/.runtime ## Inject six faults and watch each alert arrive and recover
 	@$(BIN)/crypto-assets drill

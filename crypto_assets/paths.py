@@ -85,7 +85,7 @@ def shown(path: str) -> str:
 
 # --- plain names --------------------------------------------------------------------------------------------------
 
-_PLAIN = re.compile(r"[A-Za-z0-9/._+=@,:&-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9/._+=@-]*")
 _LOCK = threading.Lock()
 _private: list[Path] = []
 """The private folder of this process, once there is one."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.compute.spark import local_config
-from crypto_assets.jvm.fetch import ensure_jars, require_spark_java
+from crypto_assets.jvm.fetch import LOCALE, ensure_jars, require_spark_java
 from crypto_assets.jvm.jars import SPARK_JARS
 from crypto_assets.settings import adopt_environment, environment
 
@@ -40,7 +40,7 @@ def connect_server(warehouse: Path, token: str, *, master: str = "local[2]") -> 
         JvmError: No Java 17 or later, or the jars could not be fetched.
     """
     require_spark_java(environment().get("JAVA_HOME"))
-    adopt_environment({"PYSPARK_PYTHON": sys.executable})  # workers have the Python of this process
+    adopt_environment({"PYSPARK_PYTHON": sys.executable, **LOCALE})  # workers have the Python of this process
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from crypto_assets import paths
 from crypto_assets.errors import UsageError
 from crypto_assets.settings import reach_this_machine_directly
 from crypto_assets.storage.base import OffsetRange, TableStore
@@ -53,10 +54,11 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
             a small table more than its work.
     """
     few = str(cores)
+    folder = paths.plain(str(jars))  # Spark takes a list of patterns
     return {
         "spark.master": master,
         "spark.app.name": "crypto-assets",
-        "spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar"))),
+        "spark.jars": ",".join(f"{folder}/{jar.name}" for jar in sorted(jars.glob("*.jar"))),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalogImplementation": "in-memory",
@@ -112,10 +114,12 @@ def local_session(master: str, java_home: str | None, *, warehouse: str) -> Spar
     Raises:
         JvmError: No Java 17 or later, or the jars could not be fetched.
     """
-    from crypto_assets.jvm.fetch import ensure_jars, require_spark_java
+    from crypto_assets.jvm.fetch import LOCALE, ensure_jars, require_spark_java
     from crypto_assets.jvm.jars import SPARK_JARS
+    from crypto_assets.settings import adopt_environment
 
     require_spark_java(java_home)
+    adopt_environment(LOCALE)  # of the JVM that PySpark starts
     from dagster_pyspark import LazyPySparkResource
 
     config = local_config(ensure_jars(SPARK_JARS), master=master, warehouse=warehouse)

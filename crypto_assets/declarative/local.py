@@ -112,7 +112,7 @@ def _specification(folder: Path, pipeline: Path, told: Mapping[str, str]) -> dic
     (folder / pipeline.name).symlink_to(pipeline.resolve())
     return {
         "name": "crypto-assets-sdp",
-        "storage": f"file://{(folder / 'storage').resolve()}",
+        "storage": (folder / "storage").resolve().as_uri(),
         "catalog": "spark_catalog",
         "database": "default",
         "configuration": {**told, "spark.sql.session.timeZone": "UTC"},

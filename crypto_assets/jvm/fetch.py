@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from crypto_assets import paths
 from crypto_assets.errors import ReportedError
 from crypto_assets.files import file_lock, write_atomic
 from crypto_assets.jvm.jars import JarSet
@@ -68,9 +69,12 @@ def find_java() -> Path:
     )
 
 
+LOCALE = {"LC_ALL": "C.UTF-8"}
+
+
 def jvm_environment() -> dict[str, str]:
     """The environment of a JVM, which encodes file names by its locale: in the locale C it opens no `josé`."""
-    return {**environment(), "LC_ALL": "C.UTF-8"}
+    return {**environment(), **LOCALE}
 
 
 def cache_dir() -> Path:
@@ -129,6 +133,7 @@ def ensure_jars(
         JvmError: The download failed or a checksum differs; every such jar is named. Nothing is left half done.
     """
     root = cache or cache_dir()
+    paths.require("the cache of jars", root, paths.CLASS_PATH, remedy="Set HOME to a folder of another name")
     folder = root / jar_set.name
     if _is_complete(jar_set, folder):
         return folder
@@ -193,21 +198,23 @@ def _retrieve(jar_set: JarSet, work: Path) -> None:
     )
     command = [
         str(find_java()),
-        *_trust_options(work / "trust.jks"),
+        *_trust_options(work / "trust.jks"),  # below, paths from the working folder: Ivy reads (x) and [x] as patterns
         *_proxy_options(),
         "-jar",
         str(_ivy_jar()),
         "-settings",
-        str(work / "ivysettings.xml"),
+        "ivysettings.xml",
         "-ivy",
-        str(work / "ivy.xml"),
+        "ivy.xml",
         "-cache",
-        str(work / "cache"),
+        "cache",
         "-retrieve",
-        str(work / "jars" / "[artifact]-[revision].[ext]"),
+        "jars/[artifact]-[revision].[ext]",
     ]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)  # noqa: S603
+        answer = subprocess.run(  # noqa: S603
+            command, cwd=work, env=jvm_environment(), capture_output=True, text=True, timeout=900, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise JvmError(f"fetching {jar_set.what} took more than 15 minutes; try again on a better network") from error
     if answer.returncode != 0:

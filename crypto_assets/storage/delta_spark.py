@@ -50,7 +50,7 @@ from crypto_assets.storage import damage, ledger, log_files, spark_maintenance, 
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import RecordedReads, commit_info, until_committed
 from crypto_assets.storage.base import AppendBatch, Commit, StorageError, StoredRanges, WriteResult, replace_app_id
-from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
+from crypto_assets.storage.ranges import Neighbours, incarnation, literal, verbatim, within
 from crypto_assets.storage.spark_answers import arrow_fields, is_conflict, version_in_history
 from crypto_assets.storage.spark_conditions import FILE, Condition, ranges_free, same_files
 from crypto_assets.storage.spark_merge import linked, upsert
@@ -142,7 +142,7 @@ class DeltaSparkStore:
                     raise StorageError(log_files.refusal(table, [lost]))
                 return False
             self._create_schema(contract)
-            spark.sql(f"CREATE TABLE IF NOT EXISTS {self.name(table)} USING DELTA LOCATION {literal(place)}")
+            spark.sql(verbatim(f"CREATE TABLE IF NOT EXISTS {self.name(table)} USING DELTA LOCATION {literal(place)}"))
         elif not spark.catalog.tableExists(self.name(table)):
             return False
         self._known.add(table)
@@ -455,7 +455,10 @@ class DeltaSparkStore:
         self._create_schema(contract)
         properties = self._properties(contract) if self._properties is not None else None
         try:
-            spark.sql(render.create_table(contract, ".".join(self._parts(contract)), self._place(contract), properties))
+            statement = render.create_table(
+                contract, ".".join(self._parts(contract)), self._place(contract), properties
+            )
+            spark.sql(verbatim(statement))
         except Exception as error:
             # Another process may have made it at this moment, or be making it, or have been killed while it did.
             if not is_conflict(error):
@@ -478,7 +481,7 @@ class DeltaSparkStore:
         schema = self.name(contract.full_name).rpartition(".")[0]
         place = self._place(contract)
         at = f" LOCATION {literal(str(Path(place).parent))}" if place else ""
-        self._spark().sql(f"CREATE SCHEMA IF NOT EXISTS {schema}{at}")
+        self._spark().sql(verbatim(f"CREATE SCHEMA IF NOT EXISTS {schema}{at}"))
 
     def _drop_empty_log(self, contract: Table) -> None:
         """Remove a log folder in which nothing is: Spark refuses to create the table there, Delta makes it anew."""

@@ -87,3 +87,8 @@ def within(column: str, topic_id: str, hours: Sequence[datetime]) -> str:
 def literal(text: str) -> str:
     """Text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def verbatim(statement: str) -> str:
+    """A statement whose literals may hold a path such as `/${x}/lake`: Spark would replace `${x}` in its text."""
+    return statement.replace("${", "\\u0024{")
