@@ -11,7 +11,7 @@ from bench.mutations import mutated
 from crypto_assets.steps import bronze
 from crypto_assets.verify.audit import audit
 from crypto_assets_tests.market.test_polls import POLL, text
-from crypto_assets_tests.steps.log_tools import MINUTE, TEN, inputs, key, publish
+from crypto_assets_tests.steps.log_tools import TEN, inputs, key, publish
 
 pytestmark = pytest.mark.kafka
 
@@ -31,7 +31,7 @@ def test_no_record_stops_the_polls_of_its_hour(kafka_broker, kafka_engine, topic
     topic = topic_factory(partitions=1)
     values = [text().encode(), *(v.encode() for v in POISON.values()), None, *mutated([POLL], 300, seed=8)]
     sent = [(0, TEN + i * timedelta(seconds=2), value) for i, value in enumerate(values)]
-    publish(kafka_broker, topic, [*sent, (0, TEN + 60 * MINUTE, text().encode())])
+    publish(kafka_broker, topic, sent)
 
     given = inputs(kafka_broker, topic, [key(TEN)])
     partition = bronze.work_polls(kafka_engine, [key(TEN)], given).tables[TABLE].partitions[key(TEN)]
