@@ -33,7 +33,7 @@ def bounds(
 
     A record stamped later than `now` is no bound: a broker's clock that was ahead for a moment would else close every
     hour up to its time, and hide what arrives after the clock was put right. Where Kafka's answer is such a record,
-    the first one after it whose time can be believed is looked for in the log.
+    what follows it in the log is read; see `_search`.
 
     Args:
         source: Settings, or client options.
@@ -63,14 +63,14 @@ def bounds(
     found: dict[datetime, dict[int, tuple[int, bool]]] = {}
     reached = dict.fromkeys(partitions, 0)
     asked = dict(zip(moments, log.at(moments), strict=True))
-    firsts = {m: {p: offset for p, (offset, _) in row.items()} for m, row in asked.items()}
-    if now is not None:
+    if now is None:
+        firsts = {m: {p: (o if o >= 0 else high[p], o >= 0) for p, (o, _) in row.items()} for m, row in asked.items()}
+    else:
         firsts = _believable(config, topic, asked, high, now)
     for moment in moments:
         row = {}
         for partition in partitions:
-            real = firsts[moment][partition] >= 0
-            offset = firsts[moment][partition] if real else high[partition]
+            offset, real = firsts[moment][partition]
             # a record that arrived after the watermarks were read may already have given an earlier b(t) beyond them
             reached[partition] = max(reached[partition], offset)
             row[partition] = (reached[partition], not real)
@@ -104,44 +104,50 @@ def _believable(
     asked: Mapping[datetime, Mapping[int, tuple[int, int]]],
     high: Mapping[int, int],
     now: datetime,
-) -> dict[datetime, dict[int, int]]:
-    """First offset at or after each moment whose time can be believed, -1 where there is none.
+) -> dict[datetime, dict[int, tuple[int, bool]]]:
+    """b(t) and whether a record proves it, by moment and Kafka partition, from record times that can be believed.
 
     Args:
         config: Client options.
         topic: The topic.
-        asked: Kafka's answers: offset and time (ms since 1970) by moment and Kafka partition.
+        asked: Kafka's answers: offset and time (ms since 1970) by moment and Kafka partition; -1 = no such record.
         high: Ends of the Kafka partitions.
         now: Present time (UTC).
     """
-    found: dict[datetime, dict[int, int]] = {}
-    open_: dict[int, list[datetime]] = {}
+    found: dict[datetime, dict[int, tuple[int, bool]]] = {}
+    unclear: dict[int, dict[datetime, int]] = {}
     for moment, answers in asked.items():
-        found[moment] = {p: -1 if is_ahead_ms(stamp, now) else offset for p, (offset, stamp) in answers.items()}
-        for partition, (_, stamp) in answers.items():
-            if is_ahead_ms(stamp, now) and not is_ahead(moment, now):
-                open_.setdefault(partition, []).append(moment)
-    for partition, moments in open_.items():
-        start = min(asked[moment][partition][0] for moment in moments)
-        if start < high[partition]:
-            _search(config, topic, OffsetRange(partition, start, high[partition]), moments, found, now)
+        found[moment] = {}
+        for partition, (offset, stamp) in answers.items():
+            ahead = offset >= 0 and is_ahead_ms(stamp, now)
+            real = offset >= 0 and not ahead
+            found[moment][partition] = (offset if real else high[partition], real)
+            if ahead and not is_ahead(moment, now) and offset < high[partition]:
+                unclear.setdefault(partition, {})[moment] = offset
+    for partition, firsts in unclear.items():
+        for moment, answer in _search(config, topic, partition, firsts, high[partition], now).items():
+            found[moment][partition] = answer
     return found
 
 
 def _search(
-    config: Mapping[str, Any],
-    topic: str,
-    piece: OffsetRange,
-    moments: Sequence[datetime],
-    found: dict[datetime, dict[int, int]],
-    now: datetime,
-) -> None:
-    """Fill in the first believable offset of one Kafka partition at or after each moment, if the range holds one."""
-    left = sorted(moments)
+    config: Mapping[str, Any], topic: str, partition: int, firsts: Mapping[datetime, int], high: int, now: datetime
+) -> dict[datetime, tuple[int, bool]]:
+    """b(t) of moments for which Kafka named a record that is stamped ahead, by reading what follows it.
+
+    It is the offset after the last record before t; records stamped ahead between that and the next one that can be
+    believed arrived at a time that nothing tells, and go with what follows them.
+    """
+    found = {moment: (offset, False) for moment, offset in firsts.items()}
+    piece = OffsetRange(partition, min(firsts.values()), high)
     for chunk in read_ranges(config, topic, [piece]):
         stamps = chunk.column("kafka_timestamp").to_pylist()
         for offset, stamp in zip(chunk.column("offset").to_pylist(), stamps, strict=True):
-            while left and left[0] <= stamp and not is_ahead(stamp, now):
-                found[left.pop(0)][piece.partition] = offset
-        if not left:
-            return
+            if is_ahead(stamp, now):
+                continue
+            for moment, (start, proven) in found.items():
+                if not proven and offset >= start:
+                    found[moment] = (start, True) if stamp >= moment else (offset + 1, False)
+        if all(proven for _, proven in found.values()):
+            break
+    return found
