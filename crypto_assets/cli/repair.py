@@ -177,7 +177,7 @@ def _by_hand(asset: str) -> str:
 def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]) -> Row:
     """Hours of a table of log records, read again from the topic."""
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.kafka import offsets
+    from crypto_assets.kafka import hours
     from crypto_assets.steps import rereading
 
     if not keys:
@@ -185,7 +185,7 @@ def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]
     settings = work.settings
     work.stack.enter_context(running_broker(settings))
     topic = settings.prices_topic if table is RAW_PRICES else settings.polls_topic
-    bounds = offsets.bounds(settings, topic, [key_slice(key, "hour").start for key in keys])
+    bounds = hours.bounds(settings, topic, [key_slice(key, "hour").start for key in keys], work.now)
     plans = rereading.plan(rereading.stored_ranges(diagnosis), keys, bounds)
     if work.apply:
         for todo in plans:

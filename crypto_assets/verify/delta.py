@@ -118,7 +118,10 @@ class Snapshot:
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
-    """The newest state of a table, from its newest complete checkpoint and every commit after it.
+    """The newest state of a table, from its newest whole checkpoint and every commit after it.
+
+    The hint to the newest checkpoint is not used, and a checkpoint that cannot be read counts as absent: what it says
+    is also said by the commits before it, as long as they are kept.
 
     Args:
         folder: The table's folder.
@@ -134,14 +137,14 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         return None
     names = sorted(p.name for p in log.iterdir())
     commits = {int(m[1]): log / m[0] for name in names if (m := _COMMIT.match(name))}
-    checkpoint, parts = _newest_checkpoint(log, names)
-    if not commits and not parts:
+    checkpoints = _complete_checkpoints(log, names)
+    if not commits and not checkpoints:
         return None
     snapshot = Snapshot()
     try:
-        for part in parts:
-            for action in _checkpoint_actions(part):
-                snapshot.apply(action)
+        checkpoint, actions_before = _newest_readable(checkpoints)
+        for action in actions_before:
+            snapshot.apply(action)
         newest = max([*commits, checkpoint])
         missing = [v for v in range(checkpoint + 1, newest + 1) if v not in commits]
         if missing:
@@ -154,6 +157,8 @@ def read_snapshot(folder: Path) -> Snapshot | None:
                 if version > checkpoint:
                     raise
                 continue  # the checkpoint holds what it did
+            if not actions and version > checkpoint:
+                raise UnreadableLogError(f"commit {version} is empty")
             snapshot.commits[version] = _commit(actions)
             for action in actions if version > checkpoint else ():
                 snapshot.apply(action)
@@ -257,15 +262,25 @@ def _stored(column: str, type_: str, parted: bool) -> str:
     return f"CAST({source} AS {type_}) AS {_quote(column)}"
 
 
-def _newest_checkpoint(log: Path, names: Iterable[str]) -> tuple[int, Sequence[Path]]:
-    """Version and files of the newest checkpoint whose parts are all there, else (-1, nothing)."""
+def _complete_checkpoints(log: Path, names: Iterable[str]) -> dict[int, list[Path]]:
+    """Files by version of the checkpoints whose parts are all there."""
     found: dict[int, list[tuple[int, Path]]] = {}
     for name in names:
         if match := _CHECKPOINT.match(name):
             found.setdefault(int(match[1]), []).append((int(match[3] or 1), log / name))
-    complete = {v: [p for _, p in parts] for v, parts in found.items() if len(parts) == parts[0][0]}
-    newest = max(complete, default=-1)
-    return newest, complete.get(newest, [])
+    return {v: [p for _, p in parts] for v, parts in found.items() if len(parts) == parts[0][0]}
+
+
+def _newest_readable(checkpoints: Mapping[int, Sequence[Path]]) -> tuple[int, list[Mapping[str, Any]]]:
+    """Version and actions of the newest checkpoint that can be read, else (-1, nothing)."""
+    import pyarrow as pa
+
+    for version in sorted(checkpoints, reverse=True):
+        try:
+            return version, [action for part in checkpoints[version] for action in _checkpoint_actions(part)]
+        except (OSError, pa.ArrowException):
+            continue
+    return -1, []
 
 
 def _checkpoint_actions(part: Path) -> Iterable[Mapping[str, Any]]:

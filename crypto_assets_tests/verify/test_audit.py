@@ -351,6 +351,22 @@ def test_the_audit_survives_checkpoints_and_compaction(pristine, home):
     assert report.counted["bronze.raw_prices"] == len(honest.messages())
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "hint"])
+def test_a_damaged_checkpoint_or_hint_counts_as_absent(pristine, home, damage):
+    table(home, "gold.bars_1m").create_checkpoint()
+    log = home / "lake" / "gold" / "bars_1m" / "_delta_log"
+    file = log / "_last_checkpoint" if damage == "hint" else next(log.glob("*.checkpoint.parquet"))
+    file.write_bytes(b"" if damage == "empty" else file.read_bytes()[:40])
+    assert broken(verify(pristine, home)) == set()
+
+
+def test_a_commit_of_zero_bytes_is_named(pristine, home):
+    log = home / "lake" / "gold" / "bars_1m" / "_delta_log"
+    max(log.glob("*.json")).write_bytes(b"")
+    report = verify(pristine, home)
+    assert "is empty" in next(f for f in report.findings if f.law == "tables_are_readable").examples[0]
+
+
 def test_a_gap_in_a_delta_log_is_named(pristine, home):
     log = home / "lake" / "silver" / "prices" / "_delta_log"
     (log / f"{1:020d}.json").unlink()
