@@ -50,7 +50,9 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     else:
         output.table("Tables", report.tables(UNJUDGED), ("holds", "table", "rows", "laws", "recomputed by"))
         output.table("Laws", report.rows())
-        output.say("every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO")
+        waits = "".join(f"; {f.law}: {f.note}" for f in report.pending)
+        verdict = "every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO"
+        output.say(verdict + (f" of what is stored{waits}" if waits and report.ok else ""))
     return 0 if report.ok else 1
 
 

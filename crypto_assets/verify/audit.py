@@ -255,10 +255,12 @@ def _judge_topic(
         run.add(law, "broken", 0, 1, [str(error)], "")
         return
     _judge_all(run, [law])
-    pending = run.connection.execute(log.pending_query(table)).fetchone()
-    if pending and pending[0]:
-        note = f"{pending[0]} record(s) of the last {log.PENDING_MINUTES} minutes are not stored yet"
-        run.report.findings[-1] = replace(run.report.findings[-1], note=note)
+    waiting, oldest = run.connection.execute(log.pending_query(table)).fetchone() or (0, None)
+    found = run.report.findings[-1]
+    if waiting:
+        note = f"{waiting:,} record(s) are not stored yet, the oldest of {oldest:%Y-%m-%d %H:%M:%S} UTC"
+        outcome: Outcome = "pending" if found.outcome == "holds" else found.outcome
+        run.report.findings[-1] = replace(found, note=note, outcome=outcome)
 
 
 def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> None:

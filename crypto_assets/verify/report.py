@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Outcome = Literal["holds", "broken", "skipped"]
-_SHOWN: dict[Outcome, str] = {"holds": "yes", "broken": "NO", "skipped": "skipped"}
+Outcome = Literal["holds", "broken", "pending", "skipped"]
+_SHOWN: dict[Outcome, str] = {"holds": "yes", "broken": "NO", "pending": "not yet", "skipped": "skipped"}
+
+
+_URGENT: dict[Outcome, int] = {"broken": 0, "pending": 1}
+"""Order of what a reader sees first."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Finding:
     Args:
         law: Name of the check.
         says: What should hold.
-        outcome: `holds`, `broken`, or `skipped` when there was nothing to judge it by (`note` says what).
+        outcome: `holds`, `broken`, `pending` when what is there is right and more is on its way, or `skipped` when
+            there was nothing to judge it by (`note` says what).
         checked: Things looked at.
         violations: Things that break the law.
         examples: At most ten of them.
@@ -57,6 +62,11 @@ class Report:
         """The laws that do not hold."""
         return [f for f in self.findings if f.outcome == "broken"]
 
+    @property
+    def pending(self) -> list[Finding]:
+        """The laws that hold of what is stored, while more waits to be."""
+        return [f for f in self.findings if f.outcome == "pending"]
+
     def rows(self) -> list[dict[str, Any]]:
         """One row a law, broken ones first, for a table of text."""
         return [
@@ -67,7 +77,7 @@ class Report:
                 "violations": f.violations,
                 "what": "; ".join([*f.examples, *([f.note] if f.note else [])]) or f.says,
             }
-            for f in sorted(self.findings, key=lambda f: f.outcome != "broken")
+            for f in sorted(self.findings, key=lambda f: _URGENT.get(f.outcome, 2))
         ]
 
     def tables(self, unjudged: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -80,10 +90,10 @@ class Report:
         for table in sorted({t for f in self.findings for t in f.tables}):
             mine = [f for f in self.findings if table in f.tables]
             judged = [f for f in mine if f.outcome != "skipped"]
-            broken = any(f.outcome == "broken" for f in mine)
+            worst = sorted((f.outcome for f in mine if f.outcome in _URGENT), key=lambda o: _URGENT[o])
             found.append(
                 {
-                    "holds": _SHOWN["broken" if broken else "holds" if judged else "skipped"],
+                    "holds": _SHOWN[worst[0] if worst else "holds" if judged else "skipped"],
                     "table": table,
                     "rows": self.counted.get(table),
                     "laws": ", ".join(f.law for f in judged),

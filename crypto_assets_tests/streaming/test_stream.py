@@ -238,7 +238,7 @@ def test_two_streams_of_a_home_are_refused(settings: Settings):
             timeout=120,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "cannot stream: the home" in " ".join(done.stderr.split())
 
 

@@ -38,7 +38,8 @@ def features_law() -> Law:
     """Stored features equal those that the closed bars give.
 
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
-    slot up to the newest closed bar.
+    slot up to the hour's newest closed bar. Slots after it are due once the hour can have been made with all of them:
+    none of its bars was open when it was made, and it lies before the two hours that a refresh makes.
     """
     far = {
         name: f"(f.{quoted(name)} IS NULL) <> (r.{quoted(name)} IS NULL) "
@@ -55,16 +56,22 @@ def features_law() -> Law:
         f"""
         WITH stored AS (
             SELECT * FROM "features.price_features" WHERE hour NOT IN (FROM audit_excluded_features)
+        ), hours AS (
+            SELECT hour, max(window_end) FILTER (is_closed) AS closed_until, bool_or(NOT is_closed) AS was_open
+            FROM "gold.bars_5m" GROUP BY hour
         ), expected AS (
-            SELECT * FROM audit_features
-            WHERE hour IN (FROM audit_feature_hours) AND hour NOT IN (FROM audit_excluded_features)
+            SELECT a.*, a.window_end <= h.closed_until OR (NOT coalesce(h.was_open, false) AND a.hour <
+                   (SELECT max(hour) - INTERVAL 1 HOUR FROM "features.price_features")) AS is_due
+            FROM audit_features a LEFT JOIN hours h USING (hour)
+            WHERE a.hour IN (FROM audit_feature_hours) AND a.hour NOT IN (FROM audit_excluded_features)
         )
         SELECT CASE WHEN f.coin_id IS NULL THEN 'missing' WHEN r.coin_id IS NULL THEN 'no active coin or closed slot'
                     ELSE 'differs' END AS problem,
                coalesce(f.coin_id, r.coin_id) AS coin_id, coalesce(f.window_end, r.window_end) AS window_end,
                CASE WHEN f.coin_id IS NOT NULL AND r.coin_id IS NOT NULL THEN trim({differs}) ELSE '' END AS columns
         FROM stored f FULL JOIN expected r ON f.coin_id = r.coin_id AND f.window_end = r.window_end
-        WHERE f.coin_id IS NULL OR r.coin_id IS NULL OR {differs} <> ''
+        WHERE (f.coin_id IS NULL AND coalesce(r.is_due, false)) OR r.coin_id IS NULL
+           OR (f.coin_id IS NOT NULL AND {differs} <> '')
         UNION ALL
         SELECT 'doubled', coin_id, window_end, '' FROM "features.price_features"
         GROUP BY coin_id, window_end HAVING count(*) > 1

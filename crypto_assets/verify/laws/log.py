@@ -15,8 +15,6 @@ COVERED_UNTIL = (
     f"WHERE kafka_timestamp <= bronze_ingested_at + INTERVAL {CLOCK_SKEW_S} SECONDS"
 )
 """Query of the highest broker time that Bronze covers."""
-PENDING_MINUTES = 10
-"""Minutes for which a record may wait to be stored; the promise of freshness is shorter."""
 
 
 def log_laws(table: str) -> list[Law]:
@@ -123,11 +121,11 @@ def _of_topic(table: str) -> str:
 
 
 def _lacking(table: str) -> str:
-    """CTE `lacking`: retained records that are not stored, and whether that can no longer be called pending.
+    """CTE `lacking`: retained records that are not stored, and whether they should be.
 
-    A record at or after a partition's stored end is pending, unless its time lies before the newest stored hour, whose
-    commit covered all partitions, more than `PENDING_MINUTES` ago, or ahead of the clock: then nothing says when it
-    came, and whatever follows it may be hidden by it.
+    A record at or after a partition's stored end is pending: the next refresh stores it. It should be stored when its
+    time lies before the newest stored hour, whose commit covered all partitions, or ahead of the clock: then nothing
+    says when it came, and it may hide what follows it.
     """
     short = LOG_TABLES[table]
     return f"""
@@ -139,8 +137,7 @@ def _lacking(table: str) -> str:
         ), lacking AS (
             SELECT t."partition", t."offset", t.stamped,
                    t."offset" < coalesce(e.stored_end, 0) OR t.stamped < (SELECT max(arrival_hour) FROM mine) AS passed,
-                   t.stamped > now.asked_at + INTERVAL {CLOCK_SKEW_S} SECONDS AS ahead,
-                   t.stamped < now.asked_at - INTERVAL {PENDING_MINUTES} MINUTES AS late
+                   t.stamped > now.asked_at + INTERVAL {CLOCK_SKEW_S} SECONDS AS ahead
             FROM topic_{short} t ANTI JOIN stored USING ("partition", "offset")
             LEFT JOIN ends e ON t."partition" = e."partition" CROSS JOIN (SELECT asked_at FROM audit_clock) now
         )
@@ -148,9 +145,10 @@ def _lacking(table: str) -> str:
 
 
 def pending_query(table: str) -> str:
-    """Query of how many retained records are not stored and may still be called pending."""
+    """Query of how many retained records wait for the next refresh, and the time of the oldest of them."""
     return (
-        f"WITH {_of_topic(table)}, {_lacking(table)} SELECT count(*) FROM lacking WHERE NOT (passed OR ahead OR late)"
+        f"WITH {_of_topic(table)}, {_lacking(table)} "
+        "SELECT count(*), min(stamped) FROM lacking WHERE NOT (passed OR ahead)"
     )
 
 
@@ -164,9 +162,9 @@ def topic_law(table: str) -> Law:
         f"SELECT count(*) FROM topic_{short}",
         f"""
         WITH {_of_topic(table)}, {_lacking(table)}
-        SELECT CASE WHEN passed THEN 'not stored' WHEN ahead THEN 'not stored, and stamped ahead of the clock'
-                    ELSE 'not stored yet' END AS problem, "partition", "offset", stamped
-        FROM lacking WHERE passed OR ahead OR late
+        SELECT CASE WHEN passed THEN 'not stored' ELSE 'not stored, and stamped ahead of the clock' END AS problem,
+               "partition", "offset", stamped
+        FROM lacking WHERE passed OR ahead
         UNION ALL
         SELECT 'not in the topic', s."partition", s."offset", s.stamped
         FROM stored s JOIN topic_{short}_bounds b ON s."partition" = b."partition" AND s."offset" >= b.low
