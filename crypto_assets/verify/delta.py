@@ -231,12 +231,31 @@ def create_view(
         [[str(folder / p), *(snapshot.files[p].get(c) for c in parted)] for p in present],
     )
     listed = "[" + ", ".join(_literal(_GLOB.sub(r"[\g<0>]", str(folder / p))) for p in present) + "]"
-    selected = [*(_stored(column, type_, column in parted) for column, type_ in types.items()), *nulls]
-    connection.execute(
-        f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join(selected)} "  # noqa: S608
-        f"FROM read_parquet({listed}, filename = 'audited_file', union_by_name = true, hive_partitioning = false) "
-        f"AS data JOIN {files_table} AS part ON data.audited_file = part.path"
-    )
+    source = f"read_parquet({listed}, filename = 'audited_file', union_by_name = true, hive_partitioning = false)"
+
+    def view(held: set[str]) -> str:
+        selected = [
+            _stored(column, type_, column in parted)
+            if column in held or column in parted
+            else f"NULL::{type_} AS {_quote(column)}"
+            for column, type_ in types.items()
+        ]
+        return (
+            f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join([*selected, *nulls])} "  # noqa: S608
+            f"FROM {source} AS data JOIN {files_table} AS part ON data.audited_file = part.path"
+        )
+
+    try:
+        connection.execute(view(set(types)))
+    except _binder_error():  # a column that the table has gained since its newest file was written
+        described = connection.execute(f"SELECT * FROM {source} LIMIT 0").description or ()  # noqa: S608
+        connection.execute(view({column[0] for column in described}))
+
+
+def _binder_error() -> type[Exception]:
+    import duckdb
+
+    return duckdb.BinderException
 
 
 def duckdb_type(delta: Any) -> str:

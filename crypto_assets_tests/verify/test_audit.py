@@ -360,6 +360,14 @@ def test_a_damaged_checkpoint_or_hint_counts_as_absent(pristine, home, damage):
     assert broken(verify(pristine, home)) == set()
 
 
+def test_a_column_that_no_file_has_yet_is_null(pristine, home):
+    from deltalake import Field
+    from deltalake.schema import PrimitiveType
+
+    table(home, "gold.bars_1m").alter.add_columns([Field("later", PrimitiveType("string"))])
+    assert broken(verify(pristine, home)) == set()
+
+
 def test_a_commit_of_zero_bytes_is_named(pristine, home):
     log = home / "lake" / "gold" / "bars_1m" / "_delta_log"
     max(log.glob("*.json")).write_bytes(b"")
