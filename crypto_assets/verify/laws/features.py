@@ -38,7 +38,7 @@ def features_law() -> Law:
     """Stored features equal those that the closed bars give.
 
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
-    slot up to the hour's newest closed bar. Slots after it are due once the hour can have been made with all of them:
+    slot up to the hour's newest closed bar; those before a coin's first bar know nothing. Slots after it are due once the hour can have been made with all of them:
     none of its bars was open when it was made, and it lies before the two hours that a refresh makes.
     """
     far = {
@@ -104,8 +104,11 @@ WITH bars AS (
            INTERVAL 1 SECOND * least(2 * 300.0 / coalesce(expected_count, 1), {LONGEST_AGE_S}) AS lasts
     FROM "gold.bars_5m" WHERE is_closed AND granularity IN ('tick', '5m')
 ), ends AS (
-    SELECT unnest(generate_series((SELECT min(window_end) FROM bars),
-                                  (SELECT max(window_end) FROM bars), {SLOT})) AS window_end
+    SELECT unnest(generate_series(
+        least((SELECT min(window_end) FROM bars), (SELECT min(hour) + {SLOT} FROM "features.price_features")),
+        greatest((SELECT max(window_end) FROM bars),
+                 (SELECT time_bucket({SLOT}, covered_until - INTERVAL 60 SECONDS) FROM audit_clock)),
+        {SLOT})) AS window_end
 ), coins AS (
     SELECT coin_id, active_from, active_to FROM audit_coins
     UNION ALL
