@@ -30,14 +30,14 @@ class Telling:
         self.store = engine.store
         append_once = engine.store.append_once
 
-        def told(table: str, slice_: Any, app_id: str, build: Callable) -> Any:
+        def told(table: str, slice_: Any, app_id: str, build: Callable, **audited: Any) -> Any:
             def building(stored: Any) -> Any:
                 say("snapshot")
                 batch = build(stored)
                 say("commit" if batch else "nothing")
                 return batch
 
-            result = append_once(table, slice_, app_id, building)
+            result = append_once(table, slice_, app_id, building, **audited)
             say("appended")
             return result
 
@@ -47,6 +47,9 @@ class Telling:
         for chunk in self._engine.read_log(topic, ranges):
             say("chunk")
             yield chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 def main(servers: str, topic: str, lake: str) -> None:
