@@ -240,6 +240,7 @@ def test_a_part_that_fails_is_told_and_the_others_are_done(home):
     assert [(r["part"], r["result"], r["failed"]) for r in rows] == [
         ("silver.prices", "OSError: disk full", True),
         ("gold.bars_1m", "1,200 files compacted, 2.5 MB, log files 40 → 3", False),
+        ("places of models", "0 absolute ones were rewritten", False),
         ("stray files", "0 deleted", False),
     ]
     assert said[0] == "tidying silver.prices"
