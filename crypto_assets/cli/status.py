@@ -7,6 +7,7 @@ Belongs here: measuring and showing. Does not belong here: what follows from it 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -313,14 +314,23 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
 
     try:
         start = log.lag_start(settings, settings.prices_topic, covered, now)
-        topics = {topic: log.ahead(settings, topic, now) for topic in (settings.prices_topic, settings.polls_topic)}
+        ahead = [_ahead(settings, settings.prices_topic, now)]
     except LogUnavailable as error:
         return Lag(unknown_because=str(error))
     except LogError as error:
         return Lag(unknown_because="see the problem", wrong=(str(error),))
+    with contextlib.suppress(LogError):  # the lag is that of prices: polls that cannot be looked at leave it known
+        ahead.append(_ahead(settings, settings.polls_topic, now))
     lag = 0.0 if start.oldest is None else max(0.0, (now - start.oldest).total_seconds())
-    ahead = tuple(log.ahead_text(topic, found, now) for topic, found in topics.items() if found)
-    return Lag(lag, sum(start.uncovered.values()), wrong=ahead)
+    return Lag(lag, sum(start.uncovered.values()), wrong=tuple(filter(None, ahead)))
+
+
+def _ahead(settings: Settings, topic: str, now: datetime) -> str:
+    """What is to be said of records stamped ahead of the clock; empty without any."""
+    from crypto_assets.kafka import log
+
+    found = log.ahead(settings, topic, now)
+    return log.ahead_text(topic, found, now) if found else ""
 
 
 def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, now: datetime) -> Lag:
