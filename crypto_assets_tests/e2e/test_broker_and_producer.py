@@ -33,7 +33,7 @@ def other_home(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def test_the_broker_starts_is_seen_and_stops(folder):
-    assert run(folder, "broker", "status", *HOME).returncode == 1
+    assert run(folder, "broker", "status", *HOME).returncode == 2
     started = run(folder, "broker", "start", *HOME)
     assert started.returncode == 0, started.stderr
     assert "topic crypto-prices-replay (3 partitions" in started.stdout
@@ -82,7 +82,7 @@ def test_coins_are_listed_added_and_retired(folder):
     after = {c["coin_id"]: c for c in json.loads(run(folder, "coins", "list", *HOME, "--json").stdout)}
     assert after["litecoin"]["active_to"] is not None
     refused = run(folder, "coins", "retire", "litecoin", *HOME)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     back = run(folder, "coins", "add", "litecoin", *HOME)
     assert back.returncode == 0, back.stderr
     assert "credits" in back.stdout

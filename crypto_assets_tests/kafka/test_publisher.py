@@ -34,7 +34,7 @@ def test_prices_carry_key_headers_and_arrival(kafka_broker, virtual):
     virtual.publish_poll(poll("p7"), arrival=T0)
     (record,) = everything(kafka_broker.config, virtual.polls_topic)
     assert record[2] == poll("p7")
-    assert record[3] == {"schema_version": "1", "source": "replay", "poll_id": "p7"}
+    assert record[3] == {"schema_version": "2", "source": "replay", "poll_id": "p7"}
 
 
 def test_a_coin_keeps_its_partition(kafka_broker, virtual):
