@@ -12,7 +12,7 @@ import pytest
 from crypto_assets.compute.sail import SailEngine
 from crypto_assets.contracts.slices import HOUR
 from crypto_assets.contracts.tables import RAW_PRICES
-from crypto_assets.kafka import offsets
+from crypto_assets.kafka import hours
 from crypto_assets.steps import bronze, rereading
 from crypto_assets.steps.log_rows import PriceRows
 from crypto_assets.steps.rereading import Stored, plan
@@ -102,7 +102,7 @@ def test_a_damaged_hour_is_whole_again(
         delete_before(kafka_broker, topic, {0: 4, 1: 4})
     found = diagnose(path)
     assert found is not None
-    given = offsets.bounds(kafka_broker.config, topic, [ELEVEN])
+    given = hours.bounds(kafka_broker.config, topic, [ELEVEN])
     (todo,) = rereading.plan(rereading.stored_ranges(found), [key(ELEVEN)], given)
     app = f"bronze/{given[key(ELEVEN)].topic_id}/{key(ELEVEN)}"
 

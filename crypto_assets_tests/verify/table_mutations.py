@@ -217,5 +217,9 @@ def alerts() -> Iterator[Mutation]:
     yield change(table, "at", law)
     yield change(table, "check_name", law)
     yield null(table, "asset", law)
-    yield change(table, "state", "alerts_are_transitions", to="resolved")
+    yield change(table, "state", "alerts_are_transitions", to="resolved", where=still_open)
     yield double(table, law)
+
+
+def still_open(row: Row) -> bool:
+    return row["asset"] == "gold/bars_5m"
