@@ -102,7 +102,7 @@ class SmallHome:
         """Run a job over a contiguous range in this process; every step must succeed."""
         failed: list[str] = []
         run_job(self.defs, self.instance, job, keys, failed, {})
-        assert failed == []
+        assert failed == [], "\n".join(failed)
 
     def run_partitions(self, partitions: Mapping[dg.AssetKey, Sequence[str]]) -> None:
         """Materialize partitions of assets in the order given, one range run a contiguous piece, as a backfill does."""

@@ -23,6 +23,9 @@ OWNER = "_CRYPTO_ASSETS_OWNER"
 ROUNDS = 5
 """Looks for processes that others started while those were being ended."""
 
+_KEPT: list[subprocess.Popen[bytes]] = []
+"""Guards that are needed until this process ends; Popen objects warn when they are dropped before their child."""
+
 
 def name_of(process: psutil.Process) -> str:
     """What distinguishes a process from a later one with its id."""
@@ -44,7 +47,9 @@ def owned_children() -> Iterator[None]:
             yield
     finally:
         # What still runs ends with this process, as the JVM of a session does: until then the guard is needed.
-        if not family(owner):
+        if family(owner):
+            _KEPT.append(guard)
+        else:
             os.close(pipe)
             guard.wait()
 

@@ -155,26 +155,29 @@ def records_of(rows: pa.Table | None) -> Records:
 
 @dataclass(frozen=True)
 class Difference:
-    """One offset at which table and log hold different records; None = the one side has no record there."""
+    """One offset at which the log does not hold the stored record; `found` None = it has no record there."""
 
     partition: int
     offset: int
-    stored: LogRecord | None
+    stored: LogRecord
     found: LogRecord | None
 
     def __str__(self) -> str:
-        stored, found = (str(r) if r is not None else "no record" for r in (self.stored, self.found))
-        return f"partition {self.partition} offset {self.offset}: stored {stored}, the log has {found}"
+        found = "no record" if self.found is None else str(self.found)
+        return f"partition {self.partition} offset {self.offset}: stored {self.stored}, the log has {found}"
 
 
 def different(stored: Records, found: Records, compared: Iterable[OffsetRange]) -> list[Difference]:
-    """Offsets within compared ranges at which two sets of records differ, in order."""
+    """Stored offsets within compared ranges at which the log holds another record, or none, in order.
+
+    Offsets that are not stored say nothing: between two stored hours may lie one that was not made yet.
+    """
     pairs = [(piece, stored.get(piece.partition, {}), found.get(piece.partition, {})) for piece in compared]
     return [
-        Difference(piece.partition, offset, ours.get(offset), theirs.get(offset))
+        Difference(piece.partition, offset, record, theirs.get(offset))
         for piece, ours, theirs in pairs
-        for offset in sorted({o for o in (*ours, *theirs) if piece.start <= o < piece.end})
-        if ours.get(offset) != theirs.get(offset)
+        for offset, record in sorted(ours.items(), key=lambda item: item[0])
+        if piece.start <= offset < piece.end and record != theirs.get(offset)
     ]
 
 

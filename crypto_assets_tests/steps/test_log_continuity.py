@@ -169,3 +169,12 @@ def test_a_topic_re_created_between_bounds_and_reading_is_not_stored_under_the_o
     assert stored(kafka_engine) == before
     again = bronze.work(kafka_engine, [H10], inputs(kafka_broker, topic, [H10])).tables[TABLE].partitions[H10]
     assert again.metadata["rows_appended"] == 20
+
+
+def test_an_hour_that_was_not_made_yet_between_stored_ones_is_no_difference(kafka_engine, kafka_broker, topic_factory):
+    topic = topic_factory()
+    publish(kafka_broker, topic, [(1, TEN + i * HOUR, price(TEN + i * HOUR)) for i in range(4)])
+    hours = [key(TEN + i * HOUR) for i in range(4)]
+    for hour in (hours[0], hours[2], hours[3]):
+        bronze.work(kafka_engine, [hour], inputs(kafka_broker, topic, [hour]))
+    assert stored(kafka_engine) == [(1, 0), (1, 2), (1, 3)]

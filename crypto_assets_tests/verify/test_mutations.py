@@ -196,6 +196,7 @@ def test_a_mutation_is_caught(full_home: FullHome, home: Path, mutation: Mutatio
     assert mutation.law in found, report.rows()
     assert found[mutation.law].violations >= 1
     assert found[mutation.law].examples
+    assert "cannot be judged" not in found[mutation.law].examples[0]
 
 
 def test_an_altered_model_file_is_caught(full_home: FullHome, home: Path):

@@ -38,8 +38,9 @@ def features_law() -> Law:
     """Stored features equal those that the closed bars give.
 
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
-    slot up to the hour's newest closed bar; those before a coin's first bar know nothing. Slots after it are due once the hour can have been made with all of them:
-    none of its bars was open when it was made, and it lies before the two hours that a refresh makes.
+    slot up to the hour's newest closed bar; those before a coin's first bar know nothing. Slots after it are due once
+    the hour can have been made with all of them: none of its bars was open when it was made, and it lies before the
+    two hours that a refresh makes.
     """
     far = {
         name: f"(f.{quoted(name)} IS NULL) <> (r.{quoted(name)} IS NULL) "

@@ -118,8 +118,8 @@ def _text(column: str) -> str:
 
 def _alert_identity_law() -> Law:
     moment = (
-        "strftime(at, '%Y-%m-%dT%H:%M:%S') || CASE WHEN microsecond(at) % 1000000 = 0 THEN '' "
-        "ELSE '.' || lpad((microsecond(at) % 1000000)::VARCHAR, 6, '0') END || '+00:00'"
+        "strftime(\"at\", '%Y-%m-%dT%H:%M:%S') || CASE WHEN microsecond(\"at\") % 1000000 = 0 THEN '' "
+        "ELSE '.' || lpad((microsecond(\"at\") % 1000000)::VARCHAR, 6, '0') END || '+00:00'"
     )
     return Law(
         "alerts_are_what_their_id_says",
@@ -127,14 +127,14 @@ def _alert_identity_law() -> Law:
         ("ops.alerts",),
         'SELECT count(*) FROM "ops.alerts"',
         f"""
-        SELECT 'another id' AS problem, alert_id, cause, state, at FROM "ops.alerts"
+        SELECT 'another id' AS problem, alert_id, cause, state, "at" FROM "ops.alerts"
         WHERE alert_id IS DISTINCT FROM left(sha256('[' || {_text("cause")} || ', ' || {_text("partition_key")} || ', '
               || {_text("state")} || ', "' || {moment} || '"]'), 32)
         UNION ALL
-        SELECT 'doubled', alert_id, min(cause), min(state), min(at) FROM "ops.alerts"
+        SELECT 'doubled', alert_id, min(cause), min(state), min("at") FROM "ops.alerts"
         GROUP BY alert_id HAVING count(*) > 1
         UNION ALL
-        SELECT 'cause and check disagree', alert_id, cause, state, at FROM "ops.alerts"
+        SELECT 'cause and check disagree', alert_id, cause, state, "at" FROM "ops.alerts"
         WHERE check_name IS NOT NULL AND cause <> asset || ' ' || check_name
         """,
         covers={"ops.alerts": ("alert_id", "cause", "state", "at", "partition_key", "asset", "check_name")},
@@ -150,15 +150,15 @@ def _alert_transitions_law() -> Law:
         'SELECT count(*) FROM "ops.alerts"',
         """
         WITH chained AS (
-            SELECT *, lag(state) OVER (PARTITION BY cause, partition_key ORDER BY at, state DESC) AS before
+            SELECT *, lag(state) OVER (PARTITION BY cause, partition_key ORDER BY "at", state DESC) AS before
             FROM "ops.alerts"
         )
         SELECT CASE WHEN before IS NULL THEN 'recovery without alert' ELSE 'the same state twice' END AS problem,
-               alert_id, cause, partition_key, state, at
+               alert_id, cause, partition_key, state, "at"
         FROM chained WHERE (before IS NULL AND state = 'resolved') OR (before = state AND state = 'resolved')
         UNION ALL
         SELECT 'delivered before it was seen', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
-        WHERE delivered_at < at
+        WHERE delivered_at < "at"
         UNION ALL
         SELECT 'delivered without an attempt', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
         WHERE delivered_at IS NOT NULL AND attempts < 1
