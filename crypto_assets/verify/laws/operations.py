@@ -135,7 +135,7 @@ def _alert_identity_law() -> Law:
         GROUP BY alert_id HAVING count(*) > 1
         UNION ALL
         SELECT 'cause and check disagree', alert_id, cause, state, "at" FROM "ops.alerts"
-        WHERE check_name IS NOT NULL AND cause <> asset || ' ' || check_name
+        WHERE check_name IS NOT NULL AND cause IS DISTINCT FROM asset || ' ' || check_name
         """,
         covers={"ops.alerts": ("alert_id", "cause", "state", "at", "partition_key", "asset", "check_name")},
         recomputed="a hash of its own columns",
