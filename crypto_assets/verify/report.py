@@ -90,10 +90,11 @@ class Report:
         for table in sorted({t for f in self.findings for t in f.tables}):
             mine = [f for f in self.findings if table in f.tables]
             judged = [f for f in mine if f.outcome != "skipped"]
-            worst = sorted((f.outcome for f in mine if f.outcome in _URGENT), key=lambda o: _URGENT[o])
+            order: tuple[Outcome, ...] = ("broken", "pending", "holds", "skipped")
+            worst = next(o for o in order if any(f.outcome == o for f in mine))
             found.append(
                 {
-                    "holds": _SHOWN[worst[0] if worst else "holds" if judged else "skipped"],
+                    "holds": _SHOWN[worst],
                     "table": table,
                     "rows": self.counted.get(table),
                     "laws": ", ".join(f.law for f in judged),
