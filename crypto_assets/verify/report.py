@@ -5,7 +5,7 @@ Belongs here: findings and how they are shown as rows. Does not belong here: how
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +13,8 @@ Outcome = Literal["holds", "broken", "pending", "skipped"]
 _SHOWN: dict[Outcome, str] = {"holds": "yes", "broken": "NO", "pending": "not yet", "skipped": "skipped"}
 
 
-_URGENT: dict[Outcome, int] = {"broken": 0, "pending": 1}
-"""Order of what a reader sees first."""
+_ORDER: tuple[Outcome, ...] = ("broken", "pending", "holds", "skipped")
+"""Order of what a reader sees first, and of what speaks for a table."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Report:
                 "violations": f.violations,
                 "what": "; ".join([*f.examples, *([f.note] if f.note else [])]) or f.says,
             }
-            for f in sorted(self.findings, key=lambda f: _URGENT.get(f.outcome, 2))
+            for f in sorted(self.findings, key=lambda f: min(_ORDER.index(f.outcome), 2))
         ]
 
     def tables(self, unjudged: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -90,11 +90,9 @@ class Report:
         for table in sorted({t for f in self.findings for t in f.tables}):
             mine = [f for f in self.findings if table in f.tables]
             judged = [f for f in mine if f.outcome != "skipped"]
-            order: tuple[Outcome, ...] = ("broken", "pending", "holds", "skipped")
-            worst = next(o for o in order if any(f.outcome == o for f in mine))
             found.append(
                 {
-                    "holds": _SHOWN[worst],
+                    "holds": _SHOWN[_worst(mine)],
                     "table": table,
                     "rows": self.counted.get(table),
                     "laws": ", ".join(f.law for f in judged),
@@ -103,3 +101,11 @@ class Report:
                 }
             )
         return sorted(found, key=lambda row: row["holds"] != "NO")
+
+
+def _worst(found: Iterable[Finding]) -> Outcome:
+    outcomes = {f.outcome for f in found}
+    for outcome in _ORDER:
+        if outcome in outcomes:
+            return outcome
+    return "skipped"
