@@ -20,6 +20,7 @@ from crypto_assets.compute.base import Engine, StepFailed
 from crypto_assets.compute.engines import make_engine
 from crypto_assets.contracts.slices import hour_key
 from crypto_assets.home import open_home
+from crypto_assets.kafka import log
 from crypto_assets.settings import Settings
 from crypto_assets.streaming.loop import Progress
 from crypto_assets.streaming.run import checkpoint_folder, stream
@@ -254,3 +255,26 @@ def test_two_streams_of_a_home_are_refused(settings: Settings):
 def test_settings_under_which_no_stream_runs_are_refused(settings: Settings, changed: dict[str, str], said: str):
     with pytest.raises(StepFailed, match=said):
         stream(settings.model_copy(update=changed), None, threading.Event())
+
+
+@local
+def test_partitions_added_to_the_topic_are_read_from_their_beginning(home: Settings):
+    from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient, NewPartitions
+
+    from crypto_assets.kafka.client import client_config
+
+    ten = today_at(10)
+    publish(home, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
+    before = stream(home, None, threading.Event(), available_now=True).records
+    partitions = len(log.end_offsets(home, home.prices_topic))
+    admin = AdminClient(client_config(home))  # named, because a client that is collected ends the calls under way
+    admin.create_partitions([NewPartitions(home.prices_topic, partitions + 1)])[home.prices_topic].result(30)
+    producer = Producer(client_config(home))
+    stamp = int((ten + 5 * MINUTE).timestamp() * 1000)
+    producer.produce(home.prices_topic, b"{}", "k", partition=partitions, timestamp=stamp)
+    assert producer.flush(30) == 0
+    assert stream(home, None, threading.Event(), available_now=True).records == 1
+    stored = make_engine(home).store.read_arrow("bronze.raw_prices", columns=["partition"]).column(0).to_pylist()
+    assert len(stored) == before + 1
+    assert stored.count(partitions) == 1
