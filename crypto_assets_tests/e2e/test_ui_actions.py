@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from crypto_assets.automation import backfill
 from crypto_assets.contracts.slices import HOUR, Slice, hour_key, hour_keys, key_slice
+from crypto_assets.kafka.producer import open_producer
+from crypto_assets.market.quotes import Poll
 
 if TYPE_CHECKING:
     from crypto_assets_tests.home_fixtures import SmallHome
@@ -241,3 +244,34 @@ def test_the_restatement_sensor_switched_on_restates_a_late_record_by_itself(ui:
     differing = set(map(repr, before["silver.prices"])) ^ set(map(repr, after["silver.prices"]))
     assert len(differing) == 1
     assert not {n for n in after if after[n] != before[n]} & {"bronze.raw_prices", "silver.quarantine", "ops.polls"}
+
+
+class OneUnusable:
+    """The home's source, where the price of a coin cannot be read."""
+
+    def __init__(self, source: Any, coin: str) -> None:
+        self._source, self._coin = source, coin
+        self.name = source.name
+
+    def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
+        poll = self._source.poll(coin_ids, now)
+        ticks = tuple(t for t in poll.ticks if t.coin_id != self._coin)
+        return replace(poll, ticks=ticks, problems=(f"{self._coin}: null price",))
+
+
+def test_execute_on_the_topics_checks_repeats_the_sensors_verdict_red_or_green(ui: Ui):
+    keys = [dg.AssetKey(["kafka", name]) for name in ("crypto_prices_raw", "crypto_polls")]
+    variables = asset_job(ui, ["/".join(k.path) for k in keys], {})
+    variables["executionParams"]["selector"]["assetSelection"] = []  # as *Execute* sends it: the checks alone
+    at = ui.home.next_hour() + 2 * HOUR
+    with open_producer(ui.home.settings) as producer:
+        plain, known = producer.source, {}
+        for minute, (coin, red) in enumerate([(None, set()), ("bitcoin", {"no_coin_missing"}), (None, set())]):
+            producer.source = OneUnusable(plain, coin) if coin else plain
+            known |= producer.tick(at + timedelta(minutes=minute)).checks()
+            run = launched(ui, variables)
+            assert run.status == dg.DagsterRunStatus.SUCCESS
+            events = ui.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+            data = [e.get_dagster_event().asset_check_evaluation_data for e in events]
+            assert {d.check_name: (d.passed, str(d.description)) for d in data} == known
+            assert {name for name, (passed, _) in known.items() if not passed} == red
