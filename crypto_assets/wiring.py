@@ -6,14 +6,25 @@ from typing import Any
 
 import dagster as dg
 
-from crypto_assets.assets import anomalies, bronze, features, gold, history, ingest, models, ops, predictions, silver
-from crypto_assets.assets.shell import build_step, freshness_policies
 from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.compute.engines import engine_resource
 from crypto_assets.compute.inputs import BANNERS, input_builder
 from crypto_assets.compute.launcher_config import STEP_PROCESSES, launcher_resource
 from crypto_assets.compute.pipes import pipes_resource
 from crypto_assets.home import first_day
+from crypto_assets.orchestration import topics as ingest
+from crypto_assets.orchestration.cards import (
+    anomalies,
+    bronze,
+    features,
+    gold,
+    history,
+    models,
+    ops,
+    predictions,
+    silver,
+)
+from crypto_assets.orchestration.shell import build_step, freshness_policies
 from crypto_assets.partitions import Partitions
 from crypto_assets.quality.freshness import windows
 from crypto_assets.settings import HOURLY_REFRESH_S, Settings

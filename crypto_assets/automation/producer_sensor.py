@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from crypto_assets.assets.ingest import POLLS, PRICES
 from crypto_assets.automation.running_window import hours_request, running_window
+from crypto_assets.orchestration.topics import POLLS, PRICES
 from crypto_assets.settings import HOURLY_REFRESH_S
 
 if TYPE_CHECKING:

@@ -155,7 +155,7 @@ def plan(
 
 
 def inputs_digest(settings: Settings, coins: Sequence[Mapping[str, Any]]) -> str:
-    """What every step is given beside tables, as `assets.shell` records it."""
+    """What every step is given beside tables, as `orchestration.shell` records it."""
     from crypto_assets.compute.base import given
 
     return given(settings.source, coins, settings.anomaly_budget)

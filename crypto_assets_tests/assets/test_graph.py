@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from crypto_assets.assets.ingest import POLLS, PRICES
 from crypto_assets.definitions import build_definitions
+from crypto_assets.orchestration.topics import POLLS, PRICES
 from crypto_assets.settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "graph_snapshot.json"

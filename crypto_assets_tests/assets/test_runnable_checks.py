@@ -9,9 +9,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from crypto_assets.assets import ingest, ops
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.orchestration import topics as ingest
+from crypto_assets.orchestration.cards import ops
 from crypto_assets.steps import alert_delivery
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)

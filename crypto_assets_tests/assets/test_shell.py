@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from crypto_assets.assets.shell import Described, Step, build_step
 from crypto_assets.compute.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
+from crypto_assets.orchestration.shell import Described, Step, build_step
 from crypto_assets.storage.base import AuditFailed
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)

@@ -14,11 +14,11 @@ import requests
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from crypto_assets.assets.ingest import POLLS, PRICES, check_specs
 from crypto_assets.automation import jobs, producer_sensor
 from crypto_assets.automation.running_window import running_window
 from crypto_assets.contracts.slices import HOUR, hour_key
 from crypto_assets.kafka.producer import Producer, open_producer
+from crypto_assets.orchestration.topics import POLLS, PRICES, check_specs
 from crypto_assets.sources.factory import VirtualSource
 from crypto_assets_tests.home_fixtures import opened, settings_of
 

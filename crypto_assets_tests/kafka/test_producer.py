@@ -380,7 +380,7 @@ def executed(kafka_broker, producer: Producer, tmp_path) -> dict[str, tuple[bool
     """The evaluations that a person's Execute of the topics' checks gives, by the product's own definitions."""
     import dagster as dg
 
-    from crypto_assets.assets import ingest
+    from crypto_assets.orchestration import topics as ingest
 
     publisher = producer.publisher
     settings = Settings(

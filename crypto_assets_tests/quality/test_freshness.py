@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from crypto_assets.assets.shell import freshness_policies
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.orchestration.shell import freshness_policies
 from crypto_assets.quality import freshness
 from crypto_assets.settings import Settings
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import dagster as dg
 
 import crypto_assets
-from crypto_assets.assets.shell import Described, Step, build_step
 from crypto_assets.compute.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
 from crypto_assets.compute.inputs import input_builder
 from crypto_assets.compute.launcher_config import PACKAGE, STEP_PROCESSES, launcher_resource
+from crypto_assets.orchestration.shell import Described, Step, build_step
 from crypto_assets.settings import Settings, load_settings
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)

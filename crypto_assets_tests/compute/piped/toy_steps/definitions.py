@@ -7,10 +7,10 @@ from pathlib import Path
 import dagster as dg
 from toy_steps import work
 
-from crypto_assets.assets.shell import Described, Step, build_step
 from crypto_assets.compute.inputs import StepInputBuilder
 from crypto_assets.compute.launcher_config import PACKAGE
 from crypto_assets.compute.pipes import pipes_resource
+from crypto_assets.orchestration.shell import Described, Step, build_step
 from crypto_assets.settings import Settings, load_settings
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)

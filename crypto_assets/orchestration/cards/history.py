@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crypto_assets.assets.shell import Step
+from crypto_assets.orchestration.shell import Step
 from crypto_assets.steps import market_history
 
 STEPS = (

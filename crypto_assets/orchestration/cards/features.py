@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crypto_assets.assets.shell import Step, dep
+from crypto_assets.orchestration.shell import Step, dep
 from crypto_assets.partitions import FEATURES_LOOK_BACK
 from crypto_assets.steps import features
 

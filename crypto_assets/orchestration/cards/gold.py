@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from crypto_assets.assets.shell import Step, dep
+from crypto_assets.orchestration.shell import Step, dep
 from crypto_assets.steps import bars, dims, latest, leaderboard
 
 LEADERBOARD_MOVES = (

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from crypto_assets.assets.shell import Step, asset_spec, dep
 from crypto_assets.compute.base import CheckOutcome
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.orchestration.shell import Step, asset_spec, dep
 from crypto_assets.quality import checks, rules
 from crypto_assets.steps import alert_delivery, metrics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crypto_assets.assets.shell import Step, dep
+from crypto_assets.orchestration.shell import Step, dep
 from crypto_assets.partitions import SERVING_MODEL, look_back
 from crypto_assets.steps import accuracy, predictions
 

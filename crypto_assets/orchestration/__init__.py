@@ -1,0 +1,1 @@
+"""Moving the assets: jobs, schedules, sensors, restatement, housekeeping."""

@@ -1,0 +1,1 @@
+"""Dagster declarations of the tables, by subject."""
