@@ -55,7 +55,7 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/dagster definitions validate -m crypto_assets.definitions
 	@$(BIN)/python -m crypto_assets.settings_docs --check
 	@$(BIN)/python -m crypto_assets.contracts.render --check
-	@$(BIN)/python -m crypto_assets.deployment --check
+	@$(BIN)/python -m crypto_assets.databricks.deploy --check
 
 WORKERS = 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10

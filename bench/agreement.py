@@ -101,7 +101,7 @@ def disagreements(spark: SparkSession, values: Sequence[bytes]) -> Iterator[str]
 
 
 def _by_silver(spark: SparkSession, rows: pa.Table) -> dict[int, dict[str, Any]]:
-    from crypto_assets.compute.sail import frame
+    from crypto_assets.engine.sail import frame
     from crypto_assets.transforms.parse import parse_bronze
 
     parsed = parse_bronze(frame(spark, rows), DEFAULT_COINS.to_records(), START).toArrow()
@@ -136,7 +136,7 @@ def run(records: int) -> Part:
     Raises:
         AssertionError: Silver and the audit differ on a record; the first ten are named.
     """
-    from crypto_assets.compute.sail import SailEngine
+    from crypto_assets.engine.sail import SailEngine
 
     spark, began, differ = SailEngine("unused").spark, time.monotonic(), []
     for number in range(-(-records // BATCH)):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.homes import Pipeline, folder_bytes, polled_home, prepared
 from bench.report import Measure, Part, told
-from crypto_assets.automation.maintenance import REFRESH_RUNS_KEPT
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.orchestration.maintenance import REFRESH_RUNS_KEPT
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -77,8 +77,8 @@ def _refresh(pipeline: Pipeline, count: int) -> int:
 
 def _prune(pipeline: Pipeline) -> None:
     """The hourly housekeeping, as it would run when today's refresh runs are a day old."""
-    from crypto_assets.automation.maintenance import REFRESH_RUNS_KEPT, housekeeping
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
+    from crypto_assets.orchestration.maintenance import REFRESH_RUNS_KEPT, housekeeping
 
     store = make_engine(pipeline.settings).store
     now = datetime.now(UTC) + REFRESH_RUNS_KEPT + timedelta(hours=1)
@@ -92,7 +92,7 @@ def _sizes(pipeline: Pipeline) -> Sizes:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-    from crypto_assets.automation.event_store import event_log_bytes
+    from crypto_assets.orchestration.event_store import event_log_bytes
 
     # Closing the files writes their journals back, as the end of a run's own process does; they open again when used.
     pipeline.instance.event_log_storage.dispose()
@@ -109,7 +109,7 @@ def _sizes(pipeline: Pipeline) -> Sizes:
 
 def _shown(instance: dg.DagsterInstance, defs: dg.Definitions) -> dict[str, Any]:
     """What the UI shows of partitions and checks: materialized partitions, and the latest state of every check."""
-    from crypto_assets.automation.event_store import check_states
+    from crypto_assets.orchestration.event_store import check_states
 
     graph = defs.resolve_asset_graph()
     keys = sorted(graph.materializable_asset_keys)

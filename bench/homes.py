@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key, hour_keys
-from crypto_assets.kafka.broker import EmbeddedBroker
+from crypto_assets.log.kafka.broker import EmbeddedBroker
 from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from crypto_assets.home import Home
-    from crypto_assets.kafka.producer import Producer
+    from crypto_assets.producer.loop import Producer
 
 MINUTE = timedelta(minutes=1)
 
@@ -74,7 +74,7 @@ class Pipeline:
 
     def poll(self) -> list[str]:
         """Poll once, a virtual minute after the poll before; the hourly keys that a refresh would now ask for."""
-        from crypto_assets.automation.running_window import running_window
+        from crypto_assets.orchestration.running_window import running_window
 
         moment, self.next_poll = self.next_poll, self.next_poll + MINUTE
         summary = self.producer.catch_up([moment])
@@ -101,7 +101,7 @@ def polled_home(hours: int) -> Iterator[Pipeline]:
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.definitions import build_definitions
     from crypto_assets.home import open_home
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     end = floor_day(datetime.now(UTC)) - DAY
     span = Slice(end - hours * HOUR, end)

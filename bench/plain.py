@@ -19,7 +19,7 @@ from crypto_assets.contracts.messages import (
     SCHEMA_VERSION,
 )
 from crypto_assets.contracts.slices import Slice
-from crypto_assets.kafka.publisher import number_text
+from crypto_assets.log.kafka.publisher import number_text
 from crypto_assets.settings import Settings
 
 BATCH = 10_000
@@ -73,7 +73,7 @@ def consume(config: Mapping[str, Any], topic: str) -> int:
     """Read a whole topic and throw every record away; the number of records."""
     from confluent_kafka import Consumer, TopicPartition
 
-    from crypto_assets.kafka.log import end_offsets
+    from crypto_assets.log.kafka.log import end_offsets
 
     ends = end_offsets(config, topic)
     consumer = Consumer(
@@ -92,8 +92,8 @@ def consume(config: Mapping[str, Any], topic: str) -> int:
 
 def records(settings: Settings, topic: str) -> pa.Table:
     """All records of a topic in memory."""
-    from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.log import end_offsets, read_ranges
+    from crypto_assets.log.kafka.client import client_config
+    from crypto_assets.log.kafka.log import end_offsets, read_ranges
     from crypto_assets.storage.base import OffsetRange
 
     config = client_config(settings)

@@ -24,7 +24,7 @@ from crypto_assets.contracts.tables import TABLES
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from crypto_assets.compute.base import Engine
+    from crypto_assets.engine.base import Engine
     from crypto_assets.settings import Settings
 
 FORECASTS = "gold.price_predictions"
@@ -127,8 +127,8 @@ def told(engine: Engine) -> None:
 
 def perform(settings: Settings, engine: Engine, forecasting: Engine, asked: Request) -> None:
     """Do one request."""
-    from crypto_assets.compute.inputs import StepInputBuilder
-    from crypto_assets.steps import bronze, silver
+    from crypto_assets.assets import bronze, silver
+    from crypto_assets.engine.inputs import StepInputBuilder
 
     if asked.what == "forecasts":
         start = key_slice(asked.keys[0], "hour").start
@@ -150,7 +150,7 @@ def requests() -> Iterator[Request]:
 
 def main(given: str) -> None:
     """Work until the input ends."""
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
 
     settings = settings_of(json.loads(given))
     engine = make_engine(settings)

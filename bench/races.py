@@ -80,7 +80,7 @@ class Feed(threading.Thread):
     def _run(self) -> None:
         from confluent_kafka import Producer
 
-        from crypto_assets.kafka.client import client_config
+        from crypto_assets.log.kafka.client import client_config
 
         client = Producer({**client_config(self.settings), "acks": "all", "linger.ms": 5})
         number = 0
@@ -287,7 +287,7 @@ def race(targets: Sequence[str], kills: int) -> tuple[dict[str, Any], list[str]]
     hours = [day + (10 + i) * HOUR for i in range(HOURS)]
     with temporary_home(day.date(), source="replay", spark_master="local[2]") as (settings, _):
         from crypto_assets.home import open_home
-        from crypto_assets.kafka.topic import require_topics
+        from crypto_assets.log.kafka.topic import require_topics
 
         open_home(settings)
         require_topics(settings, datetime.now(UTC))
@@ -362,9 +362,9 @@ def _await_work(writers: Sequence[Writer], check: Any) -> None:
 
 def _complete(settings: Settings, hours: Sequence[datetime]) -> None:
     """What any later refresh does: the rest of the hours, by one writer alone."""
-    from crypto_assets.compute.engines import make_engine
-    from crypto_assets.compute.inputs import StepInputBuilder
-    from crypto_assets.steps import bronze, silver
+    from crypto_assets.assets import bronze, silver
+    from crypto_assets.engine.engines import make_engine
+    from crypto_assets.engine.inputs import StepInputBuilder
 
     engine, builder = make_engine(settings), StepInputBuilder(settings)
     keys = [hour_key(h) for h in hours]

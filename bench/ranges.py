@@ -53,7 +53,7 @@ def run(*, hours: int) -> Part:
 
 
 def _assets() -> tuple[str, ...]:
-    from crypto_assets.automation.backfill import FROM_LOG
+    from crypto_assets.orchestration.backfill import FROM_LOG
 
     return FROM_LOG
 

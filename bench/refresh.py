@@ -6,7 +6,7 @@ import time
 
 from bench.homes import polled_home, prepared
 from bench.report import Measure, Part, middle, spread, told
-from crypto_assets.automation.jobs import REFRESH_ASSETS
+from crypto_assets.orchestration.jobs import REFRESH_ASSETS
 
 NAME = "refresh"
 TARGET_S = 3.0

@@ -34,8 +34,8 @@ from crypto_assets.cli import output
 from crypto_assets.contracts.slices import HOUR, floor_hour, hour_key
 
 if TYPE_CHECKING:
-    from crypto_assets.compute.base import Engine
-    from crypto_assets.kafka.broker import EmbeddedBroker
+    from crypto_assets.engine.base import Engine
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
 NAME = "streaming"
@@ -231,9 +231,9 @@ def _drill(
     settings: Settings, broker: EmbeddedBroker, target: str, seconds: int, rate: int, kills: int, interval: float
 ) -> tuple[Drill, Latencies]:
     """Load, kills, the end of the load, the end of the stream."""
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
     from crypto_assets.home import open_home
-    from crypto_assets.kafka.topic import require_topics
+    from crypto_assets.log.kafka.topic import require_topics
 
     open_home(settings)
     require_topics(settings, datetime.now(UTC))
@@ -306,7 +306,7 @@ def _offsets(engine: Engine, version: int) -> dict[int, int]:
 
 def _watch(drill: Drill, engine: Engine, settings: Settings, until: float, enough: float = -1) -> bool:
     """Note the lag once a second until a time, or until it is small enough; whether it became so."""
-    from crypto_assets.kafka.log import end_offsets
+    from crypto_assets.log.kafka.log import end_offsets
 
     while (left := until - time.time()) > 0:
         time.sleep(min(1.0, left))
@@ -375,9 +375,9 @@ def _shown(engine: Engine, name: str) -> list[tuple[float, dict[int, int]]]:
 
 def _compare(settings: Settings, target: str) -> list[str]:
     """Make the same hours by the batch steps in a second lake; what differs."""
-    from crypto_assets.compute.engines import make_engine
-    from crypto_assets.compute.inputs import StepInputBuilder
-    from crypto_assets.steps import bars, bronze, latest, silver
+    from crypto_assets.assets import bars, bronze, latest, silver
+    from crypto_assets.engine.engines import make_engine
+    from crypto_assets.engine.inputs import StepInputBuilder
 
     streamed = make_engine(settings)
     other = settings.model_copy(update={"lake_uri": str(settings.home / "batch-lake")})

@@ -20,8 +20,8 @@ from crypto_assets.cli import output
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_keys
 
 if TYPE_CHECKING:
-    from crypto_assets.compute.base import Engine
-    from crypto_assets.kafka.broker import EmbeddedBroker
+    from crypto_assets.engine.base import Engine
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
 NAME = "throughput"
@@ -90,8 +90,8 @@ def run(*, messages: int, hours: int, repeats: int) -> Part:
 def _produce(settings: Settings, timings: Timings, messages: int, span: Slice) -> float:
     """Fill the topic: a tenth with the product's publisher, the rest with the client alone; mean bytes of a value."""
     from bench import plain
-    from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.topic import require_topics
+    from crypto_assets.log.kafka.client import client_config
+    from crypto_assets.log.kafka.topic import require_topics
 
     require_topics(settings, datetime.now(UTC))
     made = list(polls(messages, span))
@@ -112,8 +112,8 @@ def _produce(settings: Settings, timings: Timings, messages: int, span: Slice) -
 
 def _publish(settings: Settings, made: Sequence[SyntheticPoll], cadence_s: float) -> int:
     """Publish polls as a producer that catches up does: checked, confirmed; the number of messages."""
-    from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.publisher import Publisher
+    from crypto_assets.log.kafka.client import client_config
+    from crypto_assets.log.kafka.publisher import Publisher
 
     with Publisher(
         client_config(settings),
@@ -132,9 +132,9 @@ def _publish(settings: Settings, made: Sequence[SyntheticPoll], cadence_s: float
 
 def _stages(settings: Settings, timings: Timings, span: Slice) -> None:
     """All stages once, on an empty lake."""
-    from crypto_assets.compute.engines import make_engine
-    from crypto_assets.compute.inputs import StepInputBuilder
-    from crypto_assets.steps import bars, bronze, silver
+    from crypto_assets.assets import bars, bronze, silver
+    from crypto_assets.engine.engines import make_engine
+    from crypto_assets.engine.inputs import StepInputBuilder
 
     keys, builder = hour_keys(span), StepInputBuilder(settings)
     engine = make_engine(settings)
@@ -170,7 +170,7 @@ def _references(
 ) -> None:
     """The same jobs with the client library alone and with plain DuckDB."""
     from bench import plain
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
 
     config = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
     engine = make_engine(settings.model_copy(update={"lake_uri": str(lake)}))

@@ -1,7 +1,7 @@
 """The SQLite files of a home (Dagster's and MLflow's): which of them cannot be used, why, and what helps.
 
 Belongs here: looking at the files, with SQLite alone. Nothing is changed in them. Does not belong here: reading what
-they hold (`automation.event_store`, `ml.registry`).
+they hold (`orchestration.event_store`, `ml.registry`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The home folder: bound to one data mode, one first partition and one user at a time.
 
 Belongs here: what is written into the home once and checked ever after, its coin registry, its locks.
-Does not belong here: the tables (`storage`), the broker (`kafka.broker`), or configuration (`settings`).
+Does not belong here: the tables (`storage`), the broker (`log.kafka.broker`), or configuration (`settings`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Settings of Databricks targets, as a base class of `Settings`.
 
 Belongs here: where a launched step runs (workspace, credentials, cluster, staging, secrets) and how long it may take.
-Does not belong here: what is asked of the workspace with them (`compute.launcher_config`, `compute.preflight`), or any
-reading of the environment (`settings`).
+Does not belong here: what is asked of the workspace with them (`databricks.launcher.launcher_config`,
+`databricks.launcher.preflight`), or any reading of the environment (`settings`).
 """
 
 from __future__ import annotations

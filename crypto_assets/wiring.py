@@ -6,12 +6,14 @@ from typing import Any
 
 import dagster as dg
 
-from crypto_assets.automation import alert_sensor, jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
-from crypto_assets.compute.engines import engine_resource
-from crypto_assets.compute.inputs import BANNERS, input_builder
-from crypto_assets.compute.launcher_config import STEP_PROCESSES, launcher_resource
-from crypto_assets.compute.pipes import pipes_resource
+from crypto_assets.alerts import sensor as alert_sensor
+from crypto_assets.checks.freshness import windows
+from crypto_assets.databricks.launcher.launcher_config import STEP_PROCESSES, launcher_resource
+from crypto_assets.databricks.pipes.client import pipes_resource
+from crypto_assets.engine.engines import engine_resource
+from crypto_assets.engine.inputs import BANNERS, input_builder
 from crypto_assets.home import first_day
+from crypto_assets.orchestration import jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.orchestration import topics as ingest
 from crypto_assets.orchestration.cards import (
     anomalies,
@@ -24,9 +26,8 @@ from crypto_assets.orchestration.cards import (
     predictions,
     silver,
 )
+from crypto_assets.orchestration.partitions import Partitions
 from crypto_assets.orchestration.shell import build_step, freshness_policies
-from crypto_assets.partitions import Partitions
-from crypto_assets.quality.freshness import windows
 from crypto_assets.settings import HOURLY_REFRESH_S, Settings
 
 STEPS = (

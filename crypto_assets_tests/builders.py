@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from crypto_assets.compute.base import StepInputs
+from crypto_assets.checks.rules import FILLED_BY_STORE
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.messages import SCHEMA_VERSION
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import MARKET_HISTORY, RAW_PRICES, SILVER_PRICES
+from crypto_assets.engine.base import StepInputs
 from crypto_assets.market.coins import Alias, Coin, CoinRegistry
-from crypto_assets.quality.rules import FILLED_BY_STORE
 from crypto_assets.storage.base import AppendBatch, OffsetRange
 from crypto_assets.transforms.bronze import event_hour
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crypto_assets.compute.base import Engine
-from crypto_assets.compute.connect_server import TOKEN
-from crypto_assets.compute.sail import SailEngine
-from crypto_assets.compute.spark import Sessions, SparkEngine, local_config, remote_session
+from crypto_assets.engine.base import Engine
+from crypto_assets.engine.connect_server import TOKEN
+from crypto_assets.engine.sail import SailEngine
+from crypto_assets.engine.spark import Sessions, SparkEngine, local_config, remote_session
 from crypto_assets.jvm.fetch import ensure_jars
 from crypto_assets.jvm.jars import SPARK_JARS
 
@@ -76,7 +76,7 @@ def spark_remote(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> 
     if engine_name != "connect":
         yield None
         return
-    command = [sys.executable, "-m", "crypto_assets.compute.connect_server", str(tmp_path_factory.mktemp("served"))]
+    command = [sys.executable, "-m", "crypto_assets.engine.connect_server", str(tmp_path_factory.mktemp("served"))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TOKEN, str(uuid.uuid4()))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:

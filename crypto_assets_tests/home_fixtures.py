@@ -30,7 +30,7 @@ from crypto_assets.home import Home, open_home
 from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from crypto_assets.compute.base import Engine
+    from crypto_assets.engine.base import Engine
     from crypto_assets_tests.kafka_fixtures import RunningBroker
 
 VOLATILE = {
@@ -66,7 +66,7 @@ class SmallHome:
 
     @property
     def engine(self) -> Engine:
-        from crypto_assets.compute.engines import make_engine
+        from crypto_assets.engine.engines import make_engine
 
         return make_engine(self.settings)
 
@@ -89,8 +89,8 @@ class SmallHome:
 
     def next_hour(self) -> datetime:
         """An hour in which nothing has arrived yet, by any module of the session: H+30 or later, and in the past."""
-        from crypto_assets.kafka.client import client_config
-        from crypto_assets.kafka.offsets import newest_timestamp_ms
+        from crypto_assets.log.kafka.client import client_config
+        from crypto_assets.log.kafka.offsets import newest_timestamp_ms
 
         newest = newest_timestamp_ms(client_config(self.settings), self.settings.prices_topic)
         after = floor_hour(datetime.fromtimestamp(newest / 1000, UTC)) + HOUR
@@ -130,8 +130,8 @@ class SmallHome:
 
     def send_late(self, event: datetime, arrival: datetime, price: str, coin: str = "bitcoin") -> None:
         """Publish one price record as a producer would, with its event long before its arrival."""
-        from crypto_assets.kafka.client import client_config
-        from crypto_assets.kafka.publisher import Publisher
+        from crypto_assets.log.kafka.client import client_config
+        from crypto_assets.log.kafka.publisher import Publisher
         from crypto_assets_tests.builders import message
 
         with Publisher(
@@ -184,7 +184,7 @@ def filled_home(
     kafka_broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Settings, datetime, list[str]]:
     """Settings, event hour and hours of the home that `small_home` copies. Its days lie before today."""
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     day = floor_day(datetime.now(UTC)) - 4 * DAY
     event_hour = day + 20 * HOUR

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from crypto_assets.files import file_lock, write_atomic
-from crypto_assets.kafka.broker import EmbeddedBroker
-from crypto_assets.kafka.log import end_offsets
-from crypto_assets.kafka.topic import await_topic
+from crypto_assets.log.kafka.broker import EmbeddedBroker
+from crypto_assets.log.kafka.log import end_offsets
+from crypto_assets.log.kafka.topic import await_topic
 
 
 class RunningBroker:
@@ -92,4 +92,4 @@ def topic_factory(kafka_broker: RunningBroker) -> Callable[..., str]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions to a broker that is gone fail after 2 s instead of 15."""
     for module in ("offsets", "topic"):
-        monkeypatch.setattr(f"crypto_assets.kafka.{module}.ANSWER_TIMEOUT_S", 2.0)
+        monkeypatch.setattr(f"crypto_assets.log.kafka.{module}.ANSWER_TIMEOUT_S", 2.0)

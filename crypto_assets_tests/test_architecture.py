@@ -42,7 +42,7 @@ def test_only_settings_reads_the_environment():
 
 def test_domain_code_never_asks_for_the_time():
     asking = set()
-    for folder in ("market", "transforms", "ml", "contracts", "steps", "quality"):
+    for folder in ("market", "transforms", "ml", "contracts", "assets", "checks"):
         for path in (PACKAGE / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

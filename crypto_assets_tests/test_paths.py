@@ -18,8 +18,8 @@ import pytest
 
 from crypto_assets import paths
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.compute.base import Engine
-from crypto_assets.compute.sail import STAGE_ABOVE_BYTES, SailEngine
+from crypto_assets.engine.base import Engine
+from crypto_assets.engine.sail import STAGE_ABOVE_BYTES, SailEngine
 from crypto_assets.home import Home, HomeError, open_home
 from crypto_assets.ml import registry
 from crypto_assets.ml.baselines import PRICE_5M, REGISTERED
@@ -152,7 +152,7 @@ def test_staged_rows_and_links_need_no_plain_folder_for_temporary_files(tmp_path
     odd.mkdir()
     code = (
         "import sys, pyarrow as pa\nfrom pathlib import Path\nfrom crypto_assets import paths\n"
-        "from crypto_assets.compute.sail import SailEngine\n"
+        "from crypto_assets.engine.sail import SailEngine\n"
         f"rows = pa.table({{'n': pa.array(range({STAGE_ABOVE_BYTES // 8 + 1}), pa.int64())}})\n"
         "print(SailEngine(sys.argv[1]).frame(rows).count())\nprint(paths.private_folder())"
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
-from crypto_assets.automation import webhook
+from crypto_assets.alerts import webhook
 from crypto_assets.sources.coingecko import CoinGeckoSource
 from crypto_assets.web import BadBody, Client, NoReply, TooLate, Unreachable
 from crypto_assets_tests.sources.raw_server import RawServer, gzipped, reply

@@ -1,7 +1,7 @@
 """`adopt-log`: take a log that was cut as a new incarnation of its topic; a dry run unless --apply.
 
-Belongs here: asking, showing, deciding. Does not belong here: finding where the log differs (`steps.log_adoption`),
-keeping the decision (`kafka.adoption`).
+Belongs here: asking, showing, deciding. Does not belong here: finding where the log differs
+(`assets.log_slices.adoption`), keeping the decision (`log.kafka.adoption`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from crypto_assets.cli import output
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES
 
 if TYPE_CHECKING:
+    from crypto_assets.assets.log_slices.adoption import Fork
     from crypto_assets.contracts.model import Table
     from crypto_assets.settings import Settings
-    from crypto_assets.steps.log_adoption import Fork
 
 
 def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int:
@@ -52,8 +52,8 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
 
 def _adopt(settings: Settings, topic: str, table: Table, now: datetime, *, apply: bool) -> list[dict[str, Any]]:
     """Rows to show: every Kafka partition of a topic that was cut; none of one that was not."""
-    from crypto_assets.kafka import adoption, log
-    from crypto_assets.kafka.client import client_config
+    from crypto_assets.log.kafka import adoption, log
+    from crypto_assets.log.kafka.client import client_config
 
     topic_id = log.topic_id(client_config(settings), topic)
     incarnation = adoption.incarnation_of(settings, topic_id).id
@@ -78,9 +78,9 @@ def _adopt(settings: Settings, topic: str, table: Table, now: datetime, *, apply
 
 def _forks(settings: Settings, topic: str, table: Table, incarnation: str) -> list[Fork]:
     """Where each Kafka partition differs; in a workspace, whose tables cannot be read here, from its beginning."""
-    from crypto_assets.compute.engines import make_engine
-    from crypto_assets.kafka import log
-    from crypto_assets.steps.log_adoption import Fork, forks
+    from crypto_assets.assets.log_slices.adoption import Fork, forks
+    from crypto_assets.engine.engines import make_engine
+    from crypto_assets.log.kafka import log
 
     retained = log.end_offsets(settings, topic)
     if settings.on_databricks:

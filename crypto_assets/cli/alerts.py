@@ -14,7 +14,7 @@ FOLLOW_EVERY_S = 2.0
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
 
     rows = make_engine(settings).store.read_arrow("ops.alerts").to_pylist()
     return sorted(rows, key=lambda r: (r["at"], r["alert_id"]))

@@ -10,8 +10,8 @@ from crypto_assets.cli.instance import open_instance
 from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
-    from crypto_assets.automation.backfill import Plan
     from crypto_assets.home import Home
+    from crypto_assets.orchestration.backfill import Plan
     from crypto_assets.settings import Settings
 
 
@@ -21,8 +21,8 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
     Raises:
         ValueError: The days or the origin cannot be used; every reason is named.
     """
-    from crypto_assets.automation import backfill
     from crypto_assets.home import existing_home
+    from crypto_assets.orchestration import backfill
 
     if origin not in ("log", "history"):
         raise UsageError(f"--from {origin}: choose log or history")

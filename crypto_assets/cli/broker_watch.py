@@ -1,7 +1,7 @@
 """Keeping the embedded broker of a home alive while a command serves the home.
 
 Belongs here: noticing that it has died, starting it again, saying so. Does not belong here: how it is started
-(`kafka.broker`), and what its clients do meanwhile: they wait and reconnect, since the port stays the same.
+(`log.kafka.broker`), and what its clients do meanwhile: they wait and reconnect, since the port stays the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crypto_assets.kafka.broker import EmbeddedBroker
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
 
 LOOK_EVERY_S = 1.0
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)

@@ -25,7 +25,7 @@ def run(settings: Settings, home: Home) -> None:
     A live home only gets its topics and, at first, empty partitions of the running hour; a replay or simulator home
     also gets what lies between its last virtual poll (or midnight) and now.
     """
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     now = datetime.now(UTC)
     with open_producer(settings) as producer:

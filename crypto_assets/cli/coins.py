@@ -87,9 +87,9 @@ def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime)
 
     Where the dimension is in a workspace, its next run takes the change; it is said how to start one.
     """
-    from crypto_assets.compute.engines import make_engine
-    from crypto_assets.compute.inputs import StepInputBuilder
-    from crypto_assets.steps import dims
+    from crypto_assets.assets import dims
+    from crypto_assets.engine.engines import make_engine
+    from crypto_assets.engine.inputs import StepInputBuilder
 
     write_atomic(home.coins_file, registry.to_toml())
     if settings.on_databricks:

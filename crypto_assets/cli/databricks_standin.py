@@ -16,7 +16,7 @@ import typer
 from crypto_assets.cli import output
 from crypto_assets.cli.processes import owned_children
 from crypto_assets.cli.signals import stop_requested
-from crypto_assets.contracts.unity import VOLUMES
+from crypto_assets.databricks.deploy.unity import VOLUMES
 
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 DEFAULT_ROOT = Path(".crypto_assets") / "databricks-standin"

@@ -24,8 +24,8 @@ from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.runs import Outcome, Scheduled, run_job
 from crypto_assets.cli.up import running_broker
 from crypto_assets.cli.verdict import DEMO_MARKER
-from crypto_assets.compute.inputs import BANNERS
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
+from crypto_assets.engine.inputs import BANNERS
 from crypto_assets.errors import UsageError
 from crypto_assets.files import UnreadableFile, read_object, write_atomic
 from crypto_assets.home import HomeError, open_home, refuse_unfit
@@ -33,7 +33,7 @@ from crypto_assets.home import HomeError, open_home, refuse_unfit
 if TYPE_CHECKING:
     import dagster as dg
 
-    from crypto_assets.kafka.producer import Producer
+    from crypto_assets.producer.loop import Producer
     from crypto_assets.settings import Settings
 
 __all__ = ["demo_home", "demo_settings", "next_commands", "poll_moments", "run", "run_job", "today"]
@@ -171,7 +171,7 @@ def _mark(home: Path, today: date, *, finished: bool) -> None:
 
 def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> None:
     """Poll the stand-in at every minute of the span, and publish what changed."""
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     moments = poll_moments(span.start, span.end)
     anchor = (span.end - DAY).date()
@@ -190,7 +190,7 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
 
 def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
     """The newest poll as the sensor makes it, so that the topics have observations and evaluated checks."""
-    from crypto_assets.automation import producer_sensor
+    from crypto_assets.orchestration import producer_sensor
 
     result = producer_sensor.evaluate(producer, instance, None, moment, settings.source)
     for event in result.asset_events:

@@ -27,8 +27,8 @@ from crypto_assets.contracts.slices import DAY, HOUR, floor_hour, hour_key
 if TYPE_CHECKING:
     import dagster as dg
 
-    from crypto_assets.kafka.broker import EmbeddedBroker
-    from crypto_assets.kafka.producer import Producer
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
+    from crypto_assets.producer.loop import Producer
     from crypto_assets.settings import Settings
 
 STEP = timedelta(seconds=60)
@@ -110,7 +110,7 @@ class Drill:
         instance: dg.DagsterInstance,
         hook: Webhook,
     ) -> None:
-        from crypto_assets.compute.engines import make_engine
+        from crypto_assets.engine.engines import make_engine
         from crypto_assets.wiring import build_definitions
 
         self.settings, self.broker, self.producer, self.instance, self.hook = settings, broker, producer, instance, hook
@@ -122,7 +122,7 @@ class Drill:
 
     def poll(self, *, refresh: bool) -> None:
         """Move the clock on by one poll: producer sensor, refresh if asked, alert sensor."""
-        from crypto_assets.automation import producer_sensor
+        from crypto_assets.orchestration import producer_sensor
 
         self.clock += STEP
         result = producer_sensor.evaluate(
@@ -150,7 +150,7 @@ class Drill:
 
     def alert(self) -> None:
         """One tick of the alert sensor."""
-        from crypto_assets.automation import alert_sensor
+        from crypto_assets.alerts import sensor as alert_sensor
 
         graph = self.defs.resolve_asset_graph()
 
@@ -188,7 +188,7 @@ class Drill:
         """Records that no producer of ours would write, put into the topic directly."""
         from confluent_kafka import Producer as Client
 
-        from crypto_assets.kafka.client import client_config
+        from crypto_assets.log.kafka.client import client_config
 
         client = Client(client_config(self.settings))
         stamp = int((self.clock + timedelta(seconds=20)).timestamp() * 1000)
@@ -199,7 +199,7 @@ class Drill:
 
     def red_at(self, check: tuple[str, str], since: float) -> bool:
         """Whether the newest evaluation of a check is red and younger than `since` (Unix time)."""
-        from crypto_assets.automation.event_store import check_state
+        from crypto_assets.orchestration.event_store import check_state
 
         state = check_state(self.instance, *check)
         return (
@@ -280,8 +280,8 @@ def pipeline(base: Settings, folder: Path) -> Iterator[Drill]:
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.processes import owned_children
     from crypto_assets.home import open_home
-    from crypto_assets.kafka.broker import EmbeddedBroker
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
+    from crypto_assets.producer.loop import open_producer
 
     start = (datetime.now(UTC) - 2 * DAY).date()
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.files import UnreadableFile, read_text
+from crypto_assets.files import UnreadableFile, read_text, write_atomic
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -18,18 +18,28 @@ if TYPE_CHECKING:
 RENEW = "correct it, or delete it: the next start writes it again"
 
 
+MOVED_MODULES = {"crypto_assets.automation.event_log": "crypto_assets.orchestration.event_log"}
+"""Modules that the `dagster.yaml` of an earlier home names, by what they are called today."""
+
+
 def prepare(home: Home) -> Path:
-    """Create DAGSTER_HOME with the packaged `dagster.yaml`; an edited one is left as it is."""
+    """Create DAGSTER_HOME with the packaged `dagster.yaml`; an edited one keeps all but the names of moved modules."""
     home.dagster.mkdir(parents=True, exist_ok=True)
     target = home.dagster / "dagster.yaml"
     if not target.exists():
         target.write_text(packaged_yaml(), encoding="utf-8")
+        return home.dagster
+    text = renamed = read_text(target)
+    for earlier, today in MOVED_MODULES.items():
+        renamed = renamed.replace(earlier, today)
+    if renamed != text:
+        write_atomic(target, renamed)
     return home.dagster
 
 
 def packaged_yaml() -> str:
     """Text of the `dagster.yaml` that a new home gets."""
-    return resources.files("crypto_assets.automation").joinpath("dagster.yaml").read_text(encoding="utf-8")
+    return resources.files("crypto_assets.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
 
 
 def open_instance(home: Home, *, reading: bool = False) -> dg.DagsterInstance:

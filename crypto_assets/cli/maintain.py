@@ -19,10 +19,10 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
     Raises:
         HomeError: There is no home.
     """
-    from crypto_assets.automation.maintenance import housekeeping
-    from crypto_assets.automation.maintenance_job import TABLES_JOB, tidied_by
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
     from crypto_assets.home import existing_home
+    from crypto_assets.orchestration.maintenance import housekeeping
+    from crypto_assets.orchestration.maintenance_job import TABLES_JOB, tidied_by
 
     home = existing_home(settings)
     with open_instance(home, reading=not apply) as instance:

@@ -1,7 +1,7 @@
 """`parity`: the same partitions on two engines, in homes of their own, compared row by row.
 
 Belongs here: making the two lakes from one log, and the report. Does not belong here: the comparison
-(`quality.parity`).
+(`cli.lake_difference`).
 
 Each engine works in a process of its own, because PySpark can speak to one kind of session in a process. Both read
 the log of the home that was named, and both are told the same time, so that nothing but the engine differs.
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
-from crypto_assets.compute.base import StepFailed
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys, key_slice
+from crypto_assets.engine.base import StepFailed
 from crypto_assets.errors import UsageError
 
 if TYPE_CHECKING:
-    from crypto_assets.compute.base import StepInputs
-    from crypto_assets.compute.inputs import StepInputBuilder
+    from crypto_assets.engine.base import StepInputs
+    from crypto_assets.engine.inputs import StepInputBuilder
     from crypto_assets.settings import Settings
 
 ENGINES = ("local", "spark")
@@ -87,7 +87,7 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
     from crypto_assets.cli.processes import owned_children
     from crypto_assets.cli.up import running_broker
     from crypto_assets.home import existing_home
-    from crypto_assets.kafka.client import client_config
+    from crypto_assets.log.kafka.client import client_config
 
     if len(engines) != 2:
         raise UsageError(f"two engines are compared, not {len(engines)}: --engines local,spark")
@@ -156,7 +156,7 @@ def materialize(spec: dict[str, Any]) -> int:
 
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.runs import run_job
-    from crypto_assets.compute.inputs import StepInputBuilder
+    from crypto_assets.engine.inputs import StepInputBuilder
     from crypto_assets.home import open_home
     from crypto_assets.settings import Settings, prepare_embedded_engine
     from crypto_assets.wiring import build_definitions
@@ -183,7 +183,7 @@ def materialize(spec: dict[str, Any]) -> int:
 
 
 def _report(folder: Path, engines: Sequence[str], *, as_json: bool) -> int:
-    from crypto_assets.quality.parity import compare
+    from crypto_assets.cli.lake_difference import compare
 
     one, two = (folder / engine / "lake" for engine in engines)
     found = compare(one, two)

@@ -31,7 +31,7 @@ def run(settings: Settings, *, once: bool, run_for: str | None, as_json: bool) -
     """Poll and publish; 0 when the last poll was answered and delivered, else 1."""
     from crypto_assets.cli.up import running_broker
     from crypto_assets.home import open_home
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     limit = seconds(run_for) if run_for else None
     open_home(settings)  # a home that cannot be used gets no broker

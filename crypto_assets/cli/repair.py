@@ -1,7 +1,7 @@
 """`maintain --repair`: what is damaged of the home's tables, what repairs it, what is lost, and what to run next.
 
 Belongs here: the order of a repair, its locks and its report. Does not belong here: files of a table
-(`storage.repair`), records read again (`steps.rereading`).
+(`storage.repair`), records read again (`assets.log_slices.rereading`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from crypto_assets.storage.damage import Diagnosis, diagnose
 from crypto_assets.storage.log_files import LogState, table_of
 
 if TYPE_CHECKING:
+    from crypto_assets.assets.log_slices.rereading import HourPlan
     from crypto_assets.settings import Settings
-    from crypto_assets.steps.rereading import HourPlan
 
 Row = dict[str, Any]
 APP_NAMES = {RAW_PRICES.full_name: "bronze", POLLS.full_name: "polls"}
-"""First part of the app ids under which `steps.bronze` writes."""
+"""First part of the app ids under which `assets.bronze` writes."""
 _RUNNING = timedelta(minutes=30)
 """A run in progress of which nothing was heard for so long was killed."""
 
@@ -77,7 +77,7 @@ def _print(rows: Sequence[Row], *, apply: bool) -> None:
 def _refuse_beside_runs(home: Home, now: datetime) -> None:
     import dagster as dg
 
-    from crypto_assets.automation.producer_sensor import IN_PROGRESS
+    from crypto_assets.orchestration.producer_sensor import IN_PROGRESS
 
     with open_instance(home) as instance:
         records = instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS))
@@ -149,7 +149,7 @@ def _does(loss: repair.Loss) -> str:
 
 def _rebuilt_elsewhere(table: Table, loss: repair.Loss) -> Row:
     """What a derived table lost and what makes its rows again."""
-    from crypto_assets.automation.backfill import DAILY, FROM_LOG
+    from crypto_assets.orchestration.backfill import DAILY, FROM_LOG
 
     asset = "/".join(table.asset_key)
     days = sorted(loss.days | {hour[:10] for hour in loss.hours})
@@ -176,9 +176,9 @@ def _by_hand(asset: str) -> str:
 
 def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]) -> Row:
     """Hours of a table of log records, read again from the topic."""
+    from crypto_assets.assets.log_slices import rereading
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.kafka import hours
-    from crypto_assets.steps import rereading
+    from crypto_assets.log.kafka import hours
 
     if not keys:
         return {"lost": "nothing that is known", "then": "crypto-assets verify"}
@@ -195,12 +195,12 @@ def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]
 
 
 def _restore(work: _Work, table: Table, diagnosis: Diagnosis, todo: HourPlan, bounds: LogBounds) -> None:
-    from crypto_assets.compute.sail import SailEngine
-    from crypto_assets.kafka.client import client_config
-    from crypto_assets.quality import rules
-    from crypto_assets.steps import rereading
-    from crypto_assets.steps.log_rows import PriceRows
-    from crypto_assets.steps.poll_rows import PollRows
+    from crypto_assets.assets.log_slices import rereading
+    from crypto_assets.assets.log_slices.poll_rows import PollRows
+    from crypto_assets.assets.log_slices.rows import PriceRows
+    from crypto_assets.checks import rules
+    from crypto_assets.engine.sail import SailEngine
+    from crypto_assets.log.kafka.client import client_config
     from crypto_assets.storage.delta_rs import DeltaRsStore
 
     engine = SailEngine(work.settings.lake, lambda: client_config(work.settings))

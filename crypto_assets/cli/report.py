@@ -11,13 +11,13 @@ from crypto_assets.contracts.tables import TABLES
 if TYPE_CHECKING:
     import dagster as dg
 
-    from crypto_assets.compute.base import Engine
+    from crypto_assets.engine.base import Engine
     from crypto_assets.settings import Settings
 
 
 def engine(settings: Settings) -> Engine:
     """The home's engine, for reading."""
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
 
     return make_engine(settings)
 
@@ -43,7 +43,7 @@ def checks(instance: dg.DagsterInstance) -> tuple[int, list[dict[str, Any]]]:
 
     A check of a partitioned asset counts once, by its newest aggregate.
     """
-    from crypto_assets.automation.event_store import check_states
+    from crypto_assets.orchestration.event_store import check_states
 
     states = check_states(instance)
     others = [
@@ -81,7 +81,7 @@ def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
 
 def model_lines(engine: Engine, instance: dg.DagsterInstance) -> list[str]:
     """How many slots were flagged, and what became of the models: sentences."""
-    from crypto_assets.automation.event_store import check_state
+    from crypto_assets.orchestration.event_store import check_state
 
     lines = []
     if engine.store.exists("gold.anomalies"):

@@ -1,7 +1,7 @@
 """Runs of jobs in this process, recorded in the home's instance as the webserver's own would be.
 
 Belongs here: making such a run and saying what failed; making only what changed. Does not belong here: which hours and
-days are wanted (`demo`, `catch_up`), what counts as changed (`automation.unchanged`).
+days are wanted (`demo`, `catch_up`), what counts as changed (`orchestration.unchanged`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.automation.jobs import DAILY_ASSETS, REFRESH_ASSETS
+from crypto_assets.orchestration.jobs import DAILY_ASSETS, REFRESH_ASSETS
 
 if TYPE_CHECKING:
     import dagster as dg
     from dagster._core.remote_origin import RemoteJobOrigin
 
-    from crypto_assets.automation.unchanged import Plan
+    from crypto_assets.orchestration.unchanged import Plan
     from crypto_assets.settings import Settings
 
 CODE_LOCATION = "crypto_assets.definitions"
@@ -70,8 +70,8 @@ def run_job(
     from dagster._core.execution.api import execute_run
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-    from crypto_assets.automation.event_store import INTERRUPTED, failed_steps
     from crypto_assets.cli.signals import stop_if_asked
+    from crypto_assets.orchestration.event_store import INTERRUPTED, failed_steps
 
     tags = {**NO_RETRY, "crypto_assets/why": why}
     chosen = [job] if "/" in job else assets
@@ -180,9 +180,9 @@ class Scheduled:
         return outcome
 
     def _plan(self, wanted: Mapping[str, Sequence[str]], now: datetime) -> Plan:
-        from crypto_assets.automation import unchanged
-        from crypto_assets.compute.engines import make_engine
+        from crypto_assets.engine.engines import make_engine
         from crypto_assets.home import existing_home
+        from crypto_assets.orchestration import unchanged
 
         coins = existing_home(self.settings).registry().to_records()
         graph, store = self.defs.resolve_asset_graph(), make_engine(self.settings).store
@@ -247,7 +247,7 @@ def _is_stale(plan: Plan, asset: str) -> bool:
 
 def _not_yet_made(plan: Plan, outcome: Outcome) -> dict[dg.AssetKey, dict[str, str]]:
     """What is to be made, without what was made in vain for a reason that a run need not remove."""
-    from crypto_assets.automation.unchanged import ONCE_IS_ENOUGH
+    from crypto_assets.orchestration.unchanged import ONCE_IS_ENOUGH
 
     left = {
         asset: {

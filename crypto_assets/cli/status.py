@@ -1,7 +1,7 @@
 """`status`: what every table holds, how late it is, and whether the promise of freshness is kept.
 
 Belongs here: measuring and showing. Does not belong here: what follows from it (`verdict`), the promise's arithmetic
-(`quality.freshness`), what is wrong with the installation (`doctor`), where facts about tables are known from
+(`checks.freshness`), what is wrong with the installation (`doctor`), where facts about tables are known from
 (`table_facts`).
 """
 
@@ -25,7 +25,7 @@ from crypto_assets.faults import explain
 if TYPE_CHECKING:
     import dagster as dg
 
-    from crypto_assets.automation.event_store import CheckState
+    from crypto_assets.orchestration.event_store import CheckState
     from crypto_assets.settings import Settings
     from crypto_assets.storage.base import TableStore
 
@@ -148,10 +148,10 @@ def collect(
         now: Present time (UTC).
         unreadable: Parts that are already known to be unreadable, and why.
     """
-    from crypto_assets.automation import event_store
-    from crypto_assets.compute.inputs import BANNERS
+    from crypto_assets.checks import freshness
+    from crypto_assets.engine.inputs import BANNERS
     from crypto_assets.home import Home, first_day
-    from crypto_assets.quality import freshness
+    from crypto_assets.orchestration import event_store
 
     parts = Parts(list(unreadable), settings.home)
     cadence = freshness.cadence_s(settings)
@@ -213,7 +213,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
         HomeError: There is no home, or it is bound to something else.
     """
     from crypto_assets.cli.instance import open_instance
-    from crypto_assets.compute.engines import make_engine
+    from crypto_assets.engine.engines import make_engine
     from crypto_assets.home import existing_home
 
     home = existing_home(settings)
@@ -309,8 +309,8 @@ def _lag_of(settings: Settings, store: TableStore, covered: Covered, now: dateti
 
 
 def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
-    from crypto_assets.kafka import log
-    from crypto_assets.kafka.errors import LogError, LogUnavailable
+    from crypto_assets.log.errors import LogError, LogUnavailable
+    from crypto_assets.log.kafka import log
 
     try:
         start = log.lag_start(settings, settings.prices_topic, covered, now)
@@ -327,7 +327,7 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
 
 def _ahead(settings: Settings, topic: str, now: datetime) -> str:
     """What is to be said of records stamped ahead of the clock; empty without any."""
-    from crypto_assets.kafka import log
+    from crypto_assets.log.kafka import log
 
     found = log.ahead(settings, topic, now)
     return log.ahead_text(topic, found, now) if found else ""
@@ -335,9 +335,9 @@ def _ahead(settings: Settings, topic: str, now: datetime) -> str:
 
 def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, now: datetime) -> Lag:
     """The same of landed records of the last seven days; files that cannot be read yet make it unknown."""
+    from crypto_assets.assets.log_slices import landing
     from crypto_assets.contracts.tables import RAW_PRICES
-    from crypto_assets.kafka.errors import LogError
-    from crypto_assets.steps import landing
+    from crypto_assets.log.errors import LogError
 
     folder = settings.landing / settings.prices_topic
     if not folder.is_dir():
@@ -356,8 +356,8 @@ def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, 
 
 def _producer(instance: dg.DagsterInstance | None, now: datetime) -> tuple[Producer, datetime | None]:
     """The producer sensor, and the time of its newest good tick."""
-    from crypto_assets.automation import event_store
-    from crypto_assets.automation.alert_sensor import producer_alive
+    from crypto_assets.alerts.sensor import producer_alive
+    from crypto_assets.orchestration import event_store
 
     if instance is None:
         return Producer(False, None, None), None
@@ -432,7 +432,7 @@ def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, Last
 
 def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRun | None]) -> list[str]:
     """A sentence for each failed run that is the newest of an asset which a schedule moves."""
-    from crypto_assets.automation.event_store import failed_steps
+    from crypto_assets.orchestration.event_store import failed_steps
 
     scheduled = {"/".join(t.asset_key) for t in TABLES.values() if t.scheduled} | {"ml/anomaly_model", "ml/price_model"}
     runs = {r.run_id: r for name, r in known.items() if r is not None and r.state == "FAILURE" and name in scheduled}

@@ -33,8 +33,8 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
     """
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.compute.base import StepFailed
-    from crypto_assets.compute.inputs import BANNERS
+    from crypto_assets.engine.base import StepFailed
+    from crypto_assets.engine.inputs import BANNERS
     from crypto_assets.home import open_home
     from crypto_assets.storage.base import AuditFailed, StorageError, WriteConflict
     from crypto_assets.streaming.run import refuse_unfit, stream
@@ -115,7 +115,7 @@ def _nothing(_progress: Progress) -> None:
 
 def _own_topics(settings: Settings) -> None:
     """Topics of the embedded broker, so that a stream may be started before any producer."""
-    from crypto_assets.kafka.topic import require_topics
+    from crypto_assets.log.kafka.topic import require_topics
 
     if not settings.kafka_bootstrap_servers:
         require_topics(settings, datetime.now(UTC))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from crypto_assets.assets.publishing import EVENT_COLUMNS, NEWEST_EVENT
 from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
-from crypto_assets.steps.base import EVENT_COLUMNS, NEWEST_EVENT
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -19,12 +19,12 @@ from crypto_assets.cli import output
 from crypto_assets.cli.instance import child_environment, prepare
 from crypto_assets.cli.processes import Supervised, owned_children
 from crypto_assets.cli.signals import stop_if_asked, stop_requested
-from crypto_assets.compute.inputs import BANNERS
+from crypto_assets.engine.inputs import BANNERS
 from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home
-    from crypto_assets.kafka.broker import EmbeddedBroker
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
 READY_TIMEOUT_S = 120
@@ -52,7 +52,7 @@ def running_broker(settings: Settings, *, watch: bool = False) -> Iterator[str]:
         yield settings.kafka_bootstrap_servers
         return
     from crypto_assets.cli.broker_watch import BrokerWatch
-    from crypto_assets.kafka.broker import EmbeddedBroker
+    from crypto_assets.log.kafka.broker import EmbeddedBroker
 
     broker = EmbeddedBroker(settings.home, settings.kafka_port)
     with owned_children():

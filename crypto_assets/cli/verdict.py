@@ -1,7 +1,7 @@
 """What `status` concludes from what it measured: one of four words, an exit code, and every reason.
 
 Belongs here: who serves a home and what that promises, and the judgement. Pure, but for reading the holder of the
-home's lock. Does not belong here: measuring (`status`), the promise's arithmetic (`quality.freshness`).
+home's lock. Does not belong here: measuring (`status`), the promise's arithmetic (`checks.freshness`).
 """
 
 from __future__ import annotations

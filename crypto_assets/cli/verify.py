@@ -21,7 +21,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     """
     from crypto_assets.cli.up import running_broker
     from crypto_assets.home import existing_home
-    from crypto_assets.kafka.client import client_config
+    from crypto_assets.log.kafka.client import client_config
     from crypto_assets.verify.audit import audit
     from crypto_assets.verify.coverage import UNJUDGED
 

@@ -1,7 +1,7 @@
 """Contracts as Arrow and Spark schemas, and the exact cast of rows to a contract.
 
 Belongs here: type texts to Arrow and Spark types, schemas of tables, `conform`. Does not belong here: DDL, JSON
-Schema and the data dictionary (`contracts.render`), rules on values (`quality.rules`), reading and writing.
+Schema and the data dictionary (`contracts.render`), rules on values (`checks.rules`), reading and writing.
 """
 
 from __future__ import annotations

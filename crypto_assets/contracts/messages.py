@@ -1,7 +1,7 @@
 """The two Kafka message formats: prices, version 1, and polls, version 2 (version 1 is still read).
 
 Belongs here: field names, headers, reasons for quarantine, JSON Schemas. Does not belong here: building messages from
-a reply (`market.payload`) or publishing them (`kafka.publisher`).
+a reply (`market.payload`) or publishing them (`log.kafka.publisher`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Contracts as text: DDL with comments, constraints and grants, JSON Schemas, the data dictionary, column metadata.
 
 Belongs here: rendering `TABLES` and the message formats, pure. Does not belong here: Arrow and Spark schemas
-(`contracts.arrow`), Dagster's classes (`quality.checks`), configuration (`settings_docs`).
+(`contracts.arrow`), Dagster's classes (`checks.factories`), configuration (`settings_docs`).
 
 `python -m crypto_assets.contracts.render [--check] [ROOT]` writes (or checks) the rendered files of a checkout.
 """
@@ -219,12 +219,9 @@ def files() -> dict[str, Callable[[], str]]:
     def schema(name: str) -> Callable[[], str]:
         return lambda: json_schema(name)
 
-    from crypto_assets.contracts import unity  # it renders with the functions above
-
     return {
         DATA_DICTIONARY: data_dictionary,
         **{f"{SCHEMAS}/{name}.json": schema(name) for name in _MESSAGE_SCHEMAS},
-        **unity.files(),
     }
 
 

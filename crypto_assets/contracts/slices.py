@@ -1,7 +1,7 @@
 """Slices of time: the part of a table that one partition covers, and the keys that name it.
 
 Belongs here: partition-key arithmetic and slice predicates, pure. Does not belong here: Dagster's partition
-definitions (`crypto_assets.partitions`) or reading and writing (`crypto_assets.storage`).
+definitions (`crypto_assets.orchestration.partitions`) or reading and writing (`crypto_assets.storage`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The credit governor: how often a plan lets us poll. Pure: state in, state out; time is an argument.
 
 Belongs here: budgets, cadence, Retry-After, the forecast of the day on which the credits run dry. Does not belong
-here: keeping the state (`kafka.producer`) or polling.
+here: keeping the state (`producer.loop`) or polling.
 
 Budgets are CoinGecko's published ones (https://docs.coingecko.com/docs/common-errors-rate-limit and
 https://www.coingecko.com/en/api/pricing): the demo plan has 10,000 credits a month and 30 calls a minute; the keyless

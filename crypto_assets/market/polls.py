@@ -1,8 +1,8 @@
 """Poll messages as typed fields, whatever a record holds, and the one judge of polls.
 
 Belongs here: reading one record of the polls topic; the verdicts that the producer sensor reports and that *Execute* in
-the UI repeats. Does not belong here: building poll messages (`market.payload`), rows of tables (`steps.poll_rows`), or
-finding the poll to judge (`steps.source_health`).
+the UI repeats. Does not belong here: building poll messages (`market.payload`), rows of tables
+(`assets.log_slices.poll_rows`), or finding the poll to judge (`producer.source_health`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import NotEnoughData
+from crypto_assets.engine.base import NotEnoughData
 from crypto_assets.ml import faults
 from crypto_assets.ml.evaluation import flag_statistics
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, usable

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crypto_assets.compute.base import StepFailed
+from crypto_assets.engine.base import StepFailed
 
 TRUSTED: tuple[str, ...] = (
     "sklearn.tree._tree.Tree",

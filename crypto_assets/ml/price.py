@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import NotEnoughData
+from crypto_assets.engine.base import NotEnoughData
 from crypto_assets.ml.evaluation import Skill, skill
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 

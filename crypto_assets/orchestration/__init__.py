@@ -1,1 +1,1 @@
-"""Moving the assets: jobs, schedules, sensors, restatement, housekeeping."""
+"""What moves the assets: jobs, schedules and sensors."""

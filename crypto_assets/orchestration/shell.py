@@ -12,7 +12,10 @@ from typing import Any
 
 import dagster as dg
 
-from crypto_assets.compute.base import (
+from crypto_assets.checks import factories as checks
+from crypto_assets.contracts.model import Grain
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.base import (
     CheckOutcome,
     Markdown,
     NotEnoughData,
@@ -22,9 +25,6 @@ from crypto_assets.compute.base import (
     TableResult,
     given,
 )
-from crypto_assets.contracts.model import Grain
-from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality import checks
 from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
 REQUIRED_RESOURCES = {"engine", "step_inputs", "step_launcher"}

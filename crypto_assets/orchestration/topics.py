@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from crypto_assets.steps import source_health
+from crypto_assets.producer import source_health
 
 PRICES = dg.AssetKey(["kafka", "crypto_prices_raw"])
 POLLS = dg.AssetKey(["kafka", "crypto_polls"])

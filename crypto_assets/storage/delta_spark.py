@@ -1,7 +1,7 @@
 """`TableStore` on Spark: JVM Spark, Databricks, or either behind Spark Connect.
 
 Belongs here: the five verbs by `DataFrameWriter`, `mergeInto` and SQL on table names. Does not belong here: sessions
-(`compute.spark`), what rows mean.
+(`engine.spark`), what rows mean.
 
 Nothing here needs a JVM in this process (no `DeltaTable`, `_jvm` or RDD), so that the store works over Spark Connect.
 

@@ -1,7 +1,7 @@
 """Housekeeping of one local Delta table: small files, expired rows, dead files, the log.
 
 Belongs here: what makes a table stay small without changing what a reader of its rows sees. Does not belong here: when
-it runs, or which tables (`automation.maintenance`).
+it runs, or which tables (`orchestration.maintenance`).
 
 A file may only be deleted when nobody can still read it: everything here keeps `RETENTION_HOURS`, longer than any step
 runs. `vacuum(0)` is never asked for.

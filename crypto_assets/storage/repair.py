@@ -5,8 +5,8 @@ they know a table, so the versions taken aside are replaced by commits that chan
 touched. Nothing is deleted. Every step leaves a table from which the same repair goes on: what was lost is written down
 before it is taken aside.
 
-Belongs here: files of one table. Does not belong here: records that are read from the topic again (`steps.rereading`),
-locks and printing (`cli.repair`).
+Belongs here: files of one table. Does not belong here: records that are read from the topic again
+(`assets.log_slices.rereading`), locks and printing (`cli.repair`).
 """
 
 from __future__ import annotations

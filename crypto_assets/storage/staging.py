@@ -1,7 +1,7 @@
 """Rows on their way into a table: what a store refuses, compares and completes before it commits.
 
 Belongs here: pure functions of Arrow tables and contracts that every store shares. Does not belong here: opening or
-writing tables, rules on values (`quality.rules`).
+writing tables, rules on values (`checks.rules`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a micro-batch brings to Bronze, and which rows Silver has not seen yet.
 
 Belongs here: the next piece of the log (cut at hours and at a size), the rows of Bronze commits by whoever made them.
-Does not belong here: how Bronze is written (`steps.bronze`), what becomes of the rows (`streaming.silver`).
+Does not belong here: how Bronze is written (`assets.bronze`), what becomes of the rows (`streaming.silver`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import Engine, StepFailed
 from crypto_assets.contracts.clock import is_ahead_ms
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import RAW_PRICES
+from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.home import first_day
-from crypto_assets.kafka import log
+from crypto_assets.log.kafka import log
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import (
     AppendBatch,

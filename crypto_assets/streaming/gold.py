@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import Engine, StepInputs, TableResult
+from crypto_assets.assets import bars as bars_step
+from crypto_assets.assets import latest as latest_step
+from crypto_assets.assets.log_slices.coverage import Coverage
+from crypto_assets.assets.publishing import publish, publish_whole
 from crypto_assets.contracts.arrow import conform, spark_schema
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES, TABLES
-from crypto_assets.steps import bars as bars_step
-from crypto_assets.steps import latest as latest_step
-from crypto_assets.steps.base import publish, publish_whole
-from crypto_assets.steps.bronze_coverage import Coverage
+from crypto_assets.engine.base import Engine, StepInputs, TableResult
 from crypto_assets.storage.base import TableStore
 from crypto_assets.transforms.bars import GRACE_S, SECONDS, bars
 from crypto_assets.transforms.latest import latest_prices

@@ -20,16 +20,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from crypto_assets.compute.base import Engine, Result, StepInputs
-from crypto_assets.compute.inputs import StepInputBuilder
+from crypto_assets.assets import bars, bronze, latest, silver
+from crypto_assets.assets.log_slices.continuity import Continuity
+from crypto_assets.assets.log_slices.coverage import Coverage, coverage
+from crypto_assets.assets.log_slices.rows import newest_time
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
-from crypto_assets.kafka.log import end_offsets
+from crypto_assets.engine.base import Engine, Result, StepInputs
+from crypto_assets.engine.inputs import StepInputBuilder
+from crypto_assets.log.kafka.log import end_offsets
 from crypto_assets.settings import Settings
-from crypto_assets.steps import bars, bronze, latest, silver
-from crypto_assets.steps.bronze_coverage import Coverage, coverage
-from crypto_assets.steps.log_continuity import Continuity
-from crypto_assets.steps.log_rows import newest_time
 from crypto_assets.streaming import gold, resume
 from crypto_assets.streaming import silver as increment
 from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after

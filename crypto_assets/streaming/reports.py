@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.compute.base import PartitionResult, TableResult
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.base import PartitionResult, TableResult
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -81,7 +81,7 @@ class Reports:
         import dagster as dg
         from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-        from crypto_assets.quality import checks
+        from crypto_assets.checks import factories as checks
 
         table, partition = key
         asset = dg.AssetKey(TABLES[table].asset_key)

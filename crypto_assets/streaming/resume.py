@@ -15,11 +15,11 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from crypto_assets.compute.base import Engine
+from crypto_assets.assets.log_slices.coverage import Coverage, coverage
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES, SILVER_PRICES
-from crypto_assets.steps.bronze_coverage import Coverage, coverage
+from crypto_assets.engine.base import Engine
 from crypto_assets.storage.base import Commit
 from crypto_assets.streaming.gold import COVERED, COVERED_TOPIC, QUOTED
 

@@ -1,7 +1,7 @@
 """New records into Silver and its quarantine, without reading the hour again.
 
 Belongs here: inserting rows where that provably equals building the hour anew, and saying where it does not. Does not
-belong here: judging records (`transforms.parse`), building hours (`steps.silver`).
+belong here: judging records (`transforms.parse`), building hours (`assets.silver`).
 
 Of several records of a quote the first that arrived counts. Records come in order of arrival within a Kafka partition,
 so a stored row stays; only a record that arrived before the stored one (through another partition), or one whose quote
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from crypto_assets.compute.base import Engine, StepInputs
+from crypto_assets.assets import silver as step
+from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import compute, conform, empty_rows, spark_type
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
-from crypto_assets.quality import rules
-from crypto_assets.steps import silver as step
+from crypto_assets.engine.base import Engine, StepInputs
 from crypto_assets.storage import staging
 from crypto_assets.streaming.arrivals import Arrival
 from crypto_assets.transforms.parse import parse_bronze

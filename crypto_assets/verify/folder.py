@@ -1,7 +1,7 @@
 """Landed files read again for the audit, by code of its own, and the law that the table holds them.
 
-Belongs here: one pass over what a landing folder holds now, into DuckDB. Does not belong here: `crypto_assets.landing`
-and `steps.landing`, whose reading is what the audit checks.
+Belongs here: one pass over what a landing folder holds now, into DuckDB. Does not belong here:
+`crypto_assets.log.files` and `assets.log_slices.landing`, whose reading is what the audit checks.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of the audit

@@ -1,6 +1,6 @@
 """Kafka topics read again for the audit, by a consumer of its own, into DuckDB.
 
-Belongs here: one pass over what a topic retains. Does not belong here: `crypto_assets.kafka`, whose reading is what
+Belongs here: one pass over what a topic retains. Does not belong here: `crypto_assets.log.kafka`, whose reading is what
 the audit checks, or any law.
 """
 

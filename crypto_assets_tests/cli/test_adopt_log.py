@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from crypto_assets.assets import bronze
 from crypto_assets.cli import adopt_log
-from crypto_assets.compute.base import StepFailed
-from crypto_assets.compute.engines import make_engine
-from crypto_assets.compute.inputs import StepInputBuilder
 from crypto_assets.contracts.slices import HOUR, floor_hour, hour_key
+from crypto_assets.engine.base import StepFailed
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.home import open_home
-from crypto_assets.kafka.broker import EmbeddedBroker
-from crypto_assets.kafka.client import client_config
-from crypto_assets.kafka.topic import require_topics
+from crypto_assets.log.kafka.broker import EmbeddedBroker
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.log.kafka.topic import require_topics
 from crypto_assets.settings import Settings
-from crypto_assets.steps import bronze
 from crypto_assets.verify.audit import audit
-from crypto_assets_tests.steps.log_tools import price
+from crypto_assets_tests.assets.log_tools import price
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -13,10 +13,10 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import jobs
 
-from crypto_assets.compute.launcher_config import launcher_config
-from crypto_assets.compute.pipes import libraries, volume_of
-from crypto_assets.compute.pipes_preflight import ServerlessPreflight
-from crypto_assets.compute.preflight import Preflight
+from crypto_assets.databricks.launcher.launcher_config import launcher_config
+from crypto_assets.databricks.launcher.preflight import Preflight
+from crypto_assets.databricks.pipes.client import libraries, volume_of
+from crypto_assets.databricks.pipes.preflight import ServerlessPreflight
 from crypto_assets.settings import Settings
 
 COMMAND = [sys.executable, "-m", "crypto_assets.cli.main", "databricks-standin"]

@@ -76,7 +76,7 @@ def test_maintain_ends_with_1_when_a_part_failed(settings, monkeypatch, capsys):
     def full(*_args: Any, **_kwargs: Any) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr("crypto_assets.automation.maintenance.remove_stray_files", full)
+    monkeypatch.setattr("crypto_assets.orchestration.maintenance.remove_stray_files", full)
     assert maintain.run(settings, now=NOW, apply=False, as_json=True) == 1
     assert "OSError: disk full" in capsys.readouterr().out
 

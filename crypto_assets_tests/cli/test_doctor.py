@@ -19,8 +19,8 @@ from crypto_assets.cli import doctor
 from crypto_assets.cli.doctor import environment, log, machine, source, tables
 from crypto_assets.cli.instance import prepare
 from crypto_assets.home import open_home
-from crypto_assets.kafka.producer import STATE_FILE, ProducerState
 from crypto_assets.market.credits import CreditState
+from crypto_assets.producer.loop import STATE_FILE, ProducerState
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
 

@@ -136,7 +136,7 @@ def test_a_live_home_begins_the_day_before_its_first_use(tmp_path):
 
 def test_every_process_of_a_home_has_its_first_day(tmp_path):
     from crypto_assets.cli.instance import child_environment
-    from crypto_assets.compute.launcher_config import environment
+    from crypto_assets.databricks.launcher.launcher_config import environment
     from crypto_assets.wiring import build_definitions
 
     live = Settings(source="coingecko", home_path=tmp_path / "live", partitions_start=date(2026, 5, 1))

@@ -93,7 +93,7 @@ def by_name(report: status.StatusReport) -> dict[str, status.AssetStatus]:
 
 def ticks(bench: Bench, at: datetime | None = NOW) -> Any:
     """A producer sensor that is switched on and has ticked: a daemon serves the home."""
-    from crypto_assets_tests.automation.test_alert_sensor import Bench as Ticks
+    from crypto_assets_tests.alerts.test_alert_sensor import Bench as Ticks
 
     made = object.__new__(Ticks)
     made.instance = bench.instance
@@ -195,7 +195,7 @@ def test_a_range_run_is_red_when_any_of_its_partitions_is(bench):
     made = dg.asset(key=asset_key, check_specs=[dg.AssetCheckSpec("ohlc", asset=asset_key)])(bars)
     dg.materialize([made], instance=bench.instance)
     assert by_name(bench.collect())["gold/bars_1m"].checks_red == ("ohlc",)
-    from crypto_assets.automation.event_store import check_states
+    from crypto_assets.orchestration.event_store import check_states
 
     (state,) = check_states(bench.instance)
     assert (state.red, state.description) == (("a",), "of a")

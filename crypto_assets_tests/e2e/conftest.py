@@ -42,7 +42,7 @@ def workspace(tmp_path: Path, jvms: Jvms) -> Iterator[Workspace]:
 def publish(tmp_path: Path, kafka_broker) -> Callable[[int], tuple[Settings, list[str]]]:
     """Make a replay home with so many hours in Kafka, and give its settings and the hours' keys."""
     from crypto_assets.home import open_home
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     def publish(hours: int) -> tuple[Settings, list[str]]:
         day = floor_day(datetime.now(UTC)) - 2 * DAY

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from crypto_assets_tests.compute.launched.toys import environment
+from crypto_assets_tests.databricks.launched.toys import environment
 from crypto_assets_tests.e2e.commands import clean_environment, command
 from crypto_assets_tests.e2e.drivers import watched
 

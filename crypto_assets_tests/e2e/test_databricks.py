@@ -84,7 +84,7 @@ def test_every_asset_is_launched_from_kafka_to_gold_and_verify_passes(workspace,
 def test_models_are_trained_registered_and_used_in_the_workspace(workspace, tmp_path):
     from mlflow import MlflowClient
 
-    from crypto_assets.compute.sail import SailEngine
+    from crypto_assets.engine.sail import SailEngine
     from crypto_assets_tests.builders import START
     from crypto_assets_tests.ml.synthetic import feature_rows, panel_of, walk
 

@@ -10,10 +10,10 @@ from datetime import timedelta
 import pytest
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, key_slice
-from crypto_assets_tests.automation.test_restatement import target, tick
 from crypto_assets_tests.e2e.commands import command
 from crypto_assets_tests.e2e.launched_home import LaunchedHome
 from crypto_assets_tests.home_fixtures import SmallHome
+from crypto_assets_tests.orchestration.test_restatement import target, tick
 
 
 def said(home: LaunchedHome, *call: str, code: int = 0) -> str:
@@ -32,7 +32,7 @@ def said(home: LaunchedHome, *call: str, code: int = 0) -> str:
 def test_tables_are_tidied_in_the_workspace_by_a_launched_step(workspace, tmp_path, kind):
     from deltalake import DeltaTable
 
-    from crypto_assets.compute.sail import SailEngine
+    from crypto_assets.engine.sail import SailEngine
     from crypto_assets_tests.builders import START
     from crypto_assets_tests.ml.synthetic import feature_rows, panel_of, walk
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crypto_assets.compute.sail import SailEngine
+from crypto_assets.engine.sail import SailEngine
 from crypto_assets_tests.e2e.commands import clean_environment, run
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from crypto_assets.cli.lake_difference import compare
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality.parity import compare
 from crypto_assets_tests.e2e.launched_home import LaunchedHome
 from crypto_assets_tests.home_fixtures import VOLATILE, opened
 
@@ -65,7 +65,7 @@ def test_four_assets_equal_those_of_the_embedded_engine(workspace, publish, tmp_
 def test_a_daily_model_is_trained_and_registered_by_pipes(workspace, tmp_path):
     from mlflow import MlflowClient
 
-    from crypto_assets.compute.sail import SailEngine
+    from crypto_assets.engine.sail import SailEngine
     from crypto_assets_tests.builders import START
     from crypto_assets_tests.ml.synthetic import feature_rows, panel_of, walk
 

@@ -27,10 +27,10 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION, LAUNCH_PIPELINE_EXECUTION_MUTATION
 from dagster_graphql.test.utils import execute_dagster_graphql
 
-from crypto_assets.automation import backfill
 from crypto_assets.contracts.slices import HOUR, Slice, hour_key, hour_keys, key_slice
-from crypto_assets.kafka.producer import open_producer
 from crypto_assets.market.quotes import Poll
+from crypto_assets.orchestration import backfill
+from crypto_assets.producer.loop import open_producer
 
 if TYPE_CHECKING:
     from crypto_assets_tests.home_fixtures import SmallHome

@@ -101,8 +101,8 @@ def broker_of(started: Background) -> psutil.Process:
 
 def polls(home: Path) -> int:
     """Polls in the topic of a home whose broker runs."""
-    from crypto_assets.kafka.broker import bootstrap_of
-    from crypto_assets.kafka.offsets import end_offsets
+    from crypto_assets.log.kafka.broker import bootstrap_of
+    from crypto_assets.log.kafka.offsets import end_offsets
 
     ends = end_offsets({"bootstrap.servers": bootstrap_of(home)}, "crypto-polls-replay")
     return sum(end for _, end in ends.values())

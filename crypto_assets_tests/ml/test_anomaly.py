@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from crypto_assets.compute.base import NotEnoughData
+from crypto_assets.engine.base import NotEnoughData
 from crypto_assets.ml import anomaly, artifacts, faults, scoring
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, panel
 from crypto_assets.sources.simulator import SimulatorFeed

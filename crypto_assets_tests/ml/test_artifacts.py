@@ -11,7 +11,7 @@ import skops.io
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import FunctionTransformer, Pipeline
 
-from crypto_assets.compute.base import StepFailed
+from crypto_assets.engine.base import StepFailed
 from crypto_assets.ml import anomaly, artifacts, price
 from crypto_assets_tests.ml.synthetic import panel_of, walk
 

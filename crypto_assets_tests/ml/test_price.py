@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from crypto_assets.compute.base import NotEnoughData
+from crypto_assets.engine.base import NotEnoughData
 from crypto_assets.ml import artifacts, price
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, panel
 from crypto_assets_tests.ml.synthetic import SIGMA, START, feature_rows, panel_of, walk

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from crypto_assets.assets.market_history import open_archive
 from crypto_assets.home import open_home
-from crypto_assets.kafka.producer import replay_anchor
 from crypto_assets.market.coins import default_registry
+from crypto_assets.producer.loop import replay_anchor
 from crypto_assets.settings import Settings
 from crypto_assets.sources.coingecko import BadBaseUrl, CoinGeckoSource
 from crypto_assets.sources.factory import VirtualSource, make_feed, open_source
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.simulator import SimulatorFeed
-from crypto_assets.steps.market_history import open_archive
 from crypto_assets_tests.builders import step_inputs
 from crypto_assets_tests.sources.raw_server import reply
 

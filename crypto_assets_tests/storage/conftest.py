@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from crypto_assets.compute.base import Engine
+from crypto_assets.engine.base import Engine
 from crypto_assets.storage.base import TableStore
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crypto_assets.compute.sail import SailEngine
+from crypto_assets.engine.sail import SailEngine
 from crypto_assets_tests.storage.rows import BRONZE, METRICS, NOW, app_id, hour, metrics, up_to
 
 

@@ -7,8 +7,8 @@ import math
 import pyarrow as pa
 import pytest
 
+from crypto_assets.checks import rules
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality import rules
 from crypto_assets.storage.base import AppendBatch, AuditFailed, OffsetRange, TableStore
 from crypto_assets_tests.storage.rows import (
     ALERTS,

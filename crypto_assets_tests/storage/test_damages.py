@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from crypto_assets.compute.sail import SailEngine
 from crypto_assets.contracts.slices import HOUR
+from crypto_assets.engine.sail import SailEngine
 from crypto_assets.storage import attempts, checkpoints, damage, log_files
 from crypto_assets.storage.base import StorageError, TableStore
 from crypto_assets_tests.storage.rows import BRONZE, FIVE, METRICS, NOW, app_id, hour, metrics, up_to

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import ContractViolation
 from crypto_assets.contracts.model import CHAIN_COLUMNS
 from crypto_assets.contracts.slices import HOUR, hour_key
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.quality import rules
 from crypto_assets.storage import ledger
 from crypto_assets.verify import delta
 from crypto_assets.verify.audit import audit

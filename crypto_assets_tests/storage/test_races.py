@@ -10,8 +10,8 @@ from threading import Barrier, Event
 
 import pytest
 
-from crypto_assets.compute.sail import SailEngine
 from crypto_assets.contracts.slices import HOUR
+from crypto_assets.engine.sail import SailEngine
 from crypto_assets.storage import delta_rs
 from crypto_assets.storage.base import WriteConflict
 from crypto_assets_tests.storage import race_child

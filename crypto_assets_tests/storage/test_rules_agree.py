@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema, spark_schema
 from crypto_assets.contracts.model import FINITE, Column, Rule, Table
 from crypto_assets.contracts.render import constraints
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.declarative.expectations import FAIL, KEEP, expectations
-from crypto_assets.quality import rules
+from crypto_assets.databricks.pipeline.expectations import FAIL, KEEP, expectations
 
 AT = datetime(2024, 1, 1, 5, tzinfo=UTC)
 PLAIN: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from crypto_assets_tests.streaming import tools
 
 if TYPE_CHECKING:
-    from crypto_assets.compute.base import Engine
+    from crypto_assets.engine.base import Engine
     from crypto_assets.settings import Settings
 
 

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from crypto_assets.compute.base import Engine, StepFailed
 from crypto_assets.contracts.slices import DAY, HOUR, hour_key
+from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.settings import Settings
 from crypto_assets.streaming.loop import Loop
 from crypto_assets.streaming.reports import Reports
@@ -106,8 +106,8 @@ def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka
 
 
 def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engine: Engine, other: Engine):
-    from crypto_assets.automation.commit_history import TableHistory
-    from crypto_assets.automation.restatement_sensor import look
+    from crypto_assets.orchestration.commit_history import TableHistory
+    from crypto_assets.orchestration.restatement_sensor import look
 
     ten = today_at(8)
     publish(settings, walk(ten, ten + 3 * MINUTE, 20 * SECOND))

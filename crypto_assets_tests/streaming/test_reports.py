@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from crypto_assets.compute.base import CheckOutcome, PartitionResult, TableResult
+from crypto_assets.engine.base import CheckOutcome, PartitionResult, TableResult
 from crypto_assets.streaming.reports import Reports
 
 KEY = dg.AssetKey(["gold", "bars_1m"])

@@ -16,11 +16,11 @@ import pytest
 
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.stream import Lines
-from crypto_assets.compute.base import Engine, StepFailed
-from crypto_assets.compute.engines import make_engine
 from crypto_assets.contracts.slices import hour_key
+from crypto_assets.engine.base import Engine, StepFailed
+from crypto_assets.engine.engines import make_engine
 from crypto_assets.home import open_home
-from crypto_assets.kafka import log
+from crypto_assets.log.kafka import log
 from crypto_assets.settings import Settings
 from crypto_assets.streaming.loop import Progress
 from crypto_assets.streaming.run import checkpoint_folder, stream
@@ -262,7 +262,7 @@ def test_partitions_added_to_the_topic_are_read_from_their_beginning(home: Setti
     from confluent_kafka import Producer
     from confluent_kafka.admin import AdminClient, NewPartitions
 
-    from crypto_assets.kafka.client import client_config
+    from crypto_assets.log.kafka.client import client_config
 
     ten = today_at(10)
     publish(home, walk(ten, ten + 4 * MINUTE, 20 * SECOND))

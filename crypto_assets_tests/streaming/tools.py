@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from crypto_assets.compute.base import Engine
-from crypto_assets.compute.inputs import StepInputBuilder
+from crypto_assets.assets import bars, bronze, latest, silver
 from crypto_assets.contracts.slices import DAY, HOUR, floor_day, floor_hour, hour_key
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.base import Engine
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.settings import Settings
-from crypto_assets.steps import bars, bronze, latest, silver
 from crypto_assets_tests.builders import message
 from crypto_assets_tests.home_fixtures import VOLATILE
 from crypto_assets_tests.kafka_fixtures import RunningBroker

@@ -11,7 +11,7 @@ import pytest
 
 from bench.agreement import ARRIVED, EVENT, HEADERS, MESSAGES, START, bronze, disagreements
 from bench.mutations import mutated
-from crypto_assets.compute.sail import frame
+from crypto_assets.engine.sail import frame
 from crypto_assets.market.coins import DEFAULT_COINS
 from crypto_assets.market.payload import tick_to_message
 from crypto_assets.market.quotes import Tick

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crypto_assets.compute.sail import frame
 from crypto_assets.contracts.arrow import conform
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.sail import frame
 from crypto_assets.transforms.bars import bars
 from crypto_assets_tests.builders import at, silver_rows
 from crypto_assets_tests.transforms.oracle import WIDTHS, Width, bars_of, rows_by

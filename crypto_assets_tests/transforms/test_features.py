@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import conform, spark_schema
 from crypto_assets.contracts.slices import HOUR, Slice
 from crypto_assets.contracts.tables import BARS_5M, PRICE_FEATURES
-from crypto_assets.quality import rules
 from crypto_assets.transforms.features import basket_hash, features, manifest
 from crypto_assets_tests.ml.synthetic import SLOT, START, bar, bar_rows, bars_of, coin_records, names, panel_of, walk
 from crypto_assets_tests.transforms.features_oracle import Oracle

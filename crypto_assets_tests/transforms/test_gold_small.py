@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from crypto_assets.compute.sail import frame
+from crypto_assets.checks.rules import evaluate
 from crypto_assets.contracts.arrow import arrow_schema, conform
 from crypto_assets.contracts.slices import HOUR, floor_hour
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.sail import frame
 from crypto_assets.market.coins import BEGINNING, Alias, Coin, CoinRegistry
-from crypto_assets.quality.rules import evaluate
 from crypto_assets.transforms.dim_coin import dim_coin, dim_date
 from crypto_assets.transforms.latest import latest_prices
 from crypto_assets.transforms.leaderboard import leaderboard_24h

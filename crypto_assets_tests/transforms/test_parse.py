@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from crypto_assets.compute.sail import frame
 from crypto_assets.contracts.messages import QUARANTINE_REASONS
+from crypto_assets.engine.sail import frame
 from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.market.moments import read_rfc3339
 from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, moment_of, parse_bronze, utc

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crypto_assets.compute.sail import frame
 from crypto_assets.contracts.slices import DAY, HOUR, Slice
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.sail import frame
 from crypto_assets.market.coins import REPLAY_COINS
 from crypto_assets.transforms.bars import bars
 from crypto_assets.transforms.parse import parse_bronze

@@ -51,7 +51,7 @@ class FullHome:
 
     def with_broker(self) -> dict[str, Any]:
         """Arguments of `audit` that let it read the topics too."""
-        from crypto_assets.kafka.client import client_config
+        from crypto_assets.log.kafka.client import client_config
 
         return {"kafka": lambda: client_config(self.settings)}
 
@@ -71,7 +71,7 @@ def short_calibration() -> Iterator[None]:
 
 def build(path: Path, broker: RunningBroker) -> FullHome:
     """Fill a home."""
-    from crypto_assets.kafka.producer import open_producer
+    from crypto_assets.producer.loop import open_producer
 
     day = floor_day(datetime.now(UTC)) - 4 * DAY
     begin, end = day + 12 * HOUR, day + 3 * DAY
@@ -103,7 +103,7 @@ def publish_odd(home: SmallHome, event: datetime, arrival: datetime) -> None:
     """Records that are no quotes, a quote a second time, and a late one that opens the price of its slot anew."""
     from confluent_kafka import Producer
 
-    from crypto_assets.kafka.client import client_config
+    from crypto_assets.log.kafka.client import client_config
     from crypto_assets_tests.builders import message
 
     late = message("bitcoin", event + timedelta(minutes=7), "59999.5")
@@ -121,7 +121,8 @@ def publish_odd(home: SmallHome, event: datetime, arrival: datetime) -> None:
 
 def raise_alerts(home: SmallHome) -> None:
     """A check that turned red and green again, and another that is still red."""
-    from crypto_assets.automation import alert_sensor, alerts
+    from crypto_assets.alerts import alerts
+    from crypto_assets.alerts import sensor as alert_sensor
 
     at = datetime.now(UTC).replace(microsecond=250_000) - HOUR
     state = alerts.State()

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from crypto_assets.assets import bars, bronze, silver
 from crypto_assets.contracts.slices import day_key, hour_key
 from crypto_assets.market.coins import default_registry
-from crypto_assets.steps import bars, bronze, silver
 from crypto_assets.verify.audit import audit
-from crypto_assets_tests.steps import log_tools
+from crypto_assets_tests.assets import log_tools
 from crypto_assets_tests.verify import honest_lake as honest
 
 pytestmark = pytest.mark.kafka

@@ -1,8 +1,9 @@
 """Bronze, Silver and Gold as a declarative pipeline; on Databricks run by the bundle's pipeline `sdp`.
 
 Read by Lakeflow or by `spark-pipelines`, which configure it by `spark.conf` (keys in
-`crypto_assets.declarative.configuration`). `crypto_assets.package` names the folder that holds the package: files of a
-workspace are not installed. Does not belong here: any dataset (`crypto_assets.declarative.datasets`).
+`crypto_assets.databricks.pipeline.configuration`). `crypto_assets.package` names the folder that holds the package:
+files of a workspace are not installed. Does not belong here: any dataset
+(`crypto_assets.databricks.pipeline.datasets`).
 """
 
 import sys
@@ -15,7 +16,7 @@ package = session.conf.get("crypto_assets.package", "")
 if package and package not in sys.path:
     sys.path.insert(0, package)
 
-from crypto_assets.declarative import bronze, configuration, datasets  # noqa: E402 - only now can it be found
+from crypto_assets.databricks.pipeline import bronze, configuration, datasets  # noqa: E402 - only now can it be found
 
 
 def read_secret(scope: str, key: str) -> str:

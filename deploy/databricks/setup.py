@@ -2,7 +2,7 @@
 
 Runs where a Spark session exists (serverless or a cluster). `--package` is the folder that holds the package
 `crypto_assets`: files of a workspace are not installed, and a task does not know where it lies. Needs nothing but Spark
-and Python's own library. Does not belong here: any statement (`crypto_assets.contracts.unity`).
+and Python's own library. Does not belong here: any statement (`crypto_assets.databricks.deploy.unity`).
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main() -> None:
 
     from pyspark.sql import SparkSession
 
-    from crypto_assets.contracts import unity
+    from crypto_assets.databricks.deploy import unity
 
     spark = SparkSession.builder.getOrCreate()
     groups = json.loads(given.groups)

@@ -159,7 +159,7 @@ def databricks(settings: Settings) -> Iterator[Finding]:
 
     A finding of the launcher's says what is wrong, then what helps.
     """
-    from crypto_assets.compute.preflight import settings_findings
+    from crypto_assets.databricks.launcher.preflight import settings_findings
 
     if not settings.on_databricks:
         return

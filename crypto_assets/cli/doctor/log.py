@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Broker, topics, and the broker's clock as far as records show it."""
-    from crypto_assets.kafka import log, topic
-    from crypto_assets.kafka.client import client_config
-    from crypto_assets.kafka.errors import LogError, LogUnavailable
+    from crypto_assets.log.errors import LogError, LogUnavailable
+    from crypto_assets.log.kafka import log, topic
+    from crypto_assets.log.kafka.client import client_config
 
     if settings.transport == "landing":
         yield from landing(settings, now)
@@ -64,7 +64,7 @@ def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
     How many files wait to be picked up is not looked at here (`status` measures it), nor whether a cluster sees the
     same folder.
     """
-    from crypto_assets.landing import folder as landed
+    from crypto_assets.log.files import folder as landed
 
     for topic in (settings.prices_topic, settings.polls_topic):
         place = settings.landing / topic
@@ -98,7 +98,7 @@ def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
 def _topics(admin: object, config: Mapping[str, object]) -> list[str]:
     from confluent_kafka import KafkaException
 
-    from crypto_assets.kafka.client import unavailable
+    from crypto_assets.log.kafka.client import unavailable
 
     try:
         return list(admin.list_topics(timeout=HTTP_TIMEOUT_S).topics)  # type: ignore[attr-defined]

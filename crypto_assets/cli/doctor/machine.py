@@ -60,8 +60,8 @@ def _folders(home: Path) -> Iterator[Finding]:
 
 def _state(settings: Settings) -> Iterator[Finding]:
     """Small files that processes of the home keep."""
-    from crypto_assets.kafka.broker import bootstrap_of
-    from crypto_assets.kafka.producer import read_anchor, read_state
+    from crypto_assets.log.kafka.broker import bootstrap_of
+    from crypto_assets.producer.loop import read_anchor, read_state
 
     state = settings.home / "state"
     for look in (lambda: read_state(state), lambda: read_anchor(state), lambda: bootstrap_of(settings.home)):
@@ -156,7 +156,7 @@ def spark(settings: Settings) -> Iterator[Finding]:
     """Java for the JVM of target spark, or its Spark Connect endpoint; nothing is started."""
     if settings.target != "spark":
         return
-    from crypto_assets.compute.spark import reach
+    from crypto_assets.engine.spark import reach
     from crypto_assets.jvm.fetch import JvmError, require_spark_java
     from crypto_assets.settings import environment
 

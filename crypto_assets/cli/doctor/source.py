@@ -19,7 +19,7 @@ def quota(settings: Settings, now: datetime) -> Iterator[Finding]:
     if not settings.is_live:
         yield Finding("quota", "ok", f"{settings.source} needs no credits")
         return
-    from crypto_assets.kafka.producer import STATE_FILE, governor_of, read_state
+    from crypto_assets.producer.loop import STATE_FILE, governor_of, read_state
 
     folder = settings.home / "state"
     if not (folder / STATE_FILE).exists():

@@ -111,7 +111,7 @@ def clock(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def tracking(settings: Settings) -> Iterator[Finding]:
     """Whether MLflow's tracking and registry addresses can be reached."""
-    from crypto_assets.compute.launcher_config import credentials as credentials_of
+    from crypto_assets.databricks.launcher.launcher_config import credentials as credentials_of
 
     for what, uri in (("tracking", settings.tracking_uri), ("registry", settings.mlflow_registry_uri)):
         if uri is None:

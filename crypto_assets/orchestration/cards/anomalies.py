@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import anomalies
+from crypto_assets.orchestration.partitions import SERVING_MODEL
 from crypto_assets.orchestration.shell import Step, dep
-from crypto_assets.partitions import SERVING_MODEL
-from crypto_assets.steps import anomalies
 
 STEPS = (
     Step(

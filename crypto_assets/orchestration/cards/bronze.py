@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import bronze
 from crypto_assets.orchestration.shell import Step, dep
-from crypto_assets.steps import bronze
 
 STEPS = (
     Step(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import features
+from crypto_assets.orchestration.partitions import FEATURES_LOOK_BACK
 from crypto_assets.orchestration.shell import Step, dep
-from crypto_assets.partitions import FEATURES_LOOK_BACK
-from crypto_assets.steps import features
 
 STEPS = (
     Step(

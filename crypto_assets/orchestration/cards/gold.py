@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
+from crypto_assets.assets import bars, dims, latest, leaderboard
 from crypto_assets.orchestration.shell import Step, dep
-from crypto_assets.steps import bars, dims, latest, leaderboard
 
 LEADERBOARD_MOVES = (
     dg.AutomationCondition.any_deps_updated().with_label("bars were updated").since_last_handled()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import market_history
 from crypto_assets.orchestration.shell import Step
-from crypto_assets.steps import market_history
 
 STEPS = (
     Step(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import anomaly_model, price_model
+from crypto_assets.orchestration.partitions import ANOMALY_MODEL_LOOK_BACK, PRICE_MODEL_LOOK_BACK
 from crypto_assets.orchestration.shell import Described, Step, dep
-from crypto_assets.partitions import ANOMALY_MODEL_LOOK_BACK, PRICE_MODEL_LOOK_BACK
-from crypto_assets.steps import anomaly_model, price_model
 
 ANOMALY_MODEL = Described(
     ("ml", "anomaly_model"),

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from crypto_assets.compute.base import CheckOutcome
+from crypto_assets.assets import alerts as alert_delivery
+from crypto_assets.assets import metrics
+from crypto_assets.checks import factories as checks
+from crypto_assets.checks import rules
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.engine.base import CheckOutcome
 from crypto_assets.orchestration.shell import Step, asset_spec, dep
-from crypto_assets.quality import checks, rules
-from crypto_assets.steps import alert_delivery, metrics
 
 STEPS = (
     Step(

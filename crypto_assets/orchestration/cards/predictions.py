@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import accuracy, predictions
+from crypto_assets.orchestration.partitions import SERVING_MODEL, look_back
 from crypto_assets.orchestration.shell import Step, dep
-from crypto_assets.partitions import SERVING_MODEL, look_back
-from crypto_assets.steps import accuracy, predictions
 
 STEPS = (
     Step(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from crypto_assets.assets import silver
+from crypto_assets.orchestration.partitions import DAY_IF_THERE
 from crypto_assets.orchestration.shell import Step, dep
-from crypto_assets.partitions import DAY_IF_THERE
-from crypto_assets.steps import silver
 
 STEPS = (
     Step(

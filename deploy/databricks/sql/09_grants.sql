@@ -1,6 +1,6 @@
 -- Who may do what below the catalog.
 -- Owned by this file; the bundle's job `setup` runs the same statements.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.contracts.render`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
 
 GRANT USE SCHEMA ON SCHEMA `crypto_analytics`.`bronze` TO `crypto-assets-ingest`;
 

@@ -1,0 +1,169 @@
+"""`gold.anomalies`: every slot of an hour scored by the version that was effective then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.assets import training
+from crypto_assets.assets.plots import lines
+from crypto_assets.assets.publishing import publish
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_key
+from crypto_assets.contracts.tables import ANOMALIES
+from crypto_assets.engine.base import CheckOutcome, Engine, Markdown, Result, StepInputs
+from crypto_assets.ml import registry, scoring
+from crypto_assets.ml.baselines import ANOMALY, effective
+from crypto_assets.ml.panel import SLOT_S, panel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
+PLOTTED = 3 * DAY
+"""So much of a long range is plotted."""
+VOLATILE = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
+FIRST = ("scored_at", "latency_s")
+"""Columns that tell of the first scoring of a slot and outlive restatements."""
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Score hours.
+
+    Args:
+        engine: Engine whose store is read and written.
+        partition_keys: Hours.
+        inputs: `now` is scored_at of new rows; `coins` gives symbols.
+
+    Returns:
+        Rows and checks by hour. A row that was scored before keeps scored_at; a changed one gets the next revision and
+        remembers its flag.
+
+    Raises:
+        AuditFailed: A version would score slots that it has seen; nothing of that slice was committed.
+    """
+    decided = training.promotions(engine, inputs)
+
+    def build(slice_: Slice) -> pa.Table:
+        rows = _scored(engine, slice_, decided, inputs)
+        training.refuse_seen(ANOMALIES.full_name, _by_hour(slice_, rows), decided)
+        return rows
+
+    def check(slice_: Slice, rows: pa.Table) -> dict[str, list[CheckOutcome]]:
+        return {key: [training.cutoff_outcome(mine, decided)] for key, mine in _by_hour(slice_, rows).items()}
+
+    done = publish(
+        engine,
+        ANOMALIES,
+        partition_keys,
+        inputs,
+        build,
+        extra_checks=check,
+        volatile=VOLATILE,
+        why_empty="the features of this hour are empty",
+    )
+    if len(partition_keys) > 1:  # a refresh of an hour or two has little to show, a thousand times a day
+        done.metadata["plot"] = _plot(engine, partition_keys)
+    return Result({ANOMALIES.full_name: done})
+
+
+def _plot(engine: Engine, partition_keys: Sequence[str]) -> Markdown | None:
+    """Scores of the hours by coin, flags circled."""
+    spans = [s for s, _ in contiguous(partition_keys, "hour")]
+    slice_ = Slice(max(spans[0].start, spans[-1].end - PLOTTED), spans[-1].end)
+    columns = ["symbol", "window_end", "anomaly_score", "is_anomaly"]
+    rows = engine.store.read_arrow(ANOMALIES.full_name, slice_, columns=columns).sort_by("window_end").to_pylist()
+    scores: dict[str, list[tuple[datetime, float]]] = {}
+    flags: dict[str, list[tuple[datetime, float]]] = {}
+    for row in rows:
+        if row["anomaly_score"] is not None:
+            point = (row["window_end"], row["anomaly_score"])
+            scores.setdefault(row["symbol"], []).append(point)
+            if row["is_anomaly"]:
+                flags.setdefault(row["symbol"], []).append(point)
+    return lines("anomaly score, flags circled", "own sigma", dict(sorted(scores.items())), marks=flags)
+
+
+def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs) -> pa.Table:
+    import pyarrow as pa
+
+    features = engine.store.read_arrow("features.price_features", slice_.extend(before=HOUR))
+    stored = {
+        (r["coin_id"], r["window_end"]): r for r in engine.store.read_arrow(ANOMALIES.full_name, slice_).to_pylist()
+    }
+    symbols = {c["coin_id"]: c["symbol"] for c in inputs.coins}
+    rows: list[dict[str, Any]] = []
+    for day in sorted({floor_day(h) for h in slice_.hours()}):
+        part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
+        # Versions change only at midnight, so a day has one.
+        version = registry.load(effective(decided, ANOMALY, part.start), inputs.params.get("home"))
+        rows += _day(features, part, version, symbols, inputs.now)
+    finished = [_revised(row, stored.get((row["coin_id"], row["window_end"]))) for row in rows]
+    return pa.Table.from_pylist(finished, schema=arrow_schema(ANOMALIES))
+
+
+def _day(
+    features: pa.Table, part: Slice, version: scoring.Version, symbols: Mapping[str, str], now: datetime
+) -> list[dict[str, Any]]:
+    """Rows of one day's part; the hour before is in the panel, so that a flag's neighbours are seen."""
+    import numpy as np
+
+    data = panel(features, part.end)
+    if not data.slots:
+        return []
+    scores, told = scoring.scores(data, version), scoring.explanations(data)
+    limits = {c: scoring.threshold(version, c) for c in data.coins}
+    level = np.array([limits[c] for c in data.coins])[:, None]
+    flags = np.nan_to_num(scores, nan=-np.inf) > level
+    index = {c: i for i, c in enumerate(data.coins)}
+    rows = []
+    for f in features.to_pylist():
+        if not part.start <= f["window_start"] < part.end:
+            continue
+        c, t = index[f["coin_id"]], int(f["window_end"].timestamp()) // SLOT_S - data.first_slot
+        score = float(scores[c, t])
+        known = np.isfinite(score)
+        rows.append(
+            {
+                "coin_id": f["coin_id"],
+                "symbol": symbols.get(f["coin_id"], f["coin_id"]),
+                "window_start": f["window_start"],
+                "window_end": f["window_end"],
+                "anomaly_score": score if known else None,
+                "threshold": limits[f["coin_id"]],
+                "is_anomaly": bool(flags[c, t]),
+                "explanation": told[c][t],
+                "size_sigma": abs(f["rz"]) if f["rz"] is not None else None,
+                "scope": scoring.scope(flags, c, t),
+                "suspicion": scoring.suspicion(f),
+                "price": f["price"],
+                "model_name": ANOMALY,
+                "model_version": version.name,
+                "scored_at": now,
+                "latency_s": (now - f["window_end"]) / timedelta(seconds=1),
+                "revision": 0,
+                "previous_is_anomaly": None,
+                "day": f["day"],
+                "hour": f["hour"],
+            }
+        )
+    return rows
+
+
+def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The row as it should stand beside what was stored for its slot."""
+    if old is None:
+        return row
+    first = {n: old[n] for n in FIRST}
+    if all(row[n] == old[n] for n in row if n not in VOLATILE):
+        return {**row, **first, **{n: old[n] for n in ("revision", "previous_is_anomaly")}}
+    return {**row, **first, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}
+
+
+def _by_hour(slice_: Slice, rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
+    """Model, version and window_start of the rows of every hour."""
+    found: dict[str, list[tuple[str, str, datetime]]] = {hour_key(h): [] for h in slice_.hours()}
+    for r in rows.select(["hour", "window_start", "model_version"]).to_pylist():
+        found[hour_key(r["hour"])].append((ANOMALY, r["model_version"], r["window_start"]))
+    return found

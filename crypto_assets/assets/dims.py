@@ -1,0 +1,34 @@
+"""The two dimensions: coins from the registry, days from the calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from crypto_assets.assets.publishing import publish_whole
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.tables import DIM_COIN, DIM_DATE
+from crypto_assets.engine.base import Engine, Result, StepInputs
+from crypto_assets.transforms.dim_coin import dim_coin, dim_date
+
+
+def work_dim_coin(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
+    """Make `gold.dim_coin` equal to what the registry says now. Unpartitioned: `partition_keys` is ignored."""
+    del partition_keys
+    return _write(engine, DIM_COIN, inputs, dim_coin(inputs.coins))
+
+
+def work_dim_date(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
+    """Make `gold.dim_date` cover the first partition to the end of next year. `partition_keys` is ignored."""
+    del partition_keys
+    last = date(inputs.now.year + 1, 12, 31)
+    return _write(engine, DIM_DATE, inputs, dim_date(inputs.partitions_start.date(), last))
+
+
+def _write(engine: Engine, table: Table, inputs: StepInputs, rows: list[dict[str, Any]]) -> Result:
+    import pyarrow as pa
+
+    frame = pa.Table.from_pylist(rows, schema=arrow_schema(table))
+    return Result({table.full_name: publish_whole(engine, table, inputs, frame)})

@@ -1,0 +1,81 @@
+"""Features of hours: reads 26 hours of closed bars before each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from crypto_assets.assets.log_slices.coverage import covered_until
+from crypto_assets.assets.publishing import publish
+from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.contracts.tables import PRICE_FEATURES, RAW_PRICES
+from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
+from crypto_assets.transforms.features import LOOK_BACK, NAME, VERSION, features
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+
+SCALE_KNOWN = "scale_known"
+EXTRA_CHECKS = {SCALE_KNOWN: "At least half of the rows have a scale (144 of the last 288 slots had a return)."}
+SCALE_SHARE = 0.5
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Write `features.price_features` of hours.
+
+    Args:
+        engine: Engine whose store is read and written.
+        partition_keys: Hours.
+        inputs: `coins`, `now`, `run_id`; `as_of` cuts the log earlier than it reaches.
+
+    Returns:
+        Rows and checks by hour; an hour without a closed slot is empty and red.
+    """
+    reached = engine.store.version(RAW_PRICES.full_name)
+    covered = covered_until(engine)
+    as_of = min(filter(None, (covered, inputs.as_of)), default=inputs.partitions_start)
+
+    def build(slice_: Slice) -> DataFrame:
+        bars = engine.store.read("gold.bars_5m", slice_.extend(before=LOOK_BACK))
+        return features(bars, slice_, inputs.coins, as_of)
+
+    done = publish(
+        engine,
+        PRICE_FEATURES,
+        partition_keys,
+        inputs,
+        build,
+        extra_checks=_scale_known,
+        why_empty=f"no 5-minute slot is closed: the log reaches {_text(covered)}",
+        commit_metadata={"feature_set": f"{NAME} {VERSION}", "as_of": _text(as_of)},
+    )
+    for partition in done.partitions.values():
+        read = partition.metadata.get("read_versions") or {}
+        partition.metadata["read_versions"] = read if reached is None else {**read, RAW_PRICES.full_name: reached}
+    return Result({PRICE_FEATURES.full_name: done})
+
+
+def _text(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else "nowhere yet"
+
+
+def _scale_known(slice_: Slice, rows: pa.Table) -> dict[str, list[CheckOutcome]]:
+    """By hour, the share of rows with a scale; young homes are red here until they have twelve hours of bars."""
+    hours = rows.column("hour").to_pylist()
+    known = rows.column("s").is_valid().to_pylist()
+    found: dict[str, list[CheckOutcome]] = {}
+    for hour in slice_.hours():
+        mine = [k for h, k in zip(hours, known, strict=True) if h == hour]
+        share = sum(mine) / len(mine) if mine else 0.0
+        found[hour_key(hour)] = [
+            CheckOutcome(
+                SCALE_KNOWN,
+                share >= SCALE_SHARE,
+                f"{share:.0%} of {len(mine)} rows have a scale; it needs 12 hours of closed bars before the slot",
+                "warn",
+                {"share": share, "rows": len(mine)},
+            )
+        ]
+    return found

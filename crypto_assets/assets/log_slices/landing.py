@@ -1,0 +1,389 @@
+"""From landed files to Bronze: hours of a folder, appended exactly once.
+
+Belongs here: which files an hour still lacks, their lines as rows, the report. Does not belong here: files and lines
+(`crypto_assets.log.files`), the write protocol (`storage`), judging records (`transforms.parse`).
+
+How files become ranges (docs/decisions/0006-landed-files-as-ranges.md). Every hour's folder is one incarnation of its
+own, `topic_id = landing:2024-01-05-10`, with one partition 0 that begins at offset 0. Files are numbered into it as
+they are picked up: a commit takes all new files of the hour, covers [stored end, stored end + their lines), and is the
+hour's next seq under the one app id of topic and hour. So chains, `append_once` and its trials hold as for Kafka.
+`topic` names the file, `landing:2024-01-05/10/<sha256>`, and by it a file is known again: the set of stored identities
+is read after the snapshot that the commit is made on, so a file that somebody stored meanwhile is either in the set or
+makes the commit fail. Within a file, offsets follow its lines; empty lines leave holes.
+
+An hour that was asked for is examined file by file. Hours of the seven days before, where a file may have come late,
+are examined by the times at which files changed; what is found is appended to its own hour, and the event hours are in
+that commit's `touched_hours`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crypto_assets.assets.log_slices import report as log_report
+from crypto_assets.assets.log_slices.rows import RowMaker, gather
+from crypto_assets.assets.publishing import has_rows, summary
+from crypto_assets.checks import rules
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_key, key_slice
+from crypto_assets.engine.base import (
+    CheckOutcome,
+    Engine,
+    PartitionResult,
+    Result,
+    StepFailed,
+    StepInputs,
+    TableResult,
+)
+from crypto_assets.log.errors import LogError
+from crypto_assets.log.files import folder as landed
+from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, StoredRanges, TableStore, WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER_PARAM = "landing_folder"
+"""Name in `StepInputs.params` of the topic's folder; present = the step reads files and needs no bounds."""
+LOOK_BACK = 7 * DAY
+"""How far before the hours asked for a late file is looked for, and how far around them a copy is recognised: as long
+as Kafka's topics are kept. A file in an older folder is picked up when its hour is materialized."""
+CLOCK_SLACK = timedelta(minutes=10)
+"""By how much the clocks of the machine that writes files and the one that runs steps may differ."""
+CONTIGUOUS = "offsets_contiguous"
+
+
+def ingest(
+    engine: Engine, table: Table, name: str, maker: RowMaker, partition_keys: Sequence[str], inputs: StepInputs
+) -> Result:
+    """Bring hours of an append-once table up to what their folders hold.
+
+    Args:
+        engine: Engine whose store is written.
+        table: `bronze.raw_prices` or `ops.polls`.
+        name: First part of app ids.
+        maker: Makes the table's rows.
+        partition_keys: Hours, in any order.
+        inputs: `params["landing_folder"]`, the topic's folder as this process sees it, and `now`, `run_id`.
+
+    Returns:
+        Per hour: rows stored, what was appended, a hash of the file identities as data version, touched event hours.
+
+    Raises:
+        StepFailed: The folder does not exist or cannot be read, or a file changed while it was read.
+    """
+    place = Path(str(inputs.params[FOLDER_PARAM]))
+    if not place.is_dir():
+        raise StepFailed(
+            f"{table.full_name}: landing folder {place} does not exist here. The producer makes it "
+            "(crypto-assets produce --once); or set CRYPTO_ASSETS_LANDING to the folder or volume that has it"
+        )
+    asked = [key_slice(k, "hour").start for k in sorted(set(partition_keys))]
+    writes: list[WriteResult] = []
+    result = TableResult()
+    try:
+        known = Known(engine.store, table, Slice(asked[0] - LOOK_BACK, asked[-1] + HOUR + LOOK_BACK))
+        for hour in _hours(place, asked):
+            work = _Hour(engine, table, name, maker, inputs, place, hour, known)
+            late = hour not in asked
+            if late and not work.changed_lately():
+                continue
+            writes.append(work.append(only_changed=late))
+            if not late:
+                assert work.write is not None
+                result.partitions[hour_key(hour)] = log_report.of_a_commit(
+                    work.write, work.bounds.topic_id, work.report
+                )
+            elif writes[-1].committed:
+                result.metadata.setdefault("late_hours", []).append(hour_key(hour))
+    except LogError as error:
+        raise StepFailed(f"{table.full_name}: {error}") from error
+    result.metadata |= {**summary(writes), "run_rows_appended": sum(w.rows for w in writes)}
+    return Result({table.full_name: result})
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Landed records that a reader has not covered.
+
+    Args:
+        oldest: When the oldest of them arrived (UTC); None when there is none.
+        records: How many there are.
+        waiting: Names of files that cannot be read yet, because their last line has no newline.
+    """
+
+    oldest: datetime | None
+    records: int
+    waiting: tuple[str, ...]
+
+
+def pending(store: TableStore, table: Table, place: Path, covered_until: datetime | None, now: datetime) -> Pending:
+    """What has landed in the last seven days and is not covered: files not stored, and stored records after a time.
+
+    Args:
+        store: The tables.
+        table: The append-once table.
+        place: The topic's folder.
+        covered_until: Newest arrival (UTC) that the reader covers; None = it covers nothing.
+        now: Present time (UTC).
+
+    Raises:
+        LogUnavailable: A folder or a file cannot be read.
+    """
+    first = floor_hour(now) - LOOK_BACK
+    span = Slice(first, floor_hour(now) + HOUR)
+    known = Known(store, table, span)
+    known.refresh()
+    arrivals: list[datetime] = []
+    waiting: list[str] = []
+    for hour in landed.hours(place, first):
+        looked = known.looked_at(hour)
+        for file in landed.list_hour(place, hour).files:
+            if looked is not None and file.changed_at < looked - CLOCK_SLACK:
+                continue
+            what = landed.content(file)
+            if what is None or what.sha256 in known:
+                continue
+            if not what.whole:
+                waiting.append(file.path.name)
+                continue
+            what = landed.content(file, known.of_hour(hour)) or what
+            lines = (line for _, line in landed.lines_of(file, what, hour))
+            arrivals += [landed.arrival_of(line, file, hour, now) for line in lines]
+    after = "" if covered_until is None else f" AND kafka_timestamp > '{covered_until:%Y-%m-%dT%H:%M:%S.%fZ}'"
+    where = f"topic_id LIKE '{landed.SCHEME}%'{after}"
+    arrivals += store.read_arrow(table.full_name, span, columns=["kafka_timestamp"], where=where).column(0).to_pylist()
+    return Pending(min(arrivals, default=None), len(arrivals), tuple(waiting))
+
+
+def _hours(place: Path, asked: Sequence[datetime]) -> list[datetime]:
+    """The hours asked for, and those before them in which a late file may lie, in order."""
+    first = asked[0] - LOOK_BACK
+    return sorted({*asked, *(h for h in landed.hours(place, first) if first <= h < asked[-1])})
+
+
+class Known:
+    """The files that the table holds around the hours of a step, by identity; read anew when others have written.
+
+    Args:
+        store: The tables.
+        table: The append-once table.
+        span: Arrival hours in which a file is recognised.
+    """
+
+    def __init__(self, store: TableStore, table: Table, span: Slice) -> None:
+        self._store, self._table, self._span = store, table, span
+        self._version: int | None = -1
+        self._hours: dict[str, datetime] = {}
+        self._looked: dict[datetime, datetime] = {}
+
+    def refresh(self) -> None:
+        """Read the stored identities unless they are those of the current version."""
+        current = self._store.version(self._table.full_name)
+        if current == self._version:
+            return
+        from pyspark.sql import functions as F
+
+        self._hours, self._looked, self._version = {}, {}, current
+        if current is None:
+            return
+        frame = self._store.read(self._table.full_name, self._span, version=current)
+        files = frame.where(F.col("topic_id").startswith(landed.SCHEME))
+        found = files.groupBy("topic").agg(F.max("bronze_ingested_at").alias("at")).toArrow()
+        for row in found.to_pylist():
+            hour, sha256 = landed.read_topic(row["topic"])
+            self._add(hour, sha256, row["at"])
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._hours
+
+    def of_hour(self, hour: datetime) -> list[str]:
+        """Identities stored for one hour, sorted."""
+        return sorted(sha for sha, h in self._hours.items() if h == hour)
+
+    def looked_at(self, hour: datetime) -> datetime | None:
+        """When the newest file of an hour was stored (UTC); None = none is."""
+        return self._looked.get(hour)
+
+    def stored(self, hour: datetime, files: Sequence[str], at: datetime, write: WriteResult) -> None:
+        """Note what a commit of ours has added, unless others committed beside it: then the next look reads anew."""
+        if self._version is None or write.version_after != self._version + 1:
+            self._version = -1
+            return
+        self._version = write.version_after
+        for sha256 in files:
+            self._add(hour, sha256, at)
+
+    def _add(self, hour: datetime, sha256: str, at: datetime) -> None:
+        self._hours[sha256] = hour
+        self._looked[hour] = max(at, self._looked.get(hour, at))
+
+
+@dataclass
+class _Hour:
+    """One hour's folder: its commit and its report."""
+
+    engine: Engine
+    table: Table
+    name: str
+    maker: RowMaker
+    inputs: StepInputs
+    place: Path
+    hour: datetime
+    known: Known
+    listing: landed.Listing = field(default_factory=landed.Listing)
+    waiting: list[str] = field(default_factory=list)
+    copies: int = 0
+    taken: list[str] = field(default_factory=list)
+    appended: dict[str, object] = field(default_factory=dict)
+    write: WriteResult | None = None
+
+    def __post_init__(self) -> None:
+        self.slice = Slice(self.hour, self.hour + HOUR)
+        self.bounds = LogBounds(landed.topic_id_of(self.hour), landed.topic_id_of(self.hour), ())
+        self._contents: dict[landed.LandedFile, landed.Content | None] = {}
+
+    def changed_lately(self) -> bool:
+        """Whether a file of the folder may have come after the newest commit of the hour."""
+        self.known.refresh()
+        return any(self._is_recent(f) for f in landed.list_hour(self.place, self.hour).files)
+
+    def _is_recent(self, file: landed.LandedFile) -> bool:
+        looked = self.known.looked_at(self.hour)
+        return looked is None or file.changed_at >= looked - CLOCK_SLACK
+
+    def append(self, *, only_changed: bool = False) -> WriteResult:
+        """Append the files that the table lacks, in one commit.
+
+        Args:
+            only_changed: Examine only files that may have come after the newest commit of the hour.
+        """
+
+        def build(stored: StoredRanges) -> AppendBatch | None:
+            self.known.refresh()  # after the snapshot that `stored` is of
+            todo = self._lacking(only_changed)
+            return self._batch(todo, stored.ends.get(0, 0)) if todo else None
+
+        app_id = f"{self.name}/{self.bounds.topic_id}/{hour_key(self.hour)}"
+        audit = rules.audit(self.table, [hour_key(self.hour)])
+        self.write = self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
+        if self.write.committed:
+            self.known.stored(self.hour, self.taken, self.inputs.now, self.write)
+        return self.write
+
+    def _lacking(self, only_changed: bool) -> list[tuple[landed.LandedFile, landed.Content]]:
+        """Whole files that are not stored, each once."""
+        self.listing = landed.list_hour(self.place, self.hour)
+        files = [f for f in self.listing.files if not only_changed or self._is_recent(f)]
+        found: dict[str, landed.LandedFile] = {}
+        self.waiting, self.copies = [], 0
+        for file in files:
+            if file not in self._contents:
+                self._contents[file] = landed.content(file)
+            what = self._contents[file]
+            if what is None:
+                continue
+            if what.sha256 in self.known or what.sha256 in found:
+                self.copies += 1
+            elif what.whole:
+                found[what.sha256] = file
+            else:
+                self.waiting.append(file.path.name)
+        # A file that grew in place begins with what was read of it before: only the rest is new.
+        beginnings = {*self.known.of_hour(self.hour), *found}
+        grown = [(file, landed.content(file, beginnings - {sha})) for sha, file in found.items()]
+        return [(file, what) for file, what in grown if what is not None and what.sha256 in found]
+
+    def _batch(self, todo: Sequence[tuple[landed.LandedFile, landed.Content]], start: int) -> AppendBatch:
+        """Read the files and make the rows of one commit."""
+        piece = OffsetRange(0, start, start + sum(c.lines - c.known_lines for _, c in todo))
+        rows = gather(
+            self.table,
+            [],
+            self._chunks(todo, start),
+            lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, [piece], chunk, self.inputs.now),
+            self.inputs.now,
+        )
+        touched = self.maker.touched(rows.table)
+        newest = rows.max_timestamp
+        self.taken = [c.sha256 for _, c in todo]
+        self.appended = {
+            "touched_hours": touched,
+            "max_kafka_timestamp": None if newest is None else newest.isoformat(),
+            "files_picked_up": len(todo),
+        }
+        metadata = {"run_id": self.inputs.run_id, "touched_hours": json.dumps(touched), "files": str(len(todo))}
+        if newest is not None:
+            metadata["max_kafka_timestamp"] = newest.isoformat()
+        return AppendBatch(rows.table, (piece,), metadata)
+
+    def _chunks(self, todo: Sequence[tuple[landed.LandedFile, landed.Content]], start: int) -> Iterator[pa.Table]:
+        rows: list[tuple[int, str, datetime, landed.Line]] = []
+        for file, what in todo:
+            topic = landed.topic_of(self.hour, what.sha256)
+            for number, line in landed.lines_of(file, what, self.hour):
+                at = landed.arrival_of(line, file, self.hour, self.inputs.now)
+                rows.append((start + number - what.known_lines, topic, at, line))
+                if len(rows) >= landed.CHUNK_ROWS:
+                    yield landed.chunk(rows)
+                    rows = []
+            start += what.lines - what.known_lines
+        if rows:
+            yield landed.chunk(rows)
+
+    # --- reporting ------------------------------------------------------------------------------------------------
+
+    def report(self) -> PartitionResult:
+        """What the hour now holds, with its checks."""
+        assert self.write is not None
+        self.known.refresh()
+        key, topic_id = hour_key(self.hour), self.bounds.topic_id
+        rows, ranges = log_report.read_back(self.engine, self.table, self.slice, topic_id)
+        place = landed.hour_folder(self.place, self.hour)
+        files = self.known.of_hour(self.hour)
+        digest = hashlib.sha256(" ".join(files).encode()).hexdigest()[:16]
+        parts = [*self.waiting, *self.listing.parts]
+        return PartitionResult(
+            rows=rows.num_rows,
+            data_version=f"{topic_id}@{digest}",
+            metadata={
+                "rows_appended": self.write.rows if self.write.committed else 0,
+                "delta_version": self.write.version_after,
+                "folder": str(place),
+                "files_stored": len(files),
+                "copies_ignored": self.copies,
+                "files_waiting": parts,
+                "other_files": list(self.listing.others),
+                "topic_id": topic_id,
+                **(self.appended if self.write.committed else {}),
+            },
+            checks=[
+                has_rows(rows.num_rows, f"folder {place} holds no whole file with a record"),
+                *rules.evaluate(self.table, rows, [key])[key],
+                self._contiguous(ranges),
+            ],
+        )
+
+    def _contiguous(self, ranges: list[tuple[int, int, int]]) -> CheckOutcome:
+        """Whether the hour's ranges follow each other from 0, and no file of a closed hour is unfinished."""
+        problems, end = [], 0
+        for _, start, stop in ranges:
+            if start != end:
+                what = "stored twice" if start < end else "absent"
+                problems.append(f"[{min(start, end)}, {max(start, end)}) is {what}")
+            end = stop
+        metadata = {"ranges": len(ranges), "files_waiting": list(self.waiting)}
+        if problems:
+            return CheckOutcome(CONTIGUOUS, False, "; ".join(problems), metadata=metadata)
+        if self.waiting and self.inputs.now >= self.slice.end:
+            told = (
+                f"{len(self.waiting)} file(s) of the closed hour are not read, because their last line has no newline: "
+                f"{', '.join(self.waiting[:10])}. Deliver them whole (write to *.part, then rename), or remove them"
+            )
+            return CheckOutcome(CONTIGUOUS, False, told, "warn", metadata)
+        return CheckOutcome(CONTIGUOUS, True, f"{len(ranges)} range(s) follow each other", metadata=metadata)

@@ -1,0 +1,80 @@
+"""What an append-once hour holds, read back for its report; shared by Kafka's hours and landed ones.
+
+Does not belong here: deciding what an hour lacks (`assets.bronze`, `assets.log_slices.landing`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice
+from crypto_assets.engine.base import Engine, PartitionResult
+from crypto_assets.storage.base import StorageError, WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_back(
+    engine: Engine, table: Table, slice_: Slice, topic_id: str
+) -> tuple[pa.Table, list[tuple[int, int, int]]]:
+    """What a slice holds, by one query.
+
+    Returns:
+        Its rows as far as rules look at them (the other columns, all nullable, are left null), and the distinct
+        (partition, range_start, range_end) of one topic incarnation, sorted.
+    """
+    import pyarrow as pa
+
+    from crypto_assets.contracts.arrow import arrow_schema, compute
+
+    said = " ".join(rule.sql for rule in table.rules)
+    needed = [c.name for c in table.columns if not c.nullable or c.name in table.key or c.name in said]
+    ranges = ["partition", "range_start", "range_end"]
+    columns = list(dict.fromkeys([*needed, "topic_id", *ranges]))
+    rows = engine.store.read_arrow(table.full_name, slice_, columns=columns)
+    schema = arrow_schema(table)
+    checked = pa.table(
+        [rows.column(f.name) if f.name in needed else pa.nulls(rows.num_rows, f.type) for f in schema],
+        schema=schema,
+    )
+    mine = rows.filter(compute().equal(rows.column("topic_id"), topic_id)).select(ranges)
+    found = mine.group_by(ranges).aggregate([]).to_pylist()
+    return checked, sorted((r["partition"], r["range_start"], r["range_end"]) for r in found)
+
+
+def of_a_commit(write: WriteResult, topic_id: str, report: Callable[[], PartitionResult]) -> PartitionResult:
+    """The report of an hour. When what was committed cannot be read back, it says so: the commit stands.
+
+    Its checks are then left out, and red: a check that a step did not evaluate is.
+
+    Raises:
+        StorageError: Nothing was committed, and the hour cannot be read.
+    """
+    try:
+        return report()
+    except StorageError as error:
+        if not write.committed:
+            raise
+        _LOG.warning("%s: version %s is committed; it cannot be reported: %s", write.table, write.version_after, error)
+        stored: Any = write.metadata.get("ends", {})
+        return PartitionResult(
+            rows=write.rows,
+            data_version=f"{topic_id}@" + ",".join(f"{p}:{end}" for p, end in sorted(stored.items())),
+            metadata={
+                "rows_appended": write.rows,
+                "delta_version": write.version_after,
+                "topic_id": topic_id,
+                "not_reported": str(error),
+            },
+        )
+
+
+def ends(ranges: list[tuple[int, int, int]]) -> dict[int, int]:
+    """Highest end by Kafka partition, sorted."""
+    return {p: max(r[2] for r in ranges if r[0] == p) for p in sorted({r[0] for r in ranges})}

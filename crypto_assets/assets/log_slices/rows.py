@@ -1,0 +1,355 @@
+"""Records of the log as rows of append-once tables, in bounded memory.
+
+Belongs here: columns of `bronze.raw_prices` from chunks of records, those that every log table has, gathering the rows
+of one commit, reading ahead while it is written. Does not belong here: fields of polls (`assets.log_slices.poll_rows`),
+which offsets to read (`assets.bronze`).
+"""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from crypto_assets.contracts.arrow import arrow_schema, compute
+from crypto_assets.contracts.clock import SKEW
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.storage.base import LogBounds, OffsetRange
+from crypto_assets.storage.staging import FILLED_BY_STORE
+from crypto_assets.transforms.bronze import event_hour
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPILL_ABOVE_BYTES = 128 * 1024 * 1024
+"""Rows of one commit above this size wait in a mapped temporary file, so that an hour of any size can be one commit."""
+
+
+class RowMaker(Protocol):
+    """Makes the rows of one table from records."""
+
+    def rows(
+        self,
+        table: Table,
+        bounds: LogBounds,
+        slice_: Slice,
+        ranges: Sequence[OffsetRange],
+        chunk: pa.Table,
+        now: datetime,
+    ) -> pa.Table:
+        """Rows of one chunk, without what the store fills in."""
+        ...
+
+    def touched(self, rows: pa.Table) -> list[str]:
+        """Event hours that the rows touch, as sorted partition keys."""
+        ...
+
+
+class PriceRows:
+    """Rows of `bronze.raw_prices`."""
+
+    def __init__(self, partitions_start: datetime) -> None:
+        self._partitions_start = partitions_start
+
+    def rows(
+        self,
+        table: Table,
+        bounds: LogBounds,
+        slice_: Slice,
+        ranges: Sequence[OffsetRange],
+        chunk: pa.Table,
+        now: datetime,
+    ) -> pa.Table:
+        """Rows of one chunk; `event_hour` is read leniently."""
+        columns = common_columns(bounds, slice_, ranges, chunk, now)
+        columns["event_hour"] = event_hour(columns["raw_json"], columns["kafka_timestamp"], self._partitions_start)
+        return rows_table(table, columns)
+
+    def touched(self, rows: pa.Table) -> list[str]:
+        """Event hours of the rows."""
+        return sorted(hour_key(h) for h in rows.column("event_hour").unique().to_pylist() if h is not None)
+
+
+def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[OffsetRange], now: datetime) -> pa.Table:
+    """One row of kind `gap` for each range of offsets that was lost and accepted as lost."""
+    import pyarrow as pa
+
+    values: dict[str, Sequence[Any]] = {
+        "topic": [bounds.topic] * len(gaps),
+        "topic_id": [bounds.topic_id] * len(gaps),
+        "partition": [g.partition for g in gaps],
+        "offset": [g.start for g in gaps],
+        "arrival_hour": [slice_.start] * len(gaps),
+        "kind": ["gap"] * len(gaps),
+        "range_start": [g.start for g in gaps],
+        "range_end": [g.end for g in gaps],
+        "bronze_ingested_at": [now] * len(gaps),
+    }
+    schema = _schema(table)
+    arrays = [pa.array(values.get(f.name, [None] * len(gaps)), f.type) for f in schema]
+    return pa.table(arrays, schema=schema)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows of one commit and the newest broker time among them that can be believed (UTC)."""
+
+    table: pa.Table
+    max_timestamp: datetime | None
+
+
+def newest_time(stamps: pa.ChunkedArray | pa.Array, now: datetime) -> datetime | None:
+    """Newest of some record times (UTC) that is not ahead of the present; None = there is none."""
+    pc = compute()
+    return pc.max(stamps.filter(pc.less_equal(stamps, now + SKEW))).as_py()
+
+
+def gather(
+    table: Table,
+    first: Sequence[pa.Table],
+    chunks: Iterable[pa.Table],
+    make: Callable[[pa.Table], pa.Table],
+    now: datetime,
+) -> Gathered:
+    """All rows of one commit.
+
+    Args:
+        table: Contract.
+        first: Rows to begin with.
+        chunks: Records from the log.
+        make: Makes rows of a chunk.
+        now: Present time (UTC): later record times are not believed.
+
+    Returns:
+        The rows; above `SPILL_ABOVE_BYTES` they lie in a temporary file that is gone when they are.
+    """
+    sink = _Sink(_schema(table))
+    for rows in first:
+        sink.add(rows)
+    newest: datetime | None = None
+
+    def take(chunk: pa.Table) -> None:
+        sink.add(make(chunk))
+
+    try:
+        # Rows of one chunk are made while the next is read: reading keeps one core busy, this mostly the other.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-rows") as pool:
+            pending: Future[None] | None = None
+            for chunk in chunks:
+                newest = max(filter(None, (newest, newest_time(chunk.column("kafka_timestamp"), now))), default=None)
+                if pending is not None:
+                    pending.result()
+                pending = pool.submit(take, chunk)
+            if pending is not None:
+                pending.result()
+    except BaseException:
+        sink.discard()
+        raise
+    return Gathered(sink.table(), newest)
+
+
+class ReadAhead:
+    """Reads the ranges that are most likely asked for next, in a thread, while the rows before them are written.
+
+    Only a guess: `take` with other ranges reads those, as if nothing had been read. Memory is bounded by
+    `CHUNKS_AHEAD`. Use as a context manager, or the thread may outlive its caller.
+
+    Args:
+        read: Reads ranges of the one topic.
+    """
+
+    CHUNKS_AHEAD = 2
+
+    def __init__(self, read: Callable[[Sequence[OffsetRange]], Iterator[pa.Table]]) -> None:
+        self._read = read
+        self._ranges: tuple[OffsetRange, ...] = ()
+        self._chunks: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+        self._unwanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._drop()
+
+    def expect(self, ranges: Sequence[OffsetRange]) -> None:
+        """Begin to read ranges, in place of what was expected before."""
+        self._drop()
+        if not ranges:
+            return
+        self._ranges, self._chunks, self._unwanted = tuple(ranges), queue.Queue(self.CHUNKS_AHEAD), threading.Event()
+        arguments = (self._ranges, self._chunks, self._unwanted)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def take(self, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """The chunks of ranges: those read ahead when they were expected, else read now.
+
+        Raises:
+            LogError: As reading raised it.
+        """
+        if self._thread is None or self._ranges != tuple(ranges):
+            self._drop()
+            yield from self._read(ranges)
+            return
+        self._ranges = ()  # once: who asks again wants what the log holds then
+        while (item := self._chunks.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _drop(self) -> None:
+        self._unwanted.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, self._ranges = None, ()
+
+    def _run(self, ranges: Sequence[OffsetRange], chunks: queue.Queue[Any], unwanted: threading.Event) -> None:
+        def put(item: pa.Table | BaseException | None) -> None:
+            while not unwanted.is_set():
+                try:
+                    chunks.put(item, timeout=0.1)
+                    return
+                except queue.Full:
+                    continue
+
+        try:
+            for chunk in self._read(ranges):
+                put(chunk)
+                if unwanted.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to who takes the chunks
+            put(error)
+        put(None)
+
+
+class _Sink:
+    """Rows in memory, or from a size on in a temporary Arrow file that is read back by mapping it."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._held: list[pa.Table] = []
+        self._bytes = 0
+        self._path: Path | None = None
+        self._writer: Any = None
+
+    def add(self, rows: pa.Table) -> None:
+        """Add rows of the schema."""
+        self._bytes += rows.nbytes
+        self._held.append(rows)
+        if self._bytes > SPILL_ABOVE_BYTES:
+            writer = self._writer or self._open()
+            for part in self._held:
+                writer.write_table(part)
+            self._held = []
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        import pyarrow as pa
+
+        if self._path is None:
+            return pa.concat_tables(self._held) if self._held else self._schema.empty_table()
+        self._writer.close()
+        mapped = pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
+        self._path.unlink()  # the mapping keeps the data until the table is dropped
+        return mapped
+
+    def discard(self) -> None:
+        """Remove the file of rows that will not be used."""
+        if self._path is not None:
+            self._writer.close()
+            self._path.unlink(missing_ok=True)
+
+    def _open(self) -> Any:
+        import pyarrow as pa
+
+        with tempfile.NamedTemporaryFile(prefix="crypto-assets-rows-", suffix=".arrow", delete=False) as file:
+            self._path = Path(file.name)
+        self._writer = pa.ipc.new_file(self._path, self._schema)
+        return self._writer
+
+
+def _schema(table: Table) -> pa.Schema:
+    return arrow_schema(table, [n for n in table.column_names if n not in FILLED_BY_STORE])
+
+
+def rows_table(table: Table, columns: dict[str, Any]) -> pa.Table:
+    """Columns by name as rows of a table, without what the store fills in."""
+    import pyarrow as pa
+
+    schema = _schema(table)
+    return pa.table([columns[f.name] for f in schema], schema=schema)
+
+
+def common_columns(
+    bounds: LogBounds, slice_: Slice, ranges: Sequence[OffsetRange], chunk: pa.Table, now: datetime
+) -> dict[str, Any]:
+    """Columns that every table of log records has."""
+    import numpy as np
+    import pyarrow as pa
+
+    rows = chunk.num_rows
+    whole = {name: _one(chunk.column(name)) for name in chunk.column_names}
+    partition = whole["partition"].to_numpy(zero_copy_only=False)
+    starts = np.full(int(partition.max(initial=0)) + 1, -1, np.int64)
+    ends = starts.copy()
+    for piece in ranges:
+        if piece.partition < len(starts):
+            starts[piece.partition], ends[piece.partition] = piece.start, piece.end
+    raw_json, raw_bytes = _texts(whole["value"])
+
+    def constant(value: object, type_: pa.DataType) -> pa.Array:
+        return pa.repeat(pa.scalar(value, type_), rows)
+
+    zoned = pa.timestamp("us", "UTC")
+    return {
+        # Landed records name their file; Kafka's are all of one topic.
+        "topic": whole.get("topic", constant(bounds.topic, pa.string())),
+        "topic_id": constant(bounds.topic_id, pa.string()),
+        "partition": whole["partition"],
+        "offset": whole["offset"],
+        "kafka_timestamp": whole["kafka_timestamp"],
+        "message_key": whole["message_key"],
+        "raw_json": raw_json,
+        "raw_bytes": raw_bytes,
+        "headers": whole["headers"],
+        "arrival_hour": constant(slice_.start, zoned),
+        "kind": constant("record", pa.string()),
+        "range_start": pa.array(starts[partition]),
+        "range_end": pa.array(ends[partition]),
+        "bronze_ingested_at": constant(now, zoned),
+    }
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _texts(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Values as text, and as bytes where they are not UTF-8; both null for a record without value."""
+    import pyarrow as pa
+
+    try:
+        return values.cast(pa.string()), pa.nulls(len(values), pa.binary())
+    except pa.ArrowInvalid:  # at least one value is not UTF-8
+        texts = [_decoded(v) for v in values.to_pylist()]
+    raw = [v if t is None else None for v, t in zip(values.to_pylist(), texts, strict=True)]
+    return pa.array(texts, pa.string()), pa.array(raw, pa.binary())
+
+
+def _decoded(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,59 @@
+"""`ops.pipeline_metrics`: the pipeline's own metrics by arrival hour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from crypto_assets.assets.publishing import publish
+from crypto_assets.contracts.slices import DAY, Slice
+from crypto_assets.contracts.tables import PIPELINE_METRICS, RAW_PRICES
+from crypto_assets.engine.base import Engine, Result, StepInputs
+from crypto_assets.transforms.metrics import pipeline_metrics
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+VIRTUAL_SOURCES = ("replay", "simulator")
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Write the metrics of arrival hours.
+
+    Args:
+        engine: Engine whose store is read and written.
+        partition_keys: Arrival hours.
+        inputs: `source` tells whether arrivals are virtual.
+
+    Raises:
+        SliceRefused: An hour is older than Bronze's retention less one day: its figures stay as they were.
+    """
+
+    def build(slice_: Slice) -> DataFrame:
+        bronze = engine.store.read("bronze.raw_prices", slice_)
+        return pipeline_metrics(
+            slice_.hours(),
+            bronze=bronze,
+            silver=engine.store.read("silver.prices", _event_span(bronze, slice_, inputs)),
+            quarantine=engine.store.read("silver.quarantine", slice_),
+            polls=engine.store.read("ops.polls", slice_),
+            anomalies=engine.store.read("gold.anomalies", slice_),
+            virtual_time=inputs.source in VIRTUAL_SOURCES,
+        )
+
+    done = publish(
+        engine, PIPELINE_METRICS, partition_keys, inputs, build, input_retention_days=RAW_PRICES.retention_days
+    )
+    return Result({PIPELINE_METRICS.full_name: done})
+
+
+def _event_span(bronze: DataFrame, slice_: Slice, inputs: StepInputs) -> Slice:
+    """Event hours that the slice's records may lie in: late ones reach further back."""
+    from pyspark.sql import functions as F
+
+    oldest = bronze.agg(F.min("event_hour").alias("oldest")).toArrow().column(0)[0].as_py()
+    start = slice_.start - timedelta(hours=1)
+    if oldest is not None:
+        start = min(start, oldest)
+    return Slice(max(start, inputs.partitions_start - DAY), slice_.end + timedelta(hours=1))

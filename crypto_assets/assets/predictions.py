@@ -1,0 +1,112 @@
+"""`gold.price_predictions`: forecasts inserted once and never rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.assets import training
+from crypto_assets.assets.publishing import has_rows, pieces, summary
+from crypto_assets.checks import rules
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.slices import Slice, floor_day, hour_key
+from crypto_assets.contracts.tables import PRICE_PREDICTIONS
+from crypto_assets.engine.base import Engine, PartitionResult, Result, StepInputs, TableResult
+from crypto_assets.ml import registry, scoring
+from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
+from crypto_assets.ml.panel import SLOT_S, Panel, panel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SLOT = timedelta(seconds=SLOT_S)
+EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
+
+
+def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
+    """Forecast from every slot of hours, where the key is not in the ledger yet.
+
+    Args:
+        engine: Engine whose store is read and written.
+        partition_keys: Hours.
+        inputs: `now` decides whether a forecast is live or a backfill.
+
+    Returns:
+        Rows that the ledger holds for each hour, and its checks.
+    """
+    decided = training.promotions(engine, inputs)
+    result, writes = TableResult(), []
+    for slice_, keys in pieces(partition_keys, "hour"):
+        made = _forecasts(engine, slice_, decided, inputs)
+        training.refuse_seen(PRICE_PREDICTIONS.full_name, {key: _scored(key, made) for key in keys}, decided)
+        write = engine.store.merge(
+            PRICE_PREDICTIONS.full_name,
+            made,
+            mode="insert_if_absent",
+            audit=rules.audit(PRICE_PREDICTIONS, keys),
+            commit_metadata={
+                "run_id": inputs.run_id,
+                "slice_start": slice_.start.isoformat(),
+                "slice_end": slice_.end.isoformat(),
+            },
+        )
+        writes.append(write)
+        rows = engine.store.read_arrow(PRICE_PREDICTIONS.full_name, slice_)
+        outcomes = rules.evaluate(PRICE_PREDICTIONS, rows, keys)
+        versions = rules.content_version(PRICE_PREDICTIONS, rows, keys, ("predicted_at", "mode"))
+        counts = rules.row_counts(PRICE_PREDICTIONS, rows, keys)
+        for key in keys:
+            result.partitions[key] = PartitionResult(
+                rows=counts[key],
+                data_version=versions[key],
+                metadata={"written": write.committed, "delta_version": write.version_after},
+                checks=[
+                    has_rows(counts[key], "no slot of this hour has a price and a scale yet"),
+                    *outcomes[key],
+                    training.cutoff_outcome(_scored(key, rows), decided),
+                ],
+            )
+    result.metadata = summary(writes)
+    return Result({PRICE_PREDICTIONS.full_name: result})
+
+
+def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs) -> pa.Table:
+    import pyarrow as pa
+
+    features = engine.store.read_arrow("features.price_features", slice_)
+    rows = features.to_pylist()
+    made: list[dict[str, Any]] = []
+    for day in sorted({floor_day(h) for h in slice_.hours()}):
+        part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
+        mine = [r for r in rows if part.start <= r["window_start"] < part.end]
+        data = panel(features, part.end)
+        if not mine or not data.slots:
+            continue
+        for horizon in HORIZONS:
+            made += _of_horizon(
+                mine, data, horizon, effective(decided, f"price_{horizon}", part.start), decided, inputs
+            )
+    return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))
+
+
+def _of_horizon(
+    rows: Sequence[Mapping[str, Any]],
+    data: Panel,
+    horizon: str,
+    promotion: Mapping[str, Any],
+    decided: Sequence[Mapping[str, Any]],
+    inputs: StepInputs,
+) -> list[dict[str, Any]]:
+    """Forecasts by the version in force, and by the baseline where that one's inputs are unknown."""
+    made = scoring.forecasts(rows, data, registry.load(promotion, inputs.params.get("home")), horizon, inputs.now)
+    there = {(r["coin_id"], r["window_end"]) for r in made}
+    rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
+    baseline = next(p for p in decided if p["model"] == promotion["model"] and p["version"] == BASELINE)
+    return made + scoring.forecasts(rest, data, registry.load(baseline), horizon, inputs.now)
+
+
+def _scored(key: str, rows: pa.Table) -> list[tuple[str, str, datetime]]:
+    """Model, version and window_start of the forecasts of an hour."""
+    picked = rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist()
+    return [(r["model_name"], r["model_version"], r["window_end"] - SLOT) for r in picked if hour_key(r["hour"]) == key]

@@ -1,0 +1,199 @@
+"""What all step bodies share: publish slices with audit, rules and data versions, in one place.
+
+Belongs here: turning "these keys of this table are built by that function" into writes and a `TableResult`.
+Does not belong here: the logic of any table, or Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from crypto_assets.checks import rules
+from crypto_assets.contracts.arrow import compute
+from crypto_assets.contracts.model import Grain, Table
+from crypto_assets.contracts.slices import DAY, Slice, contiguous, key_slice
+from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, StepInputs, TableResult
+from crypto_assets.storage.base import WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+
+LONGEST_SLICE = 8 * DAY
+"""Longest slice computed at once: bounds memory of a range run; a longer range is written piece by piece."""
+
+EVENT_COLUMNS = ("last_updated_at", "last_event_at", "kafka_timestamp", "window_end", "decided_at", "at")
+"""Columns that say when something happened, best first; a table without one is measured by its slices."""
+NEWEST_EVENT = "run_newest_event"
+"""Name in the metadata of a run."""
+
+Build = Callable[[Slice], "DataFrame | pa.Table"]
+ExtraChecks = Callable[[Slice, "pa.Table"], Mapping[str, Sequence[CheckOutcome]]]
+
+
+def pieces(keys: Sequence[str], grain: Grain) -> list[tuple[Slice, list[str]]]:
+    """Contiguous runs of keys, cut so that none is longer than `LONGEST_SLICE`, in time order."""
+    cut: list[tuple[Slice, list[str]]] = []
+    for _, run in contiguous(keys, grain):
+        per_piece = int(LONGEST_SLICE / (key_slice(run[0], grain).end - key_slice(run[0], grain).start))
+        for i in range(0, len(run), per_piece):
+            part = run[i : i + per_piece]
+            cut.append((Slice(key_slice(part[0], grain).start, key_slice(part[-1], grain).end), part))
+    return cut
+
+
+def has_rows(rows: int, why_empty: str, not_yet: str | None = None) -> CheckOutcome:
+    """The check that a partition is not empty; an empty one is materialized all the same, and red.
+
+    Args:
+        rows: Rows of the partition.
+        why_empty: Reason if there are none.
+        not_yet: Why there cannot be any yet, if so: then an empty partition is no fault.
+    """
+    if rows:
+        return CheckOutcome("has_rows", True, f"{rows:,} rows", metadata={"rows": rows})
+    if not_yet:
+        return CheckOutcome("has_rows", True, f"no rows yet: {not_yet}", metadata={"rows": 0})
+    return CheckOutcome("has_rows", False, f"no rows: {why_empty}", "warn", {"rows": 0})
+
+
+def publish(
+    engine: Engine,
+    table: Table,
+    keys: Sequence[str],
+    inputs: StepInputs,
+    build: Build,
+    *,
+    input_retention_days: int | None = None,
+    extra_checks: ExtraChecks | None = None,
+    volatile: Sequence[str] = (),
+    why_empty: str = "the inputs hold nothing for this partition",
+    not_yet: Callable[[str], str | None] = lambda _key: None,
+    commit_metadata: Mapping[str, str] | None = None,
+) -> TableResult:
+    """Write partitions of a `replace_slice` table and report on each.
+
+    Every contiguous run of keys is one slice: staged, audited by the contract's blocking rules, committed, and
+    then reported by partition (rules, `has_rows`, `extra_checks`, content hash as data version).
+
+    Args:
+        engine: Engine whose store is written.
+        table: Contract of the target; its grain names the keys' format.
+        keys: Partition keys, in any order, possibly with holes.
+        inputs: The step's inputs; `now`, `run_id` and `rebuild` are used here.
+        build: Returns all rows of a slice. It reads its sources itself and may be called again after a conflict.
+        input_retention_days: Shortest retention of the sources, or None if they are kept for ever.
+        extra_checks: More outcomes by partition key, from the rows written.
+        volatile: Columns that say when, not what; they do not enter the data version.
+        why_empty: Reason given by `has_rows` when a partition is empty.
+        not_yet: Asked for an empty partition: why it cannot have rows yet, None if it should.
+        commit_metadata: Recorded in the Delta commit.
+
+    Raises:
+        AuditFailed: A blocking rule failed; nothing of that slice was committed.
+        SliceRefused: See `TableStore.replace_slice`.
+    """
+    assert table.grain is not None, f"{table.full_name} has no partitions"
+    result = TableResult()
+    writes: list[WriteResult] = []
+    newest: dict[str, object] = {}
+    for slice_, piece in pieces(keys, table.grain):
+        staged: list[pa.Table] = []
+        audit = rules.audit(table, piece)
+
+        def keep(rows: pa.Table, staged: list[pa.Table] = staged, audit: Callable = audit) -> None:
+            staged[:] = [rows]
+            audit(rows)
+
+        def build_slice(slice_: Slice = slice_) -> DataFrame | pa.Table:
+            return build(slice_)
+
+        write = engine.store.replace_slice(
+            table.full_name,
+            slice_,
+            build_slice,
+            audit=keep,
+            now=inputs.now,
+            input_retention_days=input_retention_days,
+            rebuild=inputs.rebuild,
+            commit_metadata={"run_id": inputs.run_id, **(commit_metadata or {})},
+        )
+        writes.append(write)
+        rows = staged[0]
+        newest |= newest_event(rows)  # slices are in time order
+        outcomes = rules.evaluate(table, rows, piece)
+        versions = rules.content_version(table, rows, piece, volatile)
+        counts = rules.row_counts(table, rows, piece)
+        extra = extra_checks(slice_, rows) if extra_checks else {}
+        for key in piece:
+            result.partitions[key] = PartitionResult(
+                rows=counts[key],
+                data_version=versions[key],
+                metadata={
+                    "written": write.committed,
+                    "delta_version": write.version_after,
+                    "read_versions": write.metadata.get("read_versions"),
+                },
+                checks=[
+                    has_rows(counts[key], why_empty, None if counts[key] else not_yet(key)),
+                    *outcomes.get(key, []),
+                    *extra.get(key, []),
+                ],
+            )
+    result.metadata = summary(writes) | newest
+    return result
+
+
+def publish_whole(
+    engine: Engine,
+    table: Table,
+    inputs: StepInputs,
+    rows: pa.Table,
+    *,
+    mode: str = "replace_all",
+    volatile: Sequence[str] = (),
+    extra_checks: Sequence[CheckOutcome] = (),
+) -> TableResult:
+    """Write an unpartitioned table by `merge` and report on it.
+
+    Raises:
+        AuditFailed: A blocking rule failed; nothing was committed.
+    """
+    write = engine.store.merge(
+        table.full_name,
+        rows,
+        mode=mode,  # type: ignore[arg-type]
+        audit=rules.audit(table, [None]),
+        commit_metadata={"run_id": inputs.run_id},
+    )
+    outcomes = rules.evaluate(table, rows, [None])[None]
+    version = rules.content_version(table, rows, [None], volatile)[None]
+    partition = PartitionResult(
+        rows=rows.num_rows,
+        data_version=version,
+        metadata={"written": write.committed, "delta_version": write.version_after},
+        checks=[has_rows(rows.num_rows, "nothing to write"), *outcomes, *extra_checks],
+    )
+    return TableResult({None: partition}, summary([write]) | newest_event(rows))
+
+
+def newest_event(rows: pa.Table) -> dict[str, object]:
+    """The newest time of the first of `EVENT_COLUMNS` that the rows have, as run metadata; empty without one."""
+    for column in EVENT_COLUMNS:
+        if column in rows.column_names and (found := compute().max(rows.column(column)).as_py()) is not None:
+            return {NEWEST_EVENT: found}
+    return {}
+
+
+def summary(writes: Sequence[WriteResult]) -> dict[str, object]:
+    """Totals of several writes of one table, for run metadata."""
+    befores = [w.version_before for w in writes if w.version_before is not None]
+    afters = [w.version_after for w in writes if w.version_after is not None]
+    return {
+        "run_rows": sum(w.rows for w in writes),
+        "run_commits": sum(w.committed for w in writes),
+        "run_conflicts_retried": sum(w.retries for w in writes),
+        "delta_version_before": min(befores, default=None),
+        "delta_version_after": max(afters, default=None),
+    }

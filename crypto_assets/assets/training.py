@@ -1,0 +1,181 @@
+"""What the model steps share: a training a day, what was known, promotions, checks on cut-offs and restatements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from crypto_assets.checks import rules
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.slices import DAY, Slice, key_slice
+from crypto_assets.contracts.tables import PROMOTIONS
+from crypto_assets.engine.base import (
+    CheckOutcome,
+    Engine,
+    NotEnoughData,
+    PartitionResult,
+    Result,
+    StepInputs,
+    TableResult,
+)
+from crypto_assets.ml.baselines import BASELINE, v0_rows
+from crypto_assets.ml.panel import FIELDS, Panel, panel
+from crypto_assets.storage.base import AuditFailed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Trained = TypeVar("Trained")
+ENOUGH_DATA, RESTATED = "enough_data", "inputs_restated_after_training"
+CUTOFF_BEFORE = "cutoff_before_window"
+COMMON_CHECKS = {
+    ENOUGH_DATA: "There were days enough to train on; else it says how many are missing and nothing is materialized.",
+    "promotion_gate": "A challenger was compared with the champion and is at least as good; else the champion serves.",
+    RESTATED: "The features it was trained on have not been restated since.",
+}
+COLUMNS = ("coin_id", "window_end", "available_at", *FIELDS)
+
+
+def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
+    """Features of the last days before a cut-off, as they were known at it.
+
+    Args:
+        engine: Engine whose store is read.
+        cutoff: End of the training day (UTC).
+        days: Days back.
+    """
+    rows = engine.store.read_arrow("features.price_features", Slice(cutoff - days * DAY, cutoff), columns=list(COLUMNS))
+    return panel(rows, cutoff, known_at=cutoff)
+
+
+def by_day(
+    asset: str,
+    engine: Engine,
+    partition_keys: Sequence[str],
+    inputs: StepInputs,
+    learn: Callable[[datetime], Trained],
+    decide: Callable[[Engine, str, datetime, Trained, list[dict[str, Any]], StepInputs], PartitionResult],
+) -> Result:
+    """Train and decide for days, in time order.
+
+    Args:
+        asset: Name of the model's asset.
+        engine: Engine whose store is read and whose `ml.promotions` is written.
+        partition_keys: Days.
+        inputs: Of the step.
+        learn: Trains from what was known at a cut-off, the end of a day (UTC); raises `NotEnoughData`.
+        decide: Records what serves from the next day on, given what was trained and all promotions.
+
+    Returns:
+        What was decided by day; days without data enough are named. If none had it, only the red check `enough_data`.
+    """
+    result = TableResult()
+    short: list[str] = []
+    last = ""
+    for key in sorted(partition_keys):
+        cutoff = key_slice(key, "day").end
+        decided = promotions(engine, inputs)
+        try:
+            trained = learn(cutoff)
+        except NotEnoughData as error:
+            last = str(error)
+            short.append(f"{key}: {error}")
+            continue
+        result.partitions[key] = decide(engine, key, cutoff, trained, decided, inputs)
+    if not result.partitions:
+        return Result(skipped={asset: [CheckOutcome(ENOUGH_DATA, False, last, "warn")]})
+    if short:
+        result.metadata["run_days_without_enough_data"] = short
+    return Result({asset: result})
+
+
+def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
+    """All promotions; the baselines are written at first use, so that there always is a version to score with."""
+    rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
+    if not any(r["version"] == BASELINE for r in rows):
+        record(engine, v0_rows(inputs.partitions_start, inputs.now))
+        rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
+    return rows
+
+
+def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
+    """Add promotions that are not there yet; a decision is never rewritten."""
+    import pyarrow as pa
+
+    frame: pa.Table = pa.Table.from_pylist(list(rows), schema=arrow_schema(PROMOTIONS))
+    engine.store.merge(PROMOTIONS.full_name, frame, mode="insert_if_absent", audit=rules.audit(PROMOTIONS, [None]))
+
+
+def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:
+    """What was decided about a model at a cut-off before; it stands, whatever a later training finds."""
+    return [d for d in decided if d["model"] == model and d["cutoff"] == cutoff and d["version"] != BASELINE]
+
+
+def cutoff_outcome(
+    scored: Iterable[tuple[str, str, datetime]], decided: Sequence[Mapping[str, Any]], *, blocking: bool = False
+) -> CheckOutcome:
+    """The check that no slot was scored by a version that had seen it.
+
+    Args:
+        scored: Model, version and window_start of rows.
+        decided: All promotions. A version that is not among them counts as one that has seen everything.
+        blocking: Whether a violation stops the write.
+    """
+    cutoffs = {(d["model"], d["version"]): d["cutoff"] for d in decided}
+    rows = list(scored)
+    bad = [r for r in rows if r[:2] not in cutoffs or cutoffs[r[:2]] > r[2]]
+    versions = sorted({version for _, version, _ in bad})
+    return CheckOutcome(
+        CUTOFF_BEFORE,
+        not bad,
+        f"{len(bad)} rows are by a version that had seen their slot ({', '.join(versions)}): its effective_from in "
+        "ml.promotions lies before its cut-off"
+        if bad
+        else "no version had seen its slots",
+        metadata={"violations": len(bad), "rows": len(rows), **({"blocking": True} if blocking else {})},
+    )
+
+
+def refuse_seen(
+    table: str, keyed: Mapping[str, Sequence[tuple[str, str, datetime]]], decided: Sequence[Mapping[str, Any]]
+) -> None:
+    """Stop a write of rows by versions that had seen their slots.
+
+    Args:
+        table: Table that would be written.
+        keyed: Model, version and window_start of its rows by partition key.
+        decided: All promotions.
+
+    Raises:
+        AuditFailed: There are such rows.
+    """
+    outcomes = [(key, cutoff_outcome(rows, decided, blocking=True)) for key, rows in keyed.items()]
+    red = [f"{key}: {o.description}" for key, o in outcomes if not o.passed]
+    if red:
+        raise AuditFailed(f"{table}: {CUTOFF_BEFORE}, so nothing was written. {'; '.join(red)}", outcomes)
+
+
+def restated(engine: Engine, cutoff: datetime, days: int, decided: Sequence[dict[str, Any]]) -> CheckOutcome:
+    """Whether feature slices of the training window were rewritten after an earlier decision on this cut-off."""
+    earlier = [p["decided_at"] for p in decided if p["cutoff"] == cutoff and p["version"] != BASELINE]
+    if not earlier:
+        return CheckOutcome(RESTATED, True, "trained for the first time", "warn")
+    since, start = min(earlier), cutoff - days * DAY
+
+    def overlaps(metadata: Mapping[str, str]) -> bool:
+        if "slice_start" not in metadata:
+            return False
+        first, last = (datetime.fromisoformat(metadata[n]) for n in ("slice_start", "slice_end"))
+        return first < cutoff and last > start
+
+    commits = engine.store.commits_after("features.price_features", -1, 100_000)
+    late = [c for c in commits if c.at > since and overlaps(c.metadata)]
+    return CheckOutcome(
+        RESTATED,
+        not late,
+        f"{len(late)} feature slices of the training window were rewritten since {since.isoformat()}; models of old "
+        "days are not retrained",
+        "warn",
+        {"rewritten_slices": len(late)},
+    )

@@ -1,1 +1,0 @@
-"""What moves the assets: jobs, schedules and sensors."""

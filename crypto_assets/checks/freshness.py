@@ -1,0 +1,85 @@
+"""How fresh each table is promised to be: thresholds from the polling cadence, and as a sentence.
+
+Belongs here: the arithmetic of the promise. Does not belong here: measuring lag (`status`), or checks on the newest
+quote (the producer sensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from crypto_assets.contracts.tables import TABLES
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
+LONG_MONTH = datetime(2024, 1, 1, tzinfo=UTC)
+"""Start of some month of 31 days."""
+
+DAILY_WARN, DAILY_FAIL = timedelta(hours=26), timedelta(hours=50)
+"""A daily table is due once a day at 00:15; a day missed warns within two hours, a second one fails."""
+
+SLOT = timedelta(minutes=5)
+FOLLOWS_SLOTS = frozenset({"gold.leaderboard_24h"})
+"""Tables that move once a 5-minute slot, whatever the cadence."""
+
+
+def cadence_s(settings: Settings) -> float:
+    """Seconds between new quotes that the configured source and plan allow over a whole month.
+
+    It is the producer's own arithmetic at the start of a month of 31 days: 10,000 credits and a 10 s loop give 270 s.
+    The cadence in force may be longer when credits were spent early in the month.
+    """
+    from crypto_assets.market.credits import CreditState
+    from crypto_assets.producer.loop import governor_of
+
+    return governor_of(settings).cadence_s(CreditState(), LONG_MONTH)
+
+
+def pace_s(settings: Settings) -> float:
+    """Seconds between new rows: those between polls, or between refreshes where these are fewer."""
+    return max(cadence_s(settings), settings.refresh_every_s)
+
+
+def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
+    """Age at which data is late, and at which it is stale: 2 x cadence + 60 s, 4 x cadence + 120 s.
+
+    Args:
+        cadence: Seconds between new rows (`pace_s`).
+    """
+    return timedelta(seconds=2 * cadence + 60), timedelta(seconds=4 * cadence + 120)
+
+
+def windows(settings: Settings) -> Callable[[str], tuple[timedelta, timedelta]]:
+    """Age at which an asset, by its `schema.name`, is late, and at which it is stale.
+
+    Tables of the live refresh follow polling and refreshing. Day tables and models follow the day. Assets that nothing
+    moves by schedule take no policy at all; that is `Table.scheduled`, not this function's business.
+    """
+    cadence = pace_s(settings)
+
+    def of(name: str) -> tuple[timedelta, timedelta]:
+        table = TABLES.get(name)
+        if table is None or table.grain == "day":
+            return DAILY_WARN, DAILY_FAIL
+        return thresholds(max(cadence, SLOT.total_seconds()) if name in FOLLOWS_SLOTS else cadence)
+
+    return of
+
+
+def promise(cadence: float, refresh_every_s: float = 0) -> str:
+    """What a reader may expect: data age, and how full the bar tables are.
+
+    Args:
+        cadence: Seconds between polls.
+        refresh_every_s: Seconds between refreshes; 0 = after every poll.
+    """
+    warn, _ = thresholds(max(cadence, refresh_every_s))
+    age = warn.total_seconds()
+    told = f"{age / 60:g} min" if age % 60 == 0 else f"{age:g} s"
+    sparse = [name for name, width in (("bars_1m", 60), ("bars_5m", 300)) if cadence > width]
+    filled = f"{' and '.join(sparse)} mostly empty" if sparse else "every bar table filled"
+    refreshed = f", refreshed every {refresh_every_s:g} s" if refresh_every_s > cadence else ""
+    return f"cadence {cadence:g} s{refreshed} → data age ≤ {told}; {filled}"

@@ -1,0 +1,1 @@
+"""Running on Databricks: step launcher, Pipes, declarative pipeline, deployment files."""

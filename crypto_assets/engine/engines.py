@@ -1,0 +1,78 @@
+"""Which engine a target means, as a lazy Dagster resource.
+
+Creating the resource starts nothing: a launched run's driver must not start an engine it does not use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from crypto_assets.engine.base import Engine
+    from crypto_assets.engine.spark import Sessions
+    from crypto_assets.settings import Settings
+
+_SESSIONS: dict[tuple[str, ...], Sessions] = {}
+"""Sessions of this process by what they were made from: every engine of one target shares one."""
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The engine of the configured target; opens nothing.
+
+    On the driver of a Databricks target, where every table is written by a launched step, it is the embedded engine
+    on the home's own lake, which holds what the driver keeps for itself (`ops.alerts`).
+    """
+    if settings.role == "remote":
+        return _cluster_engine(settings)
+    if settings.target == "spark":
+        return _spark_engine(settings)
+    from crypto_assets.engine.sail import SailEngine
+    from crypto_assets.log.kafka.client import client_config
+
+    return SailEngine(settings.lake, lambda: client_config(settings))
+
+
+def _spark_engine(settings: Settings) -> Engine:
+    """A local JVM or a Spark Connect endpoint, on the lake's folder."""
+    from crypto_assets.engine import spark
+    from crypto_assets.log.kafka.client import client_config
+    from crypto_assets.settings import environment
+
+    warehouse, remote = str(settings.home / "spark-warehouse"), settings.spark_remote
+
+    def session() -> object:
+        if remote:
+            return spark.remote_session(remote)
+        return spark.local_session(settings.spark_master, environment().get("JAVA_HOME"), warehouse=warehouse)
+
+    key = ("spark", remote or settings.spark_master)
+    sessions = _SESSIONS.setdefault(key, spark.Sessions(session))  # type: ignore[arg-type]
+    return spark.SparkEngine(
+        sessions,
+        lambda: client_config(settings),
+        catalog=settings.spark_catalog,
+        lake=settings.lake,
+    )
+
+
+def _cluster_engine(settings: Settings) -> Engine:
+    """The cluster's session, on managed tables of the catalog."""
+    from crypto_assets.engine import spark
+    from crypto_assets.log.kafka.client import client_config
+
+    sessions = _SESSIONS.setdefault(("cluster",), spark.Sessions(spark.cluster_session))
+    return spark.SparkEngine(
+        sessions, lambda: client_config(settings), catalog=settings.catalog, kafka_shaded=settings.kafka_shaded
+    )
+
+
+def engine_resource(settings: Settings) -> dg.ResourceDefinition:
+    """The engine as a resource: one a process, shared by its steps."""
+
+    @dg.resource(description=f"Engine of target {settings.target}: a lazy Spark session and the tables.")
+    def engine(_context: dg.InitResourceContext) -> Engine:
+        return make_engine(settings)
+
+    return engine

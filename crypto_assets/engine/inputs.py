@@ -1,0 +1,220 @@
+"""What the driver gives a step: offset bounds, coins, cut-offs. Light, without secrets, the same for every engine.
+
+Belongs here: building `StepInputs` from settings, home and log, and handing them to a step that runs elsewhere. Does
+not belong here: what a step does with them, or how they travel (`step_launcher`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.slices import key_slice
+from crypto_assets.engine.base import StepFailed, StepInputs
+from crypto_assets.ml import places
+from crypto_assets.storage.base import LogBounds
+
+if TYPE_CHECKING:
+    from crypto_assets.home import Home
+    from crypto_assets.settings import Settings
+
+BANNERS = {
+    "coingecko": "LIVE CoinGecko. Data provided by CoinGecko",
+    "simulator": "SIMULATED prices of ten coins (seeded random walk): no market ever quoted these",
+    "replay": "REPLAY Coinbase 2018-04-04/05 via QuantConnect Lean (Apache-2.0): prices are not today's",
+}
+
+
+MOST_BYTES = 64 * 1024
+"""Longest JSON of shipped inputs."""
+
+
+class InputsTooLarge(StepFailed):
+    """The inputs of a step are too large to be shipped; says the size and what to do."""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Inputs on their way to a step that runs elsewhere, with what they were made for."""
+
+    run_id: str
+    keys: tuple[str | None, ...]
+    inputs: StepInputs
+
+    def to_json(self) -> str:
+        """Text of at most `MOST_BYTES` bytes of UTF-8.
+
+        Raises:
+            InputsTooLarge: It would be longer.
+        """
+        inside = self.inputs.to_json()
+        text = json.dumps({"run_id": self.run_id, "keys": self.keys}, separators=(",", ":"))
+        text = f'{text[:-1]},"inputs":{inside}}}'
+        size = len(text.encode())
+        if size > MOST_BYTES:
+            raise InputsTooLarge(
+                f"the inputs of this step are {size:,} bytes of JSON and at most {MOST_BYTES:,} are shipped "
+                f"({len(self.keys)} partitions, {len(self.inputs.coins)} coins); take a shorter range"
+            )
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> Shipment:
+        """Rebuild from `to_json`."""
+        raw = json.loads(text)
+        return cls(raw["run_id"], tuple(raw["keys"]), StepInputs.from_json(json.dumps(raw["inputs"])))
+
+
+class _Received:
+    """The shipment of this process, if it is the far side of a launched step."""
+
+    shipment: Shipment | None = None
+
+
+def receive(text: str) -> None:
+    """Keep a shipment for the step of this process."""
+    _Received.shipment = Shipment.from_json(text)
+
+
+def input_builder(settings: Settings) -> StepInputBuilder:
+    """What gives steps their inputs in this process: built here, or shipped when this is the far side of a launch."""
+    return ShippedInputs(settings) if settings.is_remote else StepInputBuilder(settings)
+
+
+class StepInputBuilder:
+    """Builds `StepInputs`. Creating one opens nothing; the home is bound and the log asked when a step needs them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    def banner(self) -> str:
+        """The sentence by which every surface names the data mode."""
+        return BANNERS[self.settings.source]
+
+    def topic(self, logical: str) -> str:
+        """Kafka topic of `prices` or `polls`."""
+        return {"prices": self.settings.prices_topic, "polls": self.settings.polls_topic}[logical]
+
+    def home(self) -> Home:
+        """The bound home."""
+        from crypto_assets.home import open_home
+
+        return open_home(self.settings)
+
+    def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:
+        """Offset bounds of hourly keys.
+
+        Raises:
+            StepFailed: The log cannot be asked; names the broker and the command that starts it.
+        """
+        from crypto_assets.log.kafka import log
+
+        try:
+            hours = [key_slice(k, "hour").start for k in keys]
+            return log.bounds(self.settings, self.topic(logical), hours, now)
+        except log.LogUnavailable as error:
+            raise StepFailed(str(error)) from error
+
+    def build(
+        self,
+        *,
+        now: datetime,
+        run_id: str,
+        keys: Sequence[Any] = (),
+        reads_log: str | None = None,
+        rebuild: bool = False,
+        accept_gap: bool = False,
+        as_of: datetime | None = None,
+    ) -> StepInputs:
+        """Inputs of one step.
+
+        Raises:
+            StepFailed: From `bounds`.
+            HomeError: The home is bound to something else.
+        """
+        home = self.home()
+        # Landed files are listed by the step itself: the driver may not see the volume that they lie on.
+        landing = self.settings.transport == "landing"
+        folder = {"landing_folder": str(self.settings.landing / self.topic(reads_log))} if landing and reads_log else {}
+        start = datetime.combine(home.partitions_start, datetime.min.time(), tzinfo=now.tzinfo)
+        return StepInputs(
+            now=now,
+            run_id=run_id,
+            source=home.source,
+            partitions_start=start,
+            bounds=self.bounds(reads_log, [str(k) for k in keys], now) if reads_log and not landing else {},
+            coins=home.registry().to_records(),
+            anomaly_budget=self.settings.anomaly_budget,
+            accept_gap=accept_gap,
+            rebuild=rebuild,
+            as_of=as_of,
+            params={
+                **folder,
+                "tell_commits": self.settings.on_databricks,  # the driver sees events there, and no table
+                "tracking_uri": self.settings.tracking_uri,
+                "registry_uri": self.settings.registry_uri,
+                **(
+                    {"artifact_root": self.settings.databricks_artifact_root}
+                    if self.settings.on_databricks
+                    else {"artifact_root": places.FOLDER, "home": str(home.path)}
+                ),
+            },
+        )
+
+
+class ShippedInputs(StepInputBuilder):
+    """Gives the inputs that the driver shipped. Opens no home and asks no broker."""
+
+    def home(self) -> Home:
+        """There is none.
+
+        Raises:
+            StepFailed: Always.
+        """
+        raise StepFailed("a launched step has no home: what it needs of it must travel in its inputs")
+
+    def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:  # noqa: ARG002
+        """They were asked for on the driver.
+
+        Raises:
+            StepFailed: Always.
+        """
+        raise StepFailed(f"a launched step does not ask the log for bounds of {logical} ({len(keys)} hours)")
+
+    def build(
+        self,
+        *,
+        now: datetime,  # noqa: ARG002  (the driver's moment counts)
+        run_id: str,
+        keys: Sequence[Any] = (),
+        reads_log: str | None = None,  # noqa: ARG002
+        rebuild: bool = False,  # noqa: ARG002
+        accept_gap: bool = False,  # noqa: ARG002
+        as_of: datetime | None = None,  # noqa: ARG002
+    ) -> StepInputs:
+        """The shipped inputs.
+
+        Raises:
+            StepFailed: None arrived, or they were made for another run or other partitions.
+        """
+        found = _Received.shipment
+        if found is None:
+            raise StepFailed(
+                "no inputs were shipped to this step; CRYPTO_ASSETS_ROLE=remote is for launched steps only"
+            )
+        wrong = []
+        if found.run_id != run_id:
+            wrong.append(f"run {found.run_id} instead of {run_id}")
+        if found.keys != tuple(keys):
+            wrong.append(f"partitions {_some(found.keys)} instead of {_some(keys)}")
+        if wrong:
+            raise StepFailed(f"the shipped inputs were made for {' and '.join(wrong)}; launch the step again")
+        return found.inputs
+
+
+def _some(keys: Sequence[Any]) -> str:
+    return f"{', '.join(map(str, keys[:3]))}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"

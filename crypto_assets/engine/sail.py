@@ -1,0 +1,168 @@
+"""The laptop's engine: Sail (Spark Connect in process) beside delta-rs tables.
+
+Belongs here: starting and stopping the embedded server, the session, handing Arrow data to it. Does not belong here:
+what is computed, how tables are written (`storage.delta_rs`), how the log is read (`log.kafka.log`).
+
+One server and one session serve the whole process, whatever the number of engines. Nothing starts before first use.
+The server must not be used across a fork: child processes are spawned and start their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets import paths
+from crypto_assets.engine.base import StepFailed
+from crypto_assets.settings import prepare_embedded_engine
+from crypto_assets.storage.base import OffsetRange, TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE_ABOVE_BYTES = 16 * 1024 * 1024
+"""Arrow data above this size is handed over as a file: one gRPC message holds at most 128 MB, and a file is quicker."""
+
+
+class _Server:
+    """The process's one embedded server and session."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session: SparkSession | None = None
+        self._server: Any = None
+
+    def session(self) -> SparkSession:
+        """The session, started at first use; its time zone is UTC."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._start()
+            return self._session
+
+    @property
+    def started(self) -> bool:
+        """Whether the server runs."""
+        return self._session is not None
+
+    def _start(self) -> SparkSession:
+        prepare_embedded_engine()
+        from pysail.spark import SparkConnectServer
+        from pyspark.sql import SparkSession
+
+        server = SparkConnectServer()
+        server.start(background=True)
+        address = server.listening_address
+        if address is None:
+            raise RuntimeError("the embedded Sail server did not say where it listens")
+        session = SparkSession.builder.remote(f"sc://127.0.0.1:{address[1]}").create()
+        session.conf.set("spark.sql.session.timeZone", "UTC")
+        _keep_interrupts()
+        self._server = server
+        # The session goes first: its client would otherwise retry against a server that is gone.
+        atexit.register(self._stop)
+        return session
+
+    def _stop(self) -> None:
+        with self._lock:
+            session, self._session = self._session, None
+            server, self._server = self._server, None
+        if session is not None:
+            session.stop()
+        if server is not None:
+            server.stop()
+
+
+def _keep_interrupts() -> None:
+    """Take Ctrl-C back from the server, which would stop at once.
+
+    Work that is being finished still needs it, and the session's client would ask a server that is gone for minutes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None:
+        signal.signal(signal.SIGINT, handler)
+
+
+_SERVER = _Server()
+
+
+class SailEngine:
+    """Engine of the `local` target. Creating one opens nothing.
+
+    Args:
+        lake: Folder of the tables, `<lake>/<schema>/<table>`.
+        kafka_config: Gives librdkafka options when the log is first read; None when this engine never reads it.
+    """
+
+    def __init__(self, lake: str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> None:
+        from crypto_assets.storage.delta_rs import DeltaRsStore
+
+        self.lake = lake
+        self.store: TableStore = DeltaRsStore(lake, _SERVER.session)
+        self._kafka_config = kafka_config
+
+    @property
+    def spark(self) -> SparkSession:
+        """The process's session, started at first use; its time zone is UTC."""
+        return _SERVER.session()
+
+    @property
+    def started(self) -> bool:
+        """Whether this process has started its embedded server."""
+        return _SERVER.started
+
+    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """Read exact offset ranges of a Kafka topic in chunks; see `engine.base.Engine.read_log`.
+
+        Raises:
+            LogUnavailable: The broker cannot be reached.
+            LogTrimmed: A range is no longer retained.
+            StepFailed: This engine was made without Kafka settings.
+        """
+        from crypto_assets.log.kafka.log import read_ranges
+
+        return read_ranges(self._client(topic), topic, ranges)
+
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.log.read_again`.
+
+        Raises:
+            LogError: As `log.kafka.log.read_again` raises it.
+            StepFailed: This engine was made without Kafka settings.
+        """
+        from crypto_assets.log.kafka.log import read_again
+
+        return read_again(self._client(topic), topic, incarnation, ranges)
+
+    def _client(self, topic: str) -> dict[str, Any]:
+        if self._kafka_config is None:
+            raise StepFailed(f"cannot read topic {topic}: this engine was made without Kafka settings")
+        return self._kafka_config()
+
+    def frame(self, rows: pa.Table) -> DataFrame:
+        """Arrow rows of any size as a frame: small ones travel in the plan, large ones are staged as a file.
+
+        The file is removed when the process ends, so the frame must not outlive it.
+        """
+        return frame(self.spark, rows)
+
+
+def frame(spark: SparkSession, rows: pa.Table) -> DataFrame:
+    """`SailEngine.frame` for code that has the session only."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    if rows.nbytes <= STAGE_ABOVE_BYTES:
+        return spark.createDataFrame(rows, from_arrow_schema(rows.schema))
+    import pyarrow.parquet as pq
+
+    path = paths.private_folder() / f"{uuid.uuid4().hex}.parquet"
+    pq.write_table(rows, path, compression="lz4", row_group_size=128 * 1024)
+    return spark.read.parquet(str(path))

@@ -1,0 +1,225 @@
+"""Engine on Spark: a local JVM, a Spark Connect endpoint, or the session of a Databricks cluster.
+
+Belongs here: sessions and their settings. Does not belong here: how tables are written (`storage.delta_spark`), how
+the log is read (`log.kafka.spark_source`), what is computed.
+
+Creating an engine starts nothing. A local session is made through dagster-pyspark's resource, which also finds the
+session that a cluster has already started.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from crypto_assets import paths
+from crypto_assets.errors import UsageError
+from crypto_assets.settings import reach_this_machine_directly
+from crypto_assets.storage.base import OffsetRange, TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+    from crypto_assets.contracts.model import Table
+
+UTC_SESSION = {"spark.sql.session.timeZone": "UTC"}
+"""Settings that every session must have; they can be set while it runs."""
+
+SHORT_QUERIES = {
+    # Rows of a larger Arrow table would be computed by the optimizer: on one core, without generated code.
+    "spark.sql.execution.arrow.localRelationThreshold": "1MB",
+    # A micro-batch alone runs a hundred queries: with Spark's 100 places their code is compiled again each time.
+    "spark.sql.codegen.cache.maxEntries": "5000",
+}
+"""Settings of a session that runs many short queries over rows of the driver, as a stream does; known at its start."""
+
+
+REACH_S = 10.0
+"""Seconds in which an endpoint must accept a connection."""
+
+
+def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores: int = 2) -> dict[str, str]:
+    """Settings of a session that this process starts.
+
+    Args:
+        jars: Folder of the pinned jars (Delta, Kafka source).
+        master: Spark master, e.g. `local[*]`.
+        warehouse: Folder of schemas that have no place of their own.
+        cores: Tasks of a shuffle, a parallel listing and a Delta snapshot; Spark's defaults are for clusters, and cost
+            a small table more than its work.
+    """
+    few = str(cores)
+    folder = paths.plain(str(jars))  # Spark takes a list of patterns
+    return {
+        "spark.master": master,
+        "spark.app.name": "crypto-assets",
+        "spark.jars": ",".join(f"{folder}/{jar.name}" for jar in sorted(jars.glob("*.jar"))),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.driver.memory": "2g",
+        # Code generated for a transform exceeds the 8,000 bytes beyond which HotSpot leaves it to the interpreter.
+        "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
+        # Makes every stage a job of its own, planned when the one before it ends: small inputs gain nothing by that.
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": few,
+        "spark.default.parallelism": few,
+        "spark.databricks.delta.snapshotPartitions": few,
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": few,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        **({"spark.sql.warehouse.dir": warehouse} if warehouse else {}),
+        **SHORT_QUERIES,
+        **UTC_SESSION,
+    }
+
+
+class Sessions:
+    """Gives one session for the life of the process, made at first use.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], SparkSession]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._session: SparkSession | None = None
+
+    def __call__(self) -> SparkSession:
+        """The session; its time zone is UTC."""
+        with self._lock:
+            if self._session is None:
+                session = self._make()
+                for name, value in UTC_SESSION.items():
+                    session.conf.set(name, value)
+                self._session = session
+            return self._session
+
+    @property
+    def started(self) -> bool:
+        """Whether the session has been asked for."""
+        return self._session is not None
+
+
+def local_session(master: str, java_home: str | None, *, warehouse: str) -> SparkSession:
+    """A JVM session of this process, or the one that it has.
+
+    Raises:
+        JvmError: No Java 17 or later, or the jars could not be fetched.
+    """
+    from crypto_assets.jvm.fetch import LOCALE, ensure_jars, require_spark_java
+    from crypto_assets.jvm.jars import SPARK_JARS
+    from crypto_assets.settings import adopt_environment
+
+    require_spark_java(java_home)
+    adopt_environment(LOCALE)  # of the JVM that PySpark starts
+    from dagster_pyspark import LazyPySparkResource
+
+    config = local_config(ensure_jars(SPARK_JARS), master=master, warehouse=warehouse)
+    return LazyPySparkResource(spark_config=config).spark_session
+
+
+def reach(url: str) -> str:
+    """The `host:port` of a Spark Connect endpoint (`sc://host:port`) that accepts a connection.
+
+    Raises:
+        ValueError: Nothing listens there. PySpark itself would try again for ten minutes, deaf to signals.
+    """
+    at = urlsplit(url)
+    host, port = at.hostname or "", at.port or 15002
+    try:
+        socket.create_connection((host, port), timeout=REACH_S).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Spark Connect server answers at {host}:{port} ({error}); start one there, or mend or unset "
+            "CRYPTO_ASSETS_SPARK_REMOTE"
+        ) from None
+    return f"{host}:{port}"
+
+
+def remote_session(url: str) -> SparkSession:
+    """A session of a Spark Connect endpoint (`sc://host:port`).
+
+    Raises:
+        ValueError: Nothing listens there.
+    """
+    reach_this_machine_directly()
+    reach(url)
+    from pyspark.sql import SparkSession
+
+    return SparkSession.builder.remote(url).getOrCreate()
+
+
+def cluster_session() -> SparkSession:
+    """The session of the cluster on which this process runs."""
+    from dagster_pyspark import LazyPySparkResource
+
+    return LazyPySparkResource(spark_config={}).spark_session
+
+
+class SparkEngine:
+    """Engine of the targets `spark` and `databricks`. Creating one opens nothing.
+
+    Args:
+        session: Gives the session when it is first needed.
+        kafka_config: Gives librdkafka options when the log is first read.
+        catalog: Catalog of the tables; None = the session's own.
+        lake: Folder of tables that are registered at a place; None = managed tables.
+        properties: Delta properties of new tables; None = the contract's.
+        kafka_shaded: Whether Spark's Kafka classes have Databricks' package prefix.
+    """
+
+    def __init__(
+        self,
+        session: Callable[[], SparkSession],
+        kafka_config: Callable[[], Mapping[str, Any]],
+        *,
+        catalog: str | None = None,
+        lake: str | None = None,
+        properties: Callable[[Table], Mapping[str, str]] | None = None,
+        kafka_shaded: bool = False,
+    ) -> None:
+        from crypto_assets.storage.delta_spark import DeltaSparkStore
+
+        self._session = session
+        self._kafka_config = kafka_config
+        self._kafka_shaded = kafka_shaded
+        self.store: TableStore = DeltaSparkStore(session, catalog, lake=lake, properties=properties)
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, started at first use; its time zone is UTC."""
+        return self._session()
+
+    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
+        """Read exact offset ranges with Spark's own source; see `engine.base.Engine.read_log`.
+
+        Raises:
+            LogTrimmed: Records of a range are no longer retained.
+            LogUnavailable: The broker cannot be reached.
+        """
+        from crypto_assets.log.kafka.spark_source import read_ranges, source_options
+
+        options = source_options(self._kafka_config(), shaded=self._kafka_shaded)
+        return read_ranges(self.spark, options, topic, ranges)
+
+    def read_log_again(
+        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
+    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
+        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.log.read_again`.
+
+        Spark's source tells no topic id, and a job for a few records would take half a second.
+
+        Raises:
+            LogError: As `log.kafka.log.read_again` raises it.
+        """
+        from crypto_assets.log.kafka.log import read_again
+
+        return read_again(self._kafka_config(), topic, incarnation, ranges)

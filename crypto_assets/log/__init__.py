@@ -1,0 +1,1 @@
+"""The log that records arrive in: Kafka topics, or folders of JSON lines."""

@@ -1,0 +1,32 @@
+"""One stored evaluation of an asset check, without Dagster's types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Severity = Literal["error", "warn"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One stored evaluation of an asset check, oldest first in a sequence.
+
+    Args:
+        asset: Asset key as `schema/name`.
+        check: Check name.
+        partition: Partition key; None for an aggregate or an unpartitioned asset.
+        passed: Whether it was green.
+        severity: Severity it was evaluated with.
+        at: When (UTC).
+        description: What was found.
+    """
+
+    asset: str
+    check: str
+    partition: str | None
+    passed: bool
+    severity: Severity
+    at: datetime
+    description: str = ""

@@ -1,0 +1,487 @@
+"""What we need of Dagster's event store beyond its public API, in one place.
+
+Dagster has no public way to follow check evaluations across runs, to know which run holds the latest event of a
+partition, or to remove events that belong to no run. These functions use its storage classes (as of 1.13) and are
+pinned by tests on a real SQLite instance. Does not belong here: what is done with the events (`alerts`,
+`maintenance`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+import sqlalchemy as db
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._serdes import deserialize_value
+
+from crypto_assets.errors import ReportedError
+from crypto_assets.orchestration.evaluations import Evaluation
+
+if TYPE_CHECKING:
+    from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
+
+RUNLESS = ""
+"""Run id under which Dagster stores what sensors report outside of runs."""
+PLANNED = "PLANNED"
+"""Status of an evaluation that a run has planned and not made (yet)."""
+INTERRUPTED = "interrupted by a signal, such as Ctrl-C"
+_WHY = 500
+"""Characters of an error that are repeated."""
+_CHUNK = 500
+"""Ids in one IN list; SQLite allows 32,766 variables."""
+_FREE_SHARE, _FREE_BYTES = 0.2, 2_000_000
+"""A database file is rewritten when so much of it is free: rewriting costs as much as its content."""
+
+
+class UnsupportedInstanceError(ReportedError):
+    """The instance keeps its events in a store that is not SQL; the message names it."""
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A failed run: storage id of its event, run, job, time (UTC), and why in a line."""
+
+    storage_id: int
+    run_id: str
+    job: str
+    at: datetime
+    description: str
+
+
+def _store(instance: dg.DagsterInstance) -> SqlEventLogStorage:
+    store = instance.event_log_storage
+    if not isinstance(store, SqlEventLogStorage):
+        raise UnsupportedInstanceError(
+            f"Dagster's events are in a {type(store).__name__}; alerts and housekeeping need one of its SQL stores: "
+            "use the `storage:` block sqlite or postgres in dagster.yaml"
+        )
+    return store
+
+
+# --- following events ---------------------------------------------------------------------------------------------
+
+
+def newest_id(instance: dg.DagsterInstance) -> int:
+    """Storage id of the newest event, 0 when there is none."""
+    return _store(instance).get_maximum_record_id() or 0
+
+
+def check_evaluations(instance: dg.DagsterInstance, after: int, limit: int) -> list[tuple[int, Evaluation]]:
+    """Stored check evaluations of all runs and sensors, with their storage ids, oldest first.
+
+    Args:
+        instance: Dagster instance.
+        after: Storage id after which to begin.
+        limit: Evaluations at most.
+    """
+    found = []
+    for storage_id, entry in _after(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION, after, limit):
+        e = entry.get_dagster_event().asset_check_evaluation_data
+        found.append(
+            (
+                storage_id,
+                Evaluation(
+                    asset=e.asset_key.to_user_string(),
+                    check=e.check_name,
+                    partition=e.partition,
+                    passed=e.passed,
+                    severity="warn" if e.severity == dg.AssetCheckSeverity.WARN else "error",
+                    at=datetime.fromtimestamp(entry.timestamp, UTC),
+                    description=e.description or "",
+                ),
+            )
+        )
+    return found
+
+
+def failed_runs(instance: dg.DagsterInstance, after: int, limit: int) -> list[FailedRun]:
+    """Runs that failed, oldest first; arguments as of `check_evaluations`."""
+    return [
+        FailedRun(
+            storage_id,
+            entry.run_id,
+            entry.job_name or "",
+            datetime.fromtimestamp(entry.timestamp, UTC),
+            entry.get_dagster_event().message or "",
+        )
+        for storage_id, entry in _after(instance, dg.DagsterEventType.RUN_FAILURE, after, limit)
+    ]
+
+
+def _after(
+    instance: dg.DagsterInstance, kind: dg.DagsterEventType, after: int, limit: int
+) -> Iterable[tuple[int, dg.EventLogEntry]]:
+    # On SQLite each run has its own file; this reads the index that mirrors checks and run states of all of them.
+    found = _store(instance).get_logs_for_all_runs_by_log_id(after_cursor=after, dagster_event_type=kind, limit=limit)
+    return sorted(found.items())
+
+
+# --- why runs failed ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FailedStep:
+    """A failed step of a run, why, and the assets it was to make; `step` is empty where the run itself failed."""
+
+    step: str
+    why: str
+    assets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.why}" if self.step else self.why
+
+
+def failed_steps(instance: dg.DagsterInstance, run_id: str) -> list[FailedStep]:
+    """Every failed step of a run in the order of failing; where none failed, why the run itself ended.
+
+    Empty for a run that succeeded, was canceled, or is still in progress.
+    """
+    kinds = {
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        dg.DagsterEventType.RUN_FAILURE,
+    }
+    entries = [r.event_log_entry for r in instance.get_records_for_run(run_id, of_type=kinds).records]
+    planned: dict[str | None, dict[str, None]] = {}
+    for entry in entries:
+        event = entry.get_dagster_event()
+        if (
+            entry.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+            and event.asset_key is not None
+        ):
+            planned.setdefault(event.step_key, {})[event.asset_key.to_user_string()] = None
+    found = [
+        FailedStep(event.step_key or "", _why(event), tuple(planned.get(event.step_key, ())))
+        for event in (
+            e.get_dagster_event() for e in entries if e.dagster_event_type == dg.DagsterEventType.STEP_FAILURE
+        )
+    ]
+    if found:
+        return found
+    lost = [e.get_dagster_event() for e in entries if e.dagster_event_type == dg.DagsterEventType.RUN_FAILURE]
+    return [FailedStep("", _why(event)) for event in lost[:1]]
+
+
+def _why(event: dg.DagsterEvent) -> str:
+    """First line of what an error says: a `Failure`'s own words, else the exception behind Dagster's wrapper."""
+    data: Any = event.event_specific_data
+    own = getattr(data, "user_failure_data", None)
+    text = own.description if own is not None and own.description else None
+    error = getattr(data, "error", None)
+    if not text and error is not None:
+        text = (error.cause or error).message
+    if text and "DagsterExecutionInterruptedError" in text:
+        return INTERRUPTED
+    lines = (text or event.message or "").strip().splitlines()
+    return lines[0][:_WHY] if lines else "no message"
+
+
+# --- latest states of checks --------------------------------------------------------------------------------------
+
+Verdict = Literal["green", "red", "not evaluated"]
+
+
+@dataclass(frozen=True)
+class CheckState:
+    """What is known of a check: what the newest run (or sensor tick) that planned or evaluated it found.
+
+    Args:
+        asset: Asset key as `schema/name`.
+        check: Check name.
+        verdict: `green` when no partition was red; `not evaluated` when the newest run that planned the check ended
+            without evaluating it. While a run is in progress, what was found before it counts.
+        severity: Severity of the first red evaluation; `error` when there is none.
+        red: Red partitions, at most 100; empty for an unpartitioned asset.
+        description: What the first red evaluation found, or which run did not evaluate the check.
+        summary: What the newest evaluation says: after a range run, that of all its partitions.
+        at: When it was evaluated last (UTC); None when not evaluated.
+    """
+
+    asset: str
+    check: str
+    verdict: Verdict
+    severity: str = "error"
+    red: tuple[str, ...] = ()
+    description: str = ""
+    summary: str = ""
+    at: datetime | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was evaluated and green."""
+        return self.verdict == "green"
+
+    @property
+    def label(self) -> str:
+        """The check's name with what a reader must know of a verdict that is not green."""
+        if self.verdict == "not evaluated":
+            return f"{self.check} (not evaluated)"
+        return f"{self.check} (warn)" if self.verdict == "red" and self.severity == "warn" else self.check
+
+
+def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
+    """State of every check that was ever planned or evaluated, by asset and check."""
+    c = AssetCheckExecutionsTable.c
+    evaluated = c.execution_status != PLANNED
+    groups = (c.asset_key, c.check_name)
+    columns = (c.id, c.asset_key, c.check_name, c.run_id, c.execution_status, c.evaluation_event, c.partition)
+    with _store(instance).index_connection() as connection:
+
+        def rows(condition: Any) -> list[Any]:
+            return list(connection.execute(db.select(*columns).where(condition).order_by(c.id)))
+
+        last = {_check(r): r for r in rows(c.id.in_(db.select(db.func.max(c.id)).where(evaluated).group_by(*groups)))}
+        newest_of_all = db.select(db.func.max(c.id)).group_by(*groups)
+        planned = rows(db.and_(c.id.in_(newest_of_all), c.execution_status == PLANNED))
+        runs = {r.run_id for r in (*last.values(), *planned)} - {RUNLESS}
+        red = rows(
+            db.and_(
+                c.execution_status == "FAILED",
+                db.or_(c.run_id.in_(runs), c.id.in_([r.id for r in last.values() if r.run_id == RUNLESS])),
+            )
+        )
+    reds: dict[tuple[str, str, str], list[Any]] = {}
+    for row in red:
+        reds.setdefault((*_check(row), row.run_id), []).append(row)
+    states = {check: _evaluated(row, reds.get((*check, row.run_id), [])) for check, row in last.items()}
+    ended = _ended(instance, {r.run_id for r in planned})
+    for row in planned:
+        # A blocking rule that stopped the step was evaluated: what is red in the run stays red.
+        if row.run_id in ended and (*_check(row), row.run_id) not in reds:
+            text = f"planned in run {row.run_id[:8]}, which {ended[row.run_id]} without evaluating it"
+            states[_check(row)] = CheckState(
+                _asset(row), row.check_name, "not evaluated", description=text, summary=text
+            )
+    return sorted(states.values(), key=lambda s: (s.asset, s.check))
+
+
+def check_state(instance: dg.DagsterInstance, asset: str, check: str) -> CheckState | None:
+    """State of one check, None when it was never planned."""
+    return next((s for s in check_states(instance) if (s.asset, s.check) == (asset, check)), None)
+
+
+def _check(row: Any) -> tuple[str, str]:
+    return row.asset_key, row.check_name
+
+
+def _asset(row: Any) -> str:
+    key = dg.AssetKey.from_db_string(row.asset_key)
+    return key.to_user_string() if key is not None else row.asset_key
+
+
+def _ended(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, str]:
+    """Runs that are not in progress any more, and how each ended."""
+    if not run_ids:
+        return {}
+    found = {r.run_id: r for r in instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))}
+    words = {"FAILURE": "failed", "CANCELED": "was canceled", "SUCCESS": "ended"}
+    return {
+        run_id: words.get(found[run_id].status.value, "ended") if run_id in found else "was deleted"
+        for run_id in run_ids
+        if run_id not in found or found[run_id].is_finished
+    }
+
+
+def _evaluated(newest: Any, red: list[Any]) -> CheckState:
+    entry = deserialize_value(newest.evaluation_event, dg.EventLogEntry)
+    summary = entry.get_dagster_event().asset_check_evaluation_data.description or ""
+    at = datetime.fromtimestamp(entry.timestamp, UTC)
+    if not red:
+        return CheckState(_asset(newest), newest.check_name, "green", summary=summary, at=at)
+    by_partition = [row for row in red if row.partition] or red
+    first = deserialize_value(by_partition[0].evaluation_event, dg.EventLogEntry)
+    found = first.get_dagster_event().asset_check_evaluation_data
+    return CheckState(
+        _asset(newest),
+        newest.check_name,
+        "red",
+        "warn" if found.severity == dg.AssetCheckSeverity.WARN else "error",
+        tuple(sorted({row.partition for row in red if row.partition}))[:100],
+        found.description or "",
+        summary,
+        at,
+    )
+
+
+# --- sensors ------------------------------------------------------------------------------------------------------
+
+
+def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | None:
+    """State of the sensor called `name`, None while it has never been started or stopped."""
+    from dagster._core.definitions.run_request import InstigatorType
+
+    states = [s for s in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if s.name == name]
+    return states[-1] if states else None
+
+
+def newest_ticks(instance: dg.DagsterInstance, state: InstigatorState, limit: int = 5) -> list[InstigatorTick]:
+    """Newest ticks of a sensor, newest first; a skipped tick is a tick."""
+    return list(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=limit))
+
+
+# --- pruning ------------------------------------------------------------------------------------------------------
+
+
+def holders(instance: dg.DagsterInstance) -> set[str]:
+    """Runs that may not be deleted, because they hold the latest event of something.
+
+    That is, per asset and partition the latest event of each kind (materialization, observation, planned, ...), per
+    asset, check and partition the latest evaluation and the latest plan of one, and the newest event of all (SQLite
+    would give its id to another event again, and cursors would skip that one).
+    """
+    events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
+    with _store(instance).index_connection() as connection:
+        event_runs = connection.execute(db.select(events.run_id).where(events.id.in_(_latest_events())).distinct())
+        found = {row[0] for row in event_runs}
+        check_runs = connection.execute(db.select(checks.run_id).where(checks.id.in_(_latest_checks())).distinct())
+        found |= {row[0] for row in check_runs}
+        newest = connection.execute(db.select(events.run_id).order_by(events.id.desc()).limit(1)).fetchone()
+    return found | ({newest[0]} if newest else set())
+
+
+def _latest_events() -> Any:
+    c = SqlEventLogStorageTable.c
+    groups = (c.asset_key, c.partition, c.dagster_event_type)
+    return db.select(db.func.max(c.id)).where(c.asset_key.is_not(None)).group_by(*groups)
+
+
+def _latest_checks() -> Any:
+    c = AssetCheckExecutionsTable.c
+    # A plan apart: until its run has ended, the evaluation before it is what is known of the check.
+    groups = (c.asset_key, c.check_name, c.partition, c.execution_status == PLANNED)
+    return db.select(db.func.max(c.id)).group_by(*groups)
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run with everything it stored: the public `delete_run`, and what that leaves behind.
+
+    Left behind are its evaluations in the table of checks, its log files, and on SQLite the emptied file of its
+    events. The caller makes sure that the run is none of the `holders`.
+    """
+    store = _store(instance)
+    instance.delete_run(run_id)
+    with store.index_connection() as connection:
+        checks = AssetCheckExecutionsTable
+        connection.execute(checks.delete().where(checks.c.run_id == run_id))
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    if isinstance(store, SqliteEventLogStorage):
+        for path in _files(Path(store.path_for_shard(run_id))):
+            path.unlink(missing_ok=True)
+
+
+def delete_runless(instance: dg.DagsterInstance, before: datetime, *, dry_run: bool) -> int:
+    """Delete what sensors reported before a time, but for the latest event of everything; the number of events.
+
+    Args:
+        instance: Dagster instance.
+        before: Time (UTC); younger events stay.
+        dry_run: Count only.
+    """
+    store, moment = _store(instance), before.astimezone(UTC).replace(tzinfo=None)
+    events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
+    old = db.and_(
+        events.c.run_id == RUNLESS,
+        events.c.timestamp < moment,
+        events.c.id.not_in(_latest_events()),
+        events.c.id < db.select(db.func.max(events.c.id)).scalar_subquery(),
+    )
+    with store.index_connection() as connection:
+        ids = [row[0] for row in connection.execute(db.select(events.c.id).where(old))]
+        if dry_run or not ids:
+            return len(ids)
+        for chunk in _chunks(ids):
+            connection.execute(tags.delete().where(tags.c.event_id.in_(chunk)))
+            connection.execute(events.delete().where(events.c.id.in_(chunk)))
+        connection.execute(
+            checks.delete().where(
+                checks.c.run_id == RUNLESS,
+                checks.c.evaluation_event_timestamp < moment,
+                checks.c.id.not_in(_latest_checks()),
+            )
+        )
+    if isinstance(store, SqliteEventLogStorage):
+        # The index above is what is read; this is the copy in the file of the events without run.
+        with store.run_connection(RUNLESS) as connection:
+            connection.execute(events.delete().where(events.c.timestamp < moment))
+    return len(ids)
+
+
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    for i in range(0, len(ids), _CHUNK):
+        yield ids[i : i + _CHUNK]
+
+
+# --- files (SQLite only) ------------------------------------------------------------------------------------------
+
+
+def stray_files(instance: dg.DagsterInstance, before: datetime) -> list[Path]:
+    """Event files of runs that do not exist any more, last written before a time; none on other stores."""
+    store = _store(instance)
+    if not isinstance(store, SqliteEventLogStorage):
+        return []
+    known = {RUNLESS, "index", *(r.run_id for r in instance.get_runs())}
+    folder = Path(store.path_for_shard("index")).parent
+    return [
+        path
+        for path in sorted(folder.glob("*.db*"))
+        if path.name.split(".db")[0] not in known and path.stat().st_mtime < before.timestamp()
+    ]
+
+
+def event_log_bytes(instance: dg.DagsterInstance) -> int | None:
+    """Bytes of all files of the event log; None when it is no SQLite."""
+    store = _store(instance)
+    if not isinstance(store, SqliteEventLogStorage):
+        return None
+    folder = Path(store.path_for_shard("index")).parent
+    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+
+
+def reclaim(
+    instance: dg.DagsterInstance, *, dry_run: bool, progress: Callable[[str], None] = lambda _text: None
+) -> int | None:
+    """Give the free pages of the shared event files back to the disk.
+
+    Returns:
+        Bytes that were (or could be) freed; None when the store is no SQLite.
+    """
+    store = _store(instance)
+    if not isinstance(store, SqliteEventLogStorage):
+        return None
+    freed = 0
+    for shard in ("index", RUNLESS):
+        path = Path(store.path_for_shard(shard))
+        if not path.exists():
+            continue
+        connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        try:
+            page, pages, free = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+            if free * page < _FREE_BYTES or free < pages * _FREE_SHARE:
+                continue
+            freed += free * page
+            if not dry_run:
+                progress(f"rewriting {path.name or 'events without run'}")
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+    return freed
+
+
+def _files(database: Path) -> tuple[Path, ...]:
+    return tuple(database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm"))

@@ -1,0 +1,157 @@
+"""The sensor that polls the source in a 10 s loop, and asks for a refresh once Kafka has confirmed delivery.
+
+Belongs here: translating a producer tick into Dagster events and a run request. Does not belong here: polling and
+publishing (`producer.loop`), which `crypto-assets produce` shares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from crypto_assets.orchestration.running_window import hours_request, running_window
+from crypto_assets.orchestration.topics import POLLS, PRICES
+from crypto_assets.settings import HOURLY_REFRESH_S
+
+if TYPE_CHECKING:
+    from crypto_assets.producer.loop import Producer, TickSummary
+    from crypto_assets.settings import Settings
+
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def shared_producer(settings: Settings) -> Callable[[], Producer]:
+    """The process's producer, opened at the first tick and kept: its source, connection and cursor are reused."""
+    kept: list[Producer] = []
+
+    def get() -> Producer:
+        if not kept:
+            from crypto_assets.producer.loop import open_producer
+
+            kept.append(open_producer(settings))
+        return kept[0]
+
+    return get
+
+
+def refresh_request(poll_id: str, now: datetime, source: str) -> dg.RunRequest:
+    """One refresh run of the running window. A range of two hours is one run."""
+    tags = {"crypto_assets/poll_id": poll_id, "crypto_assets/source": source}
+    return hours_request(poll_id, running_window(now), tags)
+
+
+def refresh_due(cursor: Mapping[str, Any], now: datetime, every_s: int) -> bool:
+    """Whether enough time has passed since the last refresh that this sensor asked for.
+
+    An hourly refresh is never this sensor's: the schedule close_hour makes it, or every hour would be refreshed twice.
+    """
+    if every_s >= HOURLY_REFRESH_S:
+        return False
+    last = cursor.get("requested_at")
+    return last is None or now - datetime.fromisoformat(last) >= timedelta(seconds=every_s)
+
+
+def refresh_in_progress(instance: dg.DagsterInstance) -> bool:
+    """Whether a refresh is queued or running; then the next tick asks again."""
+    return bool(instance.get_runs(dg.RunsFilter(job_name="refresh", statuses=IN_PROGRESS), limit=1))
+
+
+def poll_events(tick: TickSummary) -> list[Any]:
+    """Observations and check evaluations of one poll.
+
+    Observations carry no data version: one would mark every Bronze hour stale at each poll.
+    """
+    delivered = {"messages_sent": tick.sent, "unchanged": tick.unchanged, "poll_id": tick.poll_id}
+    events: list[Any] = [
+        dg.AssetObservation(PRICES, description=tick.text, metadata={**delivered, "outcome": tick.outcome}),
+        dg.AssetObservation(POLLS, metadata={"poll_id": tick.poll_id}),
+    ]
+    for name, (passed, text) in tick.checks().items():
+        key = POLLS if name == "polls_recorded" else PRICES
+        events.append(
+            dg.AssetCheckEvaluation(
+                asset_key=key, check_name=name, passed=passed, description=text, metadata={"poll_id": tick.poll_id}
+            )
+        )
+    return events
+
+
+def evaluate(
+    producer: Producer,
+    instance: dg.DagsterInstance,
+    cursor_text: str | None,
+    now: datetime,
+    source: str,
+    every_s: int = 0,
+) -> dg.SensorResult:
+    """One tick: poll if due, say what happened, ask for a refresh once Kafka has confirmed.
+
+    Args:
+        producer: The process's producer.
+        instance: Asked whether a refresh is in progress.
+        cursor_text: Cursor of the tick before: the poll whose refresh is still wanted.
+        now: Time of the tick (UTC).
+        source: Data mode, for run tags.
+        every_s: Seconds between refreshes at least.
+    """
+    cursor = json.loads(cursor_text) if cursor_text else {}
+    tick = producer.tick(now)
+    if tick.delivered:
+        cursor["wanted"] = tick.poll_id
+    wanted = cursor.get("wanted")
+    requests = []
+    if wanted and refresh_due(cursor, now, every_s) and not refresh_in_progress(instance):
+        requests = [refresh_request(wanted, now, source)]
+        cursor["wanted"] = None
+        if every_s:
+            cursor["requested_at"] = now.isoformat()
+    return dg.SensorResult(
+        asset_events=poll_events(tick) if tick.polled else [],
+        run_requests=requests or None,
+        skip_reason=None if requests else tick.text,
+        cursor=json.dumps(cursor),
+    )
+
+
+def build(
+    refresh: dg.UnresolvedAssetJobDefinition,
+    open_producer: Callable[[], Producer],
+    source: str,
+    interval_s: int = 10,
+    *,
+    refresh_every_s: int = 0,
+    status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+) -> dg.SensorDefinition:
+    """The sensor definition.
+
+    Args:
+        refresh: Job that is requested.
+        open_producer: Returns the process's producer, opened once and kept between ticks.
+        source: Data mode, for run tags.
+        interval_s: Seconds between ticks.
+        refresh_every_s: Seconds between refreshes at least.
+        status: Whether it runs before a person has switched it.
+    """
+
+    @dg.sensor(
+        name="producer",
+        job=refresh,
+        minimum_interval_seconds=interval_s,
+        default_status=status,
+        description="Polls the source as the credit budget allows, publishes to Kafka, then requests the refresh. "
+        "Stopped in a bare `dagster dev`: nothing polls until `crypto-assets up` starts it, or a person does here.",
+    )
+    def producer_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return evaluate(open_producer(), context.instance, context.cursor, datetime.now(UTC), source, refresh_every_s)
+
+    return producer_sensor

@@ -1,0 +1,73 @@
+"""Schedules: closing an hour, closing a day, housekeeping. All are stopped until `crypto-assets up` starts them.
+
+Keys come from the scheduled time. `build_schedule_from_partitioned_job` would target the running hour's successor,
+because the running hour is itself a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, timedelta
+
+import dagster as dg
+
+from crypto_assets.contracts.slices import day_key, hour_key
+from crypto_assets.orchestration.running_window import hours_request
+
+
+def schedules(
+    jobs: Sequence[dg.UnresolvedAssetJobDefinition],
+    maintain: dg.JobDefinition,
+    *,
+    running: bool = False,
+    hourly: bool = False,
+) -> list[dg.ScheduleDefinition]:
+    """All schedules.
+
+    Args:
+        jobs: Asset jobs.
+        maintain: The housekeeping job.
+        running: Whether they run before a person has switched them.
+        hourly: Whether closing an hour is the only refresh there is: it then takes the running hour too.
+    """
+    status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
+    by_name = {job.name: job for job in jobs}
+
+    @dg.schedule(
+        job=by_name["refresh"],
+        cron_schedule="5 * * * *",
+        execution_timezone="UTC",
+        default_status=status,
+        name="close_hour",
+        description="At :05 the hour before is refreshed once more, now that its last minute has arrived.",
+    )
+    def close_hour(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        scheduled = context.scheduled_execution_time.astimezone(UTC)
+        closed, current = hour_key(scheduled - timedelta(hours=1)), hour_key(scheduled)
+        tags = {"crypto_assets/why": "close_hour"}
+        return hours_request(f"close-{closed}", [closed, current] if hourly else [closed], tags)
+
+    @dg.schedule(
+        job=by_name["daily"],
+        cron_schedule="15 0 * * *",
+        execution_timezone="UTC",
+        default_status=status,
+        name="close_day",
+        description="At 00:15 yesterday's day bars, models and accuracy are made.",
+    )
+    def close_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        key = day_key(context.scheduled_execution_time.astimezone(UTC) - timedelta(days=1))
+        return dg.RunRequest(run_key=f"close-{key}", partition_key=key, tags={"crypto_assets/why": "close_day"})
+
+    @dg.schedule(
+        job=maintain,
+        cron_schedule="35 * * * *",
+        execution_timezone="UTC",
+        default_status=status,
+        name="housekeeping",
+        description="Hourly: compact closed hours, vacuum, clean logs, apply retention, prune old refresh runs.",
+    )
+    def housekeeping(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(run_key=f"maintain-{context.scheduled_execution_time:%Y%m%d%H%M}")
+
+    return [close_hour, close_day, housekeeping]

@@ -1,0 +1,95 @@
+"""Housekeeping of the tables of an engine: one after the other, and one that fails does not keep the others from it.
+
+Belongs here: the list of parts and what their outcome is called. Does not belong here: how a table is compacted
+(`TableStore.maintain`), or housekeeping of anything else (`orchestration.maintenance`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.slices import HOUR, floor_hour
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
+
+if TYPE_CHECKING:
+    from crypto_assets.storage.base import TableStore
+
+DRY_RUN = "dry_run"
+Part = tuple[str, Callable[[], str]]
+Row = dict[str, Any]
+
+
+def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs, *, mode: Sequence[str] = ()) -> Result:
+    """Tidy every table of the engine's store that exists.
+
+    Args:
+        engine: Engine whose store is tidied.
+        partition_keys: Not used: tables are tidied as a whole.
+        inputs: `now`.
+        mode: With `DRY_RUN` in it nothing is changed.
+
+    Returns:
+        By table one row of `tidy` as its metadata; no partition of anything is made.
+    """
+    del partition_keys
+    rows = tidy(table_parts(engine.store, inputs.now, dry_run=DRY_RUN in mode))
+    return Result({row["part"]: TableResult(metadata=row) for row in rows})
+
+
+def table_parts(store: TableStore, now: datetime, *, dry_run: bool) -> list[Part]:
+    """Every table that exists, as something to tidy.
+
+    Args:
+        store: Tables.
+        now: Present time (UTC). Hours before the start of the previous one are closed.
+        dry_run: Change nothing.
+    """
+    closed_before = floor_hour(now) - HOUR
+    return [
+        (name, lambda name=name: _counts(store.maintain(name, now=now, closed_before=closed_before, dry_run=dry_run)))
+        for name in TABLES
+        if store.exists(name)
+    ]
+
+
+def tidy(parts: Iterable[Part], say: Callable[[str], None] = lambda _name: None) -> list[Row]:
+    """Do every part; one that fails has a row that says so.
+
+    Args:
+        parts: Names, and what gives each result.
+        say: Called with the name before each part.
+
+    Returns:
+        Rows of `part`, `result`, `failed`, `seconds`, in the order done.
+    """
+    rows = []
+    for name, do in parts:
+        say(name)
+        began = time.monotonic()
+        failed = False
+        try:
+            result = do()
+        except Exception as error:  # noqa: BLE001 - reported in its row; the other parts must still be done
+            result, failed = f"{type(error).__name__}: {error}", True
+        rows.append({"part": name, "result": result, "failed": failed, "seconds": round(time.monotonic() - began, 2)})
+    return rows
+
+
+def _counts(done: Mapping[str, object]) -> str:
+    """What a table's maintenance found and did; counts of zero are left out."""
+    left_out = {"exists", "version", "bytes", "log_files_before", "log_files_after"}
+    said = [
+        f"{value:,} {name.replace('_', ' ')}"
+        for name, value in done.items()
+        if name not in left_out and isinstance(value, int) and value
+    ]
+    if isinstance(size := done.get("bytes"), int):
+        said.append(f"{size / 1e6:,.1f} MB")
+    before, after = done.get("log_files_before"), done.get("log_files_after")
+    if before is not None and after is not None:
+        said.append(f"log files {before} → {after}")
+    return ", ".join(said) or "nothing to do"

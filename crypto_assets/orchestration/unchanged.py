@@ -1,0 +1,445 @@
+"""Which partitions would come out as they are: what a restart or a second demo need not make again.
+
+A partition follows from slices of other tables, the log, the coins and its code. Each of these is compared with what
+its newest materialization recorded. Whatever cannot be compared counts as changed: a partition is left out only where
+everything it follows from is known to be as it was, and its own rows are as that run left them. Upstream, Delta's
+commits say what was written after it was read, and Dagster's events where housekeeping has cleaned the commits.
+
+Belongs here: that judgement. Does not belong here: running what is left (`cli.runs`). Dagster's own staleness does not
+see the log, rows written outside of runs, or a lake that was replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
+from dagster._core.definitions.data_version import CODE_VERSION_TAG
+from dagster._core.definitions.temporal_context import TemporalContext
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_key, key_slice
+from crypto_assets.contracts.tables import POLLS, PRICE_FEATURES, RAW_PRICES, SILVER_PRICES, TABLES
+from crypto_assets.storage.delta_files import HISTORY_CLEANED
+from crypto_assets.transforms.bars import GRACE_S
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+
+    from crypto_assets.contracts.model import Table
+    from crypto_assets.settings import Settings
+    from crypto_assets.storage.base import Commit, TableStore
+
+ANY = "*"
+"""Key that stands for all partitions, and for an unpartitioned asset's only one."""
+BRONZE, SILVER = dg.AssetKey(list(RAW_PRICES.asset_key)), dg.AssetKey(list(SILVER_PRICES.asset_key))
+ENOUGH_DATA = "enough_data"
+REFUSALS = 100
+"""Evaluations of that check that are looked through."""
+LOGS = {BRONZE: "prices_topic", dg.AssetKey(list(POLLS.asset_key)): "polls_topic"}
+"""Assets that are read from a topic, and the setting that names it."""
+NOT_DATA = frozenset({"CREATE TABLE", "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", HISTORY_CLEANED})
+INCOMPARABLE = "what it follows from cannot be compared from here"
+NEVER_MADE, NO_VERSION = "it was never made", "its newest run recorded no version"
+ONCE_IS_ENOUGH = frozenset({INCOMPARABLE, NEVER_MADE, NO_VERSION})
+"""Reasons that a run need not remove: a model without data is not made, and an unread log stays unread."""
+TICK = timedelta(seconds=1)
+"""Commits and events are stamped by one clock, in this order, to the millisecond."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a partition's newest materialization recorded.
+
+    Args:
+        storage_id: Id of its event: events are in the order of what they tell.
+        at: When (UTC).
+        code_version: Code version of the asset then.
+        metadata: Its metadata as plain values.
+        refused: Whether it says that there was too little data to make the partition.
+    """
+
+    storage_id: int
+    at: datetime
+    code_version: str | None
+    metadata: Mapping[str, Any]
+    refused: bool = False
+
+    @property
+    def delta_version(self) -> int | None:
+        """Version of its own table after the write."""
+        return self.metadata.get("delta_version")
+
+    def read(self, table: str) -> int | None:
+        """Version of another table that it was made from; None when that was not recorded."""
+        return self.metadata.get("read_versions", {}).get(table)
+
+
+@dataclass
+class Plan:
+    """Partitions to make, by asset in flow order, each with why; `unchanged` counts those that need not be."""
+
+    stale: dict[dg.AssetKey, dict[str, str]] = field(default_factory=dict)
+    unchanged: dict[dg.AssetKey, int] = field(default_factory=dict)
+
+    def segments(self, assets: Iterable[str]) -> list[tuple[list[str], list[str]]]:
+        """The partitions of a job's assets as range runs in time order: keys, and the assets that each run makes.
+
+        What one run reads was made by an earlier one or lies in its own range, since assets look back only.
+
+        Args:
+            assets: Assets of one grain, as `schema/name`.
+        """
+        wanted: dict[str, list[str]] = defaultdict(list)
+        for asset in assets:
+            for key in self.stale.get(dg.AssetKey(asset.split("/")), {}):
+                wanted[key].append(asset)
+        found: list[tuple[list[str], list[str]]] = []
+        for key in sorted(k for k in wanted if k != ANY):
+            if found and found[-1][1] == wanted[key] and _follows(found[-1][0][-1], key):
+                found[-1][0].append(key)
+            else:
+                found.append(([key], wanted[key]))
+        return found
+
+    def why(self) -> dict[str, int]:
+        """Reasons, with the number of partitions that have each."""
+        counts: dict[str, int] = defaultdict(int)
+        for keys in self.stale.values():
+            for reason in keys.values():
+                counts[reason] += 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _follows(before: str, key: str) -> bool:
+    grain = "hour" if ":" in key else "day"
+    return key_slice(before, grain).end == key_slice(key, grain).start
+
+
+def plan(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    graph: BaseAssetGraph,
+    store: TableStore,
+    wanted: Mapping[str, Sequence[str]],
+    coins: Sequence[Mapping[str, Any]],
+    now: datetime,
+) -> Plan:
+    """Judge partitions.
+
+    Args:
+        settings: Settings of the home. Where tables are in a workspace, or records land in files, all are stale.
+        instance: Its Dagster instance.
+        graph: Asset graph with mappings and code versions.
+        store: Its tables.
+        wanted: Partition keys by asset (`schema/name`); empty for an unpartitioned asset.
+        coins: The coin registry, as steps are given it.
+        now: Present time (UTC).
+    """
+    comparable = not settings.on_databricks and settings.transport == "kafka"
+    keys = {dg.AssetKey(asset.split("/")): list(ks) or [ANY] for asset, ks in wanted.items()}
+    ordered = [k for k in graph.toposorted_asset_keys if k in keys]
+    if not comparable:
+        return Plan({asset: dict.fromkeys(keys[asset], INCOMPARABLE) for asset in ordered})
+    return _Judge(settings, instance, graph, store, inputs_digest(settings, coins), now).judge(ordered, keys)
+
+
+def inputs_digest(settings: Settings, coins: Sequence[Mapping[str, Any]]) -> str:
+    """What every step is given beside tables, as `orchestration.shell` records it."""
+    from crypto_assets.engine.base import given
+
+    return given(settings.source, coins, settings.anomaly_budget)
+
+
+class _Judge:
+    """One judgement; commits and receipts are read once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        graph: BaseAssetGraph,
+        store: TableStore,
+        digest: str,
+        now: datetime,
+    ) -> None:
+        self.settings, self.instance, self.graph, self.store = settings, instance, graph, store
+        self.digest, self.now = digest, now
+        self.view = AssetGraphView(
+            temporal_context=TemporalContext(effective_dt=now, last_event_id=None), instance=instance, asset_graph=graph
+        )
+        self._commits: dict[str, list[Commit]] = {}
+        self._receipts: dict[dg.AssetKey, dict[str, Receipt]] = {}
+        self._planned: dict[dg.AssetKey, Mapping[str, int]] = {}
+
+    def judge(self, ordered: Sequence[dg.AssetKey], keys: Mapping[dg.AssetKey, Sequence[str]]) -> Plan:
+        found = Plan()
+        for asset in ordered:
+            stale: dict[str, str] = {}
+            for key in keys[asset]:
+                if reason := self._own(asset, key):
+                    stale[key] = reason
+            for key, reason in self._log(asset, keys[asset]):
+                stale.setdefault(key, reason)
+            for parent in sorted(self.graph.get(asset).parent_keys, key=str):
+                for key, reason in self._upstream(asset, parent, keys[asset], found.stale.get(parent, {})):
+                    stale.setdefault(key, reason)
+            for key, reason in self._still_open(asset, keys[asset], grows=BRONZE in found.stale):
+                stale.setdefault(key, reason)
+            if stale:
+                found.stale[asset] = stale
+            found.unchanged[asset] = len(keys[asset]) - len(stale)
+        return found
+
+    # --- what was recorded ---
+
+    def receipts(self, asset: dg.AssetKey) -> dict[str, Receipt]:
+        """Newest materialization of every partition that has one."""
+        if asset not in self._receipts:
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+            if self.graph.has(asset) and self.graph.get(asset).is_partitioned:
+                ids = set(self.instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind).values())
+                chosen = dg.AssetRecordsFilter(asset_key=asset, storage_ids=sorted(ids))
+                records = self.instance.fetch_materializations(chosen, limit=len(ids)).records if ids else []
+            else:
+                records = self.instance.fetch_materializations(asset, limit=1).records
+            made = {r.partition_key or ANY: _receipt(r) for r in records if r.asset_materialization}
+            self._receipts[asset] = {**self._refusals(asset), **made}
+        return self._receipts[asset]
+
+    def _refusals(self, asset: dg.AssetKey) -> dict[str, Receipt]:
+        """Days of a model for which there was too little data, as its runs said of all their partitions."""
+        check = dg.AssetCheckKey(asset, ENOUGH_DATA)
+        if check not in self.graph.get(asset).check_keys:
+            return {}
+        store, found, planned = self.instance.event_log_storage, {}, self.planned(asset)
+        for record in reversed(store.get_asset_check_execution_history(check, limit=REFUSALS)):
+            evaluation = record.evaluation
+            run = self.instance.get_run_by_id(record.run_id)
+            if not isinstance(evaluation, dg.AssetCheckEvaluation) or evaluation.passed or run is None:
+                continue
+            values: dict[str, Any] = {name: value.value for name, value in evaluation.metadata.items()}
+            first = run.tags.get(ASSET_PARTITION_RANGE_START_TAG, run.tags.get(PARTITION_NAME_TAG, ""))
+            last = run.tags.get(ASSET_PARTITION_RANGE_END_TAG, first)
+            at = datetime.fromtimestamp(record.create_timestamp, UTC)
+            for key in (k for k in planned if first <= k <= last):
+                found[key] = Receipt(planned[key], at, values.get("code_version"), values, refused=True)
+        return found
+
+    def planned(self, asset: dg.AssetKey) -> Mapping[str, int]:
+        """Id of the newest plan of every partition."""
+        if asset not in self._planned:
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+            store = self.instance.event_log_storage
+            self._planned[asset] = store.get_latest_storage_id_by_partition(asset, kind)
+        return self._planned[asset]
+
+    def commits(self, table: Table) -> list[Commit]:
+        """Commits of a table that changed its rows, as far back as its log goes."""
+        name = table.full_name
+        if name not in self._commits:
+            self._commits[name] = [
+                c
+                for c in self.store.commits_after(name, -1, 1_000_000)
+                if c.operation not in NOT_DATA and "maintenance" not in c.metadata
+            ]
+        return self._commits[name]
+
+    # --- the partition itself ---
+
+    def _own(self, asset: dg.AssetKey, key: str) -> str | None:
+        receipt = self.receipts(asset).get(key)
+        if receipt is None:
+            return NEVER_MADE
+        if self.planned(asset).get(key, 0) > receipt.storage_id:
+            return "a run that was to make it did not"
+        current = self.graph.get(asset).code_version
+        if receipt.code_version != current:
+            return f"its code version changed from {receipt.code_version} to {current}"
+        if receipt.metadata.get("given") != self.digest:
+            return "the coins or a setting of the steps changed"
+        if not self.graph.get(asset).parent_keys and asset not in LOGS and receipt.at.date() != self.now.date():
+            return "it follows from the date"
+        table = TABLES.get(".".join(asset.path))
+        return None if table is None or receipt.refused else self._rows(table, key, receipt)
+
+    def _rows(self, table: Table, key: str, receipt: Receipt) -> str | None:
+        """Why the rows may not be those that the receipt tells of."""
+        written, current = receipt.delta_version, self.store.version(table.full_name)
+        if written is None:
+            return NO_VERSION
+        if current is None or current < written:
+            return f"{table.full_name} is not the table that was written"
+        for commit in self.commits(table):
+            if commit.version <= written:
+                if commit.version == written and commit.at > receipt.at + TICK:
+                    return f"{table.full_name} is not the table that was written"
+            elif key in _touched(commit, table, [key]):
+                return f"its rows were changed by version {commit.version} of {table.full_name}"
+        return None
+
+    # --- the log ---
+
+    def _log(self, asset: dg.AssetKey, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Hours of which the log has, or may have, records that are not stored."""
+        if asset not in LOGS:
+            return
+        from crypto_assets.log.errors import LogError
+        from crypto_assets.log.kafka import log
+
+        topic = getattr(self.settings, LOGS[asset])
+        newest = max(self.receipts(asset).values(), key=lambda r: r.storage_id, default=None)
+        topic_id = newest.metadata.get("topic_id") if newest else None
+        covered: dict[int, int] = {}
+        for receipt in self.receipts(asset).values():
+            if receipt.metadata.get("topic_id") == topic_id:
+                for partition, (_, end) in receipt.metadata.get("offsets", {}).items():
+                    covered[int(partition)] = max(covered.get(int(partition), 0), end)
+        try:
+            start = log.lag_start(self.settings, topic, covered, self.now)
+        except LogError as error:
+            yield from ((key, f"the log does not say what it has: {error}") for key in keys)
+            return
+        if start.topic_id != topic_id:
+            yield from ((key, f"topic {topic} is another than the one that was read") for key in keys)
+        elif any(start.uncovered.values()):
+            # Records that are stamped ahead of the clock are of the running hour.
+            first = hour_key(floor_hour(start.oldest or self.now))
+            yield from ((key, f"topic {topic} has new records") for key in keys if key >= first)
+
+    # --- upstream ---
+
+    def _upstream(
+        self, asset: dg.AssetKey, parent: dg.AssetKey, keys: Sequence[str], stale: Mapping[str, str]
+    ) -> Iterator[tuple[str, str]]:
+        """Partitions that read something of a parent which is newer than they are, or which will be."""
+        name, table = parent.to_user_string(), TABLES.get(".".join(parent.path))
+        yield from ((key, f"{name} is made again") for key in self._children(asset, parent, stale, keys))
+        by_version: dict[tuple[int | None, int], list[str]] = defaultdict(list)
+        for key in keys:
+            receipt = self.receipts(asset).get(key)
+            if receipt is not None:
+                by_version[receipt.read(".".join(parent.path)), receipt.storage_id].append(key)
+        for (version, storage_id), group in by_version.items():
+            receipt = self.receipts(asset)[group[0]]
+            newer: set[str] = set()
+            if table is not None:
+                events = asset == SILVER and parent == BRONZE
+                for commit in self.commits(table):
+                    late = commit.version > version if version is not None else commit.at > receipt.at + TICK
+                    if late:
+                        newer |= _touched(commit, table, self._known(asset, parent), by_event=events)
+            if table is None or version is None or not self._reaches(table, version):
+                newer |= set(self._newer(parent, storage_id))
+            reached = self._children(asset, parent, newer, group)
+            yield from ((key, f"{name} was written after it was read") for key in reached)
+
+    def _reaches(self, table: Table, version: int) -> bool:
+        """Whether the table's log still has every commit after a version."""
+        first = next(iter(self.store.commits_after(table.full_name, version, 1)), None)
+        return first is None or first.operation != HISTORY_CLEANED
+
+    def _newer(self, parent: dg.AssetKey, storage_id: int) -> Iterator[str]:
+        """Partitions of a parent that were made anew, or were to be and were not, after an event."""
+        receipts = self.receipts(parent)
+        for key, receipt in receipts.items():
+            changed = receipt.metadata.get("written", True) and receipt.metadata.get("rows_appended", 1)
+            if receipt.storage_id > storage_id and changed and not receipt.refused:
+                yield key
+        for key, planned in self.planned(parent).items():
+            known = receipts.get(key)
+            if planned > storage_id and (known is None or planned > known.storage_id):
+                yield key  # a run that failed or was killed may have written
+
+    def _still_open(self, asset: dg.AssetKey, keys: Sequence[str], *, grows: bool) -> Iterator[tuple[str, str]]:
+        """Partitions whose last windows were not closed by what Bronze held then, when it holds more, or will."""
+        name, table = RAW_PRICES.full_name, TABLES.get(".".join(asset.path))
+        if table is None or not (table is PRICE_FEATURES or "is_closed" in table.column_names):
+            return
+        by_version: dict[int, list[str]] = defaultdict(list)
+        for key in keys:
+            receipt = self.receipts(asset).get(key)
+            if key != ANY and receipt is not None and (read := receipt.read(name)) is not None:
+                by_version[read].append(key)
+        commits = self.commits(RAW_PRICES) if by_version else []
+        for read, group in by_version.items():
+            if not grows and not any(c.version > read for c in commits):
+                continue
+            before = _reached(c for c in commits if c.version <= read)
+            for key in group:
+                end = key_slice(key, "hour" if ":" in key else "day").end + timedelta(seconds=GRACE_S)
+                if before is None or end > before:
+                    yield key, "records came that close its last windows"
+
+    def _known(self, asset: dg.AssetKey, parent: dg.AssetKey) -> set[str]:
+        """Partitions of a parent that a commit may touch: those that it or its child was ever made of."""
+        if not self.graph.get(parent).is_partitioned:
+            return {ANY}
+        same = self.graph.get(asset).partitions_def == self.graph.get(parent).partitions_def
+        return {*self.receipts(parent), *(self.receipts(asset) if same else ())} - {ANY}
+
+    def _children(self, asset: dg.AssetKey, parent: dg.AssetKey, keys: Iterable[str], among: Iterable[str]) -> set[str]:
+        """Of some partitions of an asset those that read these of a parent."""
+        chosen, above = set(keys), self.graph.get(parent).partitions_def
+        if not chosen:
+            return set()
+        if not self.graph.get(asset).is_partitioned or above is None or ANY in chosen:
+            return set(among)
+        subset = self.view.get_subset_from_partition_keys(parent, above, chosen)
+        return set(among) & set(self.view.compute_child_subset(asset, subset).expensively_compute_partition_keys())
+
+
+def _receipt(record: dg.EventLogRecord) -> Receipt:
+    made = record.asset_materialization
+    assert made is not None
+    values: dict[str, Any] = {name: value.value for name, value in made.metadata.items()}
+    at = datetime.fromtimestamp(record.timestamp, UTC)
+    # A run over several days of a model has an event for each, also for those that had too little data.
+    short = {str(text).partition(":")[0] for text in values.get("run_days_without_enough_data", [])}
+    tags, key = made.tags or {}, record.partition_key
+    return Receipt(record.storage_id, at, tags.get(CODE_VERSION_TAG), values, refused=key in short)
+
+
+def _reached(commits: Iterable[Commit]) -> datetime | None:
+    """How far Bronze reached with these commits; a time later than its commit was stamped ahead and says nothing."""
+    times = (
+        (datetime.fromisoformat(c.metadata["max_kafka_timestamp"]), c.at)
+        for c in commits
+        if "max_kafka_timestamp" in c.metadata
+    )
+    return max((stamp for stamp, at in times if stamp <= at + TICK), default=None)
+
+
+def _touched(commit: Commit, table: Table, keys: Iterable[str], *, by_event: bool = False) -> set[str]:
+    """Of some partitions those that a commit may have changed; one that does not say what it wrote changed them all.
+
+    Args:
+        commit: A commit.
+        table: Its table.
+        keys: Partition keys.
+        by_event: Of Bronze: hours in which its records happened rather than arrived.
+    """
+    if by_event and "touched_hours" in commit.metadata:
+        return set(keys) & set(json.loads(commit.metadata["touched_hours"]))
+    if "slice_start" not in commit.metadata:
+        return set(keys)
+    piece = Slice(
+        datetime.fromisoformat(commit.metadata["slice_start"]), datetime.fromisoformat(commit.metadata["slice_end"])
+    )
+    width = HOUR if table.grain == "hour" else DAY
+    found = set()
+    for key in keys:
+        start = key_slice(key, table.grain).start if key != ANY and table.grain else piece.start
+        if start < piece.end and start + width > piece.start:
+            found.add(key)
+    return found

@@ -1,0 +1,1 @@
+"""The poll loop: source to log, within the budget."""

@@ -1,0 +1,235 @@
+"""The event log with kept connections stores and answers as Dagster's own does, also under several writers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.test_utils import create_run_for_test
+
+from crypto_assets.orchestration.event_log import KEPT_RUNS, KeptSqliteEventLogStorage
+
+DAYS = dg.StaticPartitionsDefinition(["mon", "tue"])
+KEY = dg.AssetKey("toy")
+CHECK = dg.AssetCheckKey(KEY, "toy_check")
+
+
+@dg.asset(partitions_def=DAYS, check_specs=[dg.AssetCheckSpec("toy_check", asset=KEY)])
+def toy(context):
+    """An asset whose check is red on Tuesdays."""
+    context.log.info("a log line")
+    passed = context.partition_key != "tue"
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=passed)], metadata={"rows": 3})
+
+
+@contextmanager
+def instance(folder: Path, *, kept: bool = True) -> Iterator[dg.DagsterInstance]:
+    """An instance whose storage lies in `folder`; both kinds use the same files."""
+    folder.mkdir(exist_ok=True)
+    text = "telemetry: {enabled: false}\n"
+    if kept:
+        text += textwrap.dedent(f"""\
+            event_log_storage:
+              module: crypto_assets.orchestration.event_log
+              class: KeptSqliteEventLogStorage
+              config: {{dagster_home: {folder}}}
+            """)
+    (folder / "dagster.yaml").write_text(text, encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(folder)) as found:
+        expected = KeptSqliteEventLogStorage if kept else SqliteEventLogStorage
+        assert type(found.event_log_storage) is expected
+        yield found
+
+
+def fill(found: dg.DagsterInstance) -> list[str]:
+    """Run the job for two days; ids of the runs."""
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return [dg.materialize([toy], partition_key=day, instance=found, run_config=quiet).run_id for day in ("mon", "tue")]
+
+
+def told(found: Any, runs: list[str]) -> dict[str, Any]:
+    """What both kinds must agree on, without ids and times."""
+    history = found.event_log_storage.get_asset_check_execution_history(CHECK, limit=10)
+    materializations = found.fetch_materializations(KEY, limit=10).records
+    return {
+        "events": [[e.dagster_event_type for e in found.all_logs(run)] for run in runs],
+        "messages": [[e.user_message for e in found.all_logs(run) if not e.is_dagster_event] for run in runs],
+        "checks": [(r.status, r.evaluation and (r.evaluation.passed, r.evaluation.partition)) for r in history],
+        "partitions": sorted(found.get_materialized_partitions(KEY)),
+        "rows": [(r.partition_key, r.asset_materialization.metadata["rows"].value) for r in materializations],
+        "run statuses": [found.get_run_by_id(run).status for run in runs],
+        "succeeded": [found.get_run_stats(run).steps_succeeded for run in runs],
+        "latest": found.get_latest_materialization_event(KEY).asset_materialization.partition,
+    }
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Path, list[str], dict]]:
+    """By kind: a folder that it has filled, the ids of the runs, and what it told of them."""
+    made = {}
+    for kept in (True, False):
+        folder = tmp_path_factory.mktemp("kept" if kept else "own") / "home"
+        with instance(folder, kept=kept) as found:
+            runs = fill(found)
+            made[kept] = (folder, runs, told(found, runs))
+    return made
+
+
+def test_the_same_is_stored_and_read_back_as_with_dagsters_own(both):
+    answers = {kept: answer for kept, (_, _, answer) in both.items()}
+    assert answers[True] == answers[False]
+    assert answers[True]["partitions"] == ["mon", "tue"]
+    assert [passed for _, (passed, _) in answers[True]["checks"]] == [False, True]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_each_kind_reads_the_files_of_the_other(both, kept):
+    folder, runs, answer = both[not kept]
+    with instance(folder, kept=kept) as found:
+        assert told(found, runs) == answer
+
+
+def test_a_deleted_run_is_gone_and_the_others_stay(both):
+    """The last to use these folders."""
+    answers = {}
+    for kept, (folder, runs, _) in both.items():
+        with instance(folder, kept=kept) as found:
+            assert list(found.all_logs(runs[0]))
+            found.delete_run(runs[0])
+            assert found.get_run_by_id(runs[0]) is None
+            assert list(found.all_logs(runs[0])) == []
+            answers[kept] = (len(found.all_logs(runs[1])), sorted(found.get_materialized_partitions(KEY)))
+    assert answers[True] == answers[False]
+    assert answers[True][0] > 0
+
+
+def reported(found: dg.DagsterInstance) -> Counter[str]:
+    """Partitions that were reported, as often as they are in the log."""
+    records = found.fetch_materializations(KEY, limit=1000).records
+    return Counter(str(r.partition_key) for r in records)
+
+
+def report(found: dg.DagsterInstance, name: str, count: int) -> None:
+    for i in range(count):
+        found.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=f"{name}-{i}"))
+
+
+def test_threads_of_one_process_lose_nothing(tmp_path):
+    """Sensors tick in threads, and report what they saw."""
+    with instance(tmp_path / "home") as found:
+        failures: list[BaseException] = []
+        start = threading.Barrier(3)
+
+        def write(name: str) -> None:
+            try:
+                start.wait()
+                report(found, name, 40)
+            except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+                failures.append(error)
+
+        threads = [threading.Thread(target=write, args=(f"thread{i}",), daemon=True) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert reported(found) == Counter(f"thread{t}-{i}" for t in range(3) for i in range(40))
+
+
+WRITER = """
+import sys
+import dagster as dg
+with dg.DagsterInstance.from_config(sys.argv[1]) as found:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for i in range(40):
+        found.report_runless_asset_event(dg.AssetMaterialization("toy", partition=f"{sys.argv[2]}-{i}"))
+"""
+
+
+def test_processes_write_at_once_and_see_each_other(tmp_path):
+    folder = tmp_path / "home"
+    with instance(folder) as found:
+        report(found, "before", 1)
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(folder), f"process{i}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        report(found, "here", 40)
+        assert [writer.communicate(timeout=60) and writer.returncode for writer in writers] == [0, 0]
+        names = [f"{n}-{i}" for n in ("process0", "process1", "here") for i in range(40)]
+        assert reported(found) == Counter([*names, "before-0"])
+
+
+def runs_with_an_event(found: dg.DagsterInstance, count: int) -> list[str]:
+    """Runs that have one event each in a file of their own."""
+    runs = [create_run_for_test(found) for _ in range(count)]
+    for run in runs:
+        found.report_engine_event("something happened", run)
+    return [run.run_id for run in runs]
+
+
+def test_after_a_wipe_events_go_into_new_files(tmp_path):
+    folder = tmp_path / "home"
+    with instance(folder) as found:
+        report(found, "before", 1)
+        (wiped,) = runs_with_an_event(found, 1)
+        found.wipe()
+        assert list(found.all_logs(wiped)) == []
+        report(found, "after", 2)
+    with instance(folder, kept=False) as found:
+        assert reported(found) == Counter(["after-0", "after-1"])
+
+
+def test_connections_of_few_runs_are_kept_and_closed_in_the_end(tmp_path):
+    with instance(tmp_path / "home") as found:
+        store = found.event_log_storage
+        assert isinstance(store, KeptSqliteEventLogStorage)
+        report(found, "before", 1)
+        runs = runs_with_an_event(found, KEPT_RUNS + 3)
+        assert len(store._engines) == KEPT_RUNS + 1  # and the index
+        assert [[e.message for e in found.all_logs(run)] for run in runs] == [["something happened"]] * len(runs)
+        assert len(store._engines) == KEPT_RUNS + 1
+    assert len(store._engines) == 0
+
+
+def test_a_failed_statement_leaves_the_connection_usable(tmp_path):
+    from sqlalchemy import text
+    from sqlalchemy.exc import OperationalError
+
+    with instance(tmp_path / "home") as found:
+        report(found, "before", 1)
+        store = found.event_log_storage
+        assert isinstance(store, KeptSqliteEventLogStorage)
+
+        def fail() -> None:
+            with store.index_connection() as connection:
+                connection.execute(text("DELETE FROM event_logs"))
+                connection.execute(text("SELECT * FROM no_such_table"))
+
+        with pytest.raises(OperationalError):
+            fail()
+        report(found, "after", 1)
+        assert reported(found) == Counter(["before-0", "after-0"])

@@ -1,0 +1,91 @@
+"""Checks that a person runs from the UI, on a home that was filled: of the topics and of the alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from crypto_assets.assets import alerts as alert_delivery
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.orchestration import topics as ingest
+from crypto_assets.orchestration.cards import ops
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+class Inputs:
+    """`step_inputs` as far as these checks use it."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+
+def results(checks: dg.AssetChecksDefinition, home: Any) -> dict[str, dg.AssetCheckEvaluation]:
+    """What running the checks evaluates."""
+    job = dg.Definitions(
+        assets=[*ingest.specs(), ops.alerts_spec()],
+        asset_checks=[checks],
+        jobs=[dg.define_asset_job("look", selection=dg.AssetSelection.checks(checks))],
+        resources={"step_inputs": Inputs(home.settings), "engine": home.engine},
+    ).resolve_job_def("look")
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = job.execute_in_process(instance=instance)
+        return {e.check_name: e for e in done.get_asset_check_evaluations()}
+
+
+def test_the_topics_of_a_filled_home(small_home):
+    (checks,) = ingest.checks()
+    found = results(checks, small_home)
+    assert set(found) == {s.name for s in ingest.check_specs()}
+    assert {n: e.passed for n, e in found.items()} == dict.fromkeys(found, True), found
+
+
+@pytest.fixture
+def alerts(small_home) -> Iterator[Any]:
+    import pyarrow as pa
+
+    row = {
+        "alert_id": "1",
+        "cause": "gold/bars_5m has_rows",
+        "state": "firing",
+        "severity": "error",
+        "asset": "gold/bars_5m",
+        "check_name": "has_rows",
+        "partition_key": None,
+        "summary": "no rows",
+        "at": NOW,
+        "delivered_at": None,
+        "attempts": 0,
+    }
+    rows = pa.Table.from_pylist([row], schema=arrow_schema(ALERTS))
+    small_home.engine.store.merge("ops.alerts", rows, mode="replace_all")
+    yield small_home
+    small_home.engine.store.merge("ops.alerts", rows.slice(0, 0), mode="replace_all")
+
+
+def test_the_alerts_table_is_checked_by_its_contract(alerts):
+    found = results(ops.alert_checks(), alerts)
+    assert {"not_null", "unique_key", "known_state", alert_delivery.ACCEPTED} == set(found)
+    assert all(e.passed for e in found.values())
+
+
+@pytest.mark.parametrize(
+    ("age", "delivered", "configured", "passed"),
+    [
+        (timedelta(hours=1), False, True, False),
+        (timedelta(hours=1), True, True, True),
+        (timedelta(hours=1), False, False, True),
+        (timedelta(minutes=5), False, True, True),
+        (timedelta(days=2), False, True, True),
+    ],
+)
+def test_an_alert_that_the_webhook_never_accepted_is_red(age, delivered, configured, passed):
+    alert = {"at": NOW - age, "delivered_at": NOW if delivered else None}
+    outcome = alert_delivery.judge([alert], NOW, configured=configured)
+    assert outcome.passed is passed
+    assert outcome.description
