@@ -20,8 +20,8 @@ DAGSTER = "deploy/dagster.yaml"
 WORKSPACE = "deploy/workspace.yaml"
 ENV_EXAMPLE = "deploy/.env.example"
 
-KAFKA_IMAGE = "apache/kafka:4.1.0"
-POSTGRES_IMAGE = "postgres:17.5-bookworm"
+KAFKA_IMAGE = "apache/kafka:4.1.0@sha256:bff074a5d0051dbc0bbbcd25b045bb1fe84833ec0d3c7c965d1797dd289ec88f"
+POSTGRES_IMAGE = "postgres:17.5-bookworm@sha256:fbcea1bd13b6a882cd6caa6b58db3ae5c102efe50ec625b3e2a5cbc50db5bfe4"
 CODE_PORT = 4000
 LISTENERS = "INTERNAL://:9092,CONTROLLER://:9093,HOST://:19092"
 PROTOCOLS = "INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT,HOST:PLAINTEXT"
