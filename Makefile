@@ -1,4 +1,4 @@
-# Every target builds what it needs from a bare Python >= 3.11. `make help` lists them.
+# Every target builds what it needs from a bare Python 3.11, 3.12 or 3.13. `make help` lists them.
 SHELL := /bin/bash
 # The suites start a hundred processes, which would each compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,7 +52,7 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
-	@$(BIN)/dagster definitions validate -m crypto_assets.definitions
+	@$(BIN)/dg check defs
 	@$(BIN)/python -m crypto_assets.settings_docs --check
 	@$(BIN)/python -m crypto_assets.contracts.render --check
 	@$(BIN)/python -m crypto_assets.databricks.deploy --check
@@ -84,10 +84,10 @@ test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long vari
 bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
 	@$(BIN)/python -m bench
 
-lock: $(VENV)/.python ## Resolve the two lock files anew
+lock: $(VENV)/.python ## Resolve the two lock files to the newest compatible versions
 	@$(BIN)/python -m pip install --quiet uv
 	@for x in "" "-dev"; do $(BIN)/uv pip compile pyproject.toml $${x:+--extra dev -c requirements.lock} \
-	  --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --upgrade --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --no-strip-extras -q -o requirements$$x.lock; done
 
 clean: ## Remove caches and build output; keeps the environment and all homes
