@@ -1,7 +1,7 @@
 """Configuration: the only module that reads the environment.
 
 Our own names start with CRYPTO_ASSETS_; names that belong to vendors (KAFKA_*, COINGECKO_*, MLFLOW_*, DATABRICKS_*,
-ALERT_WEBHOOK_URL) are taken as those vendors write them. `.env.example` and the README's configuration table are
+ALERT_WEBHOOK_URL) are taken as those vendors write them. `.env.example` and `docs/settings.md` are
 rendered from the fields below. Does not belong here: anything that opens a connection or a file of the lake.
 """
 

@@ -1,4 +1,4 @@
-"""Configuration as text: `.env.example` and the README's table, rendered from the fields of `Settings`.
+"""Configuration as text: `.env.example` and `docs/settings.md`, rendered from the fields of `Settings`.
 
 Belongs here: rendering, pure. Does not belong here: reading the environment (`settings`).
 
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 ENV_EXAMPLE = ".env.example"
-README = "README.md"
-BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
+PAGE = "docs/settings.md"
 OURS = "CRYPTO_ASSETS_"
+INTRODUCTION = """# Settings
+
+Environment variables or lines of `.env`; an option on the command line wins over both. A value that cannot be used is
+refused at start, by name; `crypto-assets doctor` also finds names that are nearly right. Rendered, like `.env.example`,
+from `crypto_assets/settings.py` by `python -m crypto_assets.settings_docs`.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,26 +92,14 @@ def configuration_table(model: type[BaseSettings]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str, model: type[BaseSettings]) -> str:
-    """README text with the table between its markers made current.
-
-    Raises:
-        ValueError: The markers are not there, once each and in order.
-    """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"{README} needs the markers {BEGIN} and {END}, once each and in this order")
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{configuration_table(model)}{END}{after}"
+def render_page(model: type[BaseSettings]) -> str:
+    """`docs/settings.md`."""
+    return f"{INTRODUCTION}\n{configuration_table(model)}"
 
 
-def files(root: Path, model: type[BaseSettings]) -> rendered_files.Files:
-    """Both files of a checkout; rendering the second raises as `with_table` does, and where there is no README."""
-    readme = root / README
-    return {
-        ENV_EXAMPLE: lambda: render_env_example(model),
-        README: lambda: with_table(readme.read_text(encoding="utf-8"), model),
-    }
+def files(model: type[BaseSettings]) -> rendered_files.Files:
+    """Both files of a checkout."""
+    return {ENV_EXAMPLE: lambda: render_env_example(model), PAGE: lambda: render_page(model)}
 
 
 def _cell(text: str) -> str:
@@ -129,8 +122,8 @@ def main(arguments: Sequence[str]) -> int:
     """Write or check both files; 1 when a check finds a stale one."""
     from crypto_assets.settings import Settings
 
-    what = f"{ENV_EXAMPLE} and the table of settings in {README}"
-    return rendered_files.main("crypto_assets.settings_docs", what, lambda root: files(root, Settings), arguments)
+    what = f"{ENV_EXAMPLE} and {PAGE}"
+    return rendered_files.main("crypto_assets.settings_docs", what, lambda _: files(Settings), arguments)
 
 
 if __name__ == "__main__":

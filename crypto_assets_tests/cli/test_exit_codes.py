@@ -1,4 +1,4 @@
-"""The README's table of exit codes: every command is in it, and those that need nothing end as it says."""
+"""The documented table of exit codes: every command is in it, and those that need nothing end as it says."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from crypto_assets.cli.verdict import EXIT_CODES
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
 
-README = Path(__file__).parents[2] / "README.md"
+COMMANDS = Path(__file__).parents[2] / "docs" / "commands.md"
 
 
 def table() -> dict[str, tuple[str, str, str]]:
-    text = README.read_text(encoding="utf-8").partition("<!-- exit-codes:begin -->")[2]
+    text = COMMANDS.read_text(encoding="utf-8").partition("<!-- exit-codes:begin -->")[2]
     text = text.partition("<!-- exit-codes:end -->")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()[2:]]
     return {name: (row[1], row[2], row[3]) for row in rows for name in re.findall(r"`([^`]+)`", row[0])}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ONE_OF = {
     "crypto_assets.contracts.render": "docs/data-dictionary.md",
     "crypto_assets.databricks.deploy.files": "deploy/compose.yaml",
-    "crypto_assets.settings_docs": ".env.example",
+    "crypto_assets.settings_docs": "docs/settings.md",
 }
 """Modules that render, with one of their files."""
 
@@ -25,8 +25,7 @@ def module(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What is needed to render everything."""
-    for name in ("requirements.lock", "README.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""`.env.example` and the README's table follow the settings."""
+"""`.env.example` and `docs/settings.md` follow the settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_every_setting_is_documented_under_the_name_that_sets_it():
     text = settings_docs.render_env_example(Settings)
     for setting in documented:
         assert f"# {setting.names[0]}=" in text
-        assert f"`{setting.names[0]}`" in settings_docs.configuration_table(Settings)
+        assert f"`{setting.names[0]}`" in settings_docs.render_page(Settings)
     first_vendor = next(i for i, s in enumerate(documented) if not s.names[0].startswith("CRYPTO_ASSETS_"))
     assert all(not s.names[0].startswith("CRYPTO_ASSETS_") for s in documented[first_vendor:])
 
@@ -43,20 +43,6 @@ def test_secrets_have_no_default_and_are_marked():
     ours = {"COINGECKO_API_KEY", "KAFKA_SASL_PASSWORD", "ALERT_WEBHOOK_URL"}
     assert secrets == ours | {"DATABRICKS_TOKEN", "DATABRICKS_CLIENT_SECRET"}
     assert all(f"# {name}=\n" in settings_docs.render_env_example(Settings) for name in secrets)
-
-
-def test_the_table_is_replaced_between_its_markers():
-    readme = f"before\n{settings_docs.BEGIN}\nold\n{settings_docs.END}\nafter\n"
-    once = settings_docs.with_table(readme, Settings)
-    assert once.startswith(f"before\n{settings_docs.BEGIN}\n| variable |")
-    assert once.endswith(f"{settings_docs.END}\nafter\n")
-    assert settings_docs.with_table(once, Settings) == once
-
-
-@pytest.mark.parametrize("readme", ["nothing", f"{settings_docs.END} {settings_docs.BEGIN}", settings_docs.BEGIN * 2])
-def test_missing_markers_are_named(readme):
-    with pytest.raises(ValueError, match="settings:begin"):
-        settings_docs.with_table(readme, Settings)
 
 
 def test_an_undocumented_field_is_refused():

@@ -1,4 +1,4 @@
-"""The demo and the commands of the README on its home, as processes in an empty folder."""
+"""The demo and the documented commands on its home, as processes in an empty folder."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_another_source_in_the_same_home_is_refused(demo, folder):
     assert "CRYPTO_ASSETS_HOME" in other.stderr
 
 
-# --- the README ---------------------------------------------------------------------------------------------------
+# --- the documented commands --------------------------------------------------------------------------------------
 
 OFFLINE: dict[str, tuple[list[str], int]] = {
     "crypto-assets status": (["status"], 0),
@@ -114,11 +114,12 @@ OFFLINE: dict[str, tuple[list[str], int]] = {
     "crypto-assets maintain": (["maintain"], 0),
     "crypto-assets backfill 2024-05-01..2024-05-07": (["backfill", "{yesterday}", "--dry-run"], 0),
 }
-"""Commands of the README that run without the internet, with arguments that end and fit the demo's home, and the
+"""Documented commands that run without the internet, with arguments that end and fit the demo's home, and the
 exit code to expect."""
 
 ELSEWHERE = {
     "make demo": "this module's fixture",
+    "crypto-assets demo --verbose": "this module's fixture",
     "make demo SOURCE=simulated": "the same code with another feed; a minute more",
     "make up SOURCE=replay": "test_up",
     "make ui": "test_up: the same group of processes",
@@ -144,22 +145,22 @@ ELSEWHERE = {
 }
 
 
-def readme_commands() -> set[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def documented_commands() -> set[str]:
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/commands.md"))
     text = re.sub(r"<!-- demo-output:begin -->.*?<!-- demo-output:end -->", "", text, flags=re.S)
     found = re.findall(r"`((?:make|crypto-assets) [^`<]*)`", text)
     found += [c.split("#")[0] for c in re.findall(r"^\$ (.*)$", text, flags=re.M)]
     return {c.strip().removeprefix(".venv/bin/") for c in found}
 
 
-def test_every_command_of_the_readme_is_accounted_for():
-    unknown = readme_commands() - set(OFFLINE) - set(ELSEWHERE)
+def test_every_documented_command_is_accounted_for():
+    unknown = documented_commands() - set(OFFLINE) - set(ELSEWHERE)
     assert not unknown, "add a test that runs it, or say where it is tested"
-    assert len(readme_commands()) >= 12
+    assert len(documented_commands()) >= 12
 
 
 @pytest.mark.parametrize("name", sorted(OFFLINE))
-def test_a_command_of_the_readme_runs(demo, folder, name):
+def test_a_documented_command_runs(demo, folder, name):
     store = SailEngine(str(folder / HOME / "lake")).store
     yesterday = max(store.read_arrow("gold.bars_1d", columns=["day"]).column("day").to_pylist())
     arguments, expected = OFFLINE[name]
@@ -175,8 +176,8 @@ def test_a_coin_that_the_source_does_not_know_is_refused(demo, folder):
     assert "does not know 'dogecoin'" in done.stderr
 
 
-def test_the_make_targets_of_the_readme_exist():
-    for name in sorted(c for c in readme_commands() if c.startswith("make ")):
+def test_the_documented_make_targets_exist():
+    for name in sorted(c for c in documented_commands() if c.startswith("make ")):
         dry = subprocess.run(
             ["make", "-n", *shlex.split(name)[1:]],
             cwd=ROOT,

@@ -192,7 +192,7 @@ def env_example() -> str:
     described = {s.names[0]: s.description for s in documented(Settings)}
     lines = [
         "# Copy to deploy/.env. Rendered by `python -m crypto_assets.databricks.deploy`.",
-        "# Any variable of the README's configuration table may be added; the code server reads this file.",
+        "# Any variable of docs/settings.md may be added; the code server reads this file.",
         "",
         "# Password of the database; letters and digits only, it becomes part of an address.",
         "POSTGRES_PASSWORD=",
