@@ -35,7 +35,7 @@ $(VENV)/.dev: $(VENV)/.python requirements-dev.lock pyproject.toml setup.cfg
 install: $(VENV)/.runtime ## Install what running needs
 install-dev: $(VENV)/.dev ## Install what developing needs
 
-demo: $(VENV)/.runtime ## Two real days through everything (SOURCE=simulated: ten coins)
+demo: $(VENV)/.runtime ## Two real days through everything (SOURCE=simulator: ten coins)
 	@$(BIN)/crypto-assets demo --source $(SOURCE) $(if $(HOME_DIR),--home $(HOME_DIR))
 
 up: $(VENV)/.runtime ## Run the pipeline until Ctrl-C (SOURCE=coingecko|replay|simulator, PORT=3000)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crypto_assets.files import UnreadableFile, read_object, write_atomic
+from crypto_assets.source_facts import REPLAY, SourceName, listed
 
 FILE = "home.json"
 FORMAT = 1
@@ -33,7 +34,7 @@ class Binding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     format: Literal[1] = FORMAT
-    source: Literal["coingecko", "replay", "simulator"]
+    source: SourceName
     partitions_start: date
     transport: Literal["kafka", "landing"] = "kafka"
 
@@ -86,12 +87,12 @@ def remedy(lake: str, found: dict[str, Any] | None = None) -> str:
     for field in ("source", "partitions_start", "transport"):
         with suppress(ValidationError):
             one = {field: (found or {}).get(field)}
-            any_other = {"source": "replay", "partitions_start": "2024-01-01"}
+            any_other = {"source": REPLAY.name, "partitions_start": "2024-01-01"}
             Binding.model_validate_json(json.dumps({**any_other, **one}), strict=True)
             told |= one
     if not told and not Path(lake).exists():
         return "the home has no tables, so delete the file: the next start writes it again"
-    text = {"format": FORMAT, "source": "<coingecko, replay or simulator>", "partitions_start": "<first day>", **told}
+    text = {"format": FORMAT, "source": f"<{listed()}>", "partitions_start": "<first day>", **told}
     return f"restore it from a backup, or write into it: {json.dumps(text)}"
 
 

@@ -22,9 +22,6 @@ from crypto_assets.market.coins import CoinRegistry, default_registry
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-VIRTUAL_START = date(2024, 1, 1)
-"""First partition of replay and simulator homes that say nothing else."""
-
 
 class HomeError(ReportedError):
     """The home cannot be used as asked; the message names the command that can be used instead."""
@@ -203,9 +200,6 @@ def in_force(settings: Settings) -> Settings:
 def first_day(settings: Settings) -> date:
     """First UTC day with partitions: the home's, or the one that it would be bound to now. Nothing is bound.
 
-    A live home begins the day before its first use: quotes of yesterday still arrive, and a day that has ended gives
-    the daily assets a partition.
-
     Raises:
         HomeError: The settings contradict the home, or a process without a home was not given the day.
     """
@@ -219,8 +213,8 @@ def first_day(settings: Settings) -> date:
     bound = _bound(settings)
     if bound is not None:
         return bound.partitions_start
-    default = (datetime.now(UTC) - timedelta(days=1)).date() if settings.is_live else VIRTUAL_START
-    return settings.partitions_start or default
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    return settings.partitions_start or settings.source_facts.first_day or yesterday
 
 
 def _bound(settings: Settings, *, adopting: bool = False) -> Binding | None:

@@ -22,8 +22,8 @@ from pydantic_settings import SettingsConfigDict
 
 from crypto_assets.files import read_text
 from crypto_assets.settings_databricks import LOOPBACK, DatabricksSettings
+from crypto_assets.source_facts import REPLAY, SourceFacts, SourceName, facts_of, listed
 
-Source = Literal["coingecko", "replay", "simulator"]
 Plan = Literal["keyless", "demo", "paid"]
 Target = Literal["local", "spark", "databricks", "databricks-serverless"]
 
@@ -71,11 +71,10 @@ class Settings(DatabricksSettings):
         hide_input_in_errors=True,  # a rule over several fields would print all of them, keys and passwords included
     )
 
-    source: Source = Field(
-        "replay",
+    source: SourceName = Field(
+        REPLAY.name,
         validation_alias=_ours("SOURCE"),
-        description="Where prices come from: coingecko (live), replay (the recording), simulator. "
-        "A home is bound to one.",
+        description=f"Where prices come from: {listed()}. A home is bound to one.",
     )
     home_path: Path | None = Field(
         None,
@@ -254,11 +253,6 @@ class Settings(DatabricksSettings):
             read_text(dotenv)
         super().__init__(**given)
 
-    @field_validator("source", mode="before")
-    @classmethod
-    def _source_by_its_other_name(cls, value: object) -> object:
-        return "simulator" if value == "simulated" else value
-
     @field_validator("home_path", "landing_path", mode="before")
     @classmethod
     def _empty_path_is_unset(cls, value: object) -> object:
@@ -331,19 +325,24 @@ class Settings(DatabricksSettings):
         return self.coingecko_plan or ("demo" if self.coingecko_api_key else "keyless")
 
     @property
+    def source_facts(self) -> SourceFacts:
+        """What is known of the source without opening it."""
+        return facts_of(self.source)
+
+    @property
     def is_live(self) -> bool:
         """Whether records carry real time (broker's LogAppendTime) rather than a virtual arrival."""
-        return self.source == "coingecko"
+        return self.source_facts.live
 
     @property
     def prices_topic(self) -> str:
         """Kafka topic of price messages."""
-        return self.kafka_topic or ("crypto-prices-raw" if self.is_live else "crypto-prices-replay")
+        return self.kafka_topic or self.source_facts.prices_topic
 
     @property
     def polls_topic(self) -> str:
         """Kafka topic of poll messages."""
-        return self.kafka_polls_topic or ("crypto-polls" if self.is_live else "crypto-polls-replay")
+        return self.kafka_polls_topic or self.source_facts.polls_topic
 
     @property
     def tracking_uri(self) -> str:

@@ -11,7 +11,7 @@ from crypto_assets.checks.freshness import windows
 from crypto_assets.databricks.launcher.launcher_config import STEP_PROCESSES, launcher_resource
 from crypto_assets.databricks.pipes.client import pipes_resource
 from crypto_assets.engine.engines import engine_resource
-from crypto_assets.engine.inputs import BANNERS, input_builder
+from crypto_assets.engine.inputs import input_builder
 from crypto_assets.home import first_day
 from crypto_assets.orchestration import jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
 from crypto_assets.orchestration import topics as ingest
@@ -70,7 +70,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     off = "sensors and schedules are stopped: nothing polls or runs by itself; crypto-assets up starts them"
     return dg.Definitions(
         metadata={
-            "data_mode": BANNERS[settings.source],
+            "data_mode": settings.source_facts.banner,
             "automation": "sensors and schedules run" if settings.automation else off,
         },
         assets=[*ingest.specs(landing), ops.alerts_spec(), *steps],

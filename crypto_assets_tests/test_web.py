@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from crypto_assets.alerts import webhook
-from crypto_assets.sources.coingecko import CoinGeckoSource
+from crypto_assets.sources.coingecko import CoinGeckoClient
 from crypto_assets.web import BadBody, Client, NoReply, TooLate, Unreachable
 from crypto_assets_tests.sources.raw_server import RawServer, gzipped, reply
 
@@ -168,7 +168,7 @@ def test_a_redirect_is_an_answer(server, client):
 @pytest.mark.parametrize("kind", ["100 Continue for ever", "a byte of a header"])
 def test_a_poll_and_a_delivery_end_by_it(kind, dripping):
     server = dripping(*DRIPS[kind])
-    source = CoinGeckoSource(f"http://127.0.0.1:{server.port}", deadline_s=0.2, wait_initial_s=0.01)
+    source = CoinGeckoClient(f"http://127.0.0.1:{server.port}", deadline_s=0.2, wait_initial_s=0.01)
     poll = source.poll(["bitcoin"], datetime(2026, 1, 5, tzinfo=UTC))
     assert (poll.outcome, poll.detail) == ("upstream_down", "no whole reply within 0.2 s")
     url = SecretStr(f"http://127.0.0.1:{server.port}/hooks/S3CRET")

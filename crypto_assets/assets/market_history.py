@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets.publishing import publish
 from crypto_assets.checks import rules
@@ -20,12 +20,13 @@ from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, Slice, contiguous, day_key
 from crypto_assets.contracts.tables import MARKET_HISTORY
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepFailed, StepInputs
+from crypto_assets.source_facts import facts_of, with_history
 from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from crypto_assets.market.quotes import Poll
+    from crypto_assets.sources.base import Archive
 
 ALL_COINS, FILLS = "all_coins_fetched", "fills_bars_5m"
 EXTRA_CHECKS = {
@@ -38,16 +39,6 @@ REFUSALS = ("rate_limited", "unauthorized")
 DAYS_PER_CALL = 90
 """The API's longest range with points closer than a day (docs.coingecko.com, market_chart/range)."""
 CAN_FILL = {"5m": "bars_5m and coarser", "1h": "bars_1h and bars_1d", "1d": "bars_1d"}
-
-
-class Archive(Protocol):
-    """What `market_chart_range` of a source offers."""
-
-    def market_chart_range(
-        self, coin_id: str, start: datetime, end: datetime, now: datetime
-    ) -> tuple[dict[str, Any] | None, Poll]:
-        """Points of a coin in [start, end), or None with a poll that names the failure."""
-        ...
 
 
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
@@ -64,10 +55,10 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Raises:
         StepFailed: The home is not live, or calls failed; names every coin and failure.
     """
-    if inputs.source != "coingecko":
+    if not facts_of(inputs.source).history:
         raise StepFailed(
-            f"market history is fetched from CoinGecko only, and this home holds {inputs.source} data: its hours come "
-            "from the log (crypto-assets backfill DAY --from log)"
+            f"market history is fetched from {with_history()} only, and this home holds {inputs.source} data: its "
+            "hours come from the log (crypto-assets backfill DAY --from log)"
         )
     failures: list[str] = []
     with open_archive(inputs) as archive:
@@ -98,15 +89,12 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 
 def open_archive(inputs: StepInputs) -> AbstractContextManager[Archive]:
-    """The live source, configured by this process's own settings: keys never travel in step inputs."""
-    from crypto_assets.home import in_force, open_home
-    from crypto_assets.producer.loop import replay_anchor
+    """The source's archive, configured by this process's own settings: keys never travel in step inputs."""
     from crypto_assets.settings import load_settings
-    from crypto_assets.sources.factory import open_source
+    from crypto_assets.sources.registry import source_of
 
-    settings, today = in_force(load_settings()), inputs.now.date()
-    # The archive of a virtual home tells what its producer has played, or will play.
-    return open_source(settings, anchor=today if settings.is_live else replay_anchor(open_home(settings), today))
+    settings = load_settings().model_copy(update={"source": inputs.source})
+    return source_of(settings).open_archive(settings)
 
 
 def _calls(slice_: Slice) -> Iterator[Slice]:

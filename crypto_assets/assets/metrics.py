@@ -10,12 +10,11 @@ from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.slices import DAY, Slice
 from crypto_assets.contracts.tables import PIPELINE_METRICS, RAW_PRICES
 from crypto_assets.engine.base import Engine, Result, StepInputs
+from crypto_assets.source_facts import facts_of
 from crypto_assets.transforms.metrics import pipeline_metrics
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-VIRTUAL_SOURCES = ("replay", "simulator")
 
 
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
@@ -39,7 +38,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
             quarantine=engine.store.read("silver.quarantine", slice_),
             polls=engine.store.read("ops.polls", slice_),
             anomalies=engine.store.read("gold.anomalies", slice_),
-            virtual_time=inputs.source in VIRTUAL_SOURCES,
+            virtual_time=not facts_of(inputs.source).live,
         )
 
     done = publish(

@@ -37,7 +37,7 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
         now=now,
         start=home.partitions_start,
         coins=len(active),
-        live=settings.is_live,
+        history=settings.source_facts.history,
     )
     submitted = None
     if not dry_run:

@@ -53,12 +53,14 @@ def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
 
     Raises:
         UsageError: The source does not know it, or it is active already.
+        Unconfirmed: The source did not answer.
     """
-    from crypto_assets.sources.factory import open_source
+    from crypto_assets.sources.base import confirmed_coin
+    from crypto_assets.sources.registry import source_of
 
     home = _home(settings)
-    with open_source(settings, anchor=now.date()) as source:
-        coin = source.validate_coin(coin_id)
+    with source_of(settings).open(settings, anchor=now.date()) as source:
+        coin = confirmed_coin(source, coin_id, now)
     with _refusals():
         registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
     _save(settings, home, registry, now)

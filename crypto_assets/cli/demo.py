@@ -25,7 +25,6 @@ from crypto_assets.cli.runs import Outcome, Scheduled, run_job
 from crypto_assets.cli.up import running_broker
 from crypto_assets.cli.verdict import DEMO_MARKER
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
-from crypto_assets.engine.inputs import BANNERS
 from crypto_assets.errors import UsageError
 from crypto_assets.files import UnreadableFile, read_object, write_atomic
 from crypto_assets.home import HomeError, open_home, refuse_unfit
@@ -110,7 +109,7 @@ def run(base: Settings, now: datetime) -> int:
     home = open_home(settings)
     _mark(home.path, now.date(), finished=repeated)
     span = Slice(floor_day(now) - DAYS * DAY, floor_day(now))
-    output.say(BANNERS[settings.source], style="bold")
+    output.say(settings.source_facts.banner, style="bold")
     output.say(f"days {day_key(span.start)} and {day_key(span.end - DAY)}, home {home.path}")
     if unused := base.outside():
         output.say(f"set and not used, since the demo keeps everything in its own home: {', '.join(unused)}")

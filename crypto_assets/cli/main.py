@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from crypto_assets.cli import databricks_standin, output
+from crypto_assets.source_facts import listed
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -48,7 +49,7 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(coins_app, name="coins")
 app.command("databricks-standin")(databricks_standin.command)
 
-Source = Annotated[str | None, typer.Option("--source", help="coingecko, replay or simulator (simulated).")]
+Source = Annotated[str | None, typer.Option("--source", help=f"{listed()}.")]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/<source>.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
@@ -97,7 +98,7 @@ def _ambient(source: str | None = None, home: Path | None = None, transport: str
 
 @app.command()
 def demo(
-    source: Annotated[str | None, typer.Option(help="replay or simulated.")] = None,
+    source: Annotated[str | None, typer.Option(help="replay or simulator.")] = None,
     home: Annotated[
         Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/demo-<source>.")
     ] = None,

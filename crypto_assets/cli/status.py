@@ -149,7 +149,6 @@ def collect(
         unreadable: Parts that are already known to be unreadable, and why.
     """
     from crypto_assets.checks import freshness
-    from crypto_assets.engine.inputs import BANNERS
     from crypto_assets.home import Home, first_day
     from crypto_assets.orchestration import event_store
 
@@ -187,7 +186,7 @@ def collect(
         at=now,
         home=str(settings.home),
         source=settings.source,
-        banner=BANNERS[settings.source],
+        banner=settings.source_facts.banner,
         as_of=f"tables are in catalog {settings.catalog} of the workspace: rows and newest events are those that each "
         "asset's last run wrote, rows those of its newest partition"
         if settings.on_databricks

@@ -34,7 +34,6 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.up import running_broker
     from crypto_assets.engine.base import StepFailed
-    from crypto_assets.engine.inputs import BANNERS
     from crypto_assets.home import open_home
     from crypto_assets.storage.base import AuditFailed, StorageError, WriteConflict
     from crypto_assets.streaming.run import refuse_unfit, stream
@@ -49,7 +48,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
         stack.enter_context(home.lock("stream", doing="stream"))
         servers = stack.enter_context(running_broker(settings))
         if not as_json:
-            output.say(BANNERS[settings.source], style="bold")
+            output.say(settings.source_facts.banner, style="bold")
             output.say(
                 f"home {home.path}, kafka {servers}, topic {settings.prices_topic}, target {settings.target}; "
                 "Ctrl-C ends it after the running micro-batch"

@@ -19,7 +19,6 @@ from crypto_assets.cli import output
 from crypto_assets.cli.instance import child_environment, prepare
 from crypto_assets.cli.processes import Supervised, owned_children
 from crypto_assets.cli.signals import stop_if_asked, stop_requested
-from crypto_assets.engine.inputs import BANNERS
 from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
             with ExitStack() as stack:
                 stack.enter_context(home.lock("serve", doing="up" if automation else "ui"))
                 stack.enter_context(owned_children())
-                output.say(BANNERS[settings.source], style="bold")
+                output.say(settings.source_facts.banner, style="bold")
                 output.say(f"home {home.path}")
                 servers = stack.enter_context(running_broker(settings, watch=True))
                 output.say(f"kafka {servers}")

@@ -6,6 +6,8 @@ a reply (`market.payload`) or publishing them (`log.kafka.publisher`).
 
 from __future__ import annotations
 
+from crypto_assets.source_facts import every_source
+
 SCHEMA_VERSION = "1"
 """Version of price messages."""
 POLL_SCHEMA_VERSION = "2"
@@ -110,7 +112,7 @@ POLL_SCHEMA_V1: dict = {
         "poll_id": {"type": "string", "minLength": 1},
         "started_at": {"type": "string", "pattern": _TIME_TEXT},
         "finished_at": {"type": "string", "pattern": _TIME_TEXT},
-        "source": {"enum": ["coingecko", "replay", "simulator"]},
+        "source": {"enum": [facts.name for facts in every_source()]},
         "outcome": {"enum": list(POLL_OUTCOMES)},
         "http_status": {"type": ["integer", "null"]},
         "detail": {"type": ["string", "null"], "maxLength": 500},

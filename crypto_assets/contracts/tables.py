@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from crypto_assets.contracts.model import MONEY, Rule, Table
 from crypto_assets.contracts.model import Column as C
+from crypto_assets.source_facts import listed
 
 INGEST, TRANSFORM, ML, OPS = "team:ingest", "team:analytics", "team:ml", "team:operations"
 
@@ -106,7 +107,7 @@ SILVER_PRICES = Table(
         C("ingestion_timestamp", "timestamp", "When the producer received the quote; null for history.", lineage=(_P,)),
         C("available_at", "timestamp", "When the row could first be known: broker timestamp, or fetch time for history.",
           nullable=False, lineage=("bronze.raw_prices.kafka_timestamp", "bronze.market_history.fetched_at")),
-        C("source", "string", "coingecko, replay or simulator.", nullable=False, lineage=("bronze.raw_prices.headers",)),
+        C("source", "string", f"{listed()}.", nullable=False, lineage=("bronze.raw_prices.headers",)),
         C("granularity", "string", "tick for a polled sample; 5m, 1h or 1d for history.", nullable=False),
         C("cadence_s", "double", "Seconds between polls in force; null for history.", unit="seconds",
           lineage=("bronze.raw_prices.headers",)),

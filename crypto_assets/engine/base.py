@@ -71,7 +71,7 @@ class StepInputs:
     Args:
         now: When the step was asked for (UTC); the only clock a step sees.
         run_id: Run that asked.
-        source: Data mode of the home (coingecko, replay, simulator).
+        source: Name of the home's source.
         partitions_start: First partition's start (UTC).
         bounds: Offset bounds by hourly partition key (ingest steps only).
         coins: The coin registry as plain records (see `market.coins.CoinRegistry.to_records`).

@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.settings import Settings
 
-BANNERS = {
-    "coingecko": "LIVE CoinGecko. Data provided by CoinGecko",
-    "simulator": "SIMULATED prices of ten coins (seeded random walk): no market ever quoted these",
-    "replay": "REPLAY Coinbase 2018-04-04/05 via QuantConnect Lean (Apache-2.0): prices are not today's",
-}
-
-
 MOST_BYTES = 64 * 1024
 """Longest JSON of shipped inputs."""
 
@@ -93,7 +86,7 @@ class StepInputBuilder:
     @property
     def banner(self) -> str:
         """The sentence by which every surface names the data mode."""
-        return BANNERS[self.settings.source]
+        return self.settings.source_facts.banner
 
     def topic(self, logical: str) -> str:
         """Kafka topic of `prices` or `polls`."""

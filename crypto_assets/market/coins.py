@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
+from crypto_assets.source_facts import facts_of
+
 BEGINNING = datetime(2009, 1, 3, tzinfo=UTC)
 """Start of validity of the built-in coins: before any of them was traded."""
 
@@ -245,9 +247,8 @@ DEFAULT_COINS = CoinRegistry(
     )
 )
 
-REPLAY_COINS = CoinRegistry(c for c in DEFAULT_COINS.coins if c.coin_id in ("bitcoin", "ethereum", "litecoin"))
-
 
 def default_registry(source: str) -> CoinRegistry:
-    """The basket of a new home: what the recording holds, or the ten default coins."""
-    return REPLAY_COINS if source == "replay" else DEFAULT_COINS
+    """The basket of a new home; see `SourceFacts.basket`."""
+    basket = facts_of(source).basket
+    return DEFAULT_COINS if basket is None else CoinRegistry(c for c in DEFAULT_COINS.coins if c.coin_id in basket)

@@ -2,11 +2,6 @@
 
 Belongs here: budgets, cadence, Retry-After, the forecast of the day on which the credits run dry. Does not belong
 here: keeping the state (`producer.loop`) or polling.
-
-Budgets are CoinGecko's published ones (https://docs.coingecko.com/docs/common-errors-rate-limit and
-https://www.coingecko.com/en/api/pricing): the demo plan has 10,000 credits a month and 30 calls a minute; the keyless
-host allows 5 to 15 calls a minute by load, of which we use 5; paid plans start at 250 calls a minute and 500,000
-credits.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 QUOTE_CACHE_S = 60.0
-"""CoinGecko refreshes /coins/markets about once a minute: polling faster brings no new quote."""
+"""Seconds after which CoinGecko refreshes /coins/markets: polling faster brings no new quote."""
 
 CALLS_PER_POLL = 3
 """Calls that a poll makes at most: one, and two more after transient failures."""
@@ -36,13 +31,6 @@ class Budget:
 
     per_minute: int
     per_month: int | None
-
-
-BUDGETS = {
-    "keyless": Budget(per_minute=5, per_month=None),
-    "demo": Budget(per_minute=30, per_month=10_000),
-    "paid": Budget(per_minute=250, per_month=500_000),
-}
 
 
 @dataclass(frozen=True)

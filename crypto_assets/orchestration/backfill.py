@@ -21,6 +21,7 @@ from dagster._core.execution.backfill import PartitionBackfill
 from crypto_assets.contracts.slices import Slice, floor_day, hour_keys, key_slice
 from crypto_assets.errors import UsageError
 from crypto_assets.orchestration.jobs import REBUILT_FROM_LOG
+from crypto_assets.source_facts import with_history
 
 Origin = Literal["log", "history"]
 FROM_LOG = tuple(a for a in REBUILT_FROM_LOG if a != "gold/price_predictions")
@@ -57,7 +58,7 @@ class Plan:
         return len(self.hourly) * self.hours + len(self.daily) * len(self.days)
 
 
-def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date, coins: int, live: bool) -> Plan:
+def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date, coins: int, history: bool) -> Plan:
     """Plan a backfill of the UTC days first..last.
 
     Args:
@@ -67,7 +68,7 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
         now: Present time (UTC).
         start: First day that has partitions.
         coins: Number of active coins.
-        live: Whether the home's source is CoinGecko.
+        history: Whether the home's source has a past that can be fetched.
 
     Raises:
         ValueError: Names every day that cannot be filled, and why.
@@ -82,8 +83,8 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
         )
     if last >= floor_day(now).date():
         problems.append(f"{last} has not ended; only whole days that have ended can be backfilled")
-    if origin == "history" and not live:
-        problems.append("only a home with CRYPTO_ASSETS_SOURCE=coingecko has history to fetch; use --from log")
+    if origin == "history" and not history:
+        problems.append(f"only a home with CRYPTO_ASSETS_SOURCE={with_history()} has history to fetch; use --from log")
     if problems:
         raise UsageError("; ".join(problems))
     days = tuple(str(first + timedelta(days=i)) for i in range((last - first).days + 1))

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.errors import reason
 from crypto_assets.files import LockHeld, file_lock, read_object, read_text, write_atomic
@@ -23,12 +23,12 @@ from crypto_assets.log.kafka.client import client_config
 from crypto_assets.log.kafka.publisher import Publisher
 from crypto_assets.log.kafka.topic import require_topics
 from crypto_assets.market.coins import CoinRegistry
-from crypto_assets.market.credits import BUDGETS, Budget, Governor
+from crypto_assets.market.credits import Governor
 from crypto_assets.market.payload import poll_to_message, rfc3339, tick_to_message
 from crypto_assets.market.polls import ABSENT_AFTER_POLLS
 from crypto_assets.market.quotes import Poll, Tick
 from crypto_assets.producer.ticks import ProducerState, RunSummary, TickSummary
-from crypto_assets.sources.base import PriceSource
+from crypto_assets.sources.base import Poller
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home
@@ -39,7 +39,6 @@ __all__ = [
     "ProducerState",
     "RunSummary",
     "TickSummary",
-    "budget_of",
     "governor_of",
     "open_producer",
     "open_publisher",
@@ -82,7 +81,7 @@ class Producer:
 
     def __init__(
         self,
-        source: PriceSource,
+        source: Poller,
         publisher: Publisher,
         registry: Callable[[], CoinRegistry],
         governor: Governor,
@@ -382,23 +381,12 @@ def _batches(moments: Iterable[datetime], size: int) -> Iterator[Sequence[dateti
         yield batch
 
 
-def budget_of(settings: Settings) -> Budget:
-    """The budget in force: the plan's, with the settings' own figures in place of it; none for what is not live."""
-    if not settings.is_live:
-        return Budget(per_minute=600, per_month=None)
-    plan = BUDGETS[settings.plan]
-    return Budget(
-        per_minute=settings.coingecko_calls_per_minute or plan.per_minute,
-        per_month=settings.coingecko_monthly_credits or plan.per_month,
-    )
-
-
 def governor_of(settings: Settings) -> Governor:
-    """The governor of a home; a replay at speed 10 has a new quote every 6 s."""
-    from crypto_assets.market.credits import QUOTE_CACHE_S
+    """The governor of a home: its source's budget and pace."""
+    from crypto_assets.sources.registry import source_of
 
-    speed = 1.0 if settings.is_live else settings.replay_speed
-    return Governor(budget_of(settings), loop_s=settings.poll_interval_s, floor_s=QUOTE_CACHE_S / speed)
+    source = source_of(settings)
+    return Governor(source.budget(settings), loop_s=settings.poll_interval_s, floor_s=source.quotes_every_s(settings))
 
 
 def replay_anchor(home: Home, default: date) -> date:
@@ -488,15 +476,16 @@ def open_producer(settings: Settings, *, anchor: date | None = None) -> Producer
         TopicMismatch: A topic is not as exact hours need it.
     """
     from crypto_assets.home import open_home
-    from crypto_assets.sources.factory import open_source
+    from crypto_assets.sources.registry import source_of
 
     home = open_home(settings)
     now = datetime.now(UTC)
     publisher = open_publisher(settings, now)
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(settings, anchor=replay_anchor(home, anchor or now.date())))
+        played = replay_anchor(home, anchor or now.date())
+        source = stack.enter_context(source_of(settings).open(settings, anchor=played))
         return Producer(
-            cast("PriceSource", source),
+            source,
             publisher,
             home.registry,
             governor_of(settings),

@@ -1,22 +1,125 @@
-"""The one protocol that all sources speak.
+"""A source as an object, and what it gives when it is opened.
 
-Does not belong here: any source, or what a poll returns (`crypto_assets.market.quotes`).
+Belongs here: the protocols and what every source shares. Does not belong here: any source, or what a poll returns
+(`crypto_assets.market.quotes`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Literal, Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
+from crypto_assets.errors import CANNOT, ReportedError, UsageError
+from crypto_assets.market.credits import QUOTE_CACHE_S, Budget
 from crypto_assets.market.quotes import Poll
+from crypto_assets.source_facts import SourceFacts
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
 
 
-class PriceSource(Protocol):
-    """Something that can be polled for the current quotes of coins."""
+class Unconfirmed(ReportedError, ValueError):
+    """The source gave no answer by which a coin could be judged; says what it answered."""
 
-    name: Literal["coingecko", "replay", "simulator"]
+    exit_code = CANNOT
+
+
+class Poller(Protocol):
+    """An open source: it can be polled for the current quotes of coins."""
+
+    name: str
 
     def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
-        """One look. Never raises for what the outside world does: that is a named failure."""
+        """Ask for the quotes of coins, once. Never raises for what the outside world does: that is a named failure.
+
+        Args:
+            coin_ids: Coins to ask for.
+            now: Time of the poll (UTC); virtual where the source is.
+        """
         ...
+
+
+class Archive(Protocol):
+    """An open source of past prices."""
+
+    def market_chart_range(
+        self, coin_id: str, start: datetime, end: datetime, now: datetime
+    ) -> tuple[dict[str, Any] | None, Poll]:
+        """Points of a coin in [start, end), or None with a poll that names the failure."""
+        ...
+
+
+class Source(Protocol):
+    """One source of prices: its facts, its budget, and how it is opened. It holds nothing open itself."""
+
+    facts: SourceFacts
+    more_credits: str = ""
+    """How a home gets more credits, for a finding."""
+
+    def budget(self, settings: Settings) -> Budget:
+        """Calls that the home may make."""
+        ...
+
+    def open(self, settings: Settings, *, anchor: date) -> AbstractContextManager[Poller]:
+        """Open it for polls.
+
+        Args:
+            settings: Settings of the home.
+            anchor: UTC day on which a recording's whole day is played; a live source ignores it.
+
+        Raises:
+            UsageError: The settings name no acceptable address.
+        """
+        ...
+
+    def open_archive(self, settings: Settings) -> AbstractContextManager[Archive]:  # noqa: ARG002
+        """Open it for past prices.
+
+        Raises:
+            UsageError: It has none (`facts.history`).
+        """
+        raise UsageError(f"{self.facts.name} has no history to fetch")
+
+    def quotes_every_s(self, settings: Settings) -> float:  # noqa: ARG002
+        """Seconds between new quotes: polling faster brings none."""
+        return QUOTE_CACHE_S
+
+    def plan(self, settings: Settings) -> str | None:  # noqa: ARG002
+        """Name of the plan in force; None where nothing is metered."""
+        return None
+
+    def missing_key(self, settings: Settings) -> tuple[str, str] | None:  # noqa: ARG002
+        """What is wrong when the plan needs a key that is not set, and the fix."""
+        return None
+
+    def address(self, settings: Settings) -> str | None:  # noqa: ARG002
+        """URL of a host outside this machine that is polled, if one is."""
+        return None
+
+
+@dataclass(frozen=True)
+class CoinInfo:
+    """A coin as the source names it: id, symbol in upper case, name."""
+
+    coin_id: str
+    symbol: str
+    name: str
+
+
+def confirmed_coin(source: Poller, coin_id: str, now: datetime) -> CoinInfo:
+    """A coin that the source quotes.
+
+    Raises:
+        UsageError: The source does not know it.
+        Unconfirmed: It did not answer; says what it answered.
+    """
+    poll = source.poll([coin_id], now)
+    if poll.outcome == "unknown_coin":
+        raise UsageError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
+    if poll.outcome != "ok" or not poll.ticks:
+        raise Unconfirmed(f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})")
+    tick = poll.ticks[0]
+    return CoinInfo(tick.coin_id, tick.symbol, tick.name or tick.coin_id)

@@ -1,30 +1,44 @@
 """The CoinGecko client: one call for all coins, every outcome named.
 
-Belongs here: HTTP with limits. Does not belong here: what a reply means (`market.payload`), when to poll
-(`market.credits`).
+Belongs here: HTTP with limits, and CoinGecko as a source: its plans and hosts. Does not belong here: what a reply means
+(`market.payload`), when to poll (`market.credits`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
-from crypto_assets.errors import CANNOT, ReportedError, UsageError
-from crypto_assets.market.credits import CALLS_PER_POLL
+from crypto_assets import source_facts
+from crypto_assets.errors import UsageError
+from crypto_assets.market.credits import CALLS_PER_POLL, Budget
 from crypto_assets.market.payload import Parsed, exact_json, parse_markets
 from crypto_assets.market.quotes import Poll
 from crypto_assets.redaction import redact
 from crypto_assets.settings_databricks import LOOPBACK
+from crypto_assets.sources.base import Source
 from crypto_assets.web import BadBody, Client, NoReply, Reply, Unreachable
 
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+
 HOSTS = {"keyless": "api.coingecko.com", "demo": "api.coingecko.com", "paid": "pro-api.coingecko.com"}
+BUDGETS = {
+    "keyless": Budget(per_minute=5, per_month=None),
+    "demo": Budget(per_minute=30, per_month=10_000),
+    "paid": Budget(per_minute=250, per_month=500_000),
+}
+"""Calls by plan, as published (https://docs.coingecko.com/docs/common-errors-rate-limit and
+https://www.coingecko.com/en/api/pricing): the keyless host allows 5 to 15 calls a minute by load, of which 5 are used;
+paid plans start at these figures."""
 KEY_HEADERS = {"demo": "x-cg-demo-api-key", "paid": "x-cg-pro-api-key"}
 BODY_LIMIT = 8 * 1024 * 1024
 DEADLINE_S = 20.0
@@ -37,12 +51,6 @@ TRANSIENT = ("upstream_down",)
 """Failures worth another try at once; a rate limit is waited out by the governor, the rest would fail again."""
 
 
-class Unconfirmed(ReportedError, ValueError):
-    """The source gave no answer by which a coin could be judged; says what it answered."""
-
-    exit_code = CANNOT
-
-
 class BadBaseUrl(UsageError):
     """The base URL is not an official host of the plan or a loopback stand-in."""
 
@@ -53,15 +61,6 @@ class _Transient(Exception):
     def __init__(self, reply: Parsed, status: int | None, age_s: float | None) -> None:
         super().__init__(reply.outcome)
         self.reply, self.status, self.age_s = reply, status, age_s
-
-
-@dataclass(frozen=True)
-class CoinInfo:
-    """What the source says of a coin: id, symbol in upper case, name."""
-
-    coin_id: str
-    symbol: str
-    name: str
 
 
 def base_url(plan: str, override: str | None) -> str:
@@ -85,7 +84,7 @@ def base_url(plan: str, override: str | None) -> str:
     return override.rstrip("/")
 
 
-class CoinGeckoSource:
+class CoinGeckoClient:
     """Polls `/coins/markets`. Thread-safe for one poll at a time.
 
     Args:
@@ -108,7 +107,7 @@ class CoinGeckoSource:
         plan: str = "keyless",
         api_key: SecretStr | None = None,
         *,
-        name: Literal["coingecko", "replay", "simulator"] = "coingecko",
+        name: str = source_facts.COINGECKO.name,
         deadline_s: float = DEADLINE_S,
         body_limit: int = BODY_LIMIT,
         wait_initial_s: float = 0.5,
@@ -125,7 +124,7 @@ class CoinGeckoSource:
         self._client = Client(headers, trust_env=urlsplit(self.url).hostname not in LOOPBACK)
 
     def __repr__(self) -> str:
-        return f"CoinGeckoSource({self.url}, plan={self.plan})"
+        return f"CoinGeckoClient({self.url}, plan={self.plan})"
 
     def close(self) -> None:
         """Close the connection."""
@@ -227,22 +226,6 @@ class CoinGeckoSource:
         text = redact(reply.content.decode("latin-1"), {"COINGECKO_API_KEY": self._key}, addresses=False)
         return replace(reply, content=text.encode("latin-1"))
 
-    def validate_coin(self, coin_id: str, now: datetime | None = None) -> CoinInfo:
-        """Ask the source for a coin.
-
-        Raises:
-            ValueError: The source does not know it, or did not answer; says which.
-        """
-        poll = self.poll([coin_id], now or datetime.now(UTC))
-        if poll.outcome == "unknown_coin":
-            raise UsageError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
-        if poll.outcome != "ok" or not poll.ticks:
-            raise Unconfirmed(
-                f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})"
-            )
-        tick = poll.ticks[0]
-        return CoinInfo(tick.coin_id, tick.symbol, tick.name or tick.coin_id)
-
     def market_chart_range(
         self, coin_id: str, start: datetime, end: datetime, now: datetime
     ) -> tuple[dict[str, Any] | None, Poll]:
@@ -279,6 +262,52 @@ class CoinGeckoSource:
         if not all(_is_point(p) for series in reply.values() if isinstance(series, list) for p in series):
             return None, replace(about, outcome="bad_payload", detail="a point of the reply is no [time, number]")
         return reply, about
+
+
+class CoinGecko(Source):
+    """CoinGecko as a source: live, with history, metered by plan."""
+
+    facts = source_facts.COINGECKO
+    more_credits = "a larger plan (COINGECKO_PLAN, COINGECKO_MONTHLY_CREDITS), or wait for next month"
+
+    def budget(self, settings: Settings) -> Budget:
+        """The plan's, with the settings' own figures in place of it."""
+        plan = BUDGETS[settings.plan]
+        return Budget(
+            per_minute=settings.coingecko_calls_per_minute or plan.per_minute,
+            per_month=settings.coingecko_monthly_credits or plan.per_month,
+        )
+
+    @contextmanager
+    def open(self, settings: Settings, *, anchor: date | None = None) -> Iterator[CoinGeckoClient]:  # noqa: ARG002
+        """A client of the plan's host, with the key.
+
+        Raises:
+            BadBaseUrl: COINGECKO_BASE_URL is not acceptable.
+        """
+        with closing(CoinGeckoClient(self.address(settings), settings.plan, settings.coingecko_api_key)) as client:
+            yield client
+
+    def open_archive(self, settings: Settings) -> AbstractContextManager[CoinGeckoClient]:
+        """The same client: quotes and history have one host."""
+        return self.open(settings)
+
+    def plan(self, settings: Settings) -> str:
+        """keyless, demo or paid."""
+        return settings.plan
+
+    def missing_key(self, settings: Settings) -> tuple[str, str] | None:
+        """A plan with keys was chosen and no key is set."""
+        if settings.coingecko_plan not in KEY_HEADERS or settings.coingecko_api_key is not None:
+            return None
+        return (
+            f"COINGECKO_PLAN={settings.coingecko_plan} needs a key and COINGECKO_API_KEY is not set",
+            "set COINGECKO_API_KEY (in .env or the environment), or COINGECKO_PLAN=keyless",
+        )
+
+    def address(self, settings: Settings) -> str:
+        """Base URL in force; raises as `base_url`."""
+        return base_url(settings.plan, settings.coingecko_base_url)
 
 
 def _is_point(point: object) -> bool:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
 
-from crypto_assets.market.coins import REPLAY_COINS
+from crypto_assets.market.coins import default_registry
 from crypto_assets.sources.feed import Quote, change_pct
 
 FILE = "coinbase_minutes_2018-04-04_05.csv.gz"
@@ -100,7 +100,7 @@ class ReplayFeed:
     """
 
     name = "replay"
-    coins = REPLAY_COINS.coins
+    coins = default_registry("replay").coins
 
     def __init__(self, anchor: date, recording: Recording | None = None) -> None:
         self.anchor = anchor
@@ -158,14 +158,6 @@ class ReplayFeed:
             if at is not None and moment - at[0] <= GAP:
                 found.append((moment, at[1]))
         return found
-
-    def banner(self, now: datetime) -> str:
-        """The sentence by which every surface names this data."""
-        days = (now.astimezone(UTC).date() - self._recorded(now)[0].date()).days
-        return (
-            "REPLAY Coinbase 2018-04-04/05 via QuantConnect Lean (Apache-2.0), "
-            f"shifted +{days} days: prices are not today's"
-        )
 
     def _repetition(self, now: datetime) -> int:
         return max(0, (now.astimezone(UTC).date() - self.anchor).days)

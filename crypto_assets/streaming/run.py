@@ -75,12 +75,11 @@ def stream(
         AuditFailed: A blocking rule failed; that micro-batch's Silver or Gold was not committed.
     """
     from crypto_assets.engine.engines import make_engine
-    from crypto_assets.engine.inputs import BANNERS
 
     refuse_unfit(settings, available_now=available_now)
     _require_topic(settings)
     engine = make_engine(settings)
-    loop = Loop(settings, engine, Reports(instance, BANNERS[settings.source]), told=told)
+    loop = Loop(settings, engine, Reports(instance, settings.source_facts.banner), told=told)
     if for_s is not None:
         timer = threading.Timer(for_s, stop.set)
         timer.daemon = True

@@ -18,11 +18,11 @@ from crypto_assets.assets import bars, market_history, silver
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key, hour_keys
 from crypto_assets.engine.base import Engine, Result, StepFailed
 from crypto_assets.engine.sail import SailEngine
-from crypto_assets.market.coins import REPLAY_COINS
-from crypto_assets.sources.base import Poll
-from crypto_assets.sources.factory import VirtualSource
+from crypto_assets.market.coins import default_registry
+from crypto_assets.market.quotes import Poll
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.standin import StandIn
+from crypto_assets.sources.virtual import VirtualClient
 from crypto_assets_tests.builders import at, sample, step_inputs, write_bronze
 
 FIRST = at("2024-05-01 00:00:00")
@@ -255,12 +255,12 @@ def test_the_real_client_and_the_stand_in_agree_with_the_step(
 ) -> None:
     """Over HTTP: a rate limit on the second coin, then the same command again; prices are those of the recording."""
     feed = ReplayFeed(FIRST.date())
-    coins = REPLAY_COINS.to_records()
+    coins = default_registry("replay").to_records()
     with StandIn(feed) as standin:
-        client = VirtualSource(standin.url, feed, "replay")
+        client = VirtualClient(standin.url, feed, "replay")
 
         @contextmanager
-        def opened(_inputs: object) -> Iterator[VirtualSource]:
+        def opened(_inputs: object) -> Iterator[VirtualClient]:
             yield client
 
         monkeypatch.setattr(market_history, "open_archive", opened)

@@ -18,7 +18,7 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, hour_key, hour_keys
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result
 from crypto_assets.engine.sail import SailEngine
-from crypto_assets.market.coins import REPLAY_COINS
+from crypto_assets.market.coins import default_registry
 from crypto_assets.storage.base import SliceRefused
 from crypto_assets_tests.builders import Record, at, history_rows, message, sample, step_inputs, write_bronze
 from crypto_assets_tests.transforms.oracle import recorded, rows_by, without
@@ -43,7 +43,7 @@ def checks(result: Result, table: str, key: str) -> dict[str, CheckOutcome]:
 
 def refresh(engine: Engine, hours: Sequence[str], **inputs: Any) -> None:
     """What the jobs run for hours of one day."""
-    given = step_inputs(NOW, coins=REPLAY_COINS.to_records(), **inputs)
+    given = step_inputs(NOW, coins=default_registry("replay").to_records(), **inputs)
     silver.work(engine, hours, given)
     bars.work(engine, hours, given)
     bars.work_day(engine, sorted({h[:10] for h in hours}), given)

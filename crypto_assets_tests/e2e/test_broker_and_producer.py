@@ -13,7 +13,7 @@ import pytest
 from crypto_assets_tests.e2e.commands import clean_environment, command, run
 
 pytestmark = pytest.mark.timeout(300)
-HOME = ("--home", "home", "--source", "simulated")
+HOME = ("--home", "home", "--source", "simulator")
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ exit code to expect."""
 ELSEWHERE = {
     "make demo": "this module's fixture",
     "crypto-assets demo --verbose": "this module's fixture",
-    "make demo SOURCE=simulated": "the same code with another feed; a minute more",
+    "make demo SOURCE=simulator": "the same code with another feed; a minute more",
     "make up SOURCE=replay": "test_up",
     "make ui": "test_up: the same group of processes",
     "crypto-assets up": "test_up",

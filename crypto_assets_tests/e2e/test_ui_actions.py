@@ -210,7 +210,13 @@ def test_the_backfill_of_a_day_changes_no_hour_that_was_there(ui: Ui):
     (day, _), now = home.days, datetime.now(UTC)
     first = key_slice(day, "day").start.date()
     chosen = backfill.plan(
-        first, first, "log", now=now, start=home.settings.partitions_start, coins=3, live=home.settings.is_live
+        first,
+        first,
+        "log",
+        now=now,
+        start=home.settings.partitions_start,
+        coins=3,
+        history=home.settings.source_facts.history,
     )
     before = home.everything()
     backfill_id = backfill.submit(ui.instance, home.graph, chosen, now=now, tags={"crypto_assets/why": "backfill"})

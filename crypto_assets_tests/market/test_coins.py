@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from crypto_assets.market.coins import (
     BEGINNING,
     DEFAULT_COINS,
-    REPLAY_COINS,
     Alias,
     Coin,
     CoinRegistry,
@@ -56,8 +55,7 @@ def test_the_baskets_of_new_homes():
     assert [c.symbol for c in DEFAULT_COINS.coins] == [
         "BTC", "ETH", "SOL", "ADA", "POL", "LINK", "AVAX", "DOT", "UNI", "LTC"
     ]  # fmt: skip
-    assert [c.symbol for c in REPLAY_COINS.coins] == ["BTC", "ETH", "LTC"]
-    assert default_registry("replay") == REPLAY_COINS
+    assert [c.symbol for c in default_registry("replay").coins] == ["BTC", "ETH", "LTC"]
     assert default_registry("coingecko") == default_registry("simulator") == DEFAULT_COINS
 
 
@@ -211,5 +209,5 @@ def test_a_date_written_bare_is_refused_by_name():
 def test_a_registry_is_a_value():
     same = CoinRegistry.from_records(DEFAULT_COINS.to_records())
     assert (same == DEFAULT_COINS, hash(same) == hash(DEFAULT_COINS)) == (True, True)
-    assert same != REPLAY_COINS
+    assert same != default_registry("replay")
     assert DEFAULT_COINS.coins[4].aliases == (Alias("matic-network", date(2024, 9, 4), "MATIC"),)

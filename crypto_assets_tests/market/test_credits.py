@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_assets.market.credits import BUDGETS, CALLS_PER_POLL, MAX_BACKOFF_S, Budget, CreditState, Governor
+from crypto_assets.market.credits import CALLS_PER_POLL, MAX_BACKOFF_S, Budget, CreditState, Governor
+from crypto_assets.sources.coingecko import BUDGETS
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ NOW = datetime(2024, 6, 10, 12, 30, tzinfo=UTC)
 
 
 def plan(first: str, last: str | None = None, origin: backfill.Origin = "log", **changed) -> backfill.Plan:
-    given = {"now": NOW, "start": date(2024, 1, 1), "coins": 3, "live": True, **changed}
+    given = {"now": NOW, "start": date(2024, 1, 1), "coins": 3, "history": True, **changed}
     return backfill.plan(date.fromisoformat(first), date.fromisoformat(last or first), origin, **given)
 
 
@@ -67,8 +67,8 @@ def test_the_plan_says_which_tables_history_can_fill(first):
         ("2024-06-02", "2024-06-01", "log", {}, ["is empty"]),
         ("2023-12-31", "2024-01-02", "log", {}, ["2023-12-31 lies before the first partition"]),
         ("2024-06-10", "2024-06-10", "log", {}, ["2024-06-10 has not ended"]),
-        ("2024-06-01", "2024-06-01", "history", {"live": False}, ["use --from log"]),
-        ("2023-12-31", "2024-06-11", "history", {"live": False}, ["before the first", "not ended", "--from log"]),
+        ("2024-06-01", "2024-06-01", "history", {"history": False}, ["use --from log"]),
+        ("2023-12-31", "2024-06-11", "history", {"history": False}, ["before the first", "not ended", "--from log"]),
     ],
 )
 def test_every_reason_against_a_plan_is_named(first, last, origin, changed, told):

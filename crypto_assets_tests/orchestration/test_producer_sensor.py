@@ -19,7 +19,7 @@ from crypto_assets.orchestration import jobs, producer_sensor
 from crypto_assets.orchestration.running_window import running_window
 from crypto_assets.orchestration.topics import POLLS, PRICES, check_specs
 from crypto_assets.producer.loop import Producer, open_producer
-from crypto_assets.sources.factory import VirtualSource
+from crypto_assets.sources.virtual import VirtualClient
 from crypto_assets_tests.home_fixtures import opened, settings_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def tick(small_home: SmallHome, producer: Producer):
 
 def fail(producer: Producer, kind: str | None) -> None:
     """Put a fault in force at the stand-in that the producer polls, or clear it."""
-    assert isinstance(producer.source, VirtualSource)
+    assert isinstance(producer.source, VirtualClient)
     host = urlsplit(producer.source.url)
     answer = requests.post(f"{host.scheme}://{host.netloc}/_faults", json={"kind": kind}, timeout=5)
     assert answer.status_code == 200

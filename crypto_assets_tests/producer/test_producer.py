@@ -19,7 +19,7 @@ from crypto_assets.log.kafka.publisher import Publisher
 from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.market.credits import Budget, CreditState, Governor
 from crypto_assets.market.quotes import Poll, Tick
-from crypto_assets.producer.loop import Producer, ProducerState, budget_of, governor_of, open_producer
+from crypto_assets.producer.loop import Producer, ProducerState, governor_of, open_producer
 from crypto_assets.settings import Settings
 from crypto_assets_tests.log.messages import T0, everything, ms
 
@@ -341,10 +341,10 @@ def test_the_budget_is_the_plans_unless_set():
     def live(**changes) -> Settings:
         return Settings(source="coingecko", **changes)
 
-    assert budget_of(live()) == Budget(5, None)
-    assert budget_of(live(coingecko_api_key="k")) == Budget(30, 10_000)
+    assert governor_of(live()).budget == Budget(5, None)
+    assert governor_of(live(coingecko_api_key="k")).budget == Budget(30, 10_000)
     changed = live(coingecko_plan="paid", coingecko_monthly_credits=7, coingecko_calls_per_minute=2)
-    assert budget_of(changed) == Budget(2, 7)
+    assert governor_of(changed).budget == Budget(2, 7)
     fast = governor_of(Settings(source="replay", replay_speed=3))
     assert fast.cadence_s(CreditState(), T0) == 20
 

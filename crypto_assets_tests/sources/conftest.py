@@ -8,7 +8,7 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from crypto_assets.sources.coingecko import ATTEMPTS, CoinGeckoSource
+from crypto_assets.sources.coingecko import ATTEMPTS, CoinGeckoClient
 from crypto_assets_tests.sources.raw_server import RawServer
 
 
@@ -27,12 +27,12 @@ def server() -> Iterator[RawServer]:
 
 
 @pytest.fixture
-def client(server) -> Iterator[Callable[..., CoinGeckoSource]]:
+def client(server) -> Iterator[Callable[..., CoinGeckoClient]]:
     """Opens the client that polls `server`; closed at the end."""
-    opened: list[CoinGeckoSource] = []
+    opened: list[CoinGeckoClient] = []
 
-    def open_client(plan: str = "keyless", key: str | None = None, **options: Any) -> CoinGeckoSource:
-        source = CoinGeckoSource(server.url, plan, SecretStr(key) if key else None, **options)
+    def open_client(plan: str = "keyless", key: str | None = None, **options: Any) -> CoinGeckoClient:
+        source = CoinGeckoClient(server.url, plan, SecretStr(key) if key else None, **options)
         opened.append(source)
         return source
 

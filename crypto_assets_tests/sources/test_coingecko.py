@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from crypto_assets.market.payload import DETAIL_LIMIT
 from crypto_assets.market.quotes import Poll
-from crypto_assets.sources.coingecko import ATTEMPTS, BadBaseUrl, CoinGeckoSource, base_url
+from crypto_assets.sources.base import confirmed_coin
+from crypto_assets.sources.coingecko import ATTEMPTS, BadBaseUrl, CoinGeckoClient, base_url
 from crypto_assets_tests.market.recordings import description, exchanges
 from crypto_assets_tests.sources.raw_server import QUOTE, RawServer, drip, gzipped, reply
 
@@ -329,7 +330,7 @@ def test_a_reply_that_ends_among_its_headers_holds_nothing(server, client):
 def test_a_refused_connection_is_named_without_address_or_key():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    source = CoinGeckoSource(f"http://127.0.0.1:{port}", "demo", SecretStr(KEY))
+    source = CoinGeckoClient(f"http://127.0.0.1:{port}", "demo", SecretStr(KEY))
     poll = source.poll(["bitcoin"], NOW)
     assert (poll.outcome, poll.detail, poll.http_status) == ("upstream_down", "no reply: ConnectionError", None)
     assert (poll.ticks, poll.credits_used) == ((), ATTEMPTS)
@@ -378,7 +379,7 @@ def test_any_other_base_url_is_refused_without_repeating_a_secret(plan, url):
         base_url(plan, url)
     assert "secret" not in str(caught.value)
     with pytest.raises(BadBaseUrl):
-        CoinGeckoSource(url, plan, SecretStr(KEY))
+        CoinGeckoClient(url, plan, SecretStr(KEY))
 
 
 # --- asking for one coin, and for the past
@@ -386,7 +387,7 @@ def test_any_other_base_url_is_refused_without_repeating_a_secret(plan, url):
 
 def test_a_coin_is_confirmed_by_the_source(server, client):
     server.answer(GOOD)
-    found = client().validate_coin("bitcoin", NOW)
+    found = confirmed_coin(client(), "bitcoin", NOW)
     assert (found.coin_id, found.symbol, found.name) == ("bitcoin", "BTC", "Bitcoin")
 
 
@@ -401,7 +402,7 @@ def test_a_coin_is_confirmed_by_the_source(server, client):
 def test_a_coin_that_is_not_confirmed_says_why(server, client, answer, said):
     server.answer(answer)
     with pytest.raises(ValueError, match=said):
-        client().validate_coin("bitcoin", NOW)
+        confirmed_coin(client(), "bitcoin", NOW)
 
 
 def test_history_asks_for_half_open_spans_as_documented(server, client):

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from crypto_assets.market.coins import REPLAY_COINS
+from crypto_assets.market.coins import default_registry
 from crypto_assets.sources.feed import Quote
 from crypto_assets.sources.replay import DAY, QUOTE_DELAY, RECORDED_DAY, Recording, ReplayFeed
 from crypto_assets_tests.market.recordings import shared
@@ -186,14 +186,8 @@ def test_quotes_are_a_function_of_time_alone(feed, moment):
     assert feed.quotes(elsewhere) == feed.quotes(moment)
 
 
-def test_the_banner_names_the_data_and_how_far_it_was_shifted(feed):
-    assert feed.banner(TODAY + timedelta(hours=3)) == (
-        "REPLAY Coinbase 2018-04-04/05 via QuantConnect Lean (Apache-2.0), shifted +2949 days: prices are not today's"
-    )
-
-
 def test_the_basket_is_what_the_recording_holds():
-    assert set(Recording.load().series) == {c.coin_id for c in REPLAY_COINS.coins}
+    assert set(Recording.load().series) == {c.coin_id for c in default_registry("replay").coins}
 
 
 def test_the_packaged_recording_is_the_original_archive():

@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 import requests
 
-from crypto_assets.sources.coingecko import ATTEMPTS, DEADLINE_S, CoinGeckoSource
+from crypto_assets.sources.base import confirmed_coin
+from crypto_assets.sources.coingecko import ATTEMPTS, DEADLINE_S, CoinGeckoClient
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.simulator import SimulatorFeed
 from crypto_assets.sources.standin import FAULTS, NOW_HEADER, StandIn
@@ -22,14 +23,14 @@ def standin() -> Iterator[StandIn]:
         yield running
 
 
-def open_client(standin: StandIn, deadline_s: float = DEADLINE_S) -> CoinGeckoSource:
-    return CoinGeckoSource(
+def open_client(standin: StandIn, deadline_s: float = DEADLINE_S) -> CoinGeckoClient:
+    return CoinGeckoClient(
         standin.url, name="simulator", deadline_s=deadline_s, extra_headers=lambda now: {NOW_HEADER: now.isoformat()}
     )
 
 
 @pytest.fixture
-def source(standin) -> Iterator[CoinGeckoSource]:
+def source(standin) -> Iterator[CoinGeckoClient]:
     client = open_client(standin)
     yield client
     client.close()
@@ -189,9 +190,9 @@ def test_the_other_pages_of_the_api(standin, source):
     listed = requests.get(f"{standin.url}/coins/list", timeout=5).json()
     assert {"id": "bitcoin", "symbol": "btc", "name": "Bitcoin"} in listed
     assert requests.get(f"{standin.url}/elsewhere", timeout=5).status_code == 404
-    assert source.validate_coin("chainlink", NOW).symbol == "LINK"
+    assert confirmed_coin(source, "chainlink", NOW).symbol == "LINK"
     with pytest.raises(ValueError, match="does not know 'dogecoin'"):
-        source.validate_coin("dogecoin", NOW)
+        confirmed_coin(source, "dogecoin", NOW)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_history_has_the_documented_spacing_and_the_feeds_prices(standin, source
 @pytest.mark.parametrize("feed", [SimulatorFeed(7), ReplayFeed(NOW.date())], ids=lambda f: f.name)
 def test_history_knows_its_coins_also_when_it_holds_no_price(feed):
     with StandIn(feed) as standin:
-        client = CoinGeckoSource(standin.url)
+        client = CoinGeckoClient(standin.url)
         found, about = client.market_chart_range("dogecoin", NOW - timedelta(days=1), NOW, NOW)
         assert (found, about.outcome) == (None, "unknown_coin")
         long_ago = NOW - timedelta(days=100)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from crypto_assets.market.coins import REPLAY_COINS
+from crypto_assets.market.coins import default_registry
 from crypto_assets.market.payload import tick_to_message
 from crypto_assets.settings import Settings
-from crypto_assets.sources.factory import open_source
+from crypto_assets.sources.registry import source_of
 from crypto_assets_tests.builders import Record
 
 Width = Literal["1m", "5m", "1h", "1d"]
@@ -44,10 +44,12 @@ GRACE = timedelta(seconds=60)
 def recorded(start: datetime, minutes: int) -> list[Record]:
     """One poll a minute of the recording through the stand-in, as the producer's messages; in order of arrival."""
     records = []
-    with open_source(Settings(_env_file=None, source="replay"), anchor=start.date()) as source:  # type: ignore[call-arg]
+    coins = [c.coin_id for c in default_registry("replay").coins]
+    settings = Settings(_env_file=None, source="replay")  # type: ignore[call-arg]
+    with source_of(settings).open(settings, anchor=start.date()) as source:
         for minute in range(minutes):
             now = start + timedelta(minutes=minute, seconds=59, milliseconds=500)
-            poll = source.poll([c.coin_id for c in REPLAY_COINS.coins], now)
+            poll = source.poll(coins, now)
             assert poll.outcome == "ok"
             records += [Record(now, tick_to_message(tick, now), 60) for tick in poll.ticks]
     return records

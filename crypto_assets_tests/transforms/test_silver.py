@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from crypto_assets.contracts.slices import DAY, HOUR, Slice
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.sail import frame
-from crypto_assets.market.coins import REPLAY_COINS
+from crypto_assets.market.coins import default_registry
 from crypto_assets.transforms.bars import bars
 from crypto_assets.transforms.parse import parse_bronze
 from crypto_assets.transforms.silver import examined, history_points, silver
@@ -59,7 +59,7 @@ def recording() -> list[Record]:
 @pytest.fixture(scope="module")
 def in_order(spark: SparkSession, recording: list[Record]) -> tuple[dict, dict[str, dict]]:
     """Silver and bars of the recording as it came."""
-    rows = silver_of(spark, recording, coins=REPLAY_COINS)
+    rows = silver_of(spark, recording, coins=default_registry("replay"))
     return rows_by(rows, "coin_id", "last_updated_at"), {
         w: rows_by(bars(frame(spark, rows), w, AS_OF), "coin_id", "window_start") for w in WIDTHS
     }
@@ -94,7 +94,7 @@ def test_order_copies_and_delays_change_nothing_but_when_it_was_known(
     stored = bronze_rows(arrived)
     stored = stored.take(pa.array(chance.sample(range(len(arrived)), len(arrived))))
 
-    found = silver_of(spark, stored, coins=REPLAY_COINS)
+    found = silver_of(spark, stored, coins=default_registry("replay"))
     by_quote = rows_by(found, "coin_id", "last_updated_at")
     wanted_silver, wanted_bars = in_order
     assert without(by_quote, *PLACE) == without(wanted_silver, *PLACE)

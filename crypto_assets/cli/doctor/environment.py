@@ -139,15 +139,13 @@ def names(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 def credentials(settings: Settings) -> Iterator[Finding]:
     """Secrets that the configuration needs and does not have."""
-    if settings.is_live and settings.coingecko_plan in ("demo", "paid") and settings.coingecko_api_key is None:
-        yield Finding(
-            "credentials",
-            "error",
-            f"COINGECKO_PLAN={settings.coingecko_plan} needs a key and COINGECKO_API_KEY is not set",
-            "set COINGECKO_API_KEY (in .env or the environment), or COINGECKO_PLAN=keyless",
-        )
-    elif settings.is_live:
-        yield Finding("credentials", "ok", f"CoinGecko plan {settings.plan}")
+    from crypto_assets.sources.registry import source_of
+
+    source = source_of(settings)
+    if missing := source.missing_key(settings):
+        yield Finding("credentials", "error", *missing)
+    elif plan := source.plan(settings):
+        yield Finding("credentials", "ok", f"{settings.source}: plan {plan}")
     if settings.alert_webhook_url is None:
         yield Finding(
             "credentials", "note", "no webhook: alerts are only in the table ops.alerts", "set ALERT_WEBHOOK_URL"

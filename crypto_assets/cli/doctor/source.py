@@ -16,20 +16,24 @@ if TYPE_CHECKING:
 
 def quota(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Credits used and left, from the state that the producer keeps."""
-    if not settings.is_live:
+    from crypto_assets.producer.loop import STATE_FILE, governor_of, read_state
+    from crypto_assets.sources.registry import source_of
+
+    source = source_of(settings)
+    plan = source.plan(settings)
+    if plan is None:
         yield Finding("quota", "ok", f"{settings.source} needs no credits")
         return
-    from crypto_assets.producer.loop import STATE_FILE, governor_of, read_state
 
     folder = settings.home / "state"
     if not (folder / STATE_FILE).exists():
-        yield Finding("quota", "note", f"plan {settings.plan}: nothing polled from this home yet", "")
+        yield Finding("quota", "note", f"plan {plan}: nothing polled from this home yet", "")
         return
     state = read_state(folder).credits
     report = governor_of(settings).report(state, now)
     level: Level = "error" if report.left == 0 else "warn" if report.dry_on else "ok"
-    fix = "" if level == "ok" else "a larger plan (COINGECKO_PLAN, COINGECKO_MONTHLY_CREDITS), or wait for next month"
-    yield Finding("quota", level, f"plan {settings.plan}: {report.text}", fix)
+    fix = "" if level == "ok" else source.more_credits
+    yield Finding("quota", level, f"plan {plan}: {report.text}", fix)
     if state.blocked_until > now.timestamp():
         until = datetime.fromtimestamp(state.blocked_until, UTC)
         yield Finding("quota", "warn", f"the source asked us to wait until {until:%H:%M:%S}Z", "nothing to do")
@@ -37,12 +41,13 @@ def quota(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def source_clock(settings: Settings) -> Iterator[Finding]:
     """This machine's clock against the Date header of the source (RFC 9110, whole seconds); costs no credit."""
-    if not settings.is_live:
-        return
-    from crypto_assets.sources.coingecko import base_url
+    from crypto_assets.sources.registry import source_of
     from crypto_assets.web import Client, NoReply
 
-    parts = urlsplit(base_url(settings.plan, settings.coingecko_base_url))
+    address = source_of(settings).address(settings)
+    if address is None:
+        return
+    parts = urlsplit(address)
     url = f"{parts.scheme}://{parts.netloc}/"  # not the API: it would cost a call
     try:
         began = datetime.now(UTC)

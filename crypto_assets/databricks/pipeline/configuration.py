@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from crypto_assets.errors import UsageError
 from crypto_assets.market.coins import CoinRegistry, default_registry
+from crypto_assets.source_facts import listed
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ SCHEMA_SUFFIX = "_sdp"
 
 KEYS: Mapping[str, str] = {
     "package": "Folder that holds this package, where it is not installed.",
-    "source": "Data mode (coingecko, replay, simulator): its built-in coins are taken when `coins` is empty.",
+    "source": f"Source of the home ({listed()}): its built-in coins are taken when `coins` is empty.",
     "coins": "A coins.toml as `crypto-assets coins` writes it; empty = the built-in coins of the data mode.",
     "partitions_start": "First day that has partitions (ISO 8601, UTC).",
     "topic": "Kafka topic of prices.",

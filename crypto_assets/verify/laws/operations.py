@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from crypto_assets.source_facts import every_source
 from crypto_assets.verify.laws.base import Evidence, Law, written_since
 
 UNITS = {
@@ -33,6 +34,7 @@ def _metrics_law() -> Law:
 
     Latencies of replayed and simulated records say nothing, since their arrival is virtual.
     """
+    virtual = ", ".join(f"'{facts.name}'" for facts in every_source() if not facts.live)
     units = ", ".join(f"('{name}', '{unit}')" for name, unit in UNITS.items())
     return Law(
         "metrics_are_recomputed",
@@ -42,7 +44,7 @@ def _metrics_law() -> Law:
         f"""
         WITH written AS (SELECT written_at FROM audit_stale WHERE table_name = 'ops.pipeline_metrics'),
         virtual AS (
-            SELECT coalesce(bool_or(source IN ('replay', 'simulator')), false) AS is_virtual
+            SELECT coalesce(bool_or(source IN ({virtual})), false) AS is_virtual
             FROM (SELECT source FROM audit_records UNION ALL SELECT source FROM "silver.prices")
         ), records AS (
             SELECT b.arrival_hour AS hour, b.bronze_ingested_at, q."offset" IS NOT NULL AS bad,

@@ -1,0 +1,93 @@
+"""The sources whose time is the caller's: the recording and the simulator.
+
+Their homes poll a stand-in in this process over loopback HTTP with the very client that polls CoinGecko, so that their
+prices take the live path.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from crypto_assets import source_facts
+from crypto_assets.market.credits import QUOTE_CACHE_S, Budget
+from crypto_assets.market.quotes import Poll
+from crypto_assets.sources.base import Source
+from crypto_assets.sources.coingecko import CoinGeckoClient
+
+if TYPE_CHECKING:
+    from crypto_assets.settings import Settings
+    from crypto_assets.sources.feed import Feed
+
+
+class VirtualClient(CoinGeckoClient):
+    """The client against a stand-in: time is the caller's, and the feed's headers go with every poll."""
+
+    def __init__(self, url: str, feed: Feed, name: str) -> None:
+        super().__init__(url, name=name, extra_headers=_now_header)
+        self._feed = feed
+
+    def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
+        """Ask at the virtual moment `now`; the answer counts as complete at that moment."""
+        poll = super().poll(coin_ids, now)
+        return replace(poll, finished_at=now, headers=self._feed.headers(now))
+
+
+def _now_header(now: datetime) -> Mapping[str, str]:
+    from crypto_assets.sources.standin import NOW_HEADER
+
+    return {NOW_HEADER: now.isoformat()}
+
+
+class VirtualSource(Source):
+    """A feed behind the stand-in; never metered."""
+
+    @abstractmethod
+    def feed(self, settings: Settings, anchor: date) -> Feed:
+        """The quotes, as a function of time; see `Source.open` for `anchor`."""
+        ...
+
+    def budget(self, settings: Settings) -> Budget:  # noqa: ARG002
+        """As good as none: the stand-in is in this process."""
+        return Budget(per_minute=600, per_month=None)
+
+    def quotes_every_s(self, settings: Settings) -> float:
+        """A minute of the virtual clock: at speed 10 there is a new quote every 6 s."""
+        return QUOTE_CACHE_S / settings.replay_speed
+
+    @contextmanager
+    def open(self, settings: Settings, *, anchor: date) -> Iterator[VirtualClient]:
+        """Start a stand-in that serves the feed, and a client of it."""
+        from crypto_assets.sources.standin import StandIn
+
+        feed = self.feed(settings, anchor)
+        with StandIn(feed) as standin, closing(VirtualClient(standin.url, feed, self.facts.name)) as client:
+            yield client
+
+
+class Replay(VirtualSource):
+    """The recording of two days."""
+
+    facts = source_facts.REPLAY
+
+    def feed(self, settings: Settings, anchor: date) -> Feed:  # noqa: ARG002
+        """The recording, its whole day played on `anchor`."""
+        from crypto_assets.sources.replay import ReplayFeed
+
+        return ReplayFeed(anchor)
+
+
+class Simulator(VirtualSource):
+    """The seeded random walk."""
+
+    facts = source_facts.SIMULATOR
+
+    def feed(self, settings: Settings, anchor: date) -> Feed:  # noqa: ARG002
+        """The walk of the settings' seed."""
+        from crypto_assets.sources.simulator import SimulatorFeed
+
+        return SimulatorFeed(settings.simulator_seed)
