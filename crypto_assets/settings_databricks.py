@@ -7,6 +7,7 @@ Does not belong here: what is asked of the workspace with them (`databricks.laun
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic_settings import BaseSettings
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+WORKSPACE_FOLDER = re.compile(r"(/Volumes/[^/]+/[^/]+/[^/]+|dbfs:/[^/])[^ ]*$")
 
 
 def _ours(name: str) -> AliasChoices:
@@ -66,7 +68,8 @@ class DatabricksSettings(BaseSettings):
     databricks_cluster_logs: str | None = Field(
         None,
         validation_alias=_ours("CLUSTER_LOGS"),
-        description="dbfs:/ folder that receives the logs of new clusters; unset = not kept.",
+        description="Folder of a volume (/Volumes/..., or dbfs:/... on workspaces that have it) that receives the logs "
+        "of new clusters; unset = not kept.",
     )
     databricks_view_group: str | None = Field(
         None, validation_alias=_ours("VIEW_GROUP"), description="Group that may view launched runs."
@@ -77,11 +80,11 @@ class DatabricksSettings(BaseSettings):
         description="Secret scope of the workspace. Keys are the environment names in lower case with dashes: "
         "kafka-sasl-password.",
     )
-    databricks_staging: str = Field(
-        "/tmp/crypto_assets_staging",  # noqa: S108  (a folder of DBFS)
-        pattern=r"^/.+",
+    databricks_staging: str | None = Field(
+        None,
         validation_alias=_ours("STAGING"),
-        description="DBFS folder of shipped steps; emptied after each.",
+        description="Folder of a Unity Catalog volume that steps are staged in, or dbfs:/... on workspaces that have "
+        "DBFS; a launched step's files are removed after it. Default: /Volumes/<catalog>/ops/staging",
     )
     databricks_artifacts: str | None = Field(
         None,
@@ -105,13 +108,6 @@ class DatabricksSettings(BaseSettings):
     )
     databricks_concurrent_steps: int = Field(
         4, ge=1, validation_alias=_ours("CONCURRENT_STEPS"), description="Steps of one run launched at the same time."
-    )
-    databricks_volume: str | None = Field(
-        None,
-        pattern=r"^/Volumes/[^/]+/[^/]+/[^/]+(/[^/]+)*$",
-        validation_alias=_ours("VOLUME"),
-        description="Folder of a Unity Catalog volume for wheels and messages of serverless steps. "
-        "Default: /Volumes/<catalog>/ops/staging",
     )
     databricks_environment_version: int = Field(
         4,
@@ -143,6 +139,13 @@ class DatabricksSettings(BaseSettings):
     @classmethod
     def _empty_databricks_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("databricks_staging", "databricks_cluster_logs", mode="after")
+    @classmethod
+    def _a_folder_of_the_workspace(cls, value: str | None) -> str | None:
+        if value and not WORKSPACE_FOLDER.match(value):
+            raise ValueError("neither a folder of a volume, /Volumes/<catalog>/<schema>/<volume>..., nor dbfs:/...")
+        return value.rstrip("/") if value else None
 
     @model_validator(mode="after")
     def _the_run_ends_before_the_wait(self) -> DatabricksSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import stat
@@ -15,10 +16,12 @@ from databricks.sdk.service import jobs
 
 from crypto_assets.databricks.launcher.launcher_config import launcher_config
 from crypto_assets.databricks.launcher.preflight import Preflight
-from crypto_assets.databricks.pipes.client import libraries, volume_of
+from crypto_assets.databricks.pipes.client import libraries
 from crypto_assets.databricks.pipes.preflight import ServerlessPreflight
+from crypto_assets.databricks.staging import staging_at, staging_folder
 from crypto_assets.settings import Settings
 
+MAIN = "/Volumes/crypto_analytics/ops/staging/main.py"
 COMMAND = [sys.executable, "-m", "crypto_assets.cli.main", "databricks-standin"]
 
 
@@ -35,10 +38,10 @@ def test_it_serves_until_a_signal_and_leaves_no_process(tmp_path, number):
         assert not any(token in line for line in lines)
         assert stat.S_IMODE((root / "token").stat().st_mode) == 0o600
         client = WorkspaceClient(host=host, token=token)
-        with client.dbfs.open("/main.py", write=True) as out:
-            out.write(b"import time; print('up', flush=True); time.sleep(600)")
+        code = io.BytesIO(b"import time; print('up', flush=True); time.sleep(600)")
+        client.files.upload(MAIN, code)
         cluster = {"spark_version": "19.0.x-scala2.13", "node_type_id": "i3.xlarge", "num_workers": 0}
-        task = {"task_key": "a", "new_cluster": cluster, "spark_python_task": {"python_file": "dbfs:/main.py"}}
+        task = {"task_key": "a", "new_cluster": cluster, "spark_python_task": {"python_file": MAIN}}
         run_id = client.jobs.submit(tasks=[jobs.SubmitTask.from_dict(task)]).bind()["run_id"]
         task_id = client.jobs.get_run(run_id).as_dict()["tasks"][0]["run_id"]
         while client.jobs.get_run_output(task_id).logs != "up\n":
@@ -63,8 +66,10 @@ def test_what_it_prints_is_all_that_a_launch_needs(tmp_path):
         workspace = WorkspaceClient(host=settings.databricks_host, token=given["DATABRICKS_TOKEN"])
         config = launcher_config(settings, {}, str(tmp_path))
         travels = config["env_variables"]
-        Preflight(settings, workspace).require(config["run_config"], [], travels, lambda _: None)
-        ServerlessPreflight(settings, workspace).require_serverless(volume_of(settings), libraries(), [], travels)
+        folder = staging_folder(settings)
+        staging = staging_at(folder, workspace)
+        Preflight(settings, workspace).require(staging, config["run_config"], [], travels, lambda _: None)
+        ServerlessPreflight(settings, workspace).require_serverless(folder, libraries(), [], travels)
         process.terminate()
 
 

@@ -13,6 +13,7 @@ from crypto_assets_tests.databricks_standin import Workspace
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     with Workspace(tmp_path_factory.mktemp("workspace")) as found:
+        found.volumes_api.create("crypto_analytics.ops.staging")
         yield found
         assert found.unknown == []
         assert found.defects == []
@@ -23,6 +24,7 @@ def toys(workspace, tmp_path, monkeypatch):
     workspace.faults.clear()
     workspace.uploads.clear()
     workspace.secrets.clear()
+    workspace.volumes_api.read_only.clear()
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         found = Toys(workspace, instance, monkeypatch)
         found.configure(tmp_path / "home")

@@ -334,19 +334,24 @@ def test_a_missing_secret_an_old_environment_and_an_absent_volume_are_said_toget
         kafka_bootstrap_servers="127.0.0.1:9092",
         coingecko_api_key="a-key-that-the-scope-lacks",
         databricks_environment_version=3,
-        databricks_volume="/Volumes/crypto_analytics/ops/absent",
+        databricks_staging="/Volumes/crypto_analytics/ops/absent",
     )
     said = failure(result).description
     for part in (
         "secret crypto-assets/coingecko-api-key is missing",
         "CRYPTO_ASSETS_DATABRICKS_ENVIRONMENT_VERSION=4",
-        "volume /Volumes/crypto_analytics/ops/absent cannot be written",
+        "volume crypto_analytics.ops.absent does not exist",
         "Kafka at 127.0.0.1:9092 is a loopback or private address",
     ):
         assert part in said
     assert "a-key-that-the-scope-lacks" not in said
     assert len(piped.workspace.runs) == before
     assert [p for _, p, _ in piped.workspace.requests if "dbfs" in p] == []
+
+
+def test_dbfs_for_a_serverless_step_is_refused(piped, instance):
+    result = piped.launch(instance=instance, databricks_staging="dbfs:/tmp/mine")
+    assert "serverless compute has no DBFS" in failure(result).description
 
 
 def test_settings_that_would_travel_with_a_secret_are_refused(piped, instance):

@@ -15,6 +15,7 @@ from crypto_assets.databricks.launcher.launcher_config import (
     REMOTE_ENVIRONMENT,
     REMOTE_SECRETS,
     environment,
+    launcher_config,
     libraries,
 )
 from crypto_assets.databricks.launcher.preflight import kafka_findings, library_findings, settings_findings
@@ -43,7 +44,7 @@ def test_everything_that_is_wrong_is_said_together_and_nothing_is_submitted(toys
     toys.monkeypatch.setenv("DATABRICKS_HOST", toys.workspace.host.replace("127.0.0.1", "127.1"))
     toys.monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "10.0.0.5:9092")
     before = len(toys.workspace.runs)
-    toys.workspace.faults.next("dbfs/put", status=403)
+    toys.workspace.volumes_api.read_only.add("crypto_analytics.ops.staging")
     cluster = {
         "new": {
             "spark_version": "17.3.x-scala2.13",
@@ -61,7 +62,7 @@ def test_everything_that_is_wrong_is_said_together_and_nothing_is_submitted(toys
         "Spark 4.0",
         "no-such-node",
         "no-such-policy",
-        "DBFS cannot be written",
+        "GRANT READ VOLUME, WRITE VOLUME ON VOLUME crypto_analytics.ops.staging TO `standin@example.com`",
         "databricks-serverless",
         "kafka-sasl-password",
         "Kafka at 10.0.0.5:9092 is a loopback or private address",
@@ -72,6 +73,29 @@ def test_everything_that_is_wrong_is_said_together_and_nothing_is_submitted(toys
     assert "not-in-the-scope" not in found
     assert len(toys.workspace.runs) == before
     assert toys.workspace.uploads == []
+
+
+def test_an_absent_volume_and_a_workspace_without_dbfs_are_named_with_their_fix(toys):
+    toys.monkeypatch.setenv("CRYPTO_ASSETS_DATABRICKS_STAGING", "/Volumes/crypto_analytics/ops/absent")
+    (found,) = [line for line in said(toys.launch()).splitlines() if line.startswith("- ")]
+    assert "volume crypto_analytics.ops.absent does not exist" in found
+    assert "CREATE VOLUME crypto_analytics.ops.absent" in found
+    toys.monkeypatch.setenv("CRYPTO_ASSETS_DATABRICKS_STAGING", "dbfs:/tmp/mine")
+    (found,) = [line for line in said(toys.launch()).splitlines() if line.startswith("- ")]
+    assert "DBFS cannot be written at /tmp/mine (Public DBFS root is disabled" in found
+    assert "unset CRYPTO_ASSETS_DATABRICKS_STAGING" in found
+
+
+@pytest.mark.parametrize("given", ["/tmp/mine", "/Volumes/a/b", "s3://bucket/mine", "dbfs:/"])
+def test_a_place_of_staging_that_no_workspace_has_is_refused(given):
+    with pytest.raises(ValueError, match="neither a folder of a volume"):
+        settings(databricks_staging=given)
+
+
+@pytest.mark.parametrize(("given", "kind"), [("/Volumes/c/ops/staging/logs", "volumes"), ("dbfs:/logs", "dbfs")])
+def test_cluster_logs_go_to_a_volume_or_dbfs(given, kind):
+    config = launcher_config(settings(databricks_host="h", databricks_cluster_logs=given), {}, "/code")
+    assert config["run_config"]["cluster"]["new"]["cluster_log_conf"] == {kind: {"destination": given}}
 
 
 def test_a_cluster_of_somebody_else_is_refused(toys):

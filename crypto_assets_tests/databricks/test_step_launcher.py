@@ -11,7 +11,7 @@ import zipfile
 import dagster as dg
 import pytest
 
-from crypto_assets_tests.databricks.launched.toys import PLAIN, TOY, failure, failure_metadata, logged
+from crypto_assets_tests.databricks.launched.toys import DBFS, PLAIN, TOY, failure, failure_metadata, logged
 
 pytestmark = pytest.mark.jvm
 
@@ -138,6 +138,20 @@ def unpacked(name, data):
     return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
 
 
+def test_a_step_is_staged_in_dbfs_where_a_setting_asks_for_it(toys):
+    toys.workspace.dbfs_api.enabled = True
+    toys.monkeypatch.setenv("CRYPTO_ASSETS_DATABRICKS_STAGING", f"dbfs:/{DBFS}")
+    try:
+        assert toys.launch().success
+    finally:
+        toys.workspace.dbfs_api.enabled = False
+    task = toys.workspace.runs[-1].tasks[0]
+    assert task.spec["spark_python_task"]["python_file"].startswith(f"dbfs:/{DBFS}/")
+    assert {p.split("/")[1] for p in task.parameters} == {"dbfs"}
+    assert toys.uploaded().keys() == {"remote_main.py", "code.zip", "step_run_ref.pkl", "config.pkl"}
+    assert [u.path for u in toys.workspace.uploads if not u.path.startswith(f"/{DBFS}/")] == []
+
+
 def test_a_503_after_an_accepted_submit_gives_one_run(toys):
     before = len(toys.workspace.runs)
     toys.workspace.faults.next("submit", status=503, after_accept=True, retry_after=0)
@@ -152,7 +166,7 @@ def test_a_503_after_an_accepted_submit_gives_one_run(toys):
 
 def test_refusals_for_a_moment_are_waited_for(toys):
     before, calls = len(toys.workspace.runs), len(toys.workspace.requests)
-    refused = [("submit", "jobs/runs/submit"), ("get", "jobs/runs/get"), ("dbfs/read", "dbfs/read")]
+    refused = [("submit", "jobs/runs/submit"), ("get", "jobs/runs/get"), ("0_events.pkl", "0_events.pkl")]
     for fault, _ in refused:
         for status in (429, 503):
             toys.workspace.faults.next(fault, status=status, retry_after=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ CLUSTER: dict[str, Any] = {
 @pytest.fixture
 def ws(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workspace]:
     """A workspace; at its end nothing unknown was called and it had no defect of its own."""
-    with Workspace(tmp_path / "ws", spark=request.node.get_closest_marker("slow") is not None) as workspace:
+    slow = request.node.get_closest_marker("slow") is not None
+    with Workspace(tmp_path / "ws", spark=slow, dbfs="dbfs" in request.fixturenames) as workspace:
+        workspace.volumes_api.create("crypto_analytics.ops.staging")
         yield workspace
     assert workspace.unknown == []
     assert workspace.defects == []
@@ -37,12 +39,19 @@ def client(ws: Workspace) -> Any:
 
 
 @pytest.fixture
+def dbfs(client: Any) -> Any:
+    """DBFS of the workspace, which has one then."""
+    return client.dbfs
+
+
+@pytest.fixture
 def put(client: Any) -> Callable[[str, str], str]:
-    """Write a text to DBFS; gives its `dbfs:` path."""
+    """Write a text to the volume `ops.staging`; gives its path."""
 
     def write(path: str, text: str) -> str:
-        client.dbfs.put(path, contents=base64.b64encode(text.encode()).decode(), overwrite=True)
-        return f"dbfs:{path}"
+        full = f"/Volumes/crypto_analytics/ops/staging{path}"
+        client.files.upload(full, io.BytesIO(text.encode()), overwrite=True)
+        return full
 
     return write
 

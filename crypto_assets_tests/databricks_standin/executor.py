@@ -179,7 +179,7 @@ class Executor:
             "result": str(task.folder / "result.json"),
             "paths": [str(p) for p in paths],
             "site": str(workspace.site),
-            "dbfs": str(workspace.dbfs) if task.single_user else None,
+            "dbfs": str(workspace.dbfs) if task.single_user and workspace.dbfs_api.enabled else None,
             "volumes": str(workspace.volumes),
             "spark_context": task.single_user,
             "serverless": serverless,
@@ -279,11 +279,17 @@ class Executor:
         return "cancelled" if woken else "timeout"
 
     def _deliver_logs(self, task: TaskRun) -> None:
-        """Cluster log delivery to DBFS, when the cluster asks for it."""
-        target = ((task.cluster.get("cluster_log_conf") or {}).get("dbfs") or {}).get("destination")
-        if not target or not task.cluster_id:
+        """Cluster log delivery to a volume or DBFS, when the cluster asks for it."""
+        asked = task.cluster.get("cluster_log_conf") or {}
+        if not task.cluster_id:
             return
-        folder = self._workspace.dbfs_api.path(target) / task.cluster_id / "driver"
+        if "volumes" in asked:
+            root = self._workspace.volumes_api.path(asked["volumes"]["destination"])
+        elif "dbfs" in asked and self._workspace.dbfs_api.enabled:
+            root = self._workspace.dbfs_api.path(asked["dbfs"]["destination"])
+        else:
+            return
+        folder = root / task.cluster_id / "driver"
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("stdout", "stderr"):
             shutil.copy(task.folder / name, folder / name)

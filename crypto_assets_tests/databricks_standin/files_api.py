@@ -31,11 +31,17 @@ def below(root: Path, relative: str) -> Path:
 
 
 class Dbfs:
-    """`/api/2.0/dbfs/*`. Blocks and single puts are limited to 1 MiB, as in the real one."""
+    """`/api/2.0/dbfs/*`. Blocks and single puts are limited to 1 MiB, as in the real one.
 
-    def __init__(self, root: Path, uploads: Uploads) -> None:
+    Args:
+        root: Its folder.
+        uploads: Takes every written file.
+        enabled: Whether the workspace has it; new ones have not, and refuse every call.
+    """
+
+    def __init__(self, root: Path, uploads: Uploads, *, enabled: bool) -> None:
         self.root = root
-        self.enabled = True
+        self.enabled = enabled
         self._uploads = uploads
         self._handles: dict[int, tuple[str, bytearray]] = {}
         self._next = itertools.count(1001)
@@ -51,7 +57,10 @@ class Dbfs:
     def _guarded(self, action: Any) -> Any:
         def call(request: Call) -> Any:
             if not self.enabled:
-                raise ApiError(403, "PERMISSION_DENIED", "Public DBFS root is disabled. Access is denied on path: /")
+                path = request.query.get("path") or request.body.get("path", "/")
+                raise ApiError(
+                    403, "PERMISSION_DENIED", f"Public DBFS root is disabled. Access is denied on path: {path}"
+                )
             return action(request)
 
         return call
@@ -188,10 +197,15 @@ class Dbfs:
 
 
 class Volumes:
-    """`/api/2.0/fs/files` and `/fs/directories` below `/Volumes/<catalog>/<schema>/<volume>`."""
+    """`/api/2.0/fs/files` and `/fs/directories` below `/Volumes/<catalog>/<schema>/<volume>`.
+
+    Attributes:
+        read_only: Names of volumes, `catalog.schema.volume`, that the user may not write.
+    """
 
     def __init__(self, root: Path, uploads: Uploads) -> None:
         self.root = root
+        self.read_only: set[str] = set()
         self._uploads = uploads
 
     def register(self, routes: Routes) -> None:
@@ -201,7 +215,18 @@ class Volumes:
             ("directories", ("GET", "HEAD", "PUT", "DELETE")),
         ):
             for verb in verbs:
-                routes.add(verb, f"fs/{kind}/*", getattr(self, f"{verb.lower()}_{kind}"))
+                action = getattr(self, f"{verb.lower()}_{kind}")
+                routes.add(verb, f"fs/{kind}/*", self._permitted(action) if verb in ("PUT", "DELETE") else action)
+
+    def _permitted(self, action: Any) -> Any:
+        def call(request: Call) -> Any:
+            self.path(request.rest)
+            name = ".".join(request.rest.strip("/").split("/")[1:4])
+            if name in self.read_only:
+                raise ApiError(403, "PERMISSION_DENIED", f"User does not have WRITE VOLUME on Volume '{name}'.")
+            return action(request)
+
+        return call
 
     def create(self, name: str) -> Path:
         """Make a volume `catalog.schema.volume` and give its folder."""

@@ -12,7 +12,7 @@ from databricks.sdk.errors.platform import AlreadyExists
 from databricks.sdk.service.files import DbfsAPI
 
 
-def test_a_large_file_goes_there_in_blocks_and_back(ws):
+def test_a_large_file_goes_there_in_blocks_and_back(ws, dbfs):
     content = bytes(range(256)) * 10_000
     launcher = DatabricksClient(host=ws.host, token=ws.token)
     launcher.put_file(io.BytesIO(content), "dbfs:///staging/run/code.zip", overwrite=True)
@@ -21,53 +21,59 @@ def test_a_large_file_goes_there_in_blocks_and_back(ws):
     assert [(u.path, len(u.data)) for u in ws.uploads] == [("/staging/run/code.zip", len(content))]
 
 
-def test_a_stream_shows_nothing_before_it_is_closed(ws, client):
-    handle = client.dbfs.create("/a/b").handle
-    client.dbfs.add_block(handle, base64.b64encode(b"x").decode())
+def test_a_stream_shows_nothing_before_it_is_closed(ws, dbfs):
+    handle = dbfs.create("/a/b").handle
+    dbfs.add_block(handle, base64.b64encode(b"x").decode())
     assert not (ws.dbfs / "a/b").exists()
-    client.dbfs.close(handle)
+    dbfs.close(handle)
     assert (ws.dbfs / "a/b").read_bytes() == b"x"
     with pytest.raises(ResourceDoesNotExist, match="handle"):
-        client.dbfs.close(handle)
+        dbfs.close(handle)
 
 
-def test_dbfs_refusals(ws, client, put):
-    put("/a/b", "x")
+def test_dbfs_refusals(client, dbfs):
+    dbfs.upload("/a/b", io.BytesIO(b"x"))
     with pytest.raises(ResourceAlreadyExists):
-        client.dbfs.create("/a/b", overwrite=False)
+        dbfs.create("/a/b", overwrite=False)
     with pytest.raises(ResourceDoesNotExist, match="/a/c") as refused:
-        client.dbfs.read("/a/c")
+        dbfs.read("/a/c")
     assert refused.value.error_code == "RESOURCE_DOES_NOT_EXIST"
     with pytest.raises(BadRequest, match="not empty"):
         DbfsAPI(client.api_client).delete("/a")
     with pytest.raises(BadRequest, match="absolute"):
-        client.dbfs.mkdirs("relative")
+        dbfs.mkdirs("relative")
     with pytest.raises(BadRequest, match="leaves"):
-        client.dbfs.get_status("/../../etc/passwd")
+        dbfs.get_status("/../../etc/passwd")
     with pytest.raises(BadRequest, match="1 MB"):
-        put("/a/large", "x" * 2**20 + "y")
+        dbfs.put("/a/large", contents=base64.b64encode(b"x" * 2**20 + b"y").decode())
 
 
-def test_dbfs_folders(ws, client, put):
-    put("/a/b", "12345")
-    client.dbfs.mkdirs("/a/folder")
-    assert [(f.path, f.is_dir, f.file_size) for f in client.dbfs.list("/a")] == [
+def test_dbfs_folders(ws, dbfs):
+    dbfs.upload("/a/b", io.BytesIO(b"12345"))
+    dbfs.mkdirs("/a/folder")
+    assert [(f.path, f.is_dir, f.file_size) for f in dbfs.list("/a")] == [
         ("/a/b", False, 5),
         ("/a/folder", True, 0),
     ]
-    read = client.dbfs.read("/a/b", offset=5)
+    read = dbfs.read("/a/b", offset=5)
     assert (read.bytes_read, read.data) == (0, "")
-    client.dbfs.move_("/a/b", "/a/c")
-    assert client.dbfs.get_status("/a/c").file_size == 5
-    client.dbfs.delete("/a", recursive=True)
+    dbfs.move_("/a/b", "/a/c")
+    assert dbfs.get_status("/a/c").file_size == 5
+    dbfs.delete("/a", recursive=True)
     assert list(ws.dbfs.iterdir()) == []
-    client.dbfs.delete("/a", recursive=True)
+    dbfs.delete("/a", recursive=True)
 
 
-def test_a_workspace_without_dbfs(ws, client):
-    ws.dbfs_api.enabled = False
-    with pytest.raises(PermissionDenied, match="DBFS root is disabled"):
+def test_a_workspace_has_no_dbfs_unless_it_is_asked_for(client):
+    with pytest.raises(PermissionDenied, match=r"DBFS root is disabled\. Access is denied on path: /probe"):
         client.dbfs.mkdirs("/probe")
+
+
+def test_a_volume_without_the_right_to_write_it(ws, client):
+    ws.volumes_api.read_only.add("crypto_analytics.ops.staging")
+    with pytest.raises(PermissionDenied, match=r"WRITE VOLUME on Volume 'crypto_analytics\.ops\.staging'"):
+        client.files.upload("/Volumes/crypto_analytics/ops/staging/a", io.BytesIO(b""))
+    assert list(client.files.list_directory_contents("/Volumes/crypto_analytics/ops/staging")) == []
 
 
 @pytest.mark.parametrize("as_real_path", [False, True])

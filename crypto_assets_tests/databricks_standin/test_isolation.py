@@ -62,12 +62,12 @@ def test_the_product_is_what_was_shipped(ws, client, submit):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("crypto_assets/__init__.py", "SHIPPED = True")
-    with client.dbfs.open("/staging/code.zip", write=True, overwrite=True) as out:
-        out.write(packed.getvalue())
+    packed.seek(0)
+    client.files.upload("/Volumes/crypto_analytics/ops/staging/code.zip", packed)
     code = """
 import json, site, sys, tempfile, zipfile
 place = tempfile.mkdtemp()
-zipfile.ZipFile("/dbfs//staging/code.zip").extractall(place)
+zipfile.ZipFile("/Volumes/crypto_analytics/ops/staging/code.zip").extractall(place)
 site.addsitedir(place)
 import crypto_assets
 print(json.dumps([crypto_assets.SHIPPED, crypto_assets.__file__.startswith(place)]))
@@ -75,23 +75,39 @@ print(json.dumps([crypto_assets.SHIPPED, crypto_assets.__file__.startswith(place
     assert _said(submit(code)) == [True, True]
 
 
+@pytest.mark.usefixtures("dbfs")
 def test_a_file_of_dbfs_is_also_a_path_of_the_machine(ws, submit):
     code = """
-import gzip, json, os, pathlib, shutil
-os.makedirs("/dbfs/out/deep", exist_ok=True)
-with gzip.open("/dbfs/out/deep/a.gz", "wb") as out:
-    out.write(b"x")
-pathlib.Path("/dbfs/out/b").write_text("b")
-os.replace("/dbfs/out/b", "/dbfs/out/c")
-listed = sorted(os.listdir("/dbfs/out"))
-shutil.rmtree("/dbfs/out/deep")
-print(json.dumps([listed, os.path.exists("/dbfs/out/deep"), pathlib.Path("/dbfs/out/c").stat().st_size]))
+import pathlib
+pathlib.Path("/dbfs/b").write_text("b")
 """
-    assert _said(submit(code)) == [["c", "deep"], False, 1]
-    assert (ws.dbfs / "out" / "c").read_text() == "b"
+    submit(code).wait_for()
+    assert (ws.dbfs / "b").read_text() == "b"
+
+
+def test_a_file_of_a_volume_is_also_a_path_of_the_machine(ws, submit):
+    code = """
+import errno, gzip, json, os, pathlib, shutil
+root = "/Volumes/crypto_analytics/ops/staging/out"
+os.makedirs(f"{root}/deep", exist_ok=True)
+with gzip.open(f"{root}/deep/a.gz", "wb") as out:
+    out.write(b"x")
+pathlib.Path(f"{root}/b").write_text("b")
+os.replace(f"{root}/b", f"{root}/c")
+listed = sorted(os.listdir(root))
+shutil.rmtree(f"{root}/deep")
+try:
+    open(f"{root}/c", "a")
+except OSError as error:
+    refused = error.errno == errno.EOPNOTSUPP
+print(json.dumps([listed, os.path.exists(f"{root}/deep"), pathlib.Path(f"{root}/c").stat().st_size, refused]))
+"""
+    assert _said(submit(code)) == [["c", "deep"], False, 1, True]
+    assert (ws.volumes / "crypto_analytics/ops/staging/out/c").read_text() == "b"
 
 
 @pytest.mark.parametrize(("mode", "there"), [("SINGLE_USER", True), ("USER_ISOLATION", False), (None, False)])
+@pytest.mark.usefixtures("dbfs")
 def test_sc_and_dbfs_are_there_only_in_single_user_mode(submit, mode, there):
     code = "import json, os; print(json.dumps(['sc' in globals(), os.path.exists('/dbfs'), os.path.isdir('/Volumes')]))"
     assert _said(submit(code, cluster={"data_security_mode": mode})) == [there, there, True]
@@ -113,9 +129,10 @@ def test_dbutils(ws, submit):
     ws.secrets["s"] = {"k": "s3cret"}
     code = """
 import json
-dbutils.fs.put("dbfs:/a/b.txt", "text")
-names = [f.name for f in dbutils.fs.ls("dbfs:/a")]
-dbutils.fs.rm("dbfs:/a", True)
+root = "/Volumes/crypto_analytics/ops/staging/a"
+dbutils.fs.put(f"{root}/b.txt", "text")
+names = [f.name for f in dbutils.fs.ls(root)]
+dbutils.fs.rm(f"dbfs:{root}", True)
 try:
     dbutils.secrets.get(scope="s", key="absent")
 except Exception as error:
@@ -123,7 +140,7 @@ except Exception as error:
 print(json.dumps([dbutils.secrets.get("s", "k"), names, missing]))
 """
     assert _said(submit(code)) == ["s3cret", ["b.txt"], "Secret does not exist with scope: s and key: absent"]
-    assert not (ws.dbfs / "a").exists()
+    assert not (ws.volumes / "crypto_analytics/ops/staging/a").exists()
 
 
 def test_secrets_are_not_left_in_the_files_of_a_run(ws, submit):
@@ -166,7 +183,7 @@ def test_a_task_of_another_checkout_may_read_this_one(tmp_path):
     """The checkout is what the workspace was told; this also shows that the refusal is not something else."""
     from databricks.sdk import WorkspaceClient
 
-    with Workspace(tmp_path / "ws", spark=False, checkout=tmp_path / "elsewhere") as ws:
+    with Workspace(tmp_path / "ws", spark=False, dbfs=True, checkout=tmp_path / "elsewhere") as ws:
         client = WorkspaceClient(host=ws.host, token=ws.token)
         with client.dbfs.open("/main.py", write=True) as out:
             out.write(f"print(len(open({__file__!r}).read()) > 0)".encode())

@@ -208,7 +208,7 @@ def test_a_workspace_that_is_started_again_goes_on(tmp_path):
 
     seen = []
     for _ in range(2):
-        with Workspace(tmp_path / "ws", spark=False) as ws:
+        with Workspace(tmp_path / "ws", spark=False, dbfs=True) as ws:
             client = WorkspaceClient(host=ws.host, token=ws.token)
             with client.dbfs.open("/main.py", write=True, overwrite=True) as out:
                 out.write(b"print('up')")
@@ -286,7 +286,10 @@ def test_permissions(ws, client, submit):
         client.permissions.update("clusters", "absent", access_control_list=rights)
 
 
-def test_cluster_logs_are_delivered_to_dbfs(ws, submit):
-    run = submit("print('hello')", cluster={"cluster_log_conf": {"dbfs": {"destination": "dbfs:/logs"}}})
+@pytest.mark.parametrize("kind", ["volumes", "dbfs"])
+def test_cluster_logs_are_delivered(ws, submit, dbfs, kind):
+    volume = {"volumes": "/Volumes/crypto_analytics/ops/staging/logs", "dbfs": "dbfs:/logs"}
+    run = submit("print('hello')", cluster={"cluster_log_conf": {kind: {"destination": volume[kind]}}})
     run.wait_for()
-    assert (ws.dbfs / "logs" / run.tasks[0].cluster_id / "driver" / "stdout").read_text() == "hello\n"
+    root = {"volumes": ws.volumes / "crypto_analytics/ops/staging", "dbfs": ws.dbfs}[kind]
+    assert (root / "logs" / run.tasks[0].cluster_id / "driver" / "stdout").read_text() == "hello\n"

@@ -48,6 +48,7 @@ class Workspace:
         workers: Runs executed at the same time; more are QUEUED.
         user: Name of the current user.
         spark: Whether tasks can have a session; without, nothing needs a JVM or its jars.
+        dbfs: Whether it has a DBFS root, as old workspaces do; new ones refuse every access to it.
         jvms: Warm JVMs that other workspaces use too; None = its own.
 
     Attributes:
@@ -75,6 +76,7 @@ class Workspace:
         workers: int = 2,
         user: str = "standin@example.com",
         spark: bool = True,
+        dbfs: bool = False,
         jvms: Jvms | None = None,
     ) -> None:
         self.root = root.resolve()
@@ -99,7 +101,7 @@ class Workspace:
         self.spark = SparkSettings(self.root, catalog, enabled=spark)
         self.jvms = jvms or Jvms(self.root / "jvms")
         self._own_jvms = jvms is None
-        self.dbfs_api = Dbfs(self.dbfs, self.uploads)
+        self.dbfs_api = Dbfs(self.dbfs, self.uploads, enabled=dbfs)
         self.volumes_api = Volumes(self.volumes, self.uploads)
         self.service_principal = ("standin-client", secrets.token_hex(16))
         self._issued: set[str] = set()
@@ -182,6 +184,8 @@ class Workspace:
         """
         try:
             if path.startswith(("dbfs:", "/dbfs/")) and not path.startswith("dbfs:/Volumes/"):
+                if not self.dbfs_api.enabled:
+                    raise FileNotFoundError(f"Public DBFS root is disabled. Access is denied on path: {path}")
                 found = self.dbfs_api.path("/" + path.removeprefix("dbfs:").removeprefix("/dbfs/").lstrip("/"))
             else:
                 found = self.volumes_api.path(path.removeprefix("dbfs:"))

@@ -143,5 +143,6 @@ class LaunchedHome:
 
 
 def staged(workspace: Workspace) -> list[Path]:
-    """What lies in DBFS: at the end of a launch, however it ended, nothing."""
-    return [path for path in workspace.dbfs.rglob("*") if path.is_file()]
+    """What lies in the volume beside wheels: at the end of a launch, however it ended, nothing."""
+    volume = workspace.volumes / "crypto_analytics" / "ops" / "staging"
+    return [path for path in volume.rglob("*") if path.is_file() and path.suffix != ".whl"]

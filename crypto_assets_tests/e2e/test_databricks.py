@@ -53,6 +53,7 @@ def test_every_asset_is_launched_from_kafka_to_gold_and_verify_passes(workspace,
     assert len(set(steps)) == HOURLY_STEPS + len(DAILY) + len(PLAIN)
     assert len(steps) == len(set(steps)) + (0 if by == "range" else HOURLY_STEPS)
     assert home.jvms == [], "the driver asks Kafka for bounds and has no use for a JVM"
+    assert [path for _, path, _ in workspace.requests if "dbfs" in path] == [], "everything was staged in the volume"
     assert not (home.path / "lake").exists()
 
     with home.instance() as instance:

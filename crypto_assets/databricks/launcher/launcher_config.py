@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 import crypto_assets
+from crypto_assets.databricks.staging import DBFS, VOLUMES, staging_folder
 from crypto_assets.log.kafka.broker import bootstrap_of
 
 if TYPE_CHECKING:
@@ -139,8 +140,6 @@ def cluster(settings: Settings) -> dict[str, Any]:
         new["single_user_name"] = settings.databricks_run_as
     if settings.databricks_policy_id:
         new["policy_id"] = settings.databricks_policy_id
-    if settings.databricks_cluster_logs:
-        new["cluster_log_conf"] = {"dbfs": {"destination": settings.databricks_cluster_logs}}
     if settings.databricks_workers == 0:
         new["spark_conf"] = {"spark.databricks.cluster.profile": "singleNode", "spark.master": "local[*]"}
         new["custom_tags"].append({"key": "ResourceClass", "value": "SingleNode"})
@@ -177,7 +176,7 @@ def launcher_config(settings: Settings, overrides: Mapping[str, Any], package_ro
         "env_variables": environment(settings),
         "secrets_to_env_variables": secret_entries(settings),
         "local_dagster_job_package_path": package_root,
-        "staging_prefix": settings.databricks_staging,
+        "staging_prefix": staging_folder(settings).removeprefix(DBFS),
         "max_completion_wait_time_seconds": settings.databricks_wait_s,
         "poll_interval_sec": settings.databricks_poll_s,
         "verbose_logs": False,
@@ -193,7 +192,13 @@ def launcher_config(settings: Settings, overrides: Mapping[str, Any], package_ro
     checked = process_config(schema, merged)
     if not checked.success:
         raise ValueError("step_launcher config: " + "; ".join(e.message for e in checked.errors or []))
-    return {str(name): value for name, value in (checked.value or {}).items()}
+    config: dict[str, Any] = {str(name): value for name, value in (checked.value or {}).items()}
+    new = config["run_config"]["cluster"].get("new")
+    if new and settings.databricks_cluster_logs:
+        # Added after the check: the launcher's schema knows no volumes, the SDK that submits does.
+        kind = "volumes" if settings.databricks_cluster_logs.startswith(VOLUMES) else "dbfs"
+        new.setdefault("cluster_log_conf", {kind: {"destination": settings.databricks_cluster_logs}})
+    return config
 
 
 def credentials(settings: Settings) -> dict[str, Any]:

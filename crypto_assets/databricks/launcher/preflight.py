@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crypto_assets.databricks.launcher.launcher_config import NEVER_ON_A_CLUSTER, environment
+from crypto_assets.databricks.staging import Staging, staging_findings
 from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
@@ -26,8 +26,12 @@ TESTED_SPARK = (4, 2)
 """Spark minor that the transforms were tested on; an older one is refused."""
 CORE_FAMILY = ("dagster", "dagster-pipes", "dagster-shared")
 LIBRARY_FAMILY = ("dagster-databricks", "dagster-pyspark", "dagster-spark")
-RUNTIME_PYTHON = {"15": (3, 11), "16": (3, 12), "17": (3, 12)}
-"""Python of runtimes by major version, as their release notes say; others are not known here."""
+RUNTIME_PYTHON = {"15": (3, 11), "16": (3, 12), "17": (3, 12), "18": (3, 12), "19": (3, 12)}
+"""Python of runtimes by major version; others are not known here.
+
+15 and 16: their release notes, System environment. 17 to 19: `Requires-Python: ==3.12.*` of databricks-connect 17.3,
+18.3 and 19.3 on PyPI, whose Python must be that of the runtime.
+"""
 LANDING_MOUNTS = ("/Volumes/", "/dbfs/")
 """Where files are that a cluster's processes see under the same path."""
 SINGLE_USER = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")
@@ -106,6 +110,7 @@ class Preflight:
 
     def require(
         self,
+        staging: Staging,
         run_config: Mapping[str, Any],
         secrets: Sequence[Mapping[str, Any]],
         env_variables: Mapping[str, str],
@@ -114,6 +119,7 @@ class Preflight:
         """Check a configuration, unless it has passed already.
 
         Args:
+            staging: Where the step's files will be written.
             run_config: `run_config` of the launcher.
             secrets: `secrets_to_env_variables` of the launcher.
             env_variables: What travels in clear.
@@ -131,7 +137,7 @@ class Preflight:
             *library_findings(run_config.get("libraries", ())),
             *self._environment(env_variables),
             *self._asked("cluster", lambda: self._cluster(run_config["cluster"], warnings)),
-            *self._asked("DBFS", self._dbfs),
+            *self._asked("staging", lambda: staging_findings(staging)),
             *self._asked("secrets", lambda: self._secrets(secrets)),
         ]
         for warning in warnings:
@@ -244,21 +250,6 @@ class Preflight:
             return ask()
         except DatabricksError as error:
             return f"{what} cannot be used: {error.error_code}: {error}"
-
-    def _dbfs(self) -> Iterator[str]:
-        """Write, and delete, a small file where steps are staged."""
-        from databricks.sdk.errors.base import DatabricksError
-
-        dbfs = self._workspace.dbfs
-        probe = f"{self._settings.databricks_staging}/probe-{uuid.uuid4().hex}"
-        try:
-            dbfs.put(probe, contents="", overwrite=True)
-            dbfs.delete(probe)
-        except DatabricksError as error:
-            yield (
-                f"DBFS cannot be written at {self._settings.databricks_staging} ({error.error_code}: {error}); "
-                "workspaces without DBFS use CRYPTO_ASSETS_TARGET=databricks-serverless"
-            )
 
     def _secrets(self, secrets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         from databricks.sdk.errors.base import DatabricksError

@@ -9,25 +9,36 @@ This module is imported only when a step is launched, because its base class is 
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
+import pickle
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 from dagster._core.code_pointer import FileCodePointer, ModuleCodePointer, PackageCodePointer
 from dagster._core.errors import raise_execution_interrupts
 from dagster._core.events import DagsterEventType
-from dagster._core.execution.plan.external_step import step_context_to_step_run_ref
+from dagster._core.execution.plan.external_step import (
+    PICKLED_EVENTS_FILE_NAME,
+    PICKLED_STEP_RUN_REF_FILE_NAME,
+    step_context_to_step_run_ref,
+)
 from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
+from dagster._serdes import deserialize_value
+from dagster._utils.backoff import backoff
 from dagster_databricks.databricks_pyspark_step_launcher import (  # noqa: TID253
+    CODE_ZIP_NAME,
+    PICKLED_CONFIG_FILE_NAME,
     DatabricksConfig,
     DatabricksPySparkStepLauncher,
 )
+from dagster_pyspark.utils import build_pyspark_zip  # noqa: TID253
 from dagster_shared.record import copy
 
 from crypto_assets.databricks.launcher import remote_main
@@ -36,6 +47,7 @@ from crypto_assets.databricks.launcher.launcher_config import credentials, launc
 from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, settings_findings
 from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
 from crypto_assets.databricks.launcher.staging_copy import StagedCopy, StagingRefused, stage
+from crypto_assets.databricks.staging import staging_at
 from crypto_assets.engine.base import StepFailed
 from crypto_assets.engine.inputs import Shipment, receive
 from crypto_assets.home import HomeError
@@ -51,6 +63,7 @@ if TYPE_CHECKING:
 
     from crypto_assets.settings import Settings
 
+MAIN = Path(remote_main.__file__)
 MOST_STDOUT = 64 * 1024
 """Bytes of a step's captured output that are logged; its end."""
 
@@ -84,6 +97,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         super().__init__(**config)
         self.settings = settings
         self.copied = copied
+        self.staging = staging_at(self.staging_prefix, self._workspace)
         self._reads_log = reads_log
         self._configured = self.run_config
         self._shipment = ""
@@ -122,7 +136,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         log = step_context.log
         try:
             Preflight(self.settings, self._workspace).require(
-                self._configured, self.secrets, self.env_variables, log.warning
+                self.staging, self._configured, self.secrets, self.env_variables, log.warning
             )
             self._shipment = self._inputs(step_context).to_json()
         except (PreflightFailed, StepFailed, HomeError) as error:
@@ -156,19 +170,26 @@ class StepLauncher(DatabricksPySparkStepLauncher):
 
     def get_step_events(self, run_id: str, step_key: str, retry_number: int) -> Sequence[EventLogEntry]:
         """The far side's events so far, without the check targets that its ephemeral instance made up."""
-        return [_without_target(e) for e in super().get_step_events(run_id, step_key, retry_number)]
+        path = self._place(run_id, step_key, f"{retry_number}_{PICKLED_EVENTS_FILE_NAME}")
+
+        def stored() -> Sequence[EventLogEntry]:
+            data = self.staging.read(path)
+            # The file was written by the step that this launcher shipped.
+            return cast("Any", deserialize_value(pickle.loads(gzip.decompress(data)))) if data else []  # noqa: S301
+
+        # What is read while it is written may be cut off.
+        entries = backoff(stored, retry_on=(pickle.UnpicklingError, OSError, zlib.error, EOFError), max_retries=4)
+        return [_without_target(e) for e in entries]
 
     def log_compute_logs(self, log: Any, run_id: str, step_key: str) -> None:
         """Log what the step wrote, redacted and bounded; that nothing was written is no error."""
         for name in ("stdout", "stderr"):
             try:
-                text = self.databricks_runner.client.read_file(self._dbfs_path(run_id, step_key, name)).decode(
-                    errors="replace"
-                )
+                data = self.staging.read(self._place(run_id, step_key, name)) or b""
             except Exception as error:  # noqa: BLE001  (whatever it is, the step's own outcome counts)
                 log.info(f"no {name} of step {step_key} could be read: {type(error).__name__}")
                 continue
-            text = redact(text, self.settings.secrets())[-MOST_STDOUT:]
+            text = redact(data.decode(errors="replace"), self.settings.secrets())[-MOST_STDOUT:]
             if text.strip():
                 log.info(f"captured {name} of step {step_key}:\n{text}")
 
@@ -176,8 +197,34 @@ class StepLauncher(DatabricksPySparkStepLauncher):
     def _workspace(self) -> WorkspaceClient:
         return self.databricks_runner.client.workspace_client
 
-    def _main_file_local_path(self) -> str:
-        return str(Path(remote_main.__file__))
+    def _place(self, run_id: str, step_key: str, name: str) -> str:
+        """Path of a file of the step below the place of staging."""
+        return f"{run_id}/{self._sanitize_step_key(step_key)}/{name}"
+
+    def _upload_artifacts(self, log: Any, step_run_ref: StepRunRef, run_id: str, step_key: str) -> None:
+        """Stage what the step's task reads: its main file, the code, the step and the configuration."""
+        with tempfile.TemporaryDirectory() as folder:
+            packed = Path(folder) / CODE_ZIP_NAME
+            build_pyspark_zip(str(packed), self.local_dagster_job_package_path)
+            code = packed.read_bytes()
+        files = {
+            MAIN.name: MAIN.read_bytes(),
+            CODE_ZIP_NAME: code,
+            PICKLED_STEP_RUN_REF_FILE_NAME: pickle.dumps(step_run_ref),
+            PICKLED_CONFIG_FILE_NAME: pickle.dumps(self.create_remote_config()),
+        }
+        for name, data in files.items():
+            self.staging.put(self._place(run_id, step_key, name), data)
+        log.info(f"staged {len(files)} files, {sum(map(len, files.values())):,} bytes, in {self.staging_prefix}")
+
+    def _get_databricks_task(self, run_id: str, step_key: str) -> Mapping[str, Any]:
+        read = (PICKLED_STEP_RUN_REF_FILE_NAME, PICKLED_CONFIG_FILE_NAME, CODE_ZIP_NAME)
+        return {
+            "spark_python_task": {
+                "python_file": self.staging.address(self._place(run_id, step_key, MAIN.name)),
+                "parameters": [self.staging.mounted(self._place(run_id, step_key, name)) for name in read],
+            }
+        }
 
     def _inputs(self, context: StepExecutionContext) -> Shipment:
         keys = _keys(context)
@@ -325,20 +372,13 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         cancel(self._workspace, remote, log, self.databricks_runner.poll_interval_sec)
 
     def _remove_staging(self, run_id: str, step_key: str, log: Any) -> None:
-        """Delete what was uploaded for the step, and the run's folder if nothing else is in it."""
-        dbfs = self._workspace.dbfs
-        folder = f"{self.staging_prefix}/{run_id}"
+        """Remove what was staged for the step, and the run's folder unless another step has files in it."""
         try:
-            dbfs.delete(f"{folder}/{self._sanitize_step_key(step_key)}", recursive=True)
+            self.staging.remove(self._place(run_id, step_key, "").rstrip("/"))
         except Exception as error:  # noqa: BLE001
-            log.error(f"what was uploaded could not be removed: {error}; delete {folder} in DBFS")
+            log.error(f"what was staged could not be removed: {error}; delete {self.staging.address(run_id)}")
             return
-        from databricks.sdk.errors.base import DatabricksError
-        from databricks.sdk.service.files import DbfsAPI
-
-        # By the plain call, which refuses a folder with something in it: another step may be uploading into it.
-        with suppress(DatabricksError):
-            DbfsAPI.delete(dbfs, folder)
+        self.staging.remove_if_empty(run_id)
 
 
 def _staging_root() -> str:

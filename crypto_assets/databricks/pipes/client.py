@@ -36,6 +36,7 @@ from crypto_assets.databricks.launcher.staging_copy import StagingRefused, stage
 from crypto_assets.databricks.launcher.wheel import DISTRIBUTION, ENTRY_POINT, Wheel, build_wheel
 from crypto_assets.databricks.pipes.main import END_OF_CHUNK, FAILURE, RESULT, STARTED
 from crypto_assets.databricks.pipes.preflight import ServerlessPreflight
+from crypto_assets.databricks.staging import staging_folder
 from crypto_assets.engine.inputs import Shipment
 from crypto_assets.engine.wire import (
     Crashed,
@@ -75,11 +76,6 @@ def _pinned(name: str) -> str:
         return name  # the preflight refuses it
 
 
-def volume_of(settings: Settings) -> str:
-    """Folder of wheels and messages."""
-    return settings.databricks_volume or f"/Volumes/{settings.catalog}/ops/staging"
-
-
 def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) -> dg.ResourceDefinition:
     """The resource `step_launcher` of target databricks-serverless: runs the work of every step elsewhere.
 
@@ -102,7 +98,7 @@ class ServerlessRunner:
 
     def __init__(self, settings: Settings, packages: Sequence[Path] = (PACKAGE,)) -> None:
         self.settings = settings
-        self.volume = volume_of(settings)
+        self.volume = staging_folder(settings)
         self._packages = packages
 
     def run(

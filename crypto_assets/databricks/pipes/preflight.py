@@ -6,12 +6,11 @@ common (`preflight`).
 
 from __future__ import annotations
 
-import io
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, library_findings, settings_findings
+from crypto_assets.databricks.staging import VOLUMES, staging_at, staging_findings
 
 OLDEST_ENVIRONMENT = 4
 """Environment version that has Spark Connect 4, and with it `mergeInto` and `toArrow`."""
@@ -24,7 +23,7 @@ class ServerlessPreflight(Preflight):
 
     def require_serverless(
         self,
-        volume: str,
+        folder: str,
         libraries: Sequence[str],
         secrets: Sequence[Mapping[str, Any]],
         environment: Mapping[str, str],
@@ -32,7 +31,7 @@ class ServerlessPreflight(Preflight):
         """Check settings and workspace, unless they have passed already.
 
         Args:
-            volume: Folder of wheels and messages, `/Volumes/...`.
+            folder: Folder of wheels and messages, `/Volumes/...`.
             libraries: Requirements of the environment, `name==version`.
             secrets: `{name, scope, key}` of each secret that the step reads.
             environment: What travels in clear.
@@ -40,7 +39,7 @@ class ServerlessPreflight(Preflight):
         Raises:
             PreflightFailed: With every finding.
         """
-        key = repr((self._settings, volume, libraries, secrets, sorted(environment)))  # secrets are masked in it
+        key = repr((self._settings, folder, libraries, secrets, sorted(environment)))  # secrets are masked in it
         if key in self._passed:
             return
         found = [
@@ -48,7 +47,7 @@ class ServerlessPreflight(Preflight):
             *library_findings([{"pypi": {"package": library}} for library in libraries]),
             *self._version(),
             *self._environment(environment),
-            *self._asked("the volume", lambda: self._volume(volume)),
+            *self._asked("the volume", lambda: self._volume(folder)),
             *self._asked("secrets", lambda: self._secrets(secrets)),
         ]
         if found:
@@ -63,19 +62,11 @@ class ServerlessPreflight(Preflight):
                 f"CRYPTO_ASSETS_DATABRICKS_ENVIRONMENT_VERSION={OLDEST_ENVIRONMENT} or later"
             )
 
-    def _volume(self, volume: str) -> Iterator[str]:
-        """Write, and delete, a small file where wheels and messages lie."""
-        from databricks.sdk.errors.base import DatabricksError
-        from databricks.sdk.service.files import FilesAPI
-
-        files = FilesAPI(self._workspace.api_client)
-        probe = f"{volume}/probe-{uuid.uuid4().hex}"
-        try:
-            files.upload(probe, io.BytesIO(b"probe"), overwrite=True)
-            files.delete(probe)
-        except DatabricksError as error:
-            name = ".".join(volume.split("/")[2:5])
+    def _volume(self, folder: str) -> Iterator[str]:
+        if not folder.startswith(VOLUMES):
             yield (
-                f"volume {volume} cannot be written ({error.error_code}: {error}): CREATE VOLUME {name}, GRANT READ "
-                f"VOLUME, WRITE VOLUME on it to who launches, or name another with CRYPTO_ASSETS_DATABRICKS_VOLUME"
+                f"CRYPTO_ASSETS_DATABRICKS_STAGING={folder} is no folder of a volume, and serverless compute has no "
+                "DBFS; unset it, or name a folder below /Volumes/"
             )
+            return
+        yield from staging_findings(staging_at(folder, self._workspace))

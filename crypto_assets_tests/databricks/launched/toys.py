@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from crypto_assets_tests.databricks_standin import Workspace
 
 FOLDER = Path(__file__).parent
+VOLUME = "/Volumes/crypto_analytics/ops/staging"
+DBFS = "tmp/crypto_assets"
 TOY = dg.AssetKey(["ml", "toy"])
 PLAIN = dg.AssetKey(["ml", "plain"])
 
@@ -46,22 +48,28 @@ class Toys:
             self.monkeypatch.setenv(name, value)
 
     def staged(self) -> list[Path]:
-        """Files and folders that lie in DBFS below the place of staging."""
-        return sorted(self.workspace.dbfs.glob("tmp/crypto_assets_staging/*"))
+        """Files and folders that lie below the place of staging."""
+        return sorted(p for place in (self.volume, self.workspace.dbfs / DBFS) for p in place.glob("*"))
+
+    @property
+    def volume(self) -> Path:
+        """Folder of the volume that steps are staged in."""
+        return self.workspace.volumes / "crypto_analytics" / "ops" / "staging"
 
     def uploaded(self) -> dict[str, bytes]:
         """What was uploaded for the last step, by file name; all of it lay below the place of staging."""
-        assert {u.path.split("/")[2] for u in self.workspace.uploads} == {"crypto_assets_staging"}
-        return {u.path.rsplit("/", 1)[-1]: u.data for u in self.workspace.uploads}
+        uploads = [u for u in self.workspace.uploads if "/probe-" not in u.path]
+        assert {u.path.rsplit("/", 3)[0] for u in uploads} <= {VOLUME, f"/{DBFS}"}
+        return {u.path.rsplit("/", 1)[-1]: u.data for u in uploads}
 
     def keep_staging(self, folder: Path) -> Path:
-        """Copy what lies in DBFS into a folder before it is removed at the end of a launch."""
+        """Copy what is staged into a folder before it is removed at the end of a launch."""
         from crypto_assets.databricks.launcher.step_launcher import StepLauncher
 
-        remove, dbfs = StepLauncher._remove_staging, self.workspace.dbfs
+        remove = StepLauncher._remove_staging
 
         def copied(launcher: StepLauncher, *args: Any) -> None:
-            shutil.copytree(dbfs, folder, dirs_exist_ok=True)
+            shutil.copytree(self.volume, folder, dirs_exist_ok=True)
             remove(launcher, *args)
 
         self.monkeypatch.setattr(StepLauncher, "_remove_staging", copied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import functools
 import io
 import os
@@ -49,4 +50,16 @@ def install(*, dbfs: str | None, volumes: str) -> None:
             for group in supports:
                 if function in group:
                     group.add(new)
-    builtins.open = io.open = redirected(io.open, 1)
+    builtins.open = io.open = _sequential(redirected(io.open, 1))
+
+
+def _sequential(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """`open` that refuses what the mount of a volume cannot do: appending and writing out of order."""
+
+    @functools.wraps(plain)
+    def opened(file: Any, mode: str = "r", *args: Any, **named: Any) -> Any:
+        if set(mode) & {"a", "+"} and isinstance(file, (str, os.PathLike)) and os.fspath(file).startswith("/Volumes/"):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), file)
+        return plain(file, mode, *args, **named)
+
+    return opened
