@@ -10,7 +10,7 @@ PORT ?= 3000
 HOME_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up ui test test-fast test-acceptance test-full check bench drill lock clean uninstall install install-dev
+.PHONY: help demo up ui test test-fast test-on-jvm test-everything test-acceptance test-full coverage ci check bench drill lock clean uninstall install install-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -61,18 +61,33 @@ WORKERS = 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
+QUICK = -m "not slow and not jvm and not acceptance"
 
-test: $(VENV)/.dev ## Every part, the whole graph once by launcher, stores and transforms also on JVM Spark; coverage
-	@$(PYTEST) -m "not acceptance" --cov --cov-report=
-	@echo "The stores and the transforms once more, on JVM Spark:"
-	@$(PYTEST) --engine spark $(COVERAGE)term --cov-fail-under=90 $(ON_EVERY_ENGINE)
+test: $(VENV)/.dev ## Every part, the whole graph once by launcher, stores and transforms also on JVM Spark
+	@$(PYTEST) -m "not acceptance"
+	@$(MAKE) --no-print-directory test-on-jvm
+
+test-on-jvm: $(VENV)/.dev ## The stores and the transforms on JVM Spark
+	@$(PYTEST) --engine spark $(ON_EVERY_ENGINE)
+
+test-everything: $(VENV)/.dev ## Parts and whole paths in one session, which share the broker, the JVMs and the filled home
+	@$(PYTEST)
 
 test-fast: WORKERS = 3
-test-fast: $(VENV)/.dev ## Of these what needs no Spark on a JVM, nor 20 s for itself, in three processes
-	@$(PYTEST) -m "not slow and not jvm and not acceptance"
+test-fast: $(VENV)/.dev ## Of `test` what needs no Spark on a JVM, nor 20 s for itself, in three processes
+	@$(PYTEST) $(QUICK)
 
 test-acceptance: $(VENV)/.dev ## Whole paths of a person: demo, up, parity, serverless, models by launcher, pipeline, catalog
 	@$(PYTEST) -m acceptance
+
+coverage: WORKERS = 3
+coverage: export COVERAGE_CORE ?= sysmon
+coverage: $(VENV)/.dev ## The same as test-fast with coverage; by sys.monitoring, which Python 3.12 and later have
+	@$(PYTEST) $(QUICK) --cov --cov-report=term --cov-fail-under=85
+
+ci: $(VENV)/.dev ## What continuous integration runs: check, then everything beside what is on JVM Spark
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-everything test-on-jvm
 
 test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
 	@rm -f .coverage; failed=0; \

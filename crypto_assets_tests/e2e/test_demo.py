@@ -139,6 +139,8 @@ ELSEWHERE = {
     "make test-acceptance": "this run",
     "make test-full": "more than this run",
     "make check": "continuous integration runs it",
+    "make ci": "this run is a part of it",
+    "make coverage": "make test-fast, measured",
     "make bench": "test_bench",
     "make uninstall": "would remove the environment that runs this",
     "cp .env.example .env": "test below",
