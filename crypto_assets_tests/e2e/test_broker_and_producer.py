@@ -1,4 +1,4 @@
-"""Broker, producer and coins by hand, as processes: no Dagster is involved."""
+"""Broker, producer and coins by hand, without Dagster; commands that start or publish something run as processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from crypto_assets.cli.main import app
 from crypto_assets_tests.e2e.commands import clean_environment, command, run
 
 pytestmark = pytest.mark.timeout(300)
@@ -23,6 +25,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     run(found, "broker", "stop", *HOME)
 
 
+@pytest.fixture(autouse=True)
+def _in_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def ask(*arguments: str) -> Result:
+    """A command that starts nothing, in this process."""
+    return CliRunner().invoke(app, [*arguments, *HOME])
+
+
 @pytest.fixture
 def other_home(folder: Path) -> Iterator[tuple[str, ...]]:
     """A home whose first poll is due at once."""
@@ -33,15 +45,15 @@ def other_home(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def test_the_broker_starts_is_seen_and_stops(folder):
-    assert run(folder, "broker", "status", *HOME).returncode == 2
+    assert ask("broker", "status").exit_code == 2
     started = run(folder, "broker", "start", *HOME)
     assert started.returncode == 0, started.stderr
     assert "topic crypto-prices-replay (3 partitions" in started.stdout
-    status = run(folder, "broker", "status", *HOME, "--json")
-    assert status.returncode == 0
+    status = ask("broker", "status", "--json")
+    assert status.exit_code == 0
     assert json.loads(status.stdout)["running"] is True
     assert run(folder, "broker", "stop", *HOME).stdout.strip().endswith("stopped")
-    assert run(folder, "broker", "status", *HOME).returncode == 1
+    assert ask("broker", "status").exit_code == 1
 
 
 def test_one_poll_is_published_and_a_second_is_not_due(folder):
@@ -50,7 +62,7 @@ def test_one_poll_is_published_and_a_second_is_not_due(folder):
     assert first.returncode == 0, first.stdout + first.stderr
     told = json.loads(first.stdout)
     assert (told["polls"], told["sent"], told["ok"]) == (1, 10, True)
-    assert run(folder, "broker", "status", *HOME).returncode == 1
+    assert ask("broker", "status").exit_code == 1
     second = run(folder, "produce", "--once", *HOME)
     assert second.returncode == 0
     assert "not due" in second.stdout
@@ -76,13 +88,13 @@ def test_ctrl_c_ends_the_loop_with_a_summary(folder, other_home):
 
 
 def test_coins_are_listed_added_and_retired(folder):
-    listed = json.loads(run(folder, "coins", "list", *HOME, "--json").stdout)
+    listed = json.loads(ask("coins", "list", "--json").stdout)
     assert len(listed) == 10
-    assert run(folder, "coins", "retire", "litecoin", *HOME).returncode == 0
-    after = {c["coin_id"]: c for c in json.loads(run(folder, "coins", "list", *HOME, "--json").stdout)}
+    assert ask("coins", "retire", "litecoin").exit_code == 0
+    after = {c["coin_id"]: c for c in json.loads(ask("coins", "list", "--json").stdout)}
     assert after["litecoin"]["active_to"] is not None
-    refused = run(folder, "coins", "retire", "litecoin", *HOME)
-    assert refused.returncode == 2
-    back = run(folder, "coins", "add", "litecoin", *HOME)
-    assert back.returncode == 0, back.stderr
+    refused = ask("coins", "retire", "litecoin")
+    assert refused.exit_code == 2
+    back = ask("coins", "add", "litecoin")
+    assert back.exit_code == 0, back.output
     assert "credits" in back.stdout
