@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, NoReturn
 
 from crypto_assets import databases
@@ -56,6 +57,8 @@ REMEDIES = {
     errno.EIO: "the disk did not answer: look at the system's log (dmesg), and restore from a backup if it is broken",
     errno.ESTALE: "the network drive has lost it: mount it again",
 }
+LONGEST_QUOTE = 300
+"""Characters of a foreign error's message that are quoted."""
 NETWORK = "check the address, the network and the proxy variables"
 
 
@@ -129,6 +132,14 @@ def explain(error: BaseException, home: Path | None = None) -> Fault | None:
         if found:
             return Fault(one_line(found), CANNOT)
     return None
+
+
+def in_short(error: BaseException, home: Path | None = None) -> str:
+    """Any error in one line: as `explain` words it, else its type and the beginning of its message."""
+    if fault := explain(error, home):
+        return fault.text
+    name, text = type(error).__name__, reason(error)
+    return name if text == name else f"{name}: {shorten(text.splitlines()[0], LONGEST_QUOTE, placeholder=' ...')}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -24,7 +24,12 @@ DEFAULT_ROOT = Path(".crypto_assets") / "databricks-standin"
 
 def command(
     root: Annotated[
-        Path, typer.Option("--root", help="Folder that it keeps: lake, DBFS, volumes, runs.")
+        Path,
+        typer.Option(
+            "--root",
+            show_default=False,
+            help="Folder that it keeps: lake, DBFS, volumes, runs; default databricks-standin in .crypto_assets.",
+        ),
     ] = DEFAULT_ROOT,
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1; 0 = a free one.")] = 0,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Start an MLflow server beside it.")] = False,

@@ -1,22 +1,30 @@
-"""Printing for people and for scripts: rich on a terminal, plain lines otherwise, JSON on request."""
+"""Printing for people and for scripts: rich on a terminal, plain lines otherwise, JSON on request.
+
+On a terminal lines and cells are wrapped between words; elsewhere a line stays whole, for those who search it. Nothing
+is cut, and no word is broken: a table that is too wide for the terminal is printed as one block per row.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 PLAIN_WIDTH = 120
 """Columns of tables where there is no terminal to ask."""
+GAP = 3
+"""Columns between those of a table."""
 
 
 class _Console(Console):
@@ -27,9 +35,9 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-_terminal = _Console(highlight=False, soft_wrap=True)
-console = _terminal if _terminal.is_terminal else _Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
-errors = _Console(stderr=True, highlight=False, soft_wrap=True)
+_terminal = _Console(highlight=False)
+console = _terminal if _terminal.is_terminal else _Console(highlight=False, width=PLAIN_WIDTH)
+errors = _Console(stderr=True, highlight=False)
 
 PRINT_AT_MOST_S = 1.0
 """Seconds for printing a line to what may be a stopped terminal."""
@@ -37,7 +45,20 @@ PRINT_AT_MOST_S = 1.0
 
 def say(text: str = "", style: str | None = None) -> None:
     """One line for people."""
-    console.print(text, style=style, markup=False)
+    _line(console, text, style)
+
+
+def _line(to: Console, text: str, style: str | None) -> None:
+    if to.is_terminal:
+        text = "\n".join(_wrapped(line, to.width) for line in text.split("\n"))
+    to.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _wrapped(text: str, width: int, first: str = "", then: str = "") -> str:
+    """Lines that break between words; a word that is longer than the width stays whole."""
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def anyway(say: Callable[[str], None], text: str) -> None:
@@ -54,12 +75,12 @@ def anyway(say: Callable[[str], None], text: str) -> None:
 
 def notice(text: str) -> None:
     """One line beside the output proper, on standard error."""
-    errors.print(text, style="dim" if errors.is_terminal else None, markup=False)
+    _line(errors, text, "dim" if errors.is_terminal else None)
 
 
 def fail(text: str) -> None:
     """One line of trouble on standard error."""
-    errors.print(f"error: {text.rstrip()}", style="red" if errors.is_terminal else None, markup=False)
+    _line(errors, f"error: {text.rstrip()}", "red" if errors.is_terminal else None)
 
 
 def as_json(value: object) -> None:
@@ -68,11 +89,16 @@ def as_json(value: object) -> None:
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Rows as a table; numbers to the right."""
+    """Rows as a table; numbers to the right. On a terminal that is too narrow for it, a block of lines per row."""
     if not rows:
         say(f"{title}: none")
         return
     names = list(columns or rows[0])
+    cells = [[_cell(row.get(n)) for n in names] for row in rows]
+    widths = _widths(list(zip(names, *cells, strict=True)))
+    if widths is None:
+        _blocks(title, names, cells)
+        return
     grid = Table(
         title=title,
         title_justify="left",
@@ -80,12 +106,37 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] 
         box=box.SIMPLE_HEAD if console.is_terminal else None,
         pad_edge=False,
     )
-    for name in names:
+    for name, width in zip(names, widths, strict=True):
         numeric = all(isinstance(r.get(name), (int, float)) or r.get(name) is None for r in rows)
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(_cell(row.get(n)) for n in names))
-    console.print(grid)
+        grid.add_column(name, justify="right" if numeric else "left", width=width)
+    for row in cells:
+        grid.add_row(*(cell.replace("[", "\\[") for cell in row))
+    grid.width = sum(widths) + GAP * len(widths) - 1 if console.is_terminal else sum(widths) + 2 * len(widths) - 2
+    console.print(grid, crop=False)
+    say()
+
+
+def _widths(columns: Sequence[Sequence[str]]) -> list[int] | None:
+    """Width of each column, none narrower than its longest word; None when the terminal has no room for them."""
+    least = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    room = console.width - GAP * len(columns)
+    if sum(least) > room:
+        return None if console.is_terminal else least
+    while (excess := sum(widths) - room) > 0:
+        widest = max(range(len(widths)), key=lambda i: widths[i] if widths[i] > least[i] else 0)
+        widths[widest] = max(least[widest], widths[widest] - excess, widths[widest] * 3 // 4)
+    return widths
+
+
+def _blocks(title: str, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """The same rows below each other: the first column's value, and under it the others with their names."""
+    say(title, style="bold")
+    for first, *others in cells:
+        say(first)
+        for name, cell in zip(names[1:], others, strict=True):
+            if cell:
+                console.print(_wrapped(f"{name}: {cell}", console.width, "  ", "    "), markup=False, soft_wrap=True)
     say()
 
 
@@ -98,7 +149,7 @@ def _cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return str(value).replace("[", "\\[")
+    return str(value)
 
 
 @contextmanager

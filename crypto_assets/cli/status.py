@@ -20,7 +20,7 @@ from crypto_assets.cli import output
 from crypto_assets.cli.table_facts import Covered, Facts, TableFacts, facts_of, happened
 from crypto_assets.cli.verdict import Measured, Producer, Verdict, judge, service_of
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.faults import explain
+from crypto_assets.faults import in_short
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -277,10 +277,7 @@ class Parts:
         try:
             return read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a part, the others are still measured
-            fault = explain(error, self.home)
-            lines = str(error).strip().splitlines() or [""]
-            why = fault.text if fault else f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
-            reason = f"{what} cannot be read: {why}"
+            reason = f"{what} cannot be read: {in_short(error, self.home)}"
             if reason not in self.unreadable:
                 self.unreadable.append(reason)
             return otherwise
@@ -455,7 +452,7 @@ def _shown(asset: AssetStatus) -> dict[str, Any]:
         "age": _short(asset.event_age_s) if asset.event_age_s is not None else None,
         "last run": f"{run_.state.lower()} {run_.run_id[:8]} {_short(run_.age_s)} ago" if run_ else None,
         "checks": f"{asset.checks_green} green" + (f", {len(asset.checks_red)} not" if asset.checks_red else ""),
-        "not green": ", ".join(asset.checks_red[:3]) + (" ..." if len(asset.checks_red) > 3 else ""),
+        "not green": ", ".join(asset.checks_red),
     }
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.cli.doctor.finding import HTTP_TIMEOUT_S, SKEW_LIMIT_S, Finding
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.errors import reason
-from crypto_assets.faults import explain
+from crypto_assets.faults import in_short
 from crypto_assets.storage import log_files
 from crypto_assets.storage.damage import diagnose
 
@@ -48,9 +47,7 @@ def lake(settings: Settings) -> Iterator[Finding]:
             else:
                 found = list(_table(name, contract, uri, DeltaTable(uri)))
         except Exception as error:  # noqa: BLE001 - a table that cannot be opened is a finding; the others are looked at
-            fault = explain(error)
-            text = fault.text if fault else reason(error).splitlines()[0][:300]
-            found = [Finding("lake", "error", f"{name} at {uri} cannot be opened: {text}", REPAIR)]
+            found = [Finding("lake", "error", f"{name} at {uri} cannot be opened: {in_short(error)}", REPAIR)]
         wrong += len(found)
         yield from found
     if not wrong:
