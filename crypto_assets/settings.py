@@ -144,6 +144,13 @@ class Settings(DatabricksSettings):
     poll_interval_s: float = Field(
         10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Seconds between looks of the producer loop."
     )
+    start_timeout_s: float = Field(
+        120.0,
+        ge=1,
+        validation_alias=_ours("START_TIMEOUT_S"),
+        description="Seconds that Dagster may take to start in `up` and `ui` on an idle machine; a loaded one gets "
+        "more, in proportion to its load per processor.",
+    )
     refresh_interval_s: int | None = Field(
         None,
         ge=0,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.settings import Settings
 
+CODE_LOCATION = "crypto_assets.definitions"
+"""Module that the code server loads, and so the name of the code location in the UI."""
 RENEW = "correct it, or delete it: the next start writes it again"
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.cli.instance import CODE_LOCATION
 from crypto_assets.orchestration.jobs import DAILY_ASSETS, REFRESH_ASSETS
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from crypto_assets.orchestration.unchanged import Plan
     from crypto_assets.settings import Settings
 
-CODE_LOCATION = "crypto_assets.definitions"
-"""Module that `dagster dev -m` loads, and so the name of the code location in the UI."""
 LEADERBOARD, LATEST = "gold/leaderboard_24h", "gold/latest_prices"
 ANY = "*"
 PRESENT = frozenset({LATEST, LEADERBOARD, "gold/dim_coin", "gold/dim_date"})

@@ -1,32 +1,36 @@
-"""`up` and `ui`: broker, webserver and daemon of a home as one supervised group.
+"""`up` and `ui`: broker, code server, webserver and daemon of a home as one supervised group.
 
-Belongs here: starting, watching and stopping. Does not belong here: what the pipeline does (`automation`).
+Belongs here: starting, watching and stopping. Does not belong here: what the pipeline does (`orchestration`).
 """
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
-from crypto_assets.cli.instance import child_environment, prepare
-from crypto_assets.cli.processes import Supervised, owned_children
+from crypto_assets.cli.instance import CODE_LOCATION, child_environment, prepare
+from crypto_assets.cli.processes import Supervised, owned_children, stop_all
 from crypto_assets.cli.signals import stop_if_asked, stop_requested
 from crypto_assets.errors import ReportedError
+from crypto_assets.paths import private_folder
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.log.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
-READY_TIMEOUT_S = 120
+
+LONGEST_SOCKET = 103
+"""Bytes of a socket's path; macOS takes 103, Linux 107."""
 
 
 class StartError(ReportedError):
@@ -132,40 +136,134 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
 
 
 def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automation: bool) -> int:
-    """Start Dagster and return when it ends by itself."""
-    log = home.path / "logs" / "dagster.log"
-    dagster = Supervised(
-        "dagster",
-        [sys.executable, "-m", "dagster", "dev", "-m", "crypto_assets.definitions", "-p", str(port), "-h", "127.0.0.1"],
-        child_environment(settings, home, automation=automation),
-        log,
-    )
-    stack.callback(dagster.stop)
+    """Start Dagster and return when a part of it ends by itself; a code server that ends is started again."""
+    dagster = _Dagster(home, child_environment(settings, home, automation=automation))
+    stack.callback(lambda: stop_all(list(dagster.running.values())))
     url = f"http://127.0.0.1:{port}"
-    if _await_ready(f"{url}/server_info", dagster, log):
-        home.ui_address.write_text(url, encoding="utf-8")
-        stack.callback(home.ui_address.unlink, missing_ok=True)
-        state = (
-            "sensors and schedules run"
-            if automation
-            else "sensors and schedules are OFF: nothing polls or runs by itself"
-        )
-        output.say(f"ui    {url}   ({state}; Ctrl-C stops everything)")
-    while dagster.alive():
-        time.sleep(1.0)
-    output.fail(f"Dagster ended by itself with code {dagster.process.returncode}; see {log}")
+    patience = Patience(settings.start_timeout_s)
+    dagster.start_code_server()
+    if dagster.ready("code server", dagster.loads_code, patience):
+        dagster.start_services(port)
+        if dagster.ready("webserver", partial(_answers, f"{url}/server_info"), patience):
+            home.ui_address.write_text(url, encoding="utf-8")
+            stack.callback(home.ui_address.unlink, missing_ok=True)
+            state = (
+                "sensors and schedules run"
+                if automation
+                else "sensors and schedules are OFF: nothing polls or runs by itself"
+            )
+            output.say(f"ui    {url}   ({state}; Ctrl-C stops everything)")
+            while not (set(dagster.ended()) - {"code server"}):
+                if dagster.ended():
+                    output.say("Dagster's code server has ended; starting it again")
+                    dagster.start_code_server()
+                time.sleep(1.0)
+    codes = ", ".join(f"{name} with code {code}" for name, code in dagster.ended().items())
+    output.fail(f"Dagster ended by itself ({codes}); see {dagster.log}")
     return 1
 
 
-def _await_ready(url: str, dagster: Supervised, log: Path) -> bool:
-    """Wait for the webserver; False when Dagster has ended meanwhile."""
-    for _ in range(READY_TIMEOUT_S * 2):
-        time.sleep(0.5)
-        if not dagster.alive():
-            return False
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310
+class _Dagster:
+    """Code server, webserver and daemon of a home: the processes of `dagster dev`, which Dagster has superseded.
+
+    The code server listens on a socket file, and the other two are started when it has loaded the definitions.
+    """
+
+    def __init__(self, home: Home, environment: Mapping[str, str]) -> None:
+        self.log = home.path / "logs" / "dagster.log"
+        self.running: dict[str, Supervised] = {}
+        self._environment = environment
+        self._socket = private_folder() / "code.sock"
+        if len(os.fsencode(self._socket)) > LONGEST_SOCKET:
+            raise StartError(f"{self._socket} is too long a path for a socket: set TMPDIR to a shorter folder")
+
+    def start_code_server(self) -> None:
+        """Start the process that loads the definitions and launches runs."""
+        location = ("-m", CODE_LOCATION, "--location-name", CODE_LOCATION, "--socket", str(self._socket))
+        options = ("--use-python-environment-entry-point", "--inject-env-vars-from-instance", "--log-level", "warning")
+        self._start("code server", "dagster", "code-server", "start", *location, *options)
+
+    def start_services(self, port: int) -> None:
+        """Start webserver and daemon on the code server's socket."""
+        workspace = self._socket.with_name("workspace.yaml")
+        served = {"grpc_server": {"socket": str(self._socket), "location_name": CODE_LOCATION}}
+        workspace.write_text(json.dumps({"load_from": [served]}), encoding="utf-8")  # JSON is YAML
+        address = ("-h", "127.0.0.1", "-p", str(port))
+        self._start("webserver", "dagster_webserver", "-w", str(workspace), *address)
+        self._start("daemon", "dagster._daemon", "run", "-w", str(workspace))
+
+    def _start(self, name: str, *module: str) -> None:
+        self.running[name] = Supervised(name, [sys.executable, "-m", *module], self._environment, self.log)
+
+    def ended(self) -> dict[str, int | None]:
+        """Exit codes of the processes that have ended, by name."""
+        return {name: child.process.returncode for name, child in self.running.items() if not child.alive()}
+
+    def loads_code(self) -> bool:
+        """Whether the code server accepts connections, which it does once the definitions are loaded."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
+
+    def ready(self, name: str, answers: Callable[[], bool], patience: Patience) -> bool:
+        """Wait until a process answers; False when one has ended meanwhile.
+
+        Raises:
+            StartError: It did not answer within the limit.
+        """
+        while not self.ended():
+            if answers():
                 return True
-        except OSError:
-            continue
-    raise StartError(f"the Dagster webserver did not answer within {READY_TIMEOUT_S} s; see {log}")
+            if not patience.wait(0.5):
+                raise StartError(
+                    f"Dagster's {name} did not answer within {patience.waited_s:.0f} s ({patience.machine}): give it "
+                    f"more time with CRYPTO_ASSETS_START_TIMEOUT_S (now {patience.limit_s:g}), or see {self.log}"
+                )
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310
+            return True
+    except OSError:
+        return False
+
+
+class Patience:
+    """Time that a start may take. A second counts in full on an idle machine, and the less the more load it has.
+
+    Args:
+        limit_s: Seconds on an idle machine.
+        load: Returns the processes that want to run, per processor.
+        clock: Returns seconds.
+    """
+
+    def __init__(
+        self, limit_s: float, load: Callable[[], float] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limit_s, self.machine = limit_s, ""
+        self._load, self._clock = load or load_per_processor, clock
+        self._began = self._seen = clock()
+        self._spent_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since the start."""
+        return self._seen - self._began
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; False when the time is used up."""
+        time.sleep(seconds)
+        now, load = self._clock(), self._load()
+        self._spent_s += (now - self._seen) / max(1.0, load)
+        self._seen = now
+        self.machine = f"load {load:.1f} per processor"
+        return self._spent_s < self.limit_s
+
+
+def load_per_processor() -> float:
+    """Load average of the last minute per processor; 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return 0.0
