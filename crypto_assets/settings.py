@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from crypto_assets.errors import UsageError
 from crypto_assets.files import read_text
 from crypto_assets.settings_databricks import LOOPBACK, DatabricksSettings
 from crypto_assets.source_facts import REPLAY, SourceFacts, SourceName, facts_of, listed
@@ -183,7 +186,7 @@ class Settings(DatabricksSettings):
     )
     coingecko_base_url: str | None = Field(
         None,
-        validation_alias="COINGECKO_BASE_URL",
+        validation_alias=AliasChoices("COINGECKO_BASE_URL", "COINGECKO_API_BASE"),
         description="Only the official hosts or a loopback stand-in are accepted. Default: the host of the plan.",
     )
     coingecko_monthly_credits: int | None = Field(
@@ -195,11 +198,13 @@ class Settings(DatabricksSettings):
 
     kafka_bootstrap_servers: str | None = Field(
         None,
-        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "CONFLUENT_BOOTSTRAP_SERVERS"),
         description="External Kafka as host:port[,host:port]. Default: the embedded broker of the home.",
     )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", validation_alias="KAFKA_SECURITY_PROTOCOL", description="Security protocol of the external Kafka."
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
+        None,
+        validation_alias="KAFKA_SECURITY_PROTOCOL",
+        description="Security protocol of the external Kafka. Default: SASL_SSL with a SASL user name, else PLAINTEXT.",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "PLAIN", validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism of the external Kafka."
@@ -207,12 +212,12 @@ class Settings(DatabricksSettings):
     kafka_sasl_username: str | None = Field(
         None,
         validation_alias=AliasChoices("KAFKA_SASL_USERNAME", "CONFLUENT_API_KEY"),
-        description="SASL user name; CONFLUENT_API_KEY is accepted too.",
+        description="SASL user name, on Confluent Cloud the API key.",
     )
     kafka_sasl_password: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("KAFKA_SASL_PASSWORD", "CONFLUENT_API_SECRET"),
-        description="SASL password; CONFLUENT_API_SECRET is accepted too.",
+        description="SASL password, on Confluent Cloud the API secret.",
     )
     kafka_ssl_ca_location: str | None = Field(
         None, validation_alias="KAFKA_SSL_CA_LOCATION", description="CA certificates of the external Kafka."
@@ -253,11 +258,15 @@ class Settings(DatabricksSettings):
 
         Raises:
             UnreadableFile: `.env` is not a file of UTF-8 text.
+            UsageError: Two names of one setting have different values; names all of them.
             pydantic.ValidationError: A value is not acceptable; the message names each field.
         """
         named = given.get("_env_file", self.model_config.get("env_file"))
+        values: dict[str, str | None] = {}
         if isinstance(named, (str, Path)) and (dotenv := Path(named)).exists() and not dotenv.is_fifo():
-            read_text(dotenv)
+            values = dotenv_values(stream=StringIO(read_text(dotenv)))
+        if conflicts := _conflicts(type(self), {**values, **os.environ}):
+            raise UsageError("; ".join(conflicts))
         super().__init__(**given)
 
     @field_validator("home_path", "landing_path", mode="before")
@@ -342,6 +351,11 @@ class Settings(DatabricksSettings):
         return self.source_facts.live
 
     @property
+    def security_protocol(self) -> str:
+        """Security protocol in force of the external Kafka."""
+        return self.kafka_security_protocol or ("SASL_SSL" if self.kafka_sasl_username else "PLAINTEXT")
+
+    @property
     def prices_topic(self) -> str:
         """Kafka topic of price messages."""
         return self.kafka_topic or self.source_facts.prices_topic
@@ -408,6 +422,18 @@ class Settings(DatabricksSettings):
         return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None} | {
             name: match[1] for name, match in held.items() if match
         }
+
+
+def _conflicts(model: type[Settings], values: Mapping[str, str | None]) -> list[str]:
+    """Settings that two names set to different values, each as a sentence with the names and without the values."""
+    given = {name.upper(): value for name, value in values.items() if value}
+    found = []
+    for field in model.model_fields.values():
+        names = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else []
+        used = [str(name) for name in names if str(name) in given]
+        if len({given[name] for name in used}) > 1:
+            found.append(f"{' and '.join(used)} are names of one setting and have different values: unset all but one")
+    return found
 
 
 def reach_this_machine_directly() -> None:

@@ -78,6 +78,8 @@ def render_env_example(model: type[BaseSettings]) -> str:
         lines.append(f"# {setting.description}")
         if setting.type:
             lines.append(f"# {setting.type}" + (" (secret)" if setting.secret else ""))
+        if other := setting.names[1:]:
+            lines.append(f"# other name: {', '.join(other)}")
         lines += [f"# {setting.names[0]}={'' if setting.secret else setting.default or ''}", ""]
     return "\n".join(lines).rstrip() + "\n"
 

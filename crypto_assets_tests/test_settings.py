@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from crypto_assets.errors import UsageError
 from crypto_assets.settings import Settings, environment, reach_this_machine_directly
 
 
@@ -111,3 +112,35 @@ def test_without_a_proxy_nothing_is_set(monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
     reach_this_machine_directly()
     assert not {"no_proxy", "NO_PROXY"} & set(environment())
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("CONFLUENT_BOOTSTRAP_SERVERS", "kafka_bootstrap_servers"),
+        ("CONFLUENT_API_KEY", "kafka_sasl_username"),
+        ("COINGECKO_API_BASE", "coingecko_base_url"),
+    ],
+)
+def test_other_names_of_settings_work_and_a_conflict_is_refused_by_name(monkeypatch, tmp_path, name, field):
+    preferred = Settings.model_fields[field].validation_alias.choices[0]
+    for each in (name, preferred):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "one.example:1")
+    assert getattr(Settings(_env_file=None), field) == "one.example:1"
+    monkeypatch.setenv(preferred, "one.example:1")
+    assert getattr(Settings(_env_file=None), field) == "one.example:1", "the same value twice is no conflict"
+    monkeypatch.delenv(preferred)
+    dotenv = tmp_path / "settings.env"
+    dotenv.write_text(f"{preferred}=two.example:2\n")
+    with pytest.raises(UsageError, match=f"{preferred} and {name} are names of one setting") as refused:
+        Settings(_env_file=dotenv)
+    assert "example" not in str(refused.value)
+
+
+def test_a_sasl_user_name_asks_for_sasl_unless_the_protocol_is_set():
+    assert Settings().security_protocol == "PLAINTEXT"
+    assert Settings(kafka_sasl_username="key").security_protocol == "SASL_SSL"
+    assert Settings(kafka_sasl_username="key", kafka_security_protocol="SASL_PLAINTEXT").security_protocol == (
+        "SASL_PLAINTEXT"
+    )

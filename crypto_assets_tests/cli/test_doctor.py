@@ -35,6 +35,11 @@ def found(findings: Any, area: str) -> list[tuple[str, str, str]]:
     return [(f.level, f.found, f.fix) for f in findings if f.area == area]
 
 
+def test_the_other_name_of_a_setting_is_shown_with_the_preferred_one():
+    (finding, _) = environment.names({"COINGECKO_API_BASE": "https://api.coingecko.com/api/v3"})
+    assert (finding.level, finding.found) == ("note", "COINGECKO_API_BASE is read as COINGECKO_BASE_URL")
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -55,7 +60,7 @@ def test_near_misses_of_names_are_found_and_no_value_is_shown(name, meant):
 def test_right_and_unrelated_names_are_left_alone():
     known = dict.fromkeys(
         [
-            *environment.known_names(),
+            *environment.known_names().values(),
             *environment.ALSO_KNOWN,
             "PATH",
             "KAFKA_LOG_DIRS",

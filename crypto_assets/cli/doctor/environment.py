@@ -10,8 +10,6 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import AliasChoices
-
 from crypto_assets.cli.doctor.finding import Finding
 from crypto_assets.errors import reason
 from crypto_assets.faults import explain
@@ -44,16 +42,11 @@ NEAR = 0.84
 """difflib ratio from which a name is taken for a slip: one or two letters of about ten."""
 
 
-def known_names() -> set[str]:
-    """Every environment name that `Settings` reads."""
+def known_names() -> dict[str, str]:
+    """Every environment name that `Settings` reads, and the preferred name of its setting."""
     from crypto_assets.settings import Settings
 
-    found: set[str] = set()
-    for field in Settings.model_fields.values():
-        alias = field.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        found |= {c for c in choices if isinstance(c, str)}
-    return found
+    return {name: setting.names[0] for setting in documented(Settings) for name in setting.names}
 
 
 def dotenv_names(path: Path) -> list[str]:
@@ -124,6 +117,8 @@ def names(environment: Mapping[str, str]) -> Iterator[Finding]:
             if name != upper and name not in known:
                 wrong += 1
                 yield Finding("environment", "note", f"{name} is read although it is not upper case", f"write {upper}")
+            elif known.get(name, name) != name:
+                yield Finding("environment", "note", f"{name} is read as {known[name]}")
             continue
         near = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=NEAR)
         if near:

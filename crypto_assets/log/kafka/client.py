@@ -51,11 +51,11 @@ def _quiet() -> dict[str, Any]:
 def _external(settings: Settings) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
-        "security.protocol": settings.kafka_security_protocol,
+        "security.protocol": settings.security_protocol,
     }
     if settings.kafka_ssl_ca_location:
         config["ssl.ca.location"] = settings.kafka_ssl_ca_location
-    if settings.kafka_security_protocol.startswith("SASL"):
+    if settings.security_protocol.startswith("SASL"):
         missing = []
         if not settings.kafka_sasl_username:
             missing.append("KAFKA_SASL_USERNAME (or CONFLUENT_API_KEY)")
@@ -63,8 +63,7 @@ def _external(settings: Settings) -> dict[str, Any]:
             missing.append("KAFKA_SASL_PASSWORD (or CONFLUENT_API_SECRET)")
         if missing or settings.kafka_sasl_password is None:
             raise LogUnavailable(
-                f"KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol} needs credentials; "
-                f"set {' and '.join(missing)}"
+                f"KAFKA_SECURITY_PROTOCOL={settings.security_protocol} needs credentials; set {' and '.join(missing)}"
             )
         config |= {
             "sasl.mechanism": settings.kafka_sasl_mechanism,

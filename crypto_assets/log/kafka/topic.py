@@ -245,7 +245,7 @@ def alter_command(settings: Settings, topic: str, wanted: Mapping[str, str]) -> 
     if settings.kafka_bootstrap_servers:
         tool = ["kafka-configs.sh"]
         servers = settings.kafka_bootstrap_servers
-        if settings.kafka_security_protocol != "PLAINTEXT":
+        if settings.security_protocol != "PLAINTEXT":
             tool += ["--command-config", "client.properties"]
     else:
         from crypto_assets.jvm.fetch import ensure_jars, find_java
