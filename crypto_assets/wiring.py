@@ -8,7 +8,8 @@ import dagster as dg
 
 from crypto_assets.alerts import sensor as alert_sensor
 from crypto_assets.checks.freshness import windows
-from crypto_assets.databricks.launcher.launcher_config import STEP_PROCESSES, launcher_resource
+from crypto_assets.databricks.launcher.launcher_config import STEP_PROCESSES
+from crypto_assets.databricks.launcher.resource import launcher_resource
 from crypto_assets.databricks.pipes.client import pipes_resource
 from crypto_assets.engine.engines import engine_resource
 from crypto_assets.engine.inputs import input_builder

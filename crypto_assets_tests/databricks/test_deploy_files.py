@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER, secret_key
 from crypto_assets.databricks.deploy import bundle, compose, files, names, terraform, unity
 from crypto_assets.databricks.deploy.yaml_text import to_yaml
 
@@ -45,11 +46,11 @@ def test_every_secret_has_a_place_and_no_file_holds_one() -> None:
 
 
 def test_secret_names_are_those_the_launcher_uses() -> None:
-    assert names.secret_key("KAFKA_SASL_PASSWORD") == "kafka-sasl-password"
+    assert secret_key("KAFKA_SASL_PASSWORD") == "kafka-sasl-password"
     stream = json.dumps(BUNDLE["resources"]["jobs"]["stream"])
     for scope, key in re.findall(r"{{secrets/([^/]+)/([^}]+)}}", stream):
         assert scope == names.default("databricks_secret_scope")
-        assert key in {names.secret_key(n) for n in names.workspace_secrets()}
+        assert key in {secret_key(n) for n in names.workspace_secrets()}
 
 
 # --- bundle -----------------------------------------------------------------------------------------------------------
@@ -140,9 +141,9 @@ def test_bundle_libraries_are_pinned_by_the_lock_and_never_the_runtime_own() -> 
     for pin in pins:
         assert re.search(rf"^{re.escape(pin)}(\s|$)", lock, flags=re.MULTILINE), pin
         assert pin.split("==")[0] in ours
-        assert pin.split("==")[0] not in files.REFUSED_LIBRARIES
+        assert pin.split("==")[0] not in NEVER_ON_A_CLUSTER
     with pytest.raises(ValueError, match="lacking, missing"):
-        files.pinned("dagster==1.0 \\\n", ["dagster", "lacking", "missing"])
+        files.locked("dagster==1.0 \\\n", ["dagster", "lacking", "missing"])
 
 
 # --- terraform --------------------------------------------------------------------------------------------------------

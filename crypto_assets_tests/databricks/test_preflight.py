@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER, STEP_LIBRARIES
 from crypto_assets.databricks.launcher.launcher_config import (
-    CLUSTER_LIBRARIES,
-    NEVER_ON_A_CLUSTER,
     PACKAGE,
     REMOTE_ENVIRONMENT,
     REMOTE_SECRETS,
@@ -165,7 +164,7 @@ def test_settings_alone_tell_what_is_missing():
 
 def test_our_libraries_are_pinned_and_never_the_runtimes_own():
     assert library_findings(libraries()) == []
-    assert set(CLUSTER_LIBRARIES).isdisjoint(NEVER_ON_A_CLUSTER)
+    assert set(STEP_LIBRARIES).isdisjoint(NEVER_ON_A_CLUSTER)
     assert library_findings([{"pypi": {"package": "anything"}}]) != []
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from crypto_assets.contracts.tables import MARKET_HISTORY
-from crypto_assets.databricks.deploy.names import PROJECT, default, secret_key
+from crypto_assets.databricks.clusters import secret_key
+from crypto_assets.databricks.deploy.names import PROJECT, default
 from crypto_assets.databricks.deploy.terraform import POLICY
 from crypto_assets.databricks.deploy.unity import CATALOG, SCHEMAS, VOLUMES
 from crypto_assets.databricks.deploy.yaml_text import to_yaml

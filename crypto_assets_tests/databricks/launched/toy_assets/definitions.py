@@ -12,7 +12,8 @@ from pathlib import Path
 import dagster as dg
 
 import crypto_assets
-from crypto_assets.databricks.launcher.launcher_config import PACKAGE, STEP_PROCESSES, launcher_resource
+from crypto_assets.databricks.launcher.launcher_config import PACKAGE, STEP_PROCESSES
+from crypto_assets.databricks.launcher.resource import launcher_resource
 from crypto_assets.engine.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
 from crypto_assets.engine.inputs import input_builder
 from crypto_assets.orchestration.shell import Described, Step, build_step
