@@ -10,10 +10,10 @@ PORT ?= 3000
 HOME_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up ui test test-fast test-on-jvm test-everything test-acceptance test-full coverage ci check bench drill lock clean uninstall install install-dev
+.PHONY: help demo up ui test test-fast test-on-jvm test-everything test-acceptance test-full coverage ci check bench drill databricks-standin lock clean uninstall install install-dev
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed, this is %s; set PYTHON=python3.11" % sys.version.split()[0])'
@@ -46,6 +46,9 @@ ui: $(VENV)/.runtime ## Open the demo's home in the Dagster UI, automation off (
 
 drill: $(VENV)/.runtime ## Inject six faults and watch each alert arrive and recover
 	@$(BIN)/crypto-assets drill
+
+databricks-standin: $(VENV)/.dev ## Run a Databricks workspace on this machine (OPTIONS=--mlflow|--dbfs|--port=N)
+	@exec $(BIN)/python -m crypto_assets_tests.databricks_standin $(OPTIONS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definitions
 	@$(BIN)/ruff format --check .

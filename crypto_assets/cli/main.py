@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from crypto_assets.cli import databricks_standin, output
+from crypto_assets.cli import output
 from crypto_assets.source_facts import listed
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ broker_app = typer.Typer(help="The embedded Apache Kafka of a home.", no_args_is
 coins_app = typer.Typer(help="The coins that are polled.", no_args_is_help=True)
 app.add_typer(broker_app, name="broker")
 app.add_typer(coins_app, name="coins")
-app.command("databricks-standin")(databricks_standin.command)
 
 Source = Annotated[str | None, typer.Option("--source", help=f"{listed()}.")]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/<source>.")]

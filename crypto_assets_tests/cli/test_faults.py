@@ -148,7 +148,7 @@ def test_a_dotenv_that_cannot_be_read_is_named(command: str, fault: str, tmp_pat
     assert said in line
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("doctor", "databricks-standin")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "doctor"])
 def test_every_command_names_a_dotenv_in_utf_16(command: str, tmp_path, monkeypatch):
     _write_dotenv(tmp_path, monkeypatch, DOTENV["UTF-16"][0])
     assert ".env is UTF-16: save it as UTF-8" in one_line(invoke(command))

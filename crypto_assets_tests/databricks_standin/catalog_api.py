@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets_tests.databricks_standin.errors import ApiError, absent, exists
-from crypto_assets_tests.databricks_standin.server import Call, Routes
-
-if TYPE_CHECKING:
-    from crypto_assets_tests.databricks_standin.workspace import Workspace
+from crypto_assets_tests.databricks_standin.routes import Call, Routes
+from crypto_assets_tests.databricks_standin.state import State
 
 
 class Secrets:
@@ -79,7 +77,7 @@ def register_user(routes: Routes, name: str) -> None:
 class Catalog:
     """Catalogs, schemas, tables and volumes that exist: the folders of the lake."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: State) -> None:
         self._workspace = workspace
 
     def register(self, routes: Routes) -> None:

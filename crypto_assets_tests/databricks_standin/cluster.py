@@ -1,23 +1,13 @@
-"""Clusters: what can be asked for, what is running, and which libraries a task finds on one."""
+"""Clusters: what can be asked for, and what is running."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
-import re
-import shutil
-import sys
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets_tests.databricks_standin.errors import absent, invalid
-from crypto_assets_tests.databricks_standin.server import Call, Routes
-
-if TYPE_CHECKING:
-    from crypto_assets_tests.databricks_standin.runs import Run, TaskRun
-    from crypto_assets_tests.databricks_standin.workspace import Workspace
+from crypto_assets_tests.databricks_standin.routes import Call, Routes
 
 SPARK_VERSIONS = {
     "19.0.x-scala2.13": "19.0 (includes Apache Spark 4.2.0, Scala 2.13)",
@@ -32,8 +22,6 @@ NODE_TYPES = {
     "Standard_D4ds_v5": (16384, 4.0),
     "n2-highmem-4": (32768, 4.0),
 }
-HIDDEN = re.compile(r".*\.pth$|__editable__|crypto_assets|a1_coverage|__pycache__")
-"""What the venv has and a cluster does not: the product itself, however it is installed, and start-up hooks."""
 
 
 def runtime_version(cluster: Mapping[str, Any]) -> str:
@@ -129,67 +117,3 @@ class Clusters:
         policy = spec.get("policy_id")
         if policy and policy not in self.policies:
             raise invalid(f"Can't find a cluster policy with id: {policy}.")
-
-
-def make_site(source: Path, target: Path) -> None:
-    """A folder of links to everything in site-packages that a cluster could have too."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for entry in source.iterdir():
-        if not HIDDEN.match(entry.name):
-            (target / entry.name).symlink_to(entry)
-
-
-def install(workspace: Workspace, run: Run, task: TaskRun, folder: Path) -> list[Path]:
-    """Install the libraries of a task, and give the folders to put before site-packages.
-
-    Wheels are unpacked; requirements are satisfied by the venv, or not at all.
-
-    Raises:
-        LibraryFailure: A wheel is missing or broken, or the venv lacks a requirement.
-    """
-    from crypto_assets_tests.databricks_standin.executor import LibraryFailure
-
-    wheels: list[str] = []
-    for number, wanted in enumerate(_wanted(run, task)):
-        if not wanted.endswith(".whl"):
-            _require(wanted)
-            continue
-        place = folder / str(number)
-        try:
-            zipfile.ZipFile(workspace.workspace_file(wanted)).extractall(place)
-        except Exception as error:
-            raise LibraryFailure(f"Library installation failed for library {wanted}: {error}") from error
-        wheels.append(str(place))
-    return [Path(w) for w in wheels]
-
-
-def _wanted(run: Run, task: TaskRun) -> list[str]:
-    """Requirements and wheel paths: of the libraries, or of the environment that the task names."""
-    found = []
-    for library in task.spec.get("libraries") or []:
-        found += [library["whl"]] if "whl" in library else [library["pypi"]["package"]] if "pypi" in library else []
-    if key := task.spec.get("environment_key"):
-        environments = {e["environment_key"]: e.get("spec") or {} for e in run.request.get("environments") or []}
-        found += environments[key].get("dependencies") or []
-    return found
-
-
-def _require(text: str) -> None:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    from crypto_assets_tests.databricks_standin.executor import LibraryFailure
-
-    failed = f"Library installation failed for library due to user error for pypi {{package: {text!r}}}:"
-    try:
-        wanted = Requirement(text)
-    except InvalidRequirement as error:
-        raise LibraryFailure(f"{failed} {error}") from None
-    if wanted.marker is not None and not wanted.marker.evaluate():
-        return
-    try:
-        version = importlib.metadata.version(wanted.name)
-    except importlib.metadata.PackageNotFoundError:
-        raise LibraryFailure(f"{failed} No matching distribution found for {text}") from None
-    if not wanted.specifier.contains(version, prereleases=True):
-        raise LibraryFailure(f"{failed} {version} is what Python {sys.version_info[0]} has here")

@@ -14,26 +14,21 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crypto_assets_tests.databricks_standin import cluster
+from crypto_assets_tests.databricks_standin.cluster import runtime_version
+from crypto_assets_tests.databricks_standin.libraries import LibraryFailure, install
 from crypto_assets_tests.databricks_standin.processes import end_group, kept
 from crypto_assets_tests.databricks_standin.runs import Run, TaskRun
-
-if TYPE_CHECKING:
-    from crypto_assets_tests.databricks_standin.workspace import Workspace
+from crypto_assets_tests.databricks_standin.state import State
 
 SECRET = re.compile(r"\{\{secrets/([^/}]+)/([^}]+)\}\}")
-
-
-class LibraryFailure(Exception):
-    """A library of the task cannot be installed."""
 
 
 class Executor:
     """A queue and its workers; `close` kills everything that runs."""
 
-    def __init__(self, workspace: Workspace, workers: int) -> None:
+    def __init__(self, workspace: State, workers: int) -> None:
         self._workspace = workspace
         self._waiting: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
@@ -172,7 +167,7 @@ class Executor:
         task.folder = workspace.root / "runs" / str(task.run_id)
         (task.folder / "tmp").mkdir(parents=True)
         (task.folder / "home").mkdir()
-        paths = cluster.install(workspace, run, task, task.folder / "libraries")
+        paths = install(workspace, run, task, task.folder / "libraries")
         serverless = not task.cluster
         spec: dict[str, Any] = {
             "parameters": task.parameters,
@@ -216,7 +211,7 @@ class Executor:
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "DATABRICKS_RUNTIME_VERSION": cluster.runtime_version(task.cluster),
+            "DATABRICKS_RUNTIME_VERSION": runtime_version(task.cluster),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_CONF_DIR": str(workspace.spark.conf_dir),
             "PYSPARK_PYTHON": str(workspace.runtime / "worker.sh"),

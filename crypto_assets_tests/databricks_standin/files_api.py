@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from crypto_assets_tests.databricks_standin.errors import ApiError, absent, exists, invalid
-from crypto_assets_tests.databricks_standin.server import Call, Reply, Routes
+from crypto_assets_tests.databricks_standin.routes import Call, Reply, Routes
 from crypto_assets_tests.databricks_standin.uploads import Uploads
 
 MEBIBYTE = 1024 * 1024

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets_tests.databricks_standin.errors import ApiError, absent, invalid
+from crypto_assets_tests.databricks_standin.routes import Call, Routes
 from crypto_assets_tests.databricks_standin.runs import TASK_KINDS, Run, TaskRun
-from crypto_assets_tests.databricks_standin.server import Call, Routes
-
-if TYPE_CHECKING:
-    from crypto_assets_tests.databricks_standin.workspace import Workspace
+from crypto_assets_tests.databricks_standin.state import State
 
 TOKEN_LENGTH = 64
 
@@ -19,7 +17,7 @@ TOKEN_LENGTH = 64
 class Jobs:
     """Calls on runs."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: State) -> None:
         self._workspace = workspace
         # A workspace that is started again on its folder goes on counting: folders of runs have these names.
         before = [int(p.name) for p in (workspace.root / "runs").glob("*")]
@@ -119,7 +117,7 @@ class Jobs:
         return {"runs": [r.as_run(self._workspace.host) for r in runs[: int(call.query.get("limit") or 20)]]}
 
 
-def permissions(routes: Routes, workspace: Workspace) -> None:
+def permissions(routes: Routes, workspace: State) -> None:
     """`/api/2.0/permissions/<kind>/<id>`: kept as given, refused for what does not exist."""
     kept: dict[str, list[dict[str, Any]]] = workspace.permissions
 

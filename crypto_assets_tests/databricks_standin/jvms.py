@@ -19,7 +19,7 @@ from typing import Any
 
 from crypto_assets_tests.databricks_standin.errors import ApiError
 from crypto_assets_tests.databricks_standin.processes import end_group, kept
-from crypto_assets_tests.databricks_standin.server import Call, Routes
+from crypto_assets_tests.databricks_standin.routes import Call, Routes
 
 START_S = 120
 

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import threading
 import urllib.request
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import crypto_assets_tests
 from crypto_assets_tests.databricks_standin.catalog_api import Catalog, Secrets, register_user
-from crypto_assets_tests.databricks_standin.cluster import Clusters, make_site
-from crypto_assets_tests.databricks_standin.errors import ApiError
 from crypto_assets_tests.databricks_standin.executor import Executor
-from crypto_assets_tests.databricks_standin.faults import Faults
-from crypto_assets_tests.databricks_standin.files_api import Dbfs, Volumes
 from crypto_assets_tests.databricks_standin.jobs_api import Jobs, permissions
 from crypto_assets_tests.databricks_standin.jvms import Jvms
+from crypto_assets_tests.databricks_standin.libraries import make_site
 from crypto_assets_tests.databricks_standin.processes import end_group
-from crypto_assets_tests.databricks_standin.runs import Run
-from crypto_assets_tests.databricks_standin.server import Handler, Routes
-from crypto_assets_tests.databricks_standin.spark import SparkSettings
-from crypto_assets_tests.databricks_standin.uploads import Uploads
+from crypto_assets_tests.databricks_standin.server import Handler
+from crypto_assets_tests.databricks_standin.state import State
 
 REMOTE = Path(__file__).parent / "remote"
 WORKER = """#!/bin/sh
@@ -36,7 +28,7 @@ exec "{python}" -I -S "{runtime}/worker.py" "$@"
 """
 
 
-class Workspace:
+class Workspace(State):
     """A running workspace; use it as a context manager.
 
     Args:
@@ -79,34 +71,20 @@ class Workspace:
         dbfs: bool = False,
         jvms: Jvms | None = None,
     ) -> None:
-        self.root = root.resolve()
-        self.token = token or f"dapi{secrets.token_hex(16)}"
-        self.catalog = catalog
-        self.checkout = (checkout or Path(crypto_assets_tests.__file__).parent.parent).resolve()
-        self.lake, self.dbfs, self.volumes = (self.root / n for n in ("lake", "dbfs", "Volumes"))
-        self.runtime = self.root / "runtime"
-        self.site = self.runtime / "site"
-        self.site_packages = Path(sysconfig.get_paths()["purelib"])
-        self.runs: list[Run] = []
-        self.secrets: dict[str, dict[str, str]] = {}
-        self.permissions: dict[str, list[dict[str, Any]]] = {}
-        self.delays: dict[str, float] = {}
-        self.requests: list[tuple[str, str, int]] = []
-        self.unknown: list[str] = []
-        self.defects: list[str] = []
-        self.uploads = Uploads()
-        self.faults = Faults()
-        self.clusters = Clusters()
-        self.routes = Routes()
-        self.spark = SparkSettings(self.root, catalog, enabled=spark)
-        self.jvms = jvms or Jvms(self.root / "jvms")
+        super().__init__(
+            root,
+            token=token,
+            catalog=catalog,
+            checkout=checkout or Path(crypto_assets_tests.__file__).parent.parent,
+            spark=spark,
+            dbfs=dbfs,
+            jvms=jvms,
+        )
         self._own_jvms = jvms is None
-        self.dbfs_api = Dbfs(self.dbfs, self.uploads, enabled=dbfs)
-        self.volumes_api = Volumes(self.volumes, self.uploads)
-        self.service_principal = ("standin-client", secrets.token_hex(16))
-        self._issued: set[str] = set()
-        parts = (self.dbfs_api, self.volumes_api, Jobs(self), self.clusters, Secrets(self.secrets), Catalog(self))
-        for part in (*parts, self.jvms):
+        for part in (
+            *(self.dbfs_api, self.volumes_api, self.clusters, self.jvms),
+            *(Jobs(self), Secrets(self.secrets), Catalog(self)),
+        ):
             part.register(self.routes)
         permissions(self.routes, self)
         register_user(self.routes, user)
@@ -128,6 +106,7 @@ class Workspace:
         handler = type("WorkspaceHandler", (Handler,), {"workspace": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
         self._server.daemon_threads = True
+        self.host = f"http://127.0.0.1:{self._server.server_address[1]}"
         for folder in (self.lake, self.dbfs, self.volumes, self.root / "runs", self.root / "warehouse"):
             folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.runtime, ignore_errors=True)
@@ -156,44 +135,6 @@ class Workspace:
             if self._mlflow is not None:
                 end_group(self._mlflow)
                 self._mlflow = None
-
-    @property
-    def host(self) -> str:
-        """DATABRICKS_HOST."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def knows_token(self, token: str) -> bool:
-        """Whether a bearer token is valid."""
-        return secrets.compare_digest(token, self.token) or token in self._issued
-
-    def issue_token(self) -> str:
-        """A token for the service principal."""
-        token = secrets.token_urlsafe(24)
-        self._issued.add(token)
-        return token
-
-    def table(self, name: str) -> Path:
-        """Where `schema.table` lies."""
-        return self.lake.joinpath(*name.split("."))
-
-    def workspace_file(self, path: str) -> Path:
-        """The real file behind a `dbfs:/` or `/dbfs/` path or a volume path.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        try:
-            if path.startswith(("dbfs:", "/dbfs/")) and not path.startswith("dbfs:/Volumes/"):
-                if not self.dbfs_api.enabled:
-                    raise FileNotFoundError(f"Public DBFS root is disabled. Access is denied on path: {path}")
-                found = self.dbfs_api.path("/" + path.removeprefix("dbfs:").removeprefix("/dbfs/").lstrip("/"))
-            else:
-                found = self.volumes_api.path(path.removeprefix("dbfs:"))
-        except ApiError as error:
-            raise FileNotFoundError(str(error)) from None
-        if not found.is_file():
-            raise FileNotFoundError(f"No such file: {path}")
-        return found
 
     @property
     def mlflow_uri(self) -> str:

@@ -133,7 +133,7 @@ ELSEWHERE = {
     "crypto-assets adopt-log": "cli/test_adopt_log",
     "crypto-assets parity": "test_parity",
     "crypto-assets parity --hours A..B": "test_parity",
-    "crypto-assets databricks-standin": "cli/test_databricks_standin",
+    "make databricks-standin": "databricks_standin/test_main",
     "make test": "continuous integration runs it",
     "make test-fast": "a part of make test",
     "make test-acceptance": "this run",

@@ -1,4 +1,4 @@
-"""`crypto-assets databricks-standin` as a process: what it prints, and that nothing of it remains."""
+"""The stand-in as a process: what it prints, and that nothing of it remains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crypto_assets.databricks.staging import staging_at, staging_folder
 from crypto_assets.settings import Settings
 
 MAIN = "/Volumes/crypto_analytics/ops/staging/main.py"
-COMMAND = [sys.executable, "-m", "crypto_assets.cli.main", "databricks-standin"]
+COMMAND = [sys.executable, "-m", "crypto_assets_tests.databricks_standin"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
