@@ -401,6 +401,9 @@ def test_every_problem_of_a_configuration_is_named_at_once(tmp_path: Path) -> No
     for key in ("topic", "kafka_bootstrap_servers", "coins", "partitions_start", "kafka_sasl_password_at",
                 "kafka_sasl_username"):  # fmt: skip
         assert f"{configuration.PREFIX}{key}" in str(refused.value)
+    told = {"source": "kraken"}
+    with pytest.raises(configuration.ConfigurationError, match="'kraken' is not a source"):
+        configuration.read(lambda key, default: told.get(key.removeprefix(configuration.PREFIX), default))
 
 
 def test_a_local_run_refuses_what_it_cannot_do_before_anything_starts(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from crypto_assets.errors import UsageError
 from crypto_assets.market.coins import CoinRegistry, default_registry
-from crypto_assets.source_facts import listed
+from crypto_assets.source_facts import COINGECKO, every_source, listed
 
 T = TypeVar("T")
 
@@ -116,7 +116,11 @@ def _collect(problems: list[str], key: str, make: Callable[[], T]) -> T | None:
 
 
 def _coins(path: str, source: str) -> CoinRegistry:
-    return CoinRegistry.from_toml(Path(path).read_text(encoding="utf-8")) if path else default_registry(source)
+    if path:
+        return CoinRegistry.from_toml(Path(path).read_text(encoding="utf-8"))
+    if source and source not in {facts.name for facts in every_source()}:
+        raise ValueError(f"{source!r} is not a source")
+    return default_registry(source or COINGECKO.name)
 
 
 def _secret(text: str) -> tuple[str, str] | None:

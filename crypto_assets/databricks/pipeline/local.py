@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from crypto_assets.contracts.model import Table
 
-PIPELINE = Path(__file__).resolve().parents[2] / "deploy/databricks/pipeline.py"
+PIPELINE = Path(__file__).resolve().parents[3] / "deploy/databricks/pipeline.py"
 
 
 class PipelineFailed(ReportedError):
