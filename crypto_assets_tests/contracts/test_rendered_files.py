@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ONE_OF = {
     "crypto_assets.contracts.render": "docs/data-dictionary.md",
-    "crypto_assets.databricks.deploy.files": "deploy/compose.yaml",
+    "crypto_assets.databricks.deploy.files": "deploy/databricks.yml",
     "crypto_assets.settings_docs": "docs/settings.md",
 }
 """Modules that render, with one of their files."""

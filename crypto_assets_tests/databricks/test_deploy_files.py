@@ -15,14 +15,21 @@ import pytest
 import yaml
 
 from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER, secret_key
-from crypto_assets.databricks.deploy import bundle, compose, files, names, terraform, unity
+from crypto_assets.databricks.deploy import bundle, files, unity
 from crypto_assets.databricks.deploy.yaml_text import to_yaml
+from crypto_assets.settings import Settings
+from crypto_assets.settings_docs import documented
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 BUNDLE = yaml.safe_load((ROOT / bundle.PATH).read_text())
-TERRAFORM = json.loads((ROOT / terraform.PATH).read_text())
-COMPOSE = yaml.safe_load((ROOT / compose.PATH).read_text())
+TERRAFORM = json.loads((DEPLOY / "terraform" / "main.tf.json").read_text())
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SECRETS = [s.names[0] for s in documented(Settings) if s.secret]
+NAMES = {name for setting in documented(Settings) for name in setting.names}
+"""Every environment name that sets something."""
+COMPOSE_ALONE = {"POSTGRES_PASSWORD", "CRYPTO_ASSETS_IMAGE_TAG"}
+"""Variables of compose itself, which no setting reads."""
 OURS = ("mlflow", "code", "webserver", "daemon")
 
 
@@ -36,8 +43,8 @@ def texts(value: Any) -> list[str]:
 
 
 def test_every_secret_has_a_place_and_no_file_holds_one() -> None:
-    example = (ROOT / compose.ENV_EXAMPLE).read_text()
-    for name in names.secrets():
+    example = (DEPLOY / ".env.example").read_text()
+    for name in SECRETS:
         assert f"# {name}=\n" in example + "\n"
     for path in (p for p in DEPLOY.rglob("*") if p.is_file() and p.name != "requirements-postgres.lock"):
         for line in path.read_text().splitlines():
@@ -45,12 +52,24 @@ def test_every_secret_has_a_place_and_no_file_holds_one() -> None:
             assert given is None, f"{path.name}: {line}"
 
 
+def test_every_setting_that_a_file_names_exists() -> None:
+    files = [p for p in DEPLOY.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    named = {p.name: re.findall(r"\bCRYPTO_ASSETS_[A-Z0-9_]+", p.read_text()) for p in files}
+    assert {
+        (name, setting) for name, found in named.items() for setting in found if setting not in NAMES | COMPOSE_ALONE
+    } == set()
+    assert {"main.tf.json", "compose.yaml", "databricks.yml"} <= {name for name, found in named.items() if found}
+    for line in (DEPLOY / ".env.example").read_text().splitlines():
+        if name := re.match(r"#? ?([A-Z0-9_]+)=", line):
+            assert name[1] in NAMES | COMPOSE_ALONE
+
+
 def test_secret_names_are_those_the_launcher_uses() -> None:
     assert secret_key("KAFKA_SASL_PASSWORD") == "kafka-sasl-password"
     stream = json.dumps(BUNDLE["resources"]["jobs"]["stream"])
     for scope, key in re.findall(r"{{secrets/([^/]+)/([^}]+)}}", stream):
-        assert scope == names.default("databricks_secret_scope")
-        assert key in {secret_key(n) for n in names.workspace_secrets()}
+        assert scope == bundle.default("databricks_secret_scope")
+        assert key in {secret_key(name) for name in SECRETS}
 
 
 # --- bundle -----------------------------------------------------------------------------------------------------------
@@ -78,7 +97,7 @@ def test_bundle_targets_run_as_a_service_principal_in_catalogs_of_their_own() ->
     targets = BUNDLE["targets"]
     assert set(targets) == {"dev", "prod"}
     assert all(t["run_as"] == {"service_principal_name": "${var.run_as}"} for t in targets.values())
-    assert targets["prod"]["variables"]["catalog"] == names.default("catalog")
+    assert targets["prod"]["variables"]["catalog"] == bundle.default("catalog")
     assert targets["dev"]["variables"]["catalog"] != targets["prod"]["variables"]["catalog"]
     assert targets["prod"]["mode"] == "production"
 
@@ -127,7 +146,7 @@ def test_bundle_environment_names_are_settings() -> None:
     for job in BUNDLE["resources"]["jobs"].values():
         for cluster in job.get("job_clusters", []):
             new = cluster["new_cluster"]
-            assert set(new["spark_env_vars"]) <= names.environment_names()
+            assert set(new["spark_env_vars"]) <= NAMES
             assert new["data_security_mode"] == "SINGLE_USER"
             assert new["policy_id"] == "${var.policy_id}"
 
@@ -161,6 +180,14 @@ def test_terraform_references_lead_somewhere() -> None:
     assert set(TERRAFORM["variable"]["groups"]["default"]) == set(unity.ROLES)
 
 
+def test_terraform_defaults_are_those_of_the_settings() -> None:
+    variables = TERRAFORM["variable"]
+    assert variables["catalog"]["default"] == unity.CATALOG == bundle.default("catalog")
+    for name in ("spark_version", "secret_scope"):
+        assert variables[name]["default"] == bundle.default(f"databricks_{name}")
+    assert variables["groups"]["default"] == {role: unity.group_of(role) for role in unity.ROLES}
+
+
 def test_every_role_may_use_the_catalog_and_only_steps_read_secrets() -> None:
     resources = TERRAFORM["resource"]
     grants = resources["databricks_grants"]["catalog"]["grant"]
@@ -177,6 +204,7 @@ def test_the_policy_is_json_once_its_variables_are_filled_in() -> None:
     policy = json.loads(filled)
     assert policy["data_security_mode"] == {"type": "fixed", "value": "SINGLE_USER", "hidden": True}
     assert policy["node_type_id"]["values"] == ["a", "b"]
+    assert policy["custom_tags.project"]["value"] == bundle.default("databricks_project")
     assert TERRAFORM["resource"]["databricks_cluster_policy"]["jobs"]["name"] == bundle.POLICY
     assert BUNDLE["variables"]["policy_id"]["lookup"] == {"cluster_policy": bundle.POLICY}
 
@@ -231,7 +259,7 @@ def test_images_have_versions_and_ours_is_built_here() -> None:
 
 def test_the_code_server_is_set_by_settings_only() -> None:
     environment = COMPOSE["services"]["code"]["environment"]
-    assert set(environment) - {"DAGSTER_POSTGRES_URL"} <= names.environment_names()
+    assert set(environment) - {"DAGSTER_POSTGRES_URL"} <= NAMES
     assert {"CRYPTO_ASSETS_HOME", "CRYPTO_ASSETS_AUTOMATION", "KAFKA_BOOTSTRAP_SERVERS", "MLFLOW_TRACKING_URI"} <= set(
         environment
     )
@@ -243,7 +271,7 @@ def test_the_code_server_is_set_by_settings_only() -> None:
 
 def test_dagster_yaml_differs_from_the_packaged_one_only_in_storage() -> None:
     packaged = yaml.safe_load((ROOT / "crypto_assets/orchestration/dagster.yaml").read_text())
-    deployed = yaml.safe_load((ROOT / compose.DAGSTER).read_text())
+    deployed = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
     assert deployed.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
     del packaged["event_log_storage"]
     assert deployed == packaged
@@ -251,7 +279,7 @@ def test_dagster_yaml_differs_from_the_packaged_one_only_in_storage() -> None:
 
 
 def test_the_workspace_is_the_code_server() -> None:
-    (entry,) = yaml.safe_load((ROOT / compose.WORKSPACE).read_text())["load_from"]
+    (entry,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text())["load_from"]
     assert entry["grpc_server"]["host"] in COMPOSE["services"]
     command = COMPOSE["services"]["code"]["command"]
     assert command[command.index("--port") + 1] == str(entry["grpc_server"]["port"])
@@ -301,13 +329,13 @@ def validator(*command: str, cwd: Path, usable: tuple[str, ...]) -> subprocess.C
 def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
     environment = tmp_path / "env"
     environment.write_text("POSTGRES_PASSWORD=fortest\n")
-    command = ("docker", "compose", "--env-file", str(environment), "-f", str(ROOT / compose.PATH), "config", "-q")
+    command = ("docker", "compose", "--env-file", str(environment), "-f", str(DEPLOY / "compose.yaml"), "config", "-q")
     done = validator(*command, cwd=tmp_path, usable=("docker", "compose", "version"))
     assert done.returncode == 0, done.stderr
 
 
 def test_terraform_accepts_the_files(tmp_path: Path) -> None:
-    shutil.copy(ROOT / terraform.PATH, tmp_path)
+    shutil.copy(DEPLOY / "terraform" / "main.tf.json", tmp_path)
     init = ("terraform", "init", "-backend=false", "-input=false", "-no-color")
     done = validator("terraform", "validate", "-no-color", cwd=tmp_path, usable=init)
     assert done.returncode == 0, done.stderr

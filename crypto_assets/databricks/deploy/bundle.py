@@ -10,8 +10,6 @@ from typing import Any
 
 from crypto_assets.contracts.tables import MARKET_HISTORY
 from crypto_assets.databricks.clusters import secret_key
-from crypto_assets.databricks.deploy.names import PROJECT, default
-from crypto_assets.databricks.deploy.terraform import POLICY
 from crypto_assets.databricks.deploy.unity import CATALOG, SCHEMAS, VOLUMES
 from crypto_assets.databricks.deploy.yaml_text import to_yaml
 from crypto_assets.databricks.pipeline.configuration import PREFIX, SCHEMA_SUFFIX
@@ -19,6 +17,9 @@ from crypto_assets.engine.spark import SHORT_QUERIES
 from crypto_assets.settings import Settings
 
 PATH = "deploy/databricks.yml"
+PROJECT = "crypto-assets"
+POLICY = f"{PROJECT}-jobs"
+"""Cluster policy that Terraform makes."""
 SETUP = "databricks/setup.py"
 COMMAND = "databricks/command.py"
 PIPELINE = "databricks/pipeline.py"
@@ -40,6 +41,11 @@ COMMENTS = {
     "resources.pipelines.sdp.configuration": "Keys: crypto_assets/databricks/pipeline/configuration.py. No secrets.",
     "targets.dev": "Not `mode: development`: that puts a prefix before schemas, and contracts name them exactly.",
 }
+
+
+def default(field: str) -> str:
+    """Default of a setting as text."""
+    return str(Settings.model_fields[field].default)
 
 
 def _variable(description: str, value: str | None = None) -> dict[str, str]:

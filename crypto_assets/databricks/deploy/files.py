@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crypto_assets import rendered_files
 from crypto_assets.databricks.clusters import COMMAND_LIBRARIES
-from crypto_assets.databricks.deploy import bundle, compose, terraform, unity
+from crypto_assets.databricks.deploy import bundle, unity
 
 
 def locked(lock: str, names: Sequence[str] = COMMAND_LIBRARIES) -> list[str]:
@@ -43,15 +43,7 @@ def files(root: Path) -> dict[str, Callable[[], str]]:
     def bundle_text() -> str:
         return bundle.text(locked((root / "requirements.lock").read_text(encoding="utf-8")))
 
-    return {
-        bundle.PATH: bundle_text,
-        terraform.PATH: terraform.text,
-        compose.PATH: compose.text,
-        compose.DAGSTER: compose.dagster_yaml,
-        compose.WORKSPACE: compose.workspace_yaml,
-        compose.ENV_EXAMPLE: compose.env_example,
-        **unity.files(),
-    }
+    return {bundle.PATH: bundle_text, **unity.files()}
 
 
 def main(arguments: Sequence[str]) -> int:
