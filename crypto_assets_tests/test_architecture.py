@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import crypto_assets
 
@@ -79,3 +83,36 @@ def test_every_write_to_a_table_is_audited_first():
                     silent.append(f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno}")
     assert calls >= 10
     assert silent == []
+
+
+def modules(folder: Path) -> dict[str, ast.Module]:
+    """Syntax of the modules below a folder of the checkout, by dotted name."""
+    found = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Dotted names that a module imports anywhere, also in functions and for types alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("folder", ["crypto_assets", "crypto_assets_tests/databricks_standin"])
+def test_modules_import_each_other_in_no_circle(folder):
+    trees = modules(PACKAGE.parent / folder)
+    graph = {
+        name: {one if one in trees else one.rpartition(".")[0] for one in imported(tree)} & trees.keys() - {name}
+        for name, tree in trees.items()
+    }
+    assert len(graph) > 10
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
+def test_the_product_imports_no_test():
+    assert [n for n, tree in modules(PACKAGE).items() if any("crypto_assets_tests" in i for i in imported(tree))] == []
