@@ -156,7 +156,7 @@ VOLUMES: tuple[Volume, ...] = (
         ("serve",),
         ("train",),
     ),
-    Volume("ops", "staging", "Wheels by their content, and the messages of running steps.", (), _PIPELINE),
+    Volume("ops", "staging", "Files of launched steps: code, inputs, events; wheels and messages.", (), _PIPELINE),
     Volume("ops", "checkpoints", "Progress of streams; the tables are the truth, whatever it says.", (), _PIPELINE[:2]),
 )
 

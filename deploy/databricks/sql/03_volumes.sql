@@ -6,6 +6,6 @@ CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`bronze`.`landing` COMMENT 'JSON 
 
 CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ml`.`artifacts` COMMENT 'Files of models, by model and version; their checksums are in the promotions.';
 
-CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ops`.`staging` COMMENT 'Wheels by their content, and the messages of running steps.';
+CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ops`.`staging` COMMENT 'Files of launched steps: code, inputs, events; wheels and messages.';
 
 CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`ops`.`checkpoints` COMMENT 'Progress of streams; the tables are the truth, whatever it says.';
