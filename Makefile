@@ -57,8 +57,7 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/lint-imports
 	@$(BIN)/dg check defs
 	@$(BIN)/python -m crypto_assets.settings_docs --check
-	@$(BIN)/python -m crypto_assets.contracts.render --check
-	@$(BIN)/python -m crypto_assets.databricks.deploy --check
+	@$(BIN)/python -m crypto_assets.rendered_files --check
 
 WORKERS = 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10

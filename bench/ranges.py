@@ -53,9 +53,9 @@ def run(*, hours: int) -> Part:
 
 
 def _assets() -> tuple[str, ...]:
-    from crypto_assets.orchestration.backfill import FROM_LOG
+    from crypto_assets.orchestration.backfill import from_log
 
-    return FROM_LOG
+    return from_log()
 
 
 def _range_run(pipeline: Pipeline, keys: Sequence[str]) -> tuple[int, float]:

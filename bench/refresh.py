@@ -6,7 +6,7 @@ import time
 
 from bench.homes import polled_home, prepared
 from bench.report import Measure, Part, middle, spread, told
-from crypto_assets.orchestration.jobs import REFRESH_ASSETS
+from crypto_assets.assets.card import assets_of
 
 NAME = "refresh"
 TARGET_S = 3.0
@@ -34,7 +34,7 @@ def run(*, hours: int, repeats: int) -> Part:
         newest = pipeline.instance.get_runs(limit=1)[0]
         evaluations = _events(pipeline.instance, newest.run_id)
     return Part(
-        f"Refresh: ten coins, one new poll, {len(REFRESH_ASSETS)} assets, job `refresh` in process",
+        f"Refresh: ten coins, one new poll, {len(assets_of('refresh'))} assets, job `refresh` in process",
         [Measure("refresh after one poll", middle(seconds), "s", TARGET_S, note=spread(seconds))],
         notes=[
             f"{hours} hours lie behind it; the first refresh of the running hour, not counted: {told(first)} s",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from crypto_assets.home import in_force
 from crypto_assets.settings import load_settings
-from crypto_assets.wiring import STEPS, build_definitions
+from crypto_assets.wiring import build_definitions
 
-__all__ = ["STEPS", "build_definitions", "defs"]
+__all__ = ["build_definitions", "defs"]
 
 defs = build_definitions(in_force(load_settings()))

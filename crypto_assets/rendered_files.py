@@ -1,7 +1,7 @@
-"""Files of a checkout that are rendered from contracts and settings: writing them, and checking that none is stale.
+"""Files of a checkout that are rendered: `python -m crypto_assets.rendered_files [--check] [ROOT]`.
 
-Belongs here: paths and their command line. Does not belong here: what a file says (`contracts.render`, `settings_docs`,
-`deployment`).
+Belongs here: writing them, and checking that none is stale. Does not belong here: what a file says (`contracts.render`,
+`settings_docs`, `databricks.deploy`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write(root: Path, files: Files) -> list[str]:
     return changed
 
 
-def main(module: str, what: str, files: Callable[[Path], Files], arguments: Sequence[str]) -> int:
+def run(module: str, what: str, files: Callable[[Path], Files], arguments: Sequence[str]) -> int:
     """`python -m MODULE [--check] [ROOT]`; 1 when a check finds a stale file.
 
     Args:
@@ -57,3 +57,25 @@ def main(module: str, what: str, files: Callable[[Path], Files], arguments: Sequ
     if given.check and found:
         print(f"run: python -m {module}")
     return 1 if given.check and found else 0
+
+
+def of_contracts(root: Path) -> Files:
+    """Data dictionary, schemas of messages and deployment files of a checkout."""
+    from crypto_assets.assets.card import upstream
+    from crypto_assets.contracts import render
+    from crypto_assets.databricks.deploy import files
+
+    return {**render.files(upstream), **files.files(root)}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check what contracts say; 1 when a check finds a stale file."""
+    return run("crypto_assets.rendered_files", "what contracts say", of_contracts, arguments)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from crypto_assets.faults import program
+
+    program(lambda: main(sys.argv[1:]))

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     from crypto_assets.settings import Settings
 
     what = f"{ENV_EXAMPLE} and {PAGE}"
-    return rendered_files.main("crypto_assets.settings_docs", what, lambda _: files(Settings), arguments)
+    return rendered_files.run("crypto_assets.settings_docs", what, lambda _: files(Settings), arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from typing import Any
 
 import dagster as dg
 
+from crypto_assets.alerts import asset as alerts_asset
 from crypto_assets.alerts import sensor as alert_sensor
+from crypto_assets.assets.card import steps
 from crypto_assets.checks.freshness import windows
 from crypto_assets.databricks.launcher.launcher_config import STEP_PROCESSES
 from crypto_assets.databricks.launcher.resource import launcher_resource
@@ -14,34 +16,17 @@ from crypto_assets.databricks.pipes.client import pipes_resource
 from crypto_assets.engine.engines import engine_resource
 from crypto_assets.engine.inputs import input_builder
 from crypto_assets.home import first_day
-from crypto_assets.orchestration import jobs, maintenance_job, producer_sensor, restatement_sensor, schedules
-from crypto_assets.orchestration import topics as ingest
-from crypto_assets.orchestration.cards import (
-    anomalies,
-    bronze,
-    features,
-    gold,
-    history,
-    models,
-    ops,
-    predictions,
-    silver,
+from crypto_assets.orchestration import (
+    jobs,
+    maintenance_job,
+    producer_sensor,
+    restatement_sensor,
+    schedules,
+    topics,
 )
 from crypto_assets.orchestration.partitions import Partitions
-from crypto_assets.orchestration.shell import build_step, freshness_policies
+from crypto_assets.orchestration.shell import build_step
 from crypto_assets.settings import HOURLY_REFRESH_S, Settings
-
-STEPS = (
-    *bronze.STEPS,
-    *history.STEPS,
-    *silver.STEPS,
-    *gold.STEPS,
-    *features.STEPS,
-    *models.STEPS,
-    *anomalies.STEPS,
-    *predictions.STEPS,
-    *ops.STEPS,
-)
 
 
 def build_definitions(settings: Settings, overrides: dict[str, Any] | None = None) -> dg.Definitions:
@@ -56,10 +41,19 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     settings = settings.model_copy(update={"partitions_start": first})
     partitions = Partitions.since(first)
     # Where nothing runs by itself nothing is promised: a finished demo would be red minutes after its success.
-    freshness = freshness_policies(windows(settings)) if settings.automation else lambda _name: None
-    steps = [
-        build_step(step, partitions_def=partitions.of(step.grain), freshness=freshness, table_uri=settings.table_uri)
-        for step in STEPS
+    promised = {
+        moved_by: dg.FreshnessPolicy.time_window(warn_window=warn, fail_window=fail)
+        for moved_by, (warn, fail) in windows(settings).items()
+        if settings.automation
+    }
+    assets = [
+        build_step(
+            step,
+            partitions_def=partitions.of(step.grain),
+            freshness=promised.get(step.moved_by or ""),
+            table_uri=settings.table_uri,
+        )
+        for step in steps()
     ]
     landing = str(settings.landing) if settings.transport == "landing" else None
     asset_jobs = jobs.jobs(settings.databricks_wait_s if settings.on_databricks else 0)
@@ -74,8 +68,12 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
             "data_mode": settings.source_facts.banner,
             "automation": "sensors and schedules run" if settings.automation else off,
         },
-        assets=[*ingest.specs(landing), ops.alerts_spec(), *steps],
-        asset_checks=[*ingest.checks(), ops.alert_checks()],
+        assets=[
+            topics.observed(landing, promised.get("refresh")),
+            alerts_asset.spec(promised=settings.automation),
+            *assets,
+        ],
+        asset_checks=[*topics.checks(), alerts_asset.table_checks()],
         jobs=[*asset_jobs, maintain, *tables],
         schedules=[
             *schedules.schedules(
@@ -107,7 +105,7 @@ def _launcher(settings: Settings) -> dg.ResourceDefinition:
     """What runs steps elsewhere: Dagster's step launcher, Pipes, or nothing."""
     if settings.target == "databricks-serverless" and not settings.is_remote:
         return pipes_resource(settings)
-    return launcher_resource(settings, {step.name: step.reads_log for step in STEPS})
+    return launcher_resource(settings, {step.name: step.log for step in steps()})
 
 
 def _executor(settings: Settings) -> dg.ExecutorDefinition:

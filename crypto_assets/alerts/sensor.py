@@ -38,6 +38,8 @@ DELIVERING_AT_MOST_S = 20.0
 """Seconds after which a tick begins no other delivery: a tick may take 60, and one delivery 16."""
 TICKS_MISSING = "producer_ticks_missing"
 TICK_TIMEOUT = timedelta(seconds=60)
+REPORTED_EVERY = timedelta(hours=1)
+"""The table is reported at least so often, also when no alert changed: that keeps it fresh."""
 GIVE_UP = timedelta(hours=24)
 """An alert that the webhook has not accepted for so long is no longer sent; it stays in the table."""
 
@@ -61,6 +63,7 @@ class Cursor:
     waiting: dict[str, Waiting] = field(default_factory=dict)
     alive_since: datetime | None = None
     last_tick: datetime | None = None
+    reported_at: datetime | None = None
 
     def to_text(self) -> str:
         """JSON."""
@@ -72,6 +75,7 @@ class Cursor:
                 "waiting": {k: [_iso(w.since), w.attempts, _iso(w.next_at)] for k, w in self.waiting.items()},
                 "alive_since": _iso(self.alive_since),
                 "last_tick": _iso(self.last_tick),
+                "reported_at": _iso(self.reported_at),
             }
         )
 
@@ -92,6 +96,7 @@ class Cursor:
             waiting,
             _time(raw["alive_since"]),
             _time(raw["last_tick"]),
+            _time(raw.get("reported_at")),
         )
 
 
@@ -180,8 +185,11 @@ def tick(
         cursor.waiting.clear()
         delivered, given_up = 0, 0
     cursor.last_tick = now
+    due = cursor.reported_at is None or now - cursor.reported_at >= REPORTED_EVERY
+    if written or delivered or given_up or due:
+        cursor.reported_at = now
     text = _told(evaluations, routed.transitions, cursor, delivered, given_up, configured=url is not None)
-    events = _events(store, routed.transitions, delivered) if written or delivered or given_up else []
+    events = _events(store, routed.transitions, delivered) if cursor.reported_at == now else []
     return dg.SensorResult(asset_events=events, skip_reason=text, cursor=cursor.to_text())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, key_slice
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 GROUP = ("day", "coin_id", "horizon", "model_name", "model_version", "mode")
 
 
+@Step(
+    "gold_prediction_accuracy",
+    [PREDICTION_ACCURACY],
+    reads=[Reads("gold/price_predictions", back=1), Reads("gold/bars_5m")],
+    moved_by="daily",
+    role="serve",
+    restated=True,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Score the forecasts whose target lies in days.
 

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets import training
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.plots import lines
 from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_key
-from crypto_assets.contracts.tables import ANOMALIES
+from crypto_assets.contracts.tables import ANOMALIES, PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, Markdown, Result, StepInputs
 from crypto_assets.ml import registry, scoring
 from crypto_assets.ml.baselines import ANOMALY, effective
@@ -28,6 +29,16 @@ FIRST = ("scored_at", "latency_s")
 """Columns that tell of the first scoring of a slot and outlive restatements."""
 
 
+@Step(
+    "gold_anomalies",
+    [ANOMALIES],
+    reads=[Reads("features/price_features"), Reads("ml/anomaly_model", day_before=True)],
+    moved_by="refresh",
+    role="serve",
+    checks=EXTRA_CHECKS,
+    also_writes=[PROMOTIONS],
+    restated=True,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Score hours.
 

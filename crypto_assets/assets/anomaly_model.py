@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from crypto_assets.assets import training
+from crypto_assets.assets.card import ModelAsset, Reads, Step
+from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
 from crypto_assets.ml import anomaly, artifacts, registry
 from crypto_assets.ml.anomaly import Detector, Training
@@ -18,6 +20,27 @@ EXTRA_CHECKS = training.COMMON_CHECKS
 DAYS = anomaly.FIT_DAYS + anomaly.CALIBRATION_DAYS
 
 
+MODEL = ModelAsset(
+    "ml",
+    "anomaly_model",
+    "Anomaly detector of day D: trained and calibrated on features before the end of D, compared with the champion on "
+    "injected faults, and promoted only if it finds at least as many at the same flag rate. Serves from D + 1.",
+    "team:ml",
+    "ml",
+    ("scikitlearn", "mlflow"),
+)
+
+
+@Step(
+    "anomaly_model",
+    [MODEL],
+    reads=[Reads("features/price_features", back=DAYS - 1)],
+    moved_by="daily",
+    role="train",
+    checks=EXTRA_CHECKS,
+    also_writes=[PROMOTIONS],
+    skippable=True,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Train the detectors of days, in time order.
 

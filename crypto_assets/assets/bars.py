@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.log_slices.coverage import covered_until
 from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.slices import Slice, key_slice
-from crypto_assets.contracts.tables import SILVER_PRICES, TABLES
+from crypto_assets.contracts.tables import BARS_1D, BARS_1H, BARS_1M, BARS_5M, SILVER_PRICES, TABLES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs, TableResult
 from crypto_assets.transforms.bars import COMPLETE_TENTHS, Width, bars
 
@@ -25,6 +26,15 @@ DAILY = "gold.bars_1d"
 COMPLETE = "complete_windows"
 
 
+@Step(
+    "gold_bars",
+    [BARS_1M, BARS_5M, BARS_1H],
+    reads=[Reads("silver/prices")],
+    moved_by="refresh",
+    role="transform",
+    subset=True,
+    restated=True,
+)
 def work(
     engine: Engine, partition_keys: Sequence[str], inputs: StepInputs, tables: Sequence[str] = tuple(HOURLY)
 ) -> Result:
@@ -43,6 +53,14 @@ def work(
     return Result({name: _publish(engine, name, HOURLY[name], partition_keys, inputs) for name in tables})
 
 
+@Step(
+    "gold_bars_1d",
+    [BARS_1D],
+    reads=[Reads("gold/bars_1h"), Reads("silver/prices")],
+    moved_by="daily",
+    role="transform",
+    restated=True,
+)
 def work_day(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Write days of `gold.bars_1d`, from the day's samples: a deviation cannot be had from bars of hours.
 

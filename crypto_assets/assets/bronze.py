@@ -18,6 +18,7 @@ from functools import partial
 from itertools import zip_longest
 
 from crypto_assets.assets import commit_report
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.log_slices import landing
 from crypto_assets.assets.log_slices import report as log_report
 from crypto_assets.assets.log_slices.continuity import Continuity
@@ -48,6 +49,15 @@ EXTRA_CHECKS = {
 """Checks that these steps evaluate beside the contract's."""
 
 
+@Step(
+    "bronze_raw_prices",
+    [RAW_PRICES],
+    reads=[Reads("kafka/crypto_prices_raw")],
+    moved_by="refresh",
+    role="ingest",
+    log="prices",
+    checks=EXTRA_CHECKS,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Bring hours of `bronze.raw_prices` up to what the log holds.
 
@@ -66,6 +76,15 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     return commit_report.with_commits(engine, RAW_PRICES, result, inputs)
 
 
+@Step(
+    "ops_polls",
+    [POLLS],
+    reads=[Reads("kafka/crypto_polls")],
+    moved_by="refresh",
+    role="ingest",
+    log="polls",
+    checks=EXTRA_CHECKS,
+)
 def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Bring hours of `ops.polls` up to what the log holds; otherwise as `work`."""
     return _ingest(engine, POLLS, "polls", PollRows(), partition_keys, inputs)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+from crypto_assets.assets.card import Step
 from crypto_assets.assets.publishing import publish_whole
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.model import Table
@@ -14,12 +15,14 @@ from crypto_assets.engine.base import Engine, Result, StepInputs
 from crypto_assets.transforms.dim_coin import dim_coin, dim_date
 
 
+@Step("gold_dim_coin", [DIM_COIN], moved_by="daily", role="transform")
 def work_dim_coin(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
     """Make `gold.dim_coin` equal to what the registry says now. Unpartitioned: `partition_keys` is ignored."""
     del partition_keys
     return _write(engine, DIM_COIN, inputs, dim_coin(inputs.coins))
 
 
+@Step("gold_dim_date", [DIM_DATE], moved_by="daily", role="transform")
 def work_dim_date(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
     """Make `gold.dim_date` cover the first partition to the end of next year. `partition_keys` is ignored."""
     del partition_keys

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.log_slices.coverage import covered_until
 from crypto_assets.assets.publishing import publish
-from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.contracts.slices import HOUR, Slice, hour_key
 from crypto_assets.contracts.tables import PRICE_FEATURES, RAW_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
 from crypto_assets.transforms.features import LOOK_BACK, NAME, VERSION, features
@@ -22,6 +23,15 @@ EXTRA_CHECKS = {SCALE_KNOWN: "At least half of the rows have a scale (144 of the
 SCALE_SHARE = 0.5
 
 
+@Step(
+    "price_features",
+    [PRICE_FEATURES],
+    reads=[Reads("gold/bars_5m", back=LOOK_BACK // HOUR)],
+    moved_by="refresh",
+    role="transform",
+    checks=EXTRA_CHECKS,
+    restated=True,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Write `features.price_features` of hours.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.log_slices.coverage import Coverage, coverage
 from crypto_assets.assets.publishing import publish_whole
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour
@@ -24,6 +25,7 @@ LOOKS = (2 * HOUR, 2 * DAY, 365 * DAY)
 VOLATILE = ("refreshed_at", "covered_until", "covered_offsets", "age_s")
 
 
+@Step("gold_latest_prices", [LATEST_PRICES], reads=[Reads("silver/prices")], moved_by="refresh", role="transform")
 def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
     """Make `gold.latest_prices` show the newest quote of every active coin.
 

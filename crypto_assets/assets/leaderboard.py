@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.log_slices.coverage import covered_until
 from crypto_assets.assets.plots import lines
 from crypto_assets.assets.publishing import publish_whole
@@ -15,6 +16,7 @@ from crypto_assets.engine.base import Engine, Markdown, Result, StepInputs
 from crypto_assets.transforms.leaderboard import leaderboard_24h
 
 
+@Step("gold_leaderboard_24h", [LEADERBOARD], reads=[Reads("gold/bars_5m")], moved_by="slot", role="transform")
 def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
     """Make the board show the last 24 hours that the log covers. Unpartitioned: `partition_keys` is ignored."""
     del partition_keys

@@ -14,6 +14,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.assets.card import Step
 from crypto_assets.assets.publishing import publish
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
@@ -41,6 +42,7 @@ DAYS_PER_CALL = 90
 CAN_FILL = {"5m": "bars_5m and coarser", "1h": "bars_1h and bars_1d", "1d": "bars_1d"}
 
 
+@Step("bronze_market_history", [MARKET_HISTORY], moved_by=None, role="ingest", checks=EXTRA_CHECKS)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Fetch and store days: one call for up to 90 days in a row of a coin, and none for days that are stored.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.slices import DAY, Slice
 from crypto_assets.contracts.tables import PIPELINE_METRICS, RAW_PRICES
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+@Step(
+    "ops_pipeline_metrics",
+    [PIPELINE_METRICS],
+    reads=[
+        Reads("bronze/raw_prices"),
+        Reads("silver/prices"),
+        Reads("silver/quarantine"),
+        Reads("ops/polls"),
+        Reads("gold/anomalies"),
+    ],
+    moved_by="refresh",
+    role="transform",
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Write the metrics of arrival hours.
 

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets import training
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import has_rows, pieces, summary
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import Slice, floor_day, hour_key
-from crypto_assets.contracts.tables import PRICE_PREDICTIONS
+from crypto_assets.contracts.tables import PRICE_PREDICTIONS, PROMOTIONS
 from crypto_assets.engine.base import Engine, PartitionResult, Result, StepInputs, TableResult
 from crypto_assets.ml import registry, scoring
 from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
@@ -24,6 +25,15 @@ SLOT = timedelta(seconds=SLOT_S)
 EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
 
 
+@Step(
+    "gold_price_predictions",
+    [PRICE_PREDICTIONS],
+    reads=[Reads("features/price_features"), Reads("ml/price_model", day_before=True)],
+    moved_by="refresh",
+    role="serve",
+    checks=EXTRA_CHECKS,
+    also_writes=[PROMOTIONS],
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Forecast from every slot of hours, where the key is not in the ledger yet.
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from crypto_assets.assets import training
+from crypto_assets.assets.card import ModelAsset, Reads, Step
+from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
 from crypto_assets.ml import artifacts, price, registry
 from crypto_assets.ml.baselines import HORIZONS
@@ -20,6 +22,27 @@ EXTRA_CHECKS = training.COMMON_CHECKS
 DAYS = price.LOOK_BACK_DAYS
 
 
+MODEL = ModelAsset(
+    "ml",
+    "price_model",
+    "Price forecasters (5 min and 1 h) of day D: walk-forward evaluation before the end of D, promoted only if their "
+    "skill over persistence is above zero with 95 % confidence. Serves from D + 1.",
+    "team:ml",
+    "ml",
+    ("scikitlearn", "mlflow"),
+)
+
+
+@Step(
+    "price_model",
+    [MODEL],
+    reads=[Reads("features/price_features", back=DAYS - 1)],
+    moved_by="daily",
+    role="train",
+    checks=EXTRA_CHECKS,
+    also_writes=[PROMOTIONS],
+    skippable=True,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Train the forecasters of days, in time order.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import has_rows, publish
 from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key, hour_keys
@@ -40,6 +41,15 @@ QUARANTINE_CHECKS = {
 """Checks that `work_quarantine` evaluates beside the contract's."""
 
 
+@Step(
+    "silver_prices",
+    [SILVER_PRICES],
+    reads=[Reads("bronze/raw_prices"), Reads("bronze/market_history", if_there=True)],
+    moved_by="refresh",
+    role="transform",
+    checks=EXTRA_CHECKS,
+    restated=True,
+)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Write hours of `silver.prices`.
 
@@ -82,6 +92,14 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     return Result({SILVER_PRICES.full_name: result})
 
 
+@Step(
+    "silver_quarantine",
+    [QUARANTINE],
+    reads=[Reads("bronze/raw_prices")],
+    moved_by="refresh",
+    role="transform",
+    checks=QUARANTINE_CHECKS,
+)
 def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Write arrival hours of `silver.quarantine`, and check that no record of them is unaccounted for.
 

@@ -6,11 +6,9 @@ quote (the producer sensor).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-
-from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -21,9 +19,8 @@ LONG_MONTH = datetime(2024, 1, 1, tzinfo=UTC)
 DAILY_WARN, DAILY_FAIL = timedelta(hours=26), timedelta(hours=50)
 """A daily table is due once a day at 00:15; a day missed warns within two hours, a second one fails."""
 
-SLOT = timedelta(minutes=5)
-FOLLOWS_SLOTS = frozenset({"gold.leaderboard_24h"})
-"""Tables that move once a 5-minute slot, whatever the cadence."""
+SLOT_S = 300.0
+"""Seconds between two moves of what moves once a 5-minute slot, whatever the cadence."""
 
 
 def cadence_s(settings: Settings) -> float:
@@ -52,21 +49,14 @@ def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
     return timedelta(seconds=2 * cadence + 60), timedelta(seconds=4 * cadence + 120)
 
 
-def windows(settings: Settings) -> Callable[[str], tuple[timedelta, timedelta]]:
-    """Age at which an asset, by its `schema.name`, is late, and at which it is stale.
-
-    Tables of the live refresh follow polling and refreshing. Day tables and models follow the day. Assets that nothing
-    moves by schedule take no policy at all; that is `Table.scheduled`, not this function's business.
-    """
-    cadence = pace_s(settings)
-
-    def of(name: str) -> tuple[timedelta, timedelta]:
-        table = TABLES.get(name)
-        if table is None or table.grain == "day":
-            return DAILY_WARN, DAILY_FAIL
-        return thresholds(max(cadence, SLOT.total_seconds()) if name in FOLLOWS_SLOTS else cadence)
-
-    return of
+def windows(settings: Settings) -> Mapping[str, tuple[timedelta, timedelta]]:
+    """Age at which an asset is late, and at which it is stale, by what moves it (`assets.card.MovedBy`)."""
+    pace = pace_s(settings)
+    return {
+        "refresh": thresholds(pace),
+        "slot": thresholds(max(pace, SLOT_S)),
+        "daily": (DAILY_WARN, DAILY_FAIL),
+    }
 
 
 def promise(cadence: float, refresh_every_s: float = 0) -> str:

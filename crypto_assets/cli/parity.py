@@ -154,6 +154,7 @@ def materialize(spec: dict[str, Any]) -> int:
     """What the process of one engine does; 0 when every step succeeded."""
     import dagster as dg
 
+    from crypto_assets.assets.card import assets_of
     from crypto_assets.cli.instance import open_instance
     from crypto_assets.cli.runs import run_job
     from crypto_assets.engine.inputs import StepInputBuilder
@@ -176,7 +177,8 @@ def materialize(spec: dict[str, Any]) -> int:
     run_job(defs, instance, "refresh", hour_keys(span), failed, seconds)
     if days := days_within(span):
         run_job(defs, instance, "daily", days, failed, seconds)
-    run_job(defs, instance, "gold/leaderboard_24h", [], failed, seconds)
+    for asset in assets_of("slot"):
+        run_job(defs, instance, asset, [], failed, seconds)
     for line in failed:
         output.fail(line)
     return 1 if failed else 0

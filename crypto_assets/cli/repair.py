@@ -149,7 +149,7 @@ def _does(loss: repair.Loss) -> str:
 
 def _rebuilt_elsewhere(table: Table, loss: repair.Loss) -> Row:
     """What a derived table lost and what makes its rows again."""
-    from crypto_assets.orchestration.backfill import DAILY, FROM_LOG
+    from crypto_assets.orchestration.backfill import daily, from_log
 
     asset = "/".join(table.asset_key)
     days = sorted(loss.days | {hour[:10] for hour in loss.hours})
@@ -157,7 +157,7 @@ def _rebuilt_elsewhere(table: Table, loss: repair.Loss) -> Row:
         lost = "rows of unknown days" if table.grain else "rows of the whole table"
         return {"lost": lost, "then": _by_hand(asset)}
     lost = f"rows of {', '.join(days)}"
-    if asset in (*FROM_LOG, *DAILY):
+    if asset in (*from_log(), *daily()):
         return {"lost": lost, "then": f"crypto-assets backfill {_span(days)}"}
     return {"lost": lost, "then": f"{_by_hand(asset)}, partitions {_span(days)}"}
 

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.assets.card import assets_of, steps
 from crypto_assets.cli.instance import CODE_LOCATION
-from crypto_assets.orchestration.jobs import DAILY_ASSETS, REFRESH_ASSETS
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
     from crypto_assets.orchestration.unchanged import Plan
     from crypto_assets.settings import Settings
 
-LEADERBOARD, LATEST = "gold/leaderboard_24h", "gold/latest_prices"
 ANY = "*"
-PRESENT = frozenset({LATEST, LEADERBOARD, "gold/dim_coin", "gold/dim_date"})
-"""Assets without partitions."""
-LOG_ASSETS = ("bronze/raw_prices", "ops/polls")
 ROUNDS = 3
 """The log first, what follows from it, and what that showed to be late."""
 WHY = "what changed"
@@ -135,6 +131,15 @@ class Outcome:
         return f"{self.unchanged:,} of {self.partitions:,} partitions are unchanged{made}"
 
 
+def present() -> frozenset[str]:
+    """Assets without partitions: they show the present."""
+    return frozenset(asset for step in steps() if step.grain is None for asset in step.assets)
+
+
+def _of_log() -> tuple[str, ...]:
+    return tuple(asset for step in steps() if step.log for asset in step.assets)
+
+
 @dataclass(frozen=True)
 class Scheduled:
     """Makes what the jobs of the schedules make, but only where it would come out differently.
@@ -163,9 +168,9 @@ class Scheduled:
             KeyboardInterrupt: From `run_job`.
         """
         outcome = Outcome()
-        hourly = (*REFRESH_ASSETS, LEADERBOARD)
-        wanted = {a: [] if a in PRESENT else hours for a in hourly}
-        wanted |= {a: [] if a in PRESENT else days for a in DAILY_ASSETS if days or a in PRESENT}
+        whole = present()
+        wanted = {a: [] if a in whole else hours for a in assets_of("refresh", "slot")}
+        wanted |= {a: [] if a in whole else days for a in assets_of("daily") if days or a in whole}
         for round_ in range(ROUNDS):
             plan = self._plan(wanted, now)
             if round_ == 0:
@@ -188,26 +193,26 @@ class Scheduled:
         return unchanged.plan(self.settings, self.instance, graph, store, wanted, coins, now)
 
     def _make(self, plan: Plan, outcome: Outcome) -> None:
-        hourly = [a for a in REFRESH_ASSETS if a not in PRESENT]
+        whole, refresh, daily = present(), assets_of("refresh"), assets_of("daily")
+        hourly = [a for a in refresh if a not in whole]
         segments = plan.segments(hourly)
         everything = len(segments) == 1 and set(segments[0][1]) == set(hourly)
-        log, latest = plan.segments(LOG_ASSETS), _is_stale(plan, LATEST)
+        log, shown = plan.segments(_of_log()), [a for a in refresh if a in whole and _is_stale(plan, a)]
         if log and not everything:
             # Which hours its new records belong to is known once they are stored: the next round makes those.
             segments = log
-        elif latest:
-            segments = [*segments[:-1], (segments[-1][0], [*segments[-1][1], LATEST])] if segments else []
+        elif segments:
+            segments = [*segments[:-1], (segments[-1][0], [*segments[-1][1], *shown])]
         for keys, assets in segments:
-            self._run(plan, "refresh", keys, assets, len(REFRESH_ASSETS), outcome)
+            self._run(plan, "refresh", keys, assets, len(refresh), outcome)
         if segments is log:
             return
-        if latest and not segments:
-            self._run(plan, LATEST, [], [], 1, outcome)
-        present = [a for a in DAILY_ASSETS if a in PRESENT and _is_stale(plan, a)]
-        days = plan.segments([a for a in DAILY_ASSETS if a not in PRESENT])
+        alone = [] if segments else shown
+        due = [a for a in daily if a in whole and _is_stale(plan, a)]
+        days = plan.segments([a for a in daily if a not in whole])
         for i, (keys, assets) in enumerate(days):
-            self._run(plan, "daily", keys, [*assets, *(present if i == 0 else ())], len(DAILY_ASSETS), outcome)
-        for asset in [*([] if days else present), *([LEADERBOARD] if _is_stale(plan, LEADERBOARD) else [])]:
+            self._run(plan, "daily", keys, [*assets, *(due if i == 0 else ())], len(daily), outcome)
+        for asset in [*alone, *([] if days else due), *(a for a in assets_of("slot") if _is_stale(plan, a))]:
             self._run(plan, asset, [], [], 1, outcome)
 
     def _run(self, plan: Plan, job: str, keys: Sequence[str], assets: Sequence[str], of: int, outcome: Outcome) -> None:

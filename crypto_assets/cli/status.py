@@ -428,9 +428,10 @@ def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, Last
 
 def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRun | None]) -> list[str]:
     """A sentence for each failed run that is the newest of an asset which a schedule moves."""
+    from crypto_assets.assets.card import assets_of
     from crypto_assets.orchestration.event_store import failed_steps
 
-    scheduled = {"/".join(t.asset_key) for t in TABLES.values() if t.scheduled} | {"ml/anomaly_model", "ml/price_model"}
+    scheduled = assets_of("refresh", "daily", "slot")
     runs = {r.run_id: r for name, r in known.items() if r is not None and r.state == "FAILURE" and name in scheduled}
     told = []
     for run_id, last in runs.items():

@@ -87,12 +87,10 @@ class Table:
         group: Dagster group.
         kinds: Dagster kinds.
         retention_days: Days that rows are kept, or None for ever.
-        upstream: Assets read, as `schema/name`.
         rules: Row rules; non-null columns and key uniqueness need not be repeated. A table with doubles also gets
             `FINITE`, which blocks unless the table is appended to once: there doubles are payload, and a record must
             never keep those behind it from being stored.
         code_version: Raised when the meaning of the rows changes.
-        scheduled: Whether a sensor or schedule keeps it fresh (it then has a freshness policy).
         chain: Text columns whose equal values make rows one hash chain, in the order of writing; the table has
             `CHAIN_COLUMNS` and takes inserts only. Empty for all other tables.
     """
@@ -110,10 +108,8 @@ class Table:
     time_column: str | None = None
     partition_by: tuple[str, ...] = ()
     retention_days: int | None = None
-    upstream: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     code_version: str = "1"
-    scheduled: bool = True
     chain: tuple[str, ...] = ()
 
     @property

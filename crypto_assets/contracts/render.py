@@ -2,21 +2,19 @@
 
 Belongs here: rendering `TABLES` and the message formats, pure. Does not belong here: Arrow and Spark schemas
 (`contracts.arrow`), Dagster's classes (`checks.factories`), configuration (`settings_docs`).
-
-`python -m crypto_assets.contracts.render [--check] [ROOT]` writes (or checks) the rendered files of a checkout.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crypto_assets import rendered_files
 from crypto_assets.contracts import messages
 from crypto_assets.contracts.model import Column, Table
 from crypto_assets.contracts.tables import TABLES
+
+Upstream = Callable[[Table], Sequence[str]]
 
 TABLE_PROPERTIES: Mapping[str, str] = {
     "delta.isolationLevel": "Serializable",
@@ -188,13 +186,17 @@ def json_schema(name: str) -> str:
     return json.dumps(_MESSAGE_SCHEMAS[name], indent=2, ensure_ascii=False) + "\n"
 
 
-def data_dictionary() -> str:
-    """The data dictionary as markdown: messages, then every table in the order of the flow."""
+def data_dictionary(upstream: Upstream) -> str:
+    """The data dictionary as markdown: messages, then every table in the order of the flow.
+
+    Args:
+        upstream: Gives the assets that a table is made from, as `schema/name`.
+    """
     ordered = [t for schema in _SCHEMAS_IN_FLOW for t in TABLES.values() if t.schema == schema]
     parts = [
         "# Data dictionary",
         "",
-        "Rendered from `crypto_assets/contracts` by `python -m crypto_assets.contracts.render`; do not edit by hand.",
+        "Rendered from `crypto_assets/contracts` by `python -m crypto_assets.rendered_files`; do not edit by hand.",
         "All times are UTC, money is in USD, windows are [start, end).",
         "A table's full name is `schema.table`; the same two words are its asset key in Dagster.",
         "",
@@ -209,18 +211,22 @@ def data_dictionary() -> str:
         *_messages_markdown(),
     ]
     for table in ordered:
-        parts += _table_markdown(table)
+        parts += _table_markdown(table, upstream(table))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def files() -> dict[str, Callable[[], str]]:
-    """Rendered files by their path within a checkout, with the function that renders each."""
+def files(upstream: Upstream) -> dict[str, Callable[[], str]]:
+    """Rendered files by their path within a checkout, with the function that renders each.
+
+    Args:
+        upstream: Gives the assets that a table is made from, as `schema/name`.
+    """
 
     def schema(name: str) -> Callable[[], str]:
         return lambda: json_schema(name)
 
     return {
-        DATA_DICTIONARY: data_dictionary,
+        DATA_DICTIONARY: lambda: data_dictionary(upstream),
         **{f"{SCHEMAS}/{name}.json": schema(name) for name in _MESSAGE_SCHEMAS},
     }
 
@@ -275,7 +281,7 @@ def _messages_markdown() -> list[str]:
     return lines
 
 
-def _table_markdown(table: Table) -> list[str]:
+def _table_markdown(table: Table, upstream: Sequence[str]) -> list[str]:
     facts = {
         "asset": f"`{'/'.join(table.asset_key)}`, group {table.group}, code version {table.code_version}",
         "owner": table.owner,
@@ -283,7 +289,7 @@ def _table_markdown(table: Table) -> list[str]:
         "partition": _GRAIN[table.grain] + (f" of `{table.time_column}`" if table.time_column else ""),
         "rows are": _VERB[table.write],
         "kept": _kept(table),
-        "read from": ", ".join(f"`{u}`" for u in table.upstream) or "-",
+        "read from": ", ".join(f"`{u}`" for u in upstream) or "-",
     }
     lines = [f"## {table.full_name}", "", table.description, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(text)} |" for name, text in facts.items()]
@@ -349,14 +355,3 @@ def quoted(name: str) -> str:
 def qualified(name: str) -> str:
     """A dotted name with each part in back-quotes."""
     return ".".join(quoted(part) for part in name.split("."))
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write or check the rendered files; 1 when a check finds a stale one."""
-    return rendered_files.main("crypto_assets.contracts.render", "what contracts say", lambda _root: files(), arguments)
-
-
-if __name__ == "__main__":
-    from crypto_assets.faults import program
-
-    program(lambda: main(sys.argv[1:]))

@@ -65,7 +65,7 @@ RAW_PRICES = Table(
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="append_once", time_column="arrival_hour",
     partition_by=("arrival_hour",), owner=INGEST, group="bronze", kinds=("kafka", "deltalake", "bronze"),
-    retention_days=90, upstream=("kafka/crypto_prices_raw",), rules=_LOG_RULES,
+    retention_days=90, rules=_LOG_RULES,
 )
 
 MARKET_HISTORY = Table(
@@ -82,7 +82,7 @@ MARKET_HISTORY = Table(
         C("source", "string", "Data mode that fetched it.", nullable=False),
     ),
     key=("coin_id", "day"), grain="day", write="replace_slice", time_column="day_start", partition_by=("day",),
-    owner=INGEST, group="bronze", kinds=("python", "deltalake", "bronze"), scheduled=False,
+    owner=INGEST, group="bronze", kinds=("python", "deltalake", "bronze"),
     rules=(Rule("known_granularity", "granularity IN ('5m', '1h', '1d')", "Spacing is one the API documents.",
                 blocking=True),),
 )
@@ -120,7 +120,6 @@ SILVER_PRICES = Table(
     ),
     key=("coin_id", "last_updated_at"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"), retention_days=365,
-    upstream=("bronze/raw_prices", "bronze/market_history"),
     rules=(
         Rule("price_positive", "price_usd > 0", "A price is above zero.", blocking=True),
         Rule("event_not_after_arrival", "granularity <> 'tick' OR last_updated_at <= available_at + INTERVAL 60 SECONDS",
@@ -146,7 +145,7 @@ QUARANTINE = Table(
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="replace_slice", time_column="hour",
     partition_by=("day",), owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"),
-    retention_days=365, upstream=("bronze/raw_prices",),
+    retention_days=365,
     rules=(Rule("has_reason", "size(reasons) > 0", "Every row says why it is here.", blocking=True),),
 )
 
@@ -193,7 +192,6 @@ def _bars(width: str, grain: str) -> Table:
         key=("coin_id", "window_start"), grain=grain, write="replace_slice",  # type: ignore[arg-type]
         time_column="hour" if grain == "hour" else "day_start", partition_by=("day",), owner=TRANSFORM, group="gold",
         kinds=("pyspark", "deltalake", "gold"),
-        upstream=("silver/prices",) if grain == "hour" else ("gold/bars_1h", "silver/prices"),
         rules=(
             Rule("ohlc_ordered", "low <= open AND low <= close AND open <= high AND close <= high AND low <= high",
                  "low is lowest and high is highest.", blocking=True),
@@ -223,7 +221,7 @@ DIM_COIN = Table(
         C("is_active", "boolean", "Whether the coin is polled in this span.", nullable=False),
     ),
     key=("coin_id", "valid_from"), grain=None, write="merge", owner=TRANSFORM, group="gold",
-    kinds=("python", "deltalake", "gold"), scheduled=False,
+    kinds=("python", "deltalake", "gold"),
     rules=(Rule("span_not_empty", "valid_to IS NULL OR valid_from < valid_to", "A span has a length.", blocking=True),
            Rule("current_is_open", "is_current = (valid_to IS NULL)", "Only the current version is open.", blocking=True)),
 )
@@ -242,7 +240,6 @@ DIM_DATE = Table(
         C("is_weekend", "boolean", "Saturday or Sunday.", nullable=False),
     ),
     key=("day",), grain=None, write="merge", owner=TRANSFORM, group="gold", kinds=("python", "deltalake", "gold"),
-    scheduled=False,
     rules=(Rule("weekday_range", "iso_weekday BETWEEN 1 AND 7", "ISO weekdays are 1-7.", blocking=True),),
 )
 
@@ -270,7 +267,7 @@ LATEST_PRICES = Table(
         C("refreshed_at", "timestamp", "When this was written.", nullable=False),
     ),
     key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
-    kinds=("pyspark", "deltalake", "gold"), upstream=("silver/prices",),
+    kinds=("pyspark", "deltalake", "gold"),
     rules=(Rule("price_positive", "price_usd > 0", "A price is above zero.", blocking=True),),
 )
 
@@ -290,7 +287,7 @@ LEADERBOARD = Table(
         C("window_end", "timestamp", "End of the newest bar.", nullable=False),
     ),
     key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
-    kinds=("pyspark", "deltalake", "gold"), upstream=("gold/bars_5m",),
+    kinds=("pyspark", "deltalake", "gold"),
     rules=(Rule("rank_positive", "rank >= 1", "Ranks start at 1.", blocking=True),),
 )
 
@@ -333,7 +330,7 @@ PRICE_FEATURES = Table(
         C("hour", "timestamp", "Hour of window_start.", nullable=False),
     ),
     key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
-    owner=ML, group="features", kinds=("pyspark", "deltalake"), upstream=("gold/bars_5m",),
+    owner=ML, group="features", kinds=("pyspark", "deltalake"),
     rules=(
         Rule("rsi_range", "rsi14 IS NULL OR (rsi14 >= 0 AND rsi14 <= 100)", "RSI lies in 0-100.", blocking=True),
         Rule("sigma_floored", "s IS NULL OR s >= 1e-5", "The scale is floored.", blocking=True),
@@ -371,7 +368,6 @@ ANOMALIES = Table(
     ),
     key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
-    upstream=("features/price_features", "ml/anomaly_model"),
     rules=(Rule("flag_matches_score", "is_anomaly = (anomaly_score IS NOT NULL AND anomaly_score > threshold)",
                 "The flag follows from score and threshold.", blocking=True),
            Rule("score_present", "anomaly_score IS NOT NULL", "The slot could be scored.", severity="warn")),
@@ -402,7 +398,6 @@ PRICE_PREDICTIONS = Table(
     chain=("coin_id", "horizon", "model_name"),
     key=("coin_id", "window_end", "horizon", "model_version"), grain="hour", write="merge", time_column="hour",
     partition_by=("day",), owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
-    upstream=("features/price_features", "ml/price_model"),
     rules=(
         Rule("interval_ordered", "lower_90 <= predicted_price AND predicted_price <= upper_90",
              "The interval holds the forecast.", blocking=True),
@@ -433,7 +428,6 @@ PREDICTION_ACCURACY = Table(
     ),
     key=("day", "coin_id", "horizon", "model_version", "mode"), grain="day", write="replace_slice",
     time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
-    upstream=("gold/price_predictions", "gold/bars_5m"),
     rules=(Rule("skill_at_most_one", "skill IS NULL OR skill <= 1", "Skill cannot exceed 1.", blocking=True),
            Rule("coverage_plausible", "coverage_90 IS NULL OR coverage_90 >= 5e-1",
                 "A 90 % interval that holds under half of the outcomes is wrong.", severity="warn")),
@@ -462,7 +456,6 @@ PROMOTIONS = Table(
     ),
     chain=("model",),
     key=("model", "version"), grain=None, write="merge", owner=ML, group="ml", kinds=("python", "deltalake"),
-    upstream=("features/price_features",), scheduled=False,
     rules=(Rule("known_decision", "decision IN ('promoted', 'rejected')", "A decision is one of two.", blocking=True),
            Rule("serves_after_cutoff", "effective_from >= cutoff", "A version serves only after its cut-off.",
                 blocking=True)),
@@ -499,7 +492,6 @@ POLLS = Table(
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="append_once", time_column="arrival_hour",
     partition_by=("arrival_hour",), owner=OPS, group="ops", kinds=("kafka", "deltalake"), retention_days=90,
-    upstream=("kafka/crypto_polls",),
     rules=(*_LOG_RULES,
            Rule("readable", "kind = 'gap' OR (poll_id IS NOT NULL AND started_at IS NOT NULL AND finished_at IS NOT NULL "
                 "AND source IS NOT NULL AND outcome IS NOT NULL AND coins_asked IS NOT NULL AND coins_returned IS NOT NULL "
@@ -520,8 +512,7 @@ PIPELINE_METRICS = Table(
         C("hour", "timestamp", "Arrival hour.", nullable=False),
     ),
     key=("metric", "hour"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",), owner=OPS,
-    group="ops", kinds=("python", "deltalake"), upstream=("bronze/raw_prices", "silver/prices", "silver/quarantine",
-                                                          "ops/polls", "gold/anomalies"),
+    group="ops", kinds=("python", "deltalake"),
     rules=(Rule("null_means_nothing", "value IS NOT NULL OR measured_over = 0", "A metric over records has a value.",
                 blocking=True),
            Rule("quarantine_below_1pct", "metric <> 'quarantine_rate' OR value IS NULL OR value < 1e-2",
@@ -544,7 +535,6 @@ ALERTS = Table(
         C("attempts", "int", "Delivery attempts.", nullable=False),
     ),
     key=("alert_id",), grain=None, write="merge", owner=OPS, group="ops", kinds=("python", "deltalake"),
-    scheduled=False,
     rules=(Rule("known_state", "state IN ('firing', 'resolved')", "An alert fires or is resolved.", blocking=True),),
 )
 

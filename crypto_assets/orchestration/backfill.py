@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -18,25 +18,41 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.backfill import PartitionBackfill
 
+from crypto_assets.assets.card import Step, steps
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice, floor_day, hour_keys, key_slice
 from crypto_assets.errors import UsageError
-from crypto_assets.orchestration.jobs import REBUILT_FROM_LOG
 from crypto_assets.source_facts import with_history
 
 Origin = Literal["log", "history"]
-FROM_LOG = tuple(a for a in REBUILT_FROM_LOG if a != "gold/price_predictions")
-FROM_HISTORY = (
-    "silver/prices",
-    "gold/bars_1m",
-    "gold/bars_5m",
-    "gold/bars_1h",
-    "features/price_features",
-    "gold/anomalies",
-)
-DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
 DAYS_PER_CALL = 90
 """Longest range of one call that has a point every hour, however long ago it lies (docs.coingecko.com, Coin Historical
 Chart Data within Time Range: five minutes only for the day before now, above 90 days a point a day)."""
+
+
+def _assets(wanted: Callable[[Step], bool]) -> tuple[str, ...]:
+    return tuple(asset for step in steps() if wanted(step) for asset in step.assets)
+
+
+def from_log() -> tuple[str, ...]:
+    """Hourly assets that are made again from Kafka and Bronze; the ledger of forecasts only takes new rows."""
+    return _assets(
+        lambda s: (
+            s.moved_by == "refresh"
+            and s.grain == "hour"
+            and all(isinstance(made, Table) and made.write != "merge" for made in s.makes)
+        )
+    )
+
+
+def from_history() -> tuple[str, ...]:
+    """Hourly assets that follow from fetched history."""
+    return _assets(lambda s: s.restated and s.grain == "hour")
+
+
+def daily() -> tuple[str, ...]:
+    """Daily assets that are made again; models are not retrained."""
+    return _assets(lambda s: s.restated and s.grain == "day")
 
 
 @dataclass(frozen=True)
@@ -90,16 +106,16 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
     days = tuple(str(first + timedelta(days=i)) for i in range((last - first).days + 1))
     notes = ["models are not retrained and forecasts are not rewritten"]
     calls = 0
-    hourly, daily = FROM_LOG, DAILY
+    hourly, days_of = from_log(), daily()
     if origin == "history":
-        hourly, daily = FROM_HISTORY, ("bronze/market_history", *DAILY)
+        hourly, days_of = from_history(), ("bronze/market_history", *daily())
         calls = coins * math.ceil(len(days) / DAYS_PER_CALL)
         notes.append("points every hour: fills bars_1h and bars_1d; 5-minute bars, features and anomalies stay empty")
     else:
         notes.append(
             "days whose records Kafka has dropped and Bronze never read stay empty: see `crypto-assets status`"
         )
-    return Plan(days, origin, hourly, daily, 24 * len(days), calls, calls, tuple(notes))
+    return Plan(days, origin, hourly, days_of, 24 * len(days), calls, calls, tuple(notes))
 
 
 def subset(graph: BaseAssetGraph, chosen: Plan) -> AssetGraphSubset:

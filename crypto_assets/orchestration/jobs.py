@@ -9,29 +9,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-REFRESH_ASSETS = (
-    "bronze/raw_prices",
-    "ops/polls",
-    "silver/prices",
-    "silver/quarantine",
-    "gold/bars_1m",
-    "gold/bars_5m",
-    "gold/bars_1h",
-    "gold/latest_prices",
-    "features/price_features",
-    "gold/anomalies",
-    "gold/price_predictions",
-    "ops/pipeline_metrics",
-)
-DAILY_ASSETS = (
-    "gold/bars_1d",
-    "ml/anomaly_model",
-    "ml/price_model",
-    "gold/prediction_accuracy",
-    "gold/dim_coin",
-    "gold/dim_date",
-)
-REBUILT_FROM_LOG = tuple(a for a in REFRESH_ASSETS if a != "gold/latest_prices")
+from crypto_assets.assets.card import assets_of, steps
 
 REFRESH_MAX_RUNTIME_S = 240
 DAILY_MAX_RUNTIME_S = 3600
@@ -63,22 +41,22 @@ def jobs(step_limit_s: int = 0) -> list[dg.UnresolvedAssetJobDefinition]:
     return [
         _job(
             "refresh",
-            REFRESH_ASSETS,
+            assets_of("refresh"),
             "Everything that follows a poll, for the running window of hours.",
             refresh_s,
             ONE_AT_A_TIME,
         ),
         _job(
             "daily",
-            DAILY_ASSETS,
+            assets_of("daily"),
             "Day bars, models and forecast accuracy of a day that has ended.",
             daily_s,
         ),
         _job(
             "rebuild_hours",
-            REBUILT_FROM_LOG,
+            tuple(a for s in steps() if s.moved_by == "refresh" and s.grain == "hour" for a in s.assets),
             "Rebuild hours from the log: pick a partition or a range.",
             daily_s,
         ),
-        _job("rebuild_day", DAILY_ASSETS, "Rebuild a day's bars, models and accuracy.", daily_s),
+        _job("rebuild_day", assets_of("daily"), "Rebuild a day's bars, models and accuracy.", daily_s),
     ]

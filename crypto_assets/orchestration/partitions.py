@@ -1,7 +1,7 @@
 """Dagster partitions and partition mappings of every asset.
 
-Belongs here: partition definitions built from the start date, and the look-backs that assets declare. Keys' arithmetic
-is in `contracts.slices`. Hourly partitions from 2024-01-01 reach Dagster's limit of 100,000 keys in 2035.
+Belongs here: partition definitions built from the start date, and mappings of what cards declare. Keys' arithmetic is
+in `contracts.slices`. Hourly partitions from 2024-01-01 reach Dagster's limit of 100,000 keys in 2035.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import date
 import dagster as dg
 
 import crypto_assets.dagster_notices  # noqa: F401  (before the mappings below, which are beta)
+from crypto_assets.assets.card import Reads
 from crypto_assets.contracts.slices import DAY_FORMAT, HOUR_FORMAT
 from crypto_assets.errors import UsageError
 
@@ -48,28 +49,13 @@ class Partitions:
         return {"hour": self.hourly, "day": self.daily, None: None}[grain]
 
 
-def look_back(hours_or_days: int) -> dg.TimeWindowPartitionMapping:
-    """A partition reads its own window and so many before it."""
-    return dg.TimeWindowPartitionMapping(
-        start_offset=-hours_or_days, end_offset=0, allow_nonexistent_upstream_partitions=True
-    )
-
-
-FEATURES_LOOK_BACK = look_back(26)
-"""features[H] reads bars_5m of [H - 26 h, H + 1 h)."""
-
-ANOMALY_MODEL_LOOK_BACK = look_back(34)
-"""anomaly_model[D] fits on 7 days and calibrates on 28 days of out-of-sample scores after them, D the last."""
-
-PRICE_MODEL_LOOK_BACK = look_back(55)
-"""price_model[D] needs 42 usable days and looks for them in 56, D the last."""
-
-SERVING_MODEL = dg.TimeWindowPartitionMapping(
-    start_offset=-24, end_offset=-24, allow_nonexistent_upstream_partitions=True
-)
-"""Scoring hour H uses a model trained before the start of H's day: model[D] serves from D + 1 00:00.
-
-The mapping counts hours: H - 24 h lies in the day before, which is the newest model that may serve H."""
-
-DAY_IF_THERE = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-"""An hour reads the day that holds it, where that day has a partition already (the running day has none)."""
+def mapping(reads: Reads) -> dg.PartitionMapping | None:
+    """Dagster's mapping of what a card says it reads; None = the default one, partition by partition."""
+    if reads.day_before:
+        # An hour's mapping counts hours: H - 24 h lies in the day before, whose model is the newest that may serve H.
+        return dg.TimeWindowPartitionMapping(
+            start_offset=-24, end_offset=-24, allow_nonexistent_upstream_partitions=True
+        )
+    if reads.back or reads.if_there:
+        return dg.TimeWindowPartitionMapping(start_offset=-reads.back, allow_nonexistent_upstream_partitions=True)
+    return None

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from crypto_assets.orchestration.running_window import hours_request, running_window
 from crypto_assets.orchestration.topics import POLLS, PRICES
@@ -28,6 +29,10 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+
+
+APPENDED = {DATA_VERSION_TAG: "appended"}
+"""Data version of the topics, always the same."""
 
 
 def shared_producer(settings: Settings) -> Callable[[], Producer]:
@@ -67,14 +72,17 @@ def refresh_in_progress(instance: dg.DagsterInstance) -> bool:
 
 
 def poll_events(tick: TickSummary) -> list[Any]:
-    """Observations and check evaluations of one poll.
+    """Materializations of the topics and check evaluations of one poll.
 
-    Observations carry no data version: one would mark every Bronze hour stale at each poll.
+    The data version is constant: another one at each poll would mark every Bronze hour stale. A poll that was not
+    recorded, or whose messages were not confirmed, materialized nothing and is an observation.
     """
     delivered = {"messages_sent": tick.sent, "unchanged": tick.unchanged, "poll_id": tick.poll_id}
+    prices = dg.AssetMaterialization if tick.ok else dg.AssetObservation
+    polls = dg.AssetMaterialization if tick.recorded else dg.AssetObservation
     events: list[Any] = [
-        dg.AssetObservation(PRICES, description=tick.text, metadata={**delivered, "outcome": tick.outcome}),
-        dg.AssetObservation(POLLS, metadata={"poll_id": tick.poll_id}),
+        prices(PRICES, description=tick.text, metadata={**delivered, "outcome": tick.outcome}, tags=APPENDED),
+        polls(POLLS, metadata={"poll_id": tick.poll_id}, tags=APPENDED),
     ]
     for name, (passed, text) in tick.checks().items():
         key = POLLS if name == "polls_recorded" else PRICES

@@ -17,24 +17,21 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.temporal_context import TemporalContext
 
+from crypto_assets.assets.card import steps
 from crypto_assets.contracts.slices import DAY, key_slice
 from crypto_assets.contracts.tables import RAW_PRICES
 
 ORIGIN = dg.AssetKey(["silver", "prices"])
-RESTATED = tuple(
-    dg.AssetKey(k.split("/"))
-    for k in (
-        "gold/bars_1m",
-        "gold/bars_5m",
-        "gold/bars_1h",
-        "gold/bars_1d",
-        "features/price_features",
-        "gold/anomalies",
-        "gold/prediction_accuracy",
-    )
-)
-"""What follows restated Silver hours, in flow order. Models are never retrained for old hours, the forecast ledger is
-insert-only, and unpartitioned tables show the present."""
+
+
+def restated() -> list[dg.AssetKey]:
+    """What follows restated Silver hours, in flow order.
+
+    Models are never retrained for old hours, the forecast ledger is insert-only, and unpartitioned tables show the
+    present: their cards are not `restated`.
+    """
+    found = [dg.AssetKey(asset.split("/")) for step in steps() if step.restated for asset in step.assets]
+    return [key for key in found if key != ORIGIN]
 
 
 FEATURES = dg.AssetKey(["features", "price_features"])
@@ -73,7 +70,7 @@ def affected(
     touched = _materialized(instance, ORIGIN) & set(hours)
     found = {ORIGIN: touched}
     subsets = {ORIGIN: _subset(view, graph, ORIGIN, touched)} if touched else {}
-    for key in RESTATED:
+    for key in restated():
         reached: set[str] = set()
         for parent, subset in subsets.items():
             if parent in graph.get(key).parent_keys:

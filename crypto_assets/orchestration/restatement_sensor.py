@@ -104,7 +104,7 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
 
     @dg.sensor(
         name="restatement",
-        asset_selection=dg.AssetSelection.assets(restatement.ORIGIN, *restatement.RESTATED),
+        asset_selection=dg.AssetSelection.assets(restatement.ORIGIN, *restatement.restated()),
         minimum_interval_seconds=interval_s,
         default_status=status,
         required_resource_keys={"engine", "step_inputs"},

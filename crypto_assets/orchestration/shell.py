@@ -1,35 +1,43 @@
 """The one shell around every step: a Dagster asset that calls `work` and reports what came of it.
 
-Belongs here: turning contracts into asset specs, a step's `Result` into events, and its exceptions into outcomes.
-Does not belong here: which assets exist (the other modules of this folder) or how rows are made (`steps`).
+Belongs here: turning cards and contracts into asset specs, a step's `Result` into events, and its exceptions into
+outcomes. Does not belong here: which assets exist and how rows are made (`assets`).
 """
 
 # Dagster reads the annotations of asset functions at run time, so this module has no `annotations` future import.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from crypto_assets.assets.card import ModelAsset, Step
 from crypto_assets.checks import factories as checks
-from crypto_assets.contracts.model import Grain
-from crypto_assets.contracts.tables import TABLES
+from crypto_assets.contracts.model import Table
 from crypto_assets.engine.base import (
     CheckOutcome,
     Markdown,
-    NotEnoughData,
     Result,
     StepFailed,
     StepInputs,
     TableResult,
     given,
 )
+from crypto_assets.orchestration.code_version import code_version
+from crypto_assets.orchestration.partitions import mapping
 from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
 REQUIRED_RESOURCES = {"engine", "step_inputs", "step_launcher"}
 
-Work = Callable[..., Result]
+SLOT_ENDED = (
+    dg.AutomationCondition.any_deps_updated().with_label("an input was updated").since_last_handled()
+    & dg.AutomationCondition.cron_tick_passed("*/5 * * * *").with_label("a 5-minute slot ended").since_last_handled()
+    & ~dg.AutomationCondition.missing().with_label("the first run was made by `demo` or `up`")
+    & ~dg.AutomationCondition.any_deps_in_progress().with_label("no refresh is writing an input")
+    & ~dg.AutomationCondition.in_progress().with_label("not running already")
+)
+"""What moves an asset that no job moves: it follows its inputs, at most once a slot."""
 
 
 class StepOptions(dg.Config):
@@ -46,155 +54,89 @@ class StepOptions(dg.Config):
     as_of: str | None = None
 
 
-@dataclass(frozen=True)
-class Described:
-    """An asset that is no table: what `Table` would have said of it."""
-
-    asset_key: tuple[str, str]
-    description: str
-    owner: str
-    group: str
-    kinds: tuple[str, ...]
-    code_version: str = "1"
-    scheduled: bool = True
-
-
-@dataclass(frozen=True)
-class Step:
-    """One launchable step and the assets it materializes.
-
-    Args:
-        name: Op name.
-        work: `work(engine, keys, inputs)`, or with `tables=` when the step can materialize a subset.
-        assets: Tables by full name, or `Described` assets.
-        deps: Upstream of every asset of the step.
-        extra_checks: Checks that the step evaluates beside the contract's: name to description.
-        reads_log: Logical topic (`prices`, `polls`) whose bounds the step needs.
-        grain: Partitions of the step's assets: hour, day, or None.
-        subset: Whether `work` takes `tables`.
-        skippable: Whether the step may end without output (too little data): only red checks, no materialization.
-        automation_condition: What moves the assets, where no job does.
-        pool: Concurrency pool.
-    """
-
-    name: str
-    work: Work
-    assets: Sequence[str | Described]
-    deps: Sequence[dg.AssetDep] = ()
-    grain: Grain | None = "hour"
-    extra_checks: Mapping[str, str] = field(default_factory=dict)
-    reads_log: str | None = None
-    subset: bool = False
-    skippable: bool = False
-    automation_condition: dg.AutomationCondition | None = None
-    pool: str | None = None
-
-
-def dep(key: str, mapping: dg.PartitionMapping | None = None) -> dg.AssetDep:
-    """An upstream asset by `schema/name`, with a mapping where the default one is wrong."""
-    return dg.AssetDep(dg.AssetKey(key.split("/")), partition_mapping=mapping)
-
-
-def _describe(asset: str | Described) -> Described:
-    if isinstance(asset, Described):
-        return asset
-    t = TABLES[asset]
-    return Described(t.asset_key, t.description, t.owner, t.group, t.kinds, t.code_version, t.scheduled)
-
-
-def full_name(asset: str | Described) -> str:
-    """`schema.name` of a step's asset."""
-    return asset if isinstance(asset, str) else ".".join(asset.asset_key)
-
-
-def freshness_policies(
-    windows: Callable[[str], tuple[timedelta, timedelta]],
-) -> Callable[[str], dg.FreshnessPolicy]:
-    """Dagster's policy of an asset by its `schema.name`, from the ages at which it is late and stale."""
-
-    def policy(name: str) -> dg.FreshnessPolicy:
-        warn, fail = windows(name)
-        return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
-
-    return policy
+def code_references(step: Step) -> dg.CodeReferencesMetadataValue:
+    """Where the UI's *Code* link of an asset leads: the function that makes its rows."""
+    code = step.work.__code__  # type: ignore[attr-defined]
+    place = dg.LocalFileCodeReference(
+        file_path=code.co_filename, line_number=code.co_firstlineno, label=f"{step.work.__module__}.{code.co_name}"
+    )
+    return dg.CodeReferencesMetadataValue(code_references=[place])
 
 
 def asset_spec(
-    asset: str | Described,
+    asset: Table | ModelAsset,
     *,
-    deps: Sequence[dg.AssetDep],
-    partitions_def: dg.PartitionsDefinition | None,
     freshness: dg.FreshnessPolicy | None,
-    table_uri: Callable[[str], str] | None,
-    skippable: bool = False,
-    automation_condition: dg.AutomationCondition | None = None,
+    table_uri: Callable[[str], str] | None = None,
+    step: Step | None = None,
+    partitions_def: dg.PartitionsDefinition | None = None,
 ) -> dg.AssetSpec:
-    """The Dagster spec of a table or described asset: everything the UI shows before any run."""
-    about = _describe(asset)
+    """The Dagster spec of a table or model: everything the UI shows before any run.
+
+    Args:
+        asset: What is described.
+        freshness: Its policy, where something keeps it fresh.
+        table_uri: Place of a table by its full name.
+        step: What makes it; None for a table that Dagster does not materialize itself.
+        partitions_def: Of the step.
+    """
     metadata: dict[str, Any] = {}
-    if isinstance(asset, str):
-        table = TABLES[asset]
+    if isinstance(asset, Table):
         metadata = {
-            **checks.column_metadata(table),
-            "dagster/table_name": asset,
-            "retention": f"{table.retention_days} days" if table.retention_days else "for ever",
-            "row_key": ", ".join(table.key),
+            **checks.column_metadata(asset),
+            "dagster/table_name": asset.full_name,
+            "retention": f"{asset.retention_days} days" if asset.retention_days else "for ever",
+            "row_key": ", ".join(asset.key),
         }
         if table_uri is not None:
-            metadata["dagster/uri"] = table_uri(asset)
+            metadata["dagster/uri"] = table_uri(asset.full_name)
+    if step is not None:
+        metadata["dagster/code_references"] = code_references(step)
     return dg.AssetSpec(
-        dg.AssetKey(about.asset_key),
-        deps=list(deps),
-        description=about.description,
+        dg.AssetKey(asset.asset_key),
+        deps=[dg.AssetDep(dg.AssetKey(r.asset.split("/")), partition_mapping=mapping(r)) for r in step.reads]
+        if step
+        else [],
+        description=asset.description,
         metadata=metadata,
-        skippable=skippable,
-        group_name=about.group,
-        code_version=about.code_version,
-        owners=[about.owner],
-        kinds=set(about.kinds),
-        tags={"layer": about.group},
+        skippable=step is not None and (step.skippable or step.subset),
+        group_name=asset.group,
+        code_version=code_version(step, asset) if step else "1",
+        owners=[asset.owner],
+        kinds=set(asset.kinds),
+        tags={"layer": asset.group},
         partitions_def=partitions_def,
-        freshness_policy=freshness if about.scheduled else None,
-        automation_condition=automation_condition,
+        freshness_policy=freshness,
+        automation_condition=SLOT_ENDED if step is not None and step.moved_by == "slot" else None,
     )
 
 
 def _check_specs(
-    step: Step, asset: str | Described, partitions_def: dg.PartitionsDefinition | None = None
+    step: Step, asset: Table | ModelAsset, partitions_def: dg.PartitionsDefinition | None = None
 ) -> list[dg.AssetCheckSpec]:
-    return checks.specs(_describe(asset).asset_key, TABLES.get(full_name(asset)), step.extra_checks, partitions_def)
+    table = asset if isinstance(asset, Table) else None
+    return checks.specs(asset.asset_key, table, step.checks, partitions_def)
 
 
 def build_step(
     step: Step,
     *,
     partitions_def: dg.PartitionsDefinition | None,
-    freshness: Callable[[str], dg.FreshnessPolicy | None],
+    freshness: dg.FreshnessPolicy | None = None,
     table_uri: Callable[[str], str] | None = None,
 ) -> dg.AssetsDefinition:
     """Build the Dagster assets of one step."""
-    skippable = step.skippable or step.subset
-    specs = [
-        asset_spec(
-            asset,
-            deps=step.deps,
-            partitions_def=partitions_def,
-            freshness=freshness(full_name(asset)),
-            table_uri=table_uri,
-            skippable=skippable,
-            automation_condition=step.automation_condition,
-        )
-        for asset in step.assets
-    ]
 
     @dg.multi_asset(
         name=step.name,
-        specs=specs,
-        check_specs=[spec for asset in step.assets for spec in _check_specs(step, asset, partitions_def)],
+        specs=[
+            asset_spec(asset, freshness=freshness, table_uri=table_uri, step=step, partitions_def=partitions_def)
+            for asset in step.makes
+        ],
+        check_specs=[spec for asset in step.makes for spec in _check_specs(step, asset, partitions_def)],
         can_subset=step.subset,
         required_resource_keys=REQUIRED_RESOURCES,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
-        pool=step.pool,
     )
     def _asset(context: dg.AssetExecutionContext, config: StepOptions) -> Iterator[Any]:
         yield from run_step(step, context, config, partitioned=partitions_def is not None)
@@ -210,16 +152,14 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
             message names it and the fix. Blocking evaluations are logged before.
     """
     keys: list[Any] = list(context.partition_keys) if partitioned else [None]
-    selected = [
-        n for n in (full_name(a) for a in step.assets) if dg.AssetKey(n.split(".")) in context.selected_asset_keys
-    ]
+    selected = [a.full_name for a in step.makes if dg.AssetKey(a.asset_key) in context.selected_asset_keys]
     ran: dict[str, Any] = {}
     try:
         inputs: StepInputs = context.resources.step_inputs.build(
             now=datetime.now(UTC),
             run_id=context.run.run_id,
             keys=keys,
-            reads_log=step.reads_log,
+            reads_log=step.log,
             rebuild=config.rebuild,
             accept_gap=config.accept_gap,
             as_of=datetime.fromisoformat(config.as_of) if config.as_of else None,
@@ -242,11 +182,10 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
 
 def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFailed) -> None:
     """Show the evaluations that stopped the write; the failure alone would leave the check's last state green."""
-    for asset in step.assets:
-        key = dg.AssetKey(_describe(asset).asset_key)
-        table = TABLES.get(full_name(asset))
+    for asset in step.makes:
+        key = dg.AssetKey(asset.asset_key)
         for partition, outcome in error.outcomes:  # type: ignore[misc]
-            own = table is not None and (checks.belongs(outcome, table) or outcome.name in step.extra_checks)
+            own = isinstance(asset, Table) and (checks.belongs(outcome, asset) or outcome.name in step.checks)
             if own and key in context.selected_asset_keys:
                 _log_evaluation(context, checks.evaluation(outcome, key, partition))
 
@@ -276,15 +215,15 @@ def report(
         `MaterializeResult` per materialized asset; for a skipped asset only its failed checks, so that nothing counts
         as materialized.
     """
-    for asset in step.assets:
-        name, key = full_name(asset), dg.AssetKey(_describe(asset).asset_key)
+    for asset in step.makes:
+        name, key = asset.full_name, dg.AssetKey(asset.asset_key)
         if key not in context.selected_asset_keys:
             continue
         declared = [s.name for s in _check_specs(step, asset)]
         if name in result.tables:
             yield _materialized(context, key, result.tables[name], keys, declared, facts or {})
         else:
-            known = {**(facts or {}), "code_version": _describe(asset).code_version}
+            known = {**(facts or {}), "code_version": code_version(step, asset)}
             said = [replace(o, metadata={**o.metadata, **known}) for o in result.skipped.get(name, [])]
             yield from _aggregates(key, {None: _of_skipped(said, declared)}, declared)
 
@@ -364,16 +303,3 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
         else:
             plain[name] = value
     return plain
-
-
-__all__ = [
-    "Described",
-    "NotEnoughData",
-    "Step",
-    "StepOptions",
-    "asset_spec",
-    "build_step",
-    "dep",
-    "full_name",
-    "report",
-]

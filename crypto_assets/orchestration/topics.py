@@ -1,13 +1,15 @@
-"""The two Kafka topics as observed assets, and what their checks look at.
+"""The two topics as assets: the producer sensor writes them and reports so; *Observe* in the UI asks the log.
 
-Observations and evaluations come from the producer sensor; nothing here materializes.
+Observations and evaluations come from here and from the producer sensor; no step makes a topic.
 """
 
 # Dagster reads the annotations of check functions at run time, so this module has no `annotations` future import.
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
+from crypto_assets.log.errors import LogError
 from crypto_assets.producer import source_health
 
 PRICES = dg.AssetKey(["kafka", "crypto_prices_raw"])
@@ -22,31 +24,53 @@ SOURCE_CHECKS = {
 """Checks of the prices topic by name, evaluated at every producer tick that polled."""
 
 
-def specs(landing: str | None = None) -> list[dg.AssetSpec]:
-    """The topics as external assets. They keep their keys when records land in files instead.
+def observed(landing: str | None = None, freshness: dg.FreshnessPolicy | None = None) -> dg.AssetsDefinition:
+    """The topics as observable assets. They keep their keys when records land in files instead.
 
     Args:
         landing: Folder of landed files, when that is the transport; it is then in the metadata.
+        freshness: Policy where the producer sensor runs by itself.
     """
     where = {} if landing is None else {"transport": f"landing: JSON lines by date and hour below {landing}, not Kafka"}
-    common = {"group_name": "ingest", "owners": ["team:ingest"], "kinds": {"kafka"}, "tags": {"layer": "ingest"}}
-    return [
-        dg.AssetSpec(
-            PRICES,
-            description="Price messages, one per coin and changed quote, keyed by coin_id. 3 partitions, 7 days. "
-            "Observed by the producer sensor: offsets, messages sent, credits left.",
-            metadata={"partition_key": "coin_id", "message_format": "crypto-prices-raw, version 1 (JSON)", **where},
-            code_version="1",
-            **common,  # type: ignore[arg-type]
-        ),
-        dg.AssetSpec(
-            POLLS,
-            description="One message per poll of the source, successful or not.",
-            metadata={"message_format": "crypto-polls, version 2 (JSON)", **where},
-            code_version="1",
-            **common,  # type: ignore[arg-type]
-        ),
-    ]
+    common: Mapping[str, Any] = {
+        "group_name": "ingest",
+        "owners": ["team:ingest"],
+        "kinds": {"kafka"},
+        "tags": {"layer": "ingest"},
+        "code_version": "1",
+        "freshness_policy": freshness,
+    }
+
+    @dg.multi_observable_source_asset(
+        name="topics",
+        specs=[
+            dg.AssetSpec(
+                PRICES,
+                description="Price messages, one per coin and changed quote, keyed by coin_id. 3 partitions, 7 days. "
+                "The producer sensor reports every poll: messages sent, quotes that did not change.",
+                metadata={"partition_key": "coin_id", "message_format": "crypto-prices-raw, version 1 (JSON)", **where},
+                **common,
+            ),
+            dg.AssetSpec(
+                POLLS,
+                description="One message per poll of the source, successful or not.",
+                metadata={"message_format": "crypto-polls, version 2 (JSON)", **where},
+                **common,
+            ),
+        ],
+        can_subset=True,
+        required_resource_keys={"step_inputs"},
+    )
+    def topics(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
+        settings = context.resources.step_inputs.settings
+        for key, topic in ((PRICES, settings.prices_topic), (POLLS, settings.polls_topic)):
+            if key in context.selected_asset_keys:
+                try:
+                    yield dg.ObserveResult(asset_key=key, metadata=source_health.extent(settings, topic))
+                except LogError as error:
+                    raise dg.Failure(str(error), allow_retries=False) from error
+
+    return topics
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:

@@ -53,6 +53,24 @@ def judge_newest(settings: Settings) -> Found:
     return found if lost is None else found | judge(read_poll(json.dumps(lost["poll"])), lost["error"])
 
 
+def extent(settings: Settings, topic: str) -> dict[str, Any]:
+    """What a topic, or the folder in its place, holds now: figures for people.
+
+    Raises:
+        LogError: No broker answers, or the topic does not exist.
+    """
+    if settings.transport == "landing":
+        hours = landed.hours(settings.landing / topic)
+        return {"hours_with_files": len(hours), "newest_hour": hours[-1].isoformat() if hours else "none"}
+    ends = log.end_offsets(settings, topic)
+    stamp = log.newest_timestamp_ms(settings, topic)
+    return {
+        "records": sum(end - low for low, end in ends.values()),
+        "newest_record_at": datetime.fromtimestamp(stamp / 1000, UTC).isoformat() if stamp >= 0 else "none",
+        **{f"partition_{p}": f"offsets {low:,} to {end:,}" for p, (low, end) in sorted(ends.items())},
+    }
+
+
 def judge_polls(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None) -> Found:
     """The evaluations that recorded polls amount to.
 

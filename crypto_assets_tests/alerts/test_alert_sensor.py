@@ -21,6 +21,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import SerializableErrorInfo
 
 from crypto_assets.alerts import sensor as alert_sensor
+from crypto_assets.alerts.sensor import REPORTED_EVERY
 from crypto_assets.orchestration import event_store
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
@@ -129,6 +130,15 @@ def bench(instance, tmp_path, receiver) -> Bench:
 
 def bodies(receiver) -> list[tuple[str, str]]:
     return [(b["state"], b["cause"]) for b in (json.loads(body) for _, body in receiver.accepted)]
+
+
+def test_the_table_is_reported_every_hour_also_without_an_alert(bench):
+    assert bench.tick().asset_events == []
+    state = json.loads(bench.cursor)
+    state["reported_at"] = (datetime.now(UTC) - REPORTED_EVERY).isoformat()
+    bench.cursor = json.dumps(state)
+    (event,) = bench.tick().asset_events
+    assert event.metadata["firing"].value == 0
 
 
 def test_a_red_check_is_stored_delivered_once_and_recovers(bench, receiver):

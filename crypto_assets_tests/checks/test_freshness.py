@@ -7,8 +7,6 @@ from datetime import timedelta
 import pytest
 
 from crypto_assets.checks import freshness
-from crypto_assets.contracts.tables import TABLES
-from crypto_assets.orchestration.shell import freshness_policies
 from crypto_assets.settings import Settings
 
 
@@ -38,19 +36,13 @@ def test_thresholds():
     assert freshness.thresholds(10) == (timedelta(seconds=80), timedelta(seconds=160))
 
 
-def test_windows_by_grain():
+def test_windows_by_what_moves():
     window = freshness.windows(live(coingecko_api_key="k"))
-    assert window("gold.bars_1m") == (timedelta(minutes=10), timedelta(minutes=20))
-    assert window("gold.latest_prices") == window("gold.bars_1m")
-    assert window("ml.anomaly_model") == window("gold.bars_1d")
-    assert window("gold.bars_1d")[0] == timedelta(hours=26)
-    assert freshness.windows(Settings(source="replay"))("gold.leaderboard_24h")[0] == timedelta(minutes=11)
-
-
-def test_every_table_gets_a_policy_that_dagster_accepts():
-    policy = freshness_policies(freshness.windows(Settings(source="replay", replay_speed=3600, poll_interval_s=1)))
-    for name in TABLES:
-        assert policy(name).fail_window.to_timedelta() > policy(name).warn_window.to_timedelta()  # type: ignore[attr-defined]
+    assert window["refresh"] == (timedelta(minutes=10), timedelta(minutes=20))
+    assert window["daily"][0] == timedelta(hours=26)
+    assert freshness.windows(Settings(source="replay"))["slot"][0] == timedelta(minutes=11)
+    fast = freshness.windows(Settings(source="replay", replay_speed=3600, poll_interval_s=1))
+    assert all(fail > warn for warn, fail in fast.values())
 
 
 def test_the_promise_is_a_sentence():
@@ -62,7 +54,7 @@ def test_the_promise_is_a_sentence():
 def test_where_refreshes_are_rarer_than_polls_they_set_the_pace():
     hourly = Settings(source="coingecko", target="databricks")
     assert freshness.pace_s(hourly) == 3600
-    assert freshness.windows(hourly)("gold.latest_prices")[0] == timedelta(minutes=121)
+    assert freshness.windows(hourly)["refresh"][0] == timedelta(minutes=121)
     assert (
         freshness.promise(60, 3600)
         == "cadence 60 s, refreshed every 3600 s → data age ≤ 121 min; every bar table filled"

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from crypto_assets.assets.card import upstream
 from crypto_assets.contracts import render
 from crypto_assets.contracts.messages import QUARANTINE_REASONS
 from crypto_assets.contracts.tables import TABLES
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_data_dictionary_says_everything():
-    text = render.data_dictionary()
+    text = render.data_dictionary(upstream)
     for table in TABLES.values():
         assert f"\n## {table.full_name}\n" in text
         section = text.split(f"\n## {table.full_name}\n")[1].split("\n## ")[0]
@@ -29,7 +30,7 @@ def test_the_data_dictionary_says_everything():
 
 
 def test_links_of_the_data_dictionary_lead_somewhere():
-    text = render.data_dictionary()
+    text = render.data_dictionary(upstream)
     headings = {line.lstrip("# ") for line in text.splitlines() if line.startswith("#")}
     anchors = {h.lower().replace(" ", "-").replace(".", "") for h in headings}
     linked = {part.split(")")[0] for part in text.split("](#")[1:]}
@@ -88,8 +89,8 @@ def test_grants_never_give_everything():
 def test_lineage_names_columns_that_exist():
     for table in TABLES.values():
         for column in render.columns(table):
-            for (schema, name), upstream in column.upstream:
-                assert TABLES[f"{schema}.{name}"].column(upstream)
+            for (schema, name), read in column.upstream:
+                assert TABLES[f"{schema}.{name}"].column(read)
 
 
 def test_lineage_markdown_lists_columns_with_upstream_only():

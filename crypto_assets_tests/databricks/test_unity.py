@@ -86,18 +86,17 @@ def test_models_may_be_run_by_who_scores_and_made_by_who_trains() -> None:
 
 def test_a_role_may_read_what_the_steps_of_its_tables_read() -> None:
     """Table names that occur in the module of a step must be readable by the role that writes the step's table."""
-    from crypto_assets.definitions import STEPS
+    from crypto_assets.assets.card import steps
 
     constants = {"RAW_PRICES": "bronze.raw_prices", "MARKET_HISTORY": "bronze.market_history",
                  "SILVER_PRICES": "silver.prices", "PROMOTIONS": "ml.promotions", "ANOMALIES": "gold.anomalies",
                  "PRICE_PREDICTIONS": "gold.price_predictions", "LATEST_PRICES": "gold.latest_prices"}  # fmt: skip
     seen = 0
-    for step in STEPS:
+    for step in steps():
         source = Path(str(__import__(step.work.__module__, fromlist=["x"]).__file__)).read_text()
         read = set(re.findall(r"\.read(?:_arrow)?\(\s*\"([a-z]+\.\w+)\"", source))
         read |= {constants[c] for c in re.findall(r"\.read(?:_arrow)?\(\s*(\w+)\.full_name", source) if c in constants}
-        written = [a for a in step.assets if isinstance(a, str)]
-        for table in written:
+        for table in (made.full_name for made in step.makes):
             for role in unity.writers(table):
                 if table == "ml.promotions" and role == "serve":
                     continue  # it only puts the baselines there
@@ -164,7 +163,7 @@ def test_views_read_only_tables_that_exist(name: str) -> None:
 def test_the_rendered_set_lies_in_the_checkout_and_nothing_else_does() -> None:
     assert {p.name for p in (ROOT / unity.FOLDER).iterdir()} == set(FILES)
     for name, file in FILES.items():
-        assert (ROOT / unity.FOLDER / name).read_text() == file.text(), "run: python -m crypto_assets.databricks.deploy"
+        assert (ROOT / unity.FOLDER / name).read_text() == file.text(), "run: python -m crypto_assets.rendered_files"
 
 
 class Recorder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -11,19 +12,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+import crypto_assets
+from crypto_assets.assets.card import steps
+from crypto_assets.contracts.tables import TABLES
 from crypto_assets.definitions import build_definitions
 from crypto_assets.orchestration.topics import POLLS, PRICES
 from crypto_assets.settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "graph_snapshot.json"
-WITHOUT_FRESHNESS = {
-    "kafka/crypto_prices_raw": "freshness is evaluated by the producer sensor's checks",
-    "kafka/crypto_polls": "freshness is evaluated by the producer sensor's checks",
-    "bronze/market_history": "on demand",
-    "gold/dim_coin": "static: changes with the registry",
-    "gold/dim_date": "static: changes once a year",
-    "ops/alerts": "written when something happens",
-}
+ON_DEMAND = {"bronze/market_history"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +43,6 @@ def describe(graph) -> dict:
             "group": node.group_name,
             "owners": sorted(node.owners),
             "kinds": sorted(node.kinds),
-            "code_version": node.code_version,
             "partitions": type(node.partitions_def).__name__ if node.partitions_def else None,
             "deps": mappings,
             "checks": sorted(k.name for k in node.check_keys),
@@ -96,9 +92,56 @@ def test_nothing_is_promised_where_nothing_runs_by_itself():
     assert {still.get(k).freshness_policy for k in still.get_all_asset_keys()} == {None}
 
 
-def test_assets_without_freshness_are_named_exceptions(graph):
+def test_what_something_moves_has_a_freshness_policy(graph):
     without = {k.to_user_string() for k in graph.get_all_asset_keys() if graph.get(k).freshness_policy is None}
-    assert without == set(WITHOUT_FRESHNESS)
+    assert without == ON_DEMAND
+
+
+def test_every_step_is_moved_by_something_and_reads_what_exists(graph):
+    assert {asset for step in steps() if step.moved_by is None for asset in step.assets} == ON_DEMAND
+    everything = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    assert {reads.asset for step in steps() for reads in step.reads} <= everything
+    assert {a for step in steps() for a in step.assets} | {"ml/promotions", "ops/alerts"} == {
+        *("/".join(table.asset_key) for table in TABLES.values()), "ml/anomaly_model", "ml/price_model"
+    }  # fmt: skip
+
+
+def test_every_step_leads_to_the_function_that_makes_its_rows(graph):
+    for step in steps():
+        for asset in step.assets:
+            (place,) = graph.get(dg.AssetKey(asset.split("/"))).metadata["dagster/code_references"].code_references
+            lines = Path(place.file_path).read_text(encoding="utf-8").splitlines()
+            found = "\n".join(lines[place.line_number - 1 :])
+            assert found.startswith("@Step(")
+            assert f"def {step.work.__name__}(" in found.partition("\n\n\n")[0]
+
+
+def test_a_code_version_changes_with_what_decides_rows_and_with_nothing_else(tmp_path):
+    """In a copy of the package: comments and docstrings, another transform, the table's own transform."""
+    package = tmp_path / "crypto_assets"
+    shutil.copytree(Path(crypto_assets.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def versions() -> dict[str, str]:
+        code = (
+            "import json; from crypto_assets.assets.card import steps; "
+            "from crypto_assets.orchestration.code_version import code_version; "
+            "print(json.dumps({a: code_version(s, m) for s in steps() for a, m in zip(s.assets, s.makes)}))"
+        )
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    before = versions()
+    bars = package / "transforms" / "bars.py"
+    text = bars.read_text(encoding="utf-8")
+    bars.write_text(text.replace('"""', '"""Reworded. ', 1) + "\n# a remark\n", encoding="utf-8")
+    assert versions() == before
+    bars.write_text(text + "\nANOTHER = 1\n", encoding="utf-8")
+    changed = {asset for asset, version in versions().items() if version != before[asset]}
+    assert {"gold/bars_1m", "gold/bars_5m", "gold/bars_1h", "gold/bars_1d"} <= changed
+    assert not changed & {"bronze/raw_prices", "silver/prices", "gold/dim_coin", "ops/polls"}
 
 
 def test_no_partitioned_asset_depends_on_all_partitions_of_another(graph):
@@ -147,11 +190,9 @@ def test_a_partition_reads_what_its_mapping_says(graph, child, key, parent, expe
 
 
 def test_topics_are_external(graph):
-    assert {k for k in graph.get_all_asset_keys() if graph.get(k).is_external} == {
-        PRICES,
-        POLLS,
-        dg.AssetKey(["ops", "alerts"]),
-    }
+    external = {k for k in graph.get_all_asset_keys() if graph.get(k).is_external}
+    assert external == {PRICES, POLLS, dg.AssetKey(["ops", "alerts"])}
+    assert {k for k in external if graph.get(k).is_observable} == {PRICES, POLLS}
 
 
 def test_definitions_load_without_any_configuration(tmp_path):

@@ -164,17 +164,20 @@ def test_every_check_of_the_topics_is_evaluated(tick, clock):
     assert [e.check_name for e in found.values() if not e.passed] == []
 
 
-def test_observations_carry_no_data_version(tick, small_home, clock):
-    """One would mark every Bronze hour stale at each poll."""
-    result = tick(clock.next())
-    observations = [e for e in result.asset_events if isinstance(e, dg.AssetObservation)]
-    assert [o.asset_key for o in observations] == [PRICES, POLLS]
-    for event in result.asset_events:
-        small_home.instance.report_runless_asset_event(event)
-    (stored,) = small_home.instance.fetch_observations(PRICES, limit=1).records
-    assert stored.asset_observation is not None
-    assert "dagster/data_version" not in stored.asset_observation.tags
-    assert stored.asset_observation.metadata["messages_sent"].value == 3
+def test_a_poll_materializes_the_topics_and_leaves_bronze_in_sync(tick, small_home, clock):
+    """Freshness is the age of a materialization; a new data version at each poll would mark every Bronze hour stale."""
+    versions = set()
+    for _ in range(2):
+        result = tick(clock.next())
+        made = [e for e in result.asset_events if isinstance(e, dg.AssetMaterialization)]
+        assert [m.asset_key for m in made] == [PRICES, POLLS]
+        versions |= {m.tags["dagster/data_version"] for m in made}
+        for event in result.asset_events:
+            small_home.instance.report_runless_asset_event(event)
+    assert len(versions) == 1
+    (stored,) = small_home.instance.fetch_materializations(PRICES, limit=1).records
+    assert stored.asset_materialization is not None
+    assert stored.asset_materialization.metadata["messages_sent"].value == 3
 
 
 def test_a_failed_poll_says_why_and_asks_for_nothing(tick, producer, clock):

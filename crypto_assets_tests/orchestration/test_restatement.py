@@ -90,7 +90,7 @@ def restated(small_home: SmallHome) -> Restated:
         home.instance.report_runless_asset_event(trained)
     result = tick(home, str(cursor))
     wanted = target(result.run_requests[0])
-    order = [key for key in (restatement.ORIGIN, *restatement.RESTATED) if key.to_user_string() in wanted]
+    order = [key for key in (restatement.ORIGIN, *restatement.restated()) if key.to_user_string() in wanted]
     home.run_partitions({key: wanted[key.to_user_string()] for key in order})
     return Restated(home, event, ingested, result, cursor, home.everything())
 

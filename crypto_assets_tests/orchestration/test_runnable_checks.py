@@ -9,11 +9,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from crypto_assets.assets import alerts as alert_delivery
+from crypto_assets.alerts import asset as alerts_asset
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.tables import ALERTS
-from crypto_assets.orchestration import topics as ingest
-from crypto_assets.orchestration.cards import ops
+from crypto_assets.orchestration import topics
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -28,7 +27,7 @@ class Inputs:
 def results(checks: dg.AssetChecksDefinition, home: Any) -> dict[str, dg.AssetCheckEvaluation]:
     """What running the checks evaluates."""
     job = dg.Definitions(
-        assets=[*ingest.specs(), ops.alerts_spec()],
+        assets=[topics.observed(), alerts_asset.spec(promised=False)],
         asset_checks=[checks],
         jobs=[dg.define_asset_job("look", selection=dg.AssetSelection.checks(checks))],
         resources={"step_inputs": Inputs(home.settings), "engine": home.engine},
@@ -39,9 +38,9 @@ def results(checks: dg.AssetChecksDefinition, home: Any) -> dict[str, dg.AssetCh
 
 
 def test_the_topics_of_a_filled_home(small_home):
-    (checks,) = ingest.checks()
+    (checks,) = topics.checks()
     found = results(checks, small_home)
-    assert set(found) == {s.name for s in ingest.check_specs()}
+    assert set(found) == {s.name for s in topics.check_specs()}
     assert {n: e.passed for n, e in found.items()} == dict.fromkeys(found, True), found
 
 
@@ -69,8 +68,8 @@ def alerts(small_home) -> Iterator[Any]:
 
 
 def test_the_alerts_table_is_checked_by_its_contract(alerts):
-    found = results(ops.alert_checks(), alerts)
-    assert {"not_null", "unique_key", "known_state", alert_delivery.ACCEPTED} == set(found)
+    found = results(alerts_asset.table_checks(), alerts)
+    assert {"not_null", "unique_key", "known_state", alerts_asset.ACCEPTED} == set(found)
     assert all(e.passed for e in found.values())
 
 
@@ -86,6 +85,6 @@ def test_the_alerts_table_is_checked_by_its_contract(alerts):
 )
 def test_an_alert_that_the_webhook_never_accepted_is_red(age, delivered, configured, passed):
     alert = {"at": NOW - age, "delivered_at": NOW if delivered else None}
-    outcome = alert_delivery.judge([alert], NOW, configured=configured)
+    outcome = alerts_asset.judge([alert], NOW, configured=configured)
     assert outcome.passed is passed
     assert outcome.description

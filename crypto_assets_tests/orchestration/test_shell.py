@@ -8,13 +8,15 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from crypto_assets.assets.card import ModelAsset, Step
+from crypto_assets.contracts.tables import LEADERBOARD
 from crypto_assets.engine.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
-from crypto_assets.orchestration.shell import Described, Step, build_step
+from crypto_assets.orchestration.shell import build_step
 from crypto_assets.storage.base import AuditFailed
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)
 KEY = dg.AssetKey(["gold", "leaderboard_24h"])
-MODEL = Described(("ml", "toy"), "a toy", "team:ml", "ml", ("python",))
+MODEL = ModelAsset("ml", "toy", "a toy", "team:ml", "ml", ("python",))
 
 
 CONTRACT = [CheckOutcome(name, True) for name in ("not_null", "unique_key", "rank_positive", "finite")]
@@ -29,7 +31,7 @@ class Inputs:
 
 def run(step: Step, *, hourly: bool = True, keys=("2026-01-01-00:00",), instance=None):
     partitions = HOURLY if hourly else None
-    assets = build_step(step, partitions_def=partitions, freshness=lambda _name: None)
+    assets = build_step(step, partitions_def=partitions)
     tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]} if hourly else {}
     return dg.materialize(
         [assets],
@@ -45,7 +47,7 @@ def outcome(passed: bool, name: str = "toy_check") -> CheckOutcome:
 
 
 def toy(work, **more) -> Step:
-    return Step("toy", work, ["gold.leaderboard_24h"], extra_checks={"toy_check": "A toy."}, **more)
+    return Step("toy", [LEADERBOARD], checks={"toy_check": "A toy."}, work=work, **more)
 
 
 def table(by_key: dict) -> Result:
@@ -94,7 +96,7 @@ def test_a_single_partition_carries_its_content_as_data_version(instance):
 def test_a_check_that_the_step_forgot_is_red(instance):
     forgetful = table({None: True})
     forgetful.tables["gold.leaderboard_24h"].partitions[None].checks.pop()
-    run(toy(lambda *_: forgetful, grain=None), hourly=False, instance=instance)
+    run(toy(lambda *_: forgetful), hourly=False, instance=instance)
     assert evaluations(instance, "unique_key") == {None: True}
     assert evaluations(instance, "toy_check") == {None: False}
 
@@ -122,10 +124,10 @@ def test_a_blocking_rule_shows_its_evaluation_although_nothing_was_written(insta
 def test_too_little_data_is_only_a_red_check(instance):
     step = Step(
         "toy",
-        lambda *_: Result(skipped={"ml.toy": [CheckOutcome("enough_data", False, "needs 5 more days")]}),
         [MODEL],
-        extra_checks={"enough_data": "Enough days."},
+        checks={"enough_data": "Enough days."},
         skippable=True,
+        work=lambda *_: Result(skipped={"ml.toy": [CheckOutcome("enough_data", False, "needs 5 more days")]}),
     )
     result = run(step, instance=instance)
     assert result.success

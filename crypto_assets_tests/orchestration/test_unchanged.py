@@ -5,23 +5,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from crypto_assets.cli.runs import PRESENT, Outcome, Scheduled
+from crypto_assets.assets.card import assets_of
+from crypto_assets.cli.runs import Outcome, Scheduled, present
 from crypto_assets.contracts.slices import HOUR, Slice, hour_key, hour_keys
-from crypto_assets.contracts.tables import TABLES
+from crypto_assets.contracts.tables import BARS_1H
 from crypto_assets.definitions import build_definitions
-from crypto_assets.orchestration import unchanged
-from crypto_assets.orchestration.jobs import REFRESH_ASSETS
+from crypto_assets.orchestration import shell, unchanged
 from crypto_assets_tests.home_fixtures import SmallHome
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
+REFRESH_ASSETS, PRESENT = assets_of("refresh"), present()
 HOURLY = tuple(a for a in REFRESH_ASSETS if a not in PRESENT)
 BARS = ("gold/bars_1h", "gold/bars_1m", "gold/bars_5m")
 
@@ -118,10 +118,12 @@ def test_a_late_record_makes_its_hour_and_what_reads_it_and_nothing_else(small_h
 
 
 def test_a_changed_code_version_makes_its_table(small_home, hours, monkeypatch):
-    monkeypatch.setitem(TABLES, "gold.bars_1h", replace(TABLES["gold.bars_1h"], code_version="99"))
+    before = small_home.graph.get(dg.AssetKey(["gold", "bars_1h"])).code_version
+    of = shell.code_version
+    monkeypatch.setattr(shell, "code_version", lambda step, made: "99" if made is BARS_1H else of(step, made))
     found = plan(small_home, hours, build_definitions(small_home.settings))
     assert stale(found) == {"gold/bars_1h": hours}
-    assert set(found.why()) == {"its code version changed from 1 to 99"}
+    assert set(found.why()) == {f"its code version changed from {before} to 99"}
 
 
 def test_another_basket_makes_everything(small_home, hours):

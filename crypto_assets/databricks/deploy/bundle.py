@@ -28,7 +28,7 @@ PIPELINE_SCHEMAS = ("bronze", "silver", "gold")
 PIPELINE_LIBRARIES = ("pydantic", "pydantic-settings")
 """What declaring the datasets imports beside Spark."""
 
-HEADER = """Databricks bundle. Rendered by `python -m crypto_assets.databricks.deploy`; do not edit by hand.
+HEADER = """Databricks bundle. Rendered by `python -m crypto_assets.rendered_files`; do not edit by hand.
 It owns schemas, volumes, jobs and the pipeline; Terraform owns catalog, secret scope and cluster policy; the job
 `setup` makes tables, views and grants. Not tried against a real workspace: docs/databricks.md says what that means."""
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crypto_assets import rendered_files
 from crypto_assets.databricks.clusters import COMMAND_LIBRARIES
 from crypto_assets.databricks.deploy import bundle, unity
 
@@ -44,8 +43,3 @@ def files(root: Path) -> dict[str, Callable[[], str]]:
         return bundle.text(locked((root / "requirements.lock").read_text(encoding="utf-8")))
 
     return {bundle.PATH: bundle_text, **unity.files()}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write or check the rendered files; 1 when a check finds a stale one."""
-    return rendered_files.main("crypto_assets.databricks.deploy", "the files below deploy/", files, arguments)

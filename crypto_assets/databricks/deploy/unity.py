@@ -3,7 +3,7 @@
 Belongs here: which role may do what, which tool owns which kind of object, and the statements, rendered from the
 contracts. Does not belong here: the bundle and Terraform (`crypto_assets.databricks.deploy`), opening a session.
 
-`python -m crypto_assets.databricks.deploy` writes the files below `deploy/databricks/sql/`. Every statement may be run
+`python -m crypto_assets.rendered_files` writes the files below `deploy/databricks/sql/`. Every statement may be run
 again: what exists stays as it is, and only constraints and primary keys are dropped and added anew.
 """
 
@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from crypto_assets.assets.card import steps
 from crypto_assets.contracts import render
 from crypto_assets.contracts.model import Table
-from crypto_assets.contracts.tables import TABLES
+from crypto_assets.contracts.tables import ALERTS, TABLES
 from crypto_assets.databricks.deploy.compat import VIEW_COLUMN_COMMENTS, VIEW_COMMENTS, VIEWS
 from crypto_assets.errors import ReportedError
 
@@ -89,12 +90,18 @@ class Role:
     def readable(self) -> list[str]:
         """Tables that the role may read, in the order of the contracts."""
         wanted = {*self.writes, *self.reads}
-        for name in self.writes:
-            wanted |= {key.replace("/", ".") for key in TABLES[name].upstream}
+        for step in steps():
+            if step.role == self.name:
+                wanted |= {r.asset.replace("/", ".") for r in step.reads}
         return [name for name in TABLES if name in wanted]
 
 
-_BARS = ("gold.bars_1m", "gold.bars_5m", "gold.bars_1h", "gold.bars_1d")
+def _written_by(role: str) -> tuple[str, ...]:
+    """Tables that the steps of a role write, in the order of the contracts."""
+    found = {made.full_name for step in steps() if step.role == role for made in (*step.makes, *step.also_writes)}
+    return tuple(name for name in TABLES if name in found)
+
+
 _PIPELINE = ("ingest", "transform", "train", "serve")
 
 ROLES: Mapping[str, Role] = {
@@ -103,36 +110,25 @@ ROLES: Mapping[str, Role] = {
         Role(
             "ingest",
             "Lands records and replies.",
-            writes=("bronze.raw_prices", "bronze.market_history", "ops.polls"),
+            writes=_written_by("ingest"),
             reads=("silver.quarantine",),
         ),
         Role(
             "transform",
             "Makes Silver, bars, dimensions, boards, features and the pipeline's metrics.",
-            writes=(
-                "silver.prices",
-                "silver.quarantine",
-                *_BARS,
-                "gold.dim_coin",
-                "gold.dim_date",
-                "gold.latest_prices",
-                "gold.leaderboard_24h",
-                "features.price_features",
-                "ops.pipeline_metrics",
-            ),
+            writes=_written_by("transform"),
         ),
         Role(
             "train",
             "Trains, registers and promotes models.",
-            writes=("ml.promotions",),
+            writes=_written_by("train"),
             models=("CREATE MODEL", "EXECUTE"),
         ),
         Role(
             "serve",
             "Scores: anomalies, forecasts and their accuracy; writes alerts. The baselines are put into the promotions "
             "by whichever of training and scoring comes first.",
-            writes=("gold.anomalies", "gold.price_predictions", "gold.prediction_accuracy", "ml.promotions",
-                    "ops.alerts"),
+            writes=(*_written_by("serve"), ALERTS.full_name),
             reads=("gold.bars_5m",),
             models=("EXECUTE",),
         ),
@@ -180,7 +176,7 @@ class SqlFile:
         head = [
             f"-- {self.title}",
             f"-- {owners[self.owner]}",
-            "-- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.",
+            "-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.",
         ]
         return "\n".join(head) + "\n\n" + ";\n\n".join(self.statements) + ";\n"
 

@@ -1,6 +1,6 @@
 -- Schemas.
 -- Owned by deploy/databricks.yml: run this file only where the bundle is not used.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 CREATE SCHEMA IF NOT EXISTS `crypto_analytics`.`bronze` COMMENT 'Records and replies as they came; the system of record.';
 

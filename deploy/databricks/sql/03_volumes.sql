@@ -1,6 +1,6 @@
 -- Volumes for landed files, staged wheels and streams.
 -- Owned by deploy/databricks.yml: run this file only where the bundle is not used.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 CREATE VOLUME IF NOT EXISTS `crypto_analytics`.`bronze`.`landing` COMMENT 'JSON lines by date and hour, picked up exactly once.';
 

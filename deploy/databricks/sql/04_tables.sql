@@ -1,6 +1,6 @@
 -- Tables.
 -- Owned by this file; the bundle's job `setup` runs the same statements.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`raw_prices` (
   `topic` STRING NOT NULL COMMENT 'Kafka topic.',

@@ -1,6 +1,6 @@
 -- Blocking rules as constraints; each reads its table once.
 -- Owned by this file; the bundle's job `setup` runs the same statements.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 ALTER TABLE `crypto_analytics`.`bronze`.`raw_prices` DROP CONSTRAINT IF EXISTS `offsets_in_range`;
 

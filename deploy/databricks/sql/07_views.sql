@@ -1,6 +1,6 @@
 -- Views.
 -- Owned by this file; the bundle's job `setup` runs the same statements.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 CREATE OR REPLACE VIEW `crypto_analytics`.`compat`.`metrics_gold` (
   `asset`, `symbol`, `window_start`, `window_end`, `price_avg`, `price_vol`, `price_min`, `price_max`, `vol_sum` COMMENT 'The last rolling 24 h volume in USD: the old sum added a rolling figure to itself.', `ret_window` COMMENT 'close / open - 1 of the window.'

@@ -1,6 +1,6 @@
 -- Owner, layer, partition and retention as tags.
 -- Owned by this file; the bundle's job `setup` runs the same statements.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 ALTER TABLE `crypto_analytics`.`bronze`.`raw_prices` SET TAGS ('owner' = 'team:ingest', 'layer' = 'bronze', 'partition' = 'hour', 'retention_days' = '90', 'code_version' = '1');
 

@@ -1,6 +1,6 @@
 -- Who may do what below the catalog.
 -- Owned by this file; the bundle's job `setup` runs the same statements.
--- Rendered from crypto_assets/contracts by `python -m crypto_assets.databricks.deploy`.
+-- Rendered from crypto_assets/contracts by `python -m crypto_assets.rendered_files`.
 
 GRANT USE SCHEMA ON SCHEMA `crypto_analytics`.`bronze` TO `crypto-assets-ingest`;
 

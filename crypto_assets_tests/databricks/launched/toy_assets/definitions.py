@@ -12,11 +12,12 @@ from pathlib import Path
 import dagster as dg
 
 import crypto_assets
+from crypto_assets.assets.card import ModelAsset, Step
 from crypto_assets.databricks.launcher.launcher_config import PACKAGE, STEP_PROCESSES
 from crypto_assets.databricks.launcher.resource import launcher_resource
 from crypto_assets.engine.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
 from crypto_assets.engine.inputs import input_builder
-from crypto_assets.orchestration.shell import Described, Step, build_step
+from crypto_assets.orchestration.shell import build_step
 from crypto_assets.settings import Settings, load_settings
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)
@@ -78,25 +79,25 @@ def work(_engine, keys, inputs):
     return _result("ml.toy", keys, inputs)
 
 
-def _toy(name: str, asset: str) -> Described:
-    return Described(("ml", asset), "A toy.", "team:ml", "ml", ("python",))
-
-
-HOURLY_STEP = Step("toy_hourly", work, [_toy("toy_hourly", "toy")], extra_checks={"toy_check": "A toy check."})
+HOURLY_STEP = Step(
+    "toy_hourly",
+    [ModelAsset("ml", "toy", "A toy.", "team:ml", "ml", ("python",), grain="hour")],
+    checks={"toy_check": "A toy check."},
+    work=work,
+)
 PLAIN_STEP = Step(
     "toy_plain",
-    lambda engine, keys, inputs: Result({"ml.plain": work(engine, keys, inputs).tables["ml.toy"]}),
-    [_toy("toy_plain", "plain")],
-    grain=None,
-    extra_checks={"toy_check": "A toy check."},
+    [ModelAsset("ml", "plain", "A toy.", "team:ml", "ml", ("python",), grain=None)],
+    checks={"toy_check": "A toy check."},
+    work=lambda engine, keys, inputs: Result({"ml.plain": work(engine, keys, inputs).tables["ml.toy"]}),
 )
 
 
 def build(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[
-            build_step(HOURLY_STEP, partitions_def=HOURLY, freshness=lambda _: None),
-            build_step(PLAIN_STEP, partitions_def=None, freshness=lambda _: None),
+            build_step(HOURLY_STEP, partitions_def=HOURLY),
+            build_step(PLAIN_STEP, partitions_def=None),
         ],
         executor=dg.multiprocess_executor.configured(STEP_PROCESSES)
         if "TOY_PROCESSES" in os.environ

@@ -7,23 +7,24 @@ from pathlib import Path
 import dagster as dg
 from toy_steps import work
 
+from crypto_assets.assets.card import ModelAsset, Step
+from crypto_assets.contracts.tables import TABLES
 from crypto_assets.databricks.launcher.launcher_config import PACKAGE
 from crypto_assets.databricks.pipes.client import pipes_resource
 from crypto_assets.engine.inputs import StepInputBuilder
-from crypto_assets.orchestration.shell import Described, Step, build_step
+from crypto_assets.orchestration.shell import build_step
 from crypto_assets.settings import Settings, load_settings
 
 HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1)
 PACKAGES = (PACKAGE, Path(__file__).parent)
 MODEL = Step(
     "toy_model",
-    work.model,
-    [Described(("ml", "toy"), "A toy.", "team:ml", "ml", ("python",))],
-    grain=None,
-    extra_checks={"toy_check": "A toy check."},
+    [ModelAsset("ml", "toy", "A toy.", "team:ml", "ml", ("python",), grain=None)],
+    checks={"toy_check": "A toy check."},
     skippable=True,
+    work=work.model,
 )
-BARS = Step("toy_bars", work.bars, list(work.BARS), subset=True)
+BARS = Step("toy_bars", [TABLES[name] for name in work.BARS], subset=True, work=work.bars)
 
 
 class Planned(StepInputBuilder):
@@ -40,8 +41,8 @@ class Planned(StepInputBuilder):
 
 def assets() -> list[dg.AssetsDefinition]:
     return [
-        build_step(MODEL, partitions_def=None, freshness=lambda _: None),
-        build_step(BARS, partitions_def=HOURLY, freshness=lambda _: None),
+        build_step(MODEL, partitions_def=None),
+        build_step(BARS, partitions_def=HOURLY),
     ]
 
 

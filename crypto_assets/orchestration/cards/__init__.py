@@ -1,1 +1,0 @@
-"""Dagster declarations of the tables, by subject."""

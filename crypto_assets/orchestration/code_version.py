@@ -1,0 +1,90 @@
+"""The code version of an asset: a hash of the source that makes its rows and of its contract's columns.
+
+A version that a person raises is forgotten; a hash of the whole package would mark every asset at every commit. So the
+hash covers the module of the work and what it imports of `ROWS`, without docstrings and lines of comment: what Dagster
+then calls *unsynced* would come out differently. Why so: decision 0018.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+
+from crypto_assets.assets.card import ModelAsset, Step
+from crypto_assets.contracts.model import Table
+
+ROWS = ("crypto_assets.assets.", "crypto_assets.transforms.", "crypto_assets.ml.", "crypto_assets.market.")
+"""Packages whose modules decide rows."""
+REPORTING = frozenset(f"crypto_assets.assets.{n}" for n in ("card", "commit_report", "plots", "log_slices.report"))
+"""Modules among them that only describe what was written."""
+
+
+def code_version(step: Step, asset: Table | ModelAsset) -> str:
+    """Twelve hexadecimal digits, equal on every machine and Python version that has the same source.
+
+    Args:
+        step: What makes the asset.
+        asset: One of its assets.
+    """
+    found = hashlib.sha256()
+    for module in sorted(_closure(step.work.__module__)):
+        found.update(f"{module}\n{_source(module)}\n".encode())
+    if isinstance(asset, Table):
+        columns = [(c.name, c.type, c.nullable) for c in asset.columns]
+        found.update(repr((columns, asset.key, asset.grain, asset.write, asset.time_column)).encode())
+    return found.hexdigest()[:12]
+
+
+@cache
+def _closure(module: str) -> frozenset[str]:
+    """A module and the modules of `ROWS` that it imports, directly or not."""
+    found, left = {module}, [module]
+    while left:
+        for name in _imports(left.pop()) - found:
+            found.add(name)
+            left.append(name)
+    return frozenset(found)
+
+
+@cache
+def _text(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    read = getattr(spec and spec.loader, "get_source", None)
+    return (read(module) or "") if read else ""
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(_text(module))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    return frozenset(n for n in named if n.startswith(ROWS) and n not in REPORTING and _is_module(n))
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module, not a package
+        return False
+
+
+@cache
+def _source(module: str) -> str:
+    """Lines of code of a module. By lines: syntax trees and tokens differ between Python versions."""
+    text = _text(module)
+    lines = text.splitlines()
+    for first, last in _docstrings(ast.parse(text)):
+        lines[first - 1 : last] = [""] * (last - first + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
+    """First and last line of every string that stands as a statement: docstrings, and texts below constants."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.end_lineno or node.lineno
