@@ -19,13 +19,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, key_slice
+from crypto_assets.market import polls
 from crypto_assets.orchestration.evaluations import Evaluation, Severity
 
 Ancestors = Callable[[str], frozenset[str]]
 """All upstream asset keys (`schema/name`) of an asset, the asset itself excluded."""
 
-SOURCE_CHECKS = frozenset({"source_answers", "quotes_move", "no_coin_missing", "delivered", "polls_recorded"})
-WARN_ALERTS = SOURCE_CHECKS | {"quarantine_below_1pct"}
+WARN_ALERTS = frozenset({*polls.CHECKS, "quarantine_below_1pct"})
 """Checks that alert (at severity warn) although they only warn; every other warning stays in the UI."""
 
 CAUSES_ELSEWHERE: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {

@@ -39,6 +39,16 @@ def read_poll(value: str | bytes | None) -> dict[str, Any]:
     return {name: read(record.get(name)) for name, read in _READERS.items()}
 
 
+CHECKS: Mapping[str, tuple[str, str]] = {
+    "source_answers": ("prices", "The newest poll got an answer from the source; else the named failure."),
+    "quotes_move": ("prices", "The newest quote is younger than its freshness bound; else it is frozen at the source."),
+    "no_coin_missing": ("prices", "Every active coin was in the last three polls."),
+    "delivered": ("prices", "Every message of the newest poll was confirmed by Kafka."),
+    "polls_recorded": ("polls", "The newest poll was itself recorded."),
+}
+"""Checks of the topics by name: logical topic and description. They are evaluated at every poll."""
+
+
 def judge(poll: Mapping[str, Any], error: str | None = None) -> Found:
     """The evaluations that one poll amounts to.
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
+from crypto_assets.market.polls import CHECKS
 from crypto_assets.orchestration.running_window import hours_request, running_window
-from crypto_assets.orchestration.topics import POLLS, PRICES
+from crypto_assets.orchestration.topics import KEYS, POLLS, PRICES
 from crypto_assets.settings import HOURLY_REFRESH_S
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def poll_events(tick: TickSummary) -> list[Any]:
         polls(POLLS, metadata={"poll_id": tick.poll_id}, tags=APPENDED),
     ]
     for name, (passed, text) in tick.checks().items():
-        key = POLLS if name == "polls_recorded" else PRICES
+        key = KEYS[CHECKS[name][0]]
         events.append(
             dg.AssetCheckEvaluation(
                 asset_key=key, check_name=name, passed=passed, description=text, metadata={"poll_id": tick.poll_id}

@@ -10,18 +10,14 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.log.errors import LogError
+from crypto_assets.market.polls import CHECKS
 from crypto_assets.producer import source_health
 
 PRICES = dg.AssetKey(["kafka", "crypto_prices_raw"])
 POLLS = dg.AssetKey(["kafka", "crypto_polls"])
 
-SOURCE_CHECKS = {
-    "source_answers": "The newest poll got an answer from the source; else the named failure.",
-    "quotes_move": "The newest quote is younger than its freshness bound; else it is frozen at the source.",
-    "no_coin_missing": "Every active coin was in the last three polls.",
-    "delivered": "Every message of the newest poll was confirmed by Kafka.",
-}
-"""Checks of the prices topic by name, evaluated at every producer tick that polled."""
+KEYS = {"prices": PRICES, "polls": POLLS}
+"""Asset keys by logical topic."""
 
 
 def observed(landing: str | None = None, freshness: dg.FreshnessPolicy | None = None) -> dg.AssetsDefinition:
@@ -75,9 +71,7 @@ def observed(landing: str | None = None, freshness: dg.FreshnessPolicy | None = 
 
 def check_specs() -> list[dg.AssetCheckSpec]:
     """Checks that the producer sensor evaluates at every poll, and that a person may run from the UI."""
-    return [dg.AssetCheckSpec(name, asset=PRICES, description=text) for name, text in SOURCE_CHECKS.items()] + [
-        dg.AssetCheckSpec("polls_recorded", asset=POLLS, description="The newest poll was itself recorded.")
-    ]
+    return [dg.AssetCheckSpec(name, asset=KEYS[topic], description=text) for name, (topic, text) in CHECKS.items()]
 
 
 def checks() -> list[dg.AssetChecksDefinition]:
