@@ -104,7 +104,7 @@ def _by_silver(spark: SparkSession, rows: pa.Table) -> dict[int, dict[str, Any]]
     from crypto_assets.engine.sail import frame
     from crypto_assets.transforms.parse import parse_bronze
 
-    parsed = parse_bronze(frame(spark, rows), DEFAULT_COINS.to_records(), START).toArrow()
+    parsed = parse_bronze(frame(spark, rows), DEFAULT_COINS, START).toArrow()
     return {row["offset"]: row for row in parsed.select(["offset", "reasons", "detail", *VALUES]).to_pylist()}
 
 

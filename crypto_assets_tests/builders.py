@@ -215,5 +215,5 @@ def silver_rows(samples: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def step_inputs(now: datetime, **changed: Any) -> StepInputs:
     """Inputs of a step at a time, with the coins of `COINS`."""
-    plain = {"run_id": "run-1", "source": "replay", "partitions_start": START, "coins": COINS.to_records()}
+    plain = {"run_id": "run-1", "source": "replay", "partitions_start": START, "coins": COINS}
     return StepInputs(now=now, **{**plain, **changed})

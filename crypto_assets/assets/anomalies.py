@@ -103,7 +103,7 @@ def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], in
     stored = {
         (r["coin_id"], r["window_end"]): r for r in engine.store.read_arrow(ANOMALIES.full_name, slice_).to_pylist()
     }
-    symbols = {c["coin_id"]: c["symbol"] for c in inputs.coins}
+    symbols = {c.coin_id: c.symbol for c in inputs.coins}
     rows: list[dict[str, Any]] = []
     for day in sorted({floor_day(h) for h in slice_.hours()}):
         part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))

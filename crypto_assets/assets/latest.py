@@ -14,7 +14,6 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES
 from crypto_assets.engine.base import Engine, Result, StepInputs
 from crypto_assets.transforms.latest import latest_prices
-from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,8 +50,7 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     schema = arrow_schema(LATEST_PRICES)
     if covered.until is None:
         return schema.empty_table()
-    ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
-    wanted = {coin for coin, end in ends.items() if end is None or end > inputs.now}
+    wanted = {c.coin_id for c in inputs.coins.active_at(inputs.now)}
     stored = engine.store.read_arrow(LATEST_PRICES.full_name).to_pylist()
     offsets = _with_silent_partitions(engine, covered, stored)
     found: dict[str, dict[str, Any]] = {}

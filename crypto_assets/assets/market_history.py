@@ -21,8 +21,8 @@ from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, Slice, contiguous, day_key
 from crypto_assets.contracts.tables import MARKET_HISTORY
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepFailed, StepInputs
+from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.source_facts import facts_of, with_history
-from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,24 +115,25 @@ def _fetch(engine: Engine, archive: Archive, part: Slice, inputs: StepInputs, fa
         if not lacking:
             continue
         span = Slice(lacking[0], lacking[-1] + DAY)
-        reply, poll = archive.market_chart_range(str(coin["coin_id"]), span.start, span.end, inputs.now)
+        reply, poll = archive.market_chart_range(coin.coin_id, span.start, span.end, inputs.now)
         if reply is None:
-            failures.append(f"{coin['coin_id']}: {poll.outcome} ({poll.detail or 'no detail'})")
+            failures.append(f"{coin.coin_id}: {poll.outcome} ({poll.detail or 'no detail'})")
             if poll.outcome in REFUSALS:
                 return True
             continue
-        rows = day_rows(str(coin["coin_id"]), reply, lacking, poll.finished_at, inputs.source)
+        rows = day_rows(coin.coin_id, reply, lacking, poll.finished_at, inputs.source)
         _store(engine, rows, inputs)
     return False
 
 
-def _lacking(engine: Engine, coin: Mapping[str, Any], part: Slice, again: bool) -> list[datetime]:
+def _lacking(engine: Engine, coin: Coin, part: Slice, again: bool) -> list[datetime]:
     """Days on which the coin was active and has no reply yet."""
-    days = [part.start + i * DAY for i in range((part.end - part.start) // DAY) if _active(coin, part.start + i * DAY)]
+    days = [part.start + i * DAY for i in range((part.end - part.start) // DAY)]
+    days = [day for day in days if coin.active_within(day, day + DAY)]
     if again:
         return days
     held = engine.store.read_arrow(MARKET_HISTORY.full_name, part, columns=["coin_id", "day_start"]).to_pylist()
-    have = {r["day_start"] for r in held if r["coin_id"] == coin["coin_id"]}
+    have = {r["day_start"] for r in held if r["coin_id"] == coin.coin_id}
     return [d for d in days if d not in have]
 
 
@@ -205,18 +206,13 @@ def _store(engine: Engine, rows: Sequence[dict[str, Any]], inputs: StepInputs) -
         )
 
 
-def _active(coin: Mapping[str, Any], day: datetime) -> bool:
-    start, end = utc(coin.get("active_from")), utc(coin.get("active_to"))
-    return (start is None or start < day + DAY) and (end is None or day < end)
-
-
-def _checks(slice_: Slice, rows: pa.Table, coins: Sequence[Mapping[str, Any]]) -> dict[str, list[CheckOutcome]]:
+def _checks(slice_: Slice, rows: pa.Table, coins: CoinRegistry) -> dict[str, list[CheckOutcome]]:
     stored = rows.select(["coin_id", "day_start", "granularity", "points"]).to_pylist()
     found: dict[str, list[CheckOutcome]] = {}
     for i in range((slice_.end - slice_.start) // DAY):
         day = slice_.start + i * DAY
         mine = [r for r in stored if r["day_start"] == day]
-        absent = sorted({str(c["coin_id"]) for c in coins if _active(c, day)} - {r["coin_id"] for r in mine})
+        absent = sorted({c.coin_id for c in coins if c.active_within(day, day + DAY)} - {r["coin_id"] for r in mine})
         coarse = sorted({r["granularity"] for r in mine} - {"5m"})
         found[day_key(day)] = [
             CheckOutcome(

@@ -18,7 +18,7 @@ from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key, hour_keys
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
-from crypto_assets.transforms.parse import parse_bronze, utc
+from crypto_assets.transforms.parse import parse_bronze
 from crypto_assets.transforms.silver import examined, history_points, silver
 
 if TYPE_CHECKING:
@@ -212,18 +212,13 @@ def _coins_present(slice_: Slice, rows: pa.Table, inputs: StepInputs) -> dict[st
         present[pair["hour"]].add(pair["coin_id"])
     outcomes: dict[str, list[CheckOutcome]] = {}
     for hour, coins in present.items():
-        wanted = {c["coin_id"] for c in inputs.coins if _active(c, hour)}
+        wanted = {c.coin_id for c in inputs.coins if c.active_throughout(hour, hour + HOUR)}
         absent = sorted(wanted - coins)
         told = (
             f"{len(wanted)} active coins have rows" if not absent else f"no row of {', '.join(absent)}; see ops/polls"
         )
         outcomes[hour_key(hour)] = [CheckOutcome(ALL_COINS, not absent, told, "warn", {"absent": absent})]
     return outcomes
-
-
-def _active(coin: Mapping[str, object], hour: datetime) -> bool:
-    start, end = utc(coin.get("active_from")), utc(coin.get("active_to"))
-    return (start is None or start <= hour) and (end is None or hour + HOUR <= end)
 
 
 def _stored(engine: Engine, slice_: Slice, version: int | None, as_of: datetime | None) -> Counter[str]:

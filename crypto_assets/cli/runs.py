@@ -188,7 +188,7 @@ class Scheduled:
         from crypto_assets.home import existing_home
         from crypto_assets.orchestration import unchanged
 
-        coins = existing_home(self.settings).registry().to_records()
+        coins = existing_home(self.settings).registry()
         graph, store = self.defs.resolve_asset_graph(), make_engine(self.settings).store
         return unchanged.plan(self.settings, self.instance, graph, store, wanted, coins, now)
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from crypto_assets.errors import ReportedError
+from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds, TableStore
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ _BOUND = ("partition", "start", "end", "provisional", "log_start", "adopted_from
 """Fields of `PartitionBounds` in the order in which JSON holds them."""
 
 
+NO_COINS = CoinRegistry(())
+
+
 @dataclass(frozen=True)
 class StepInputs:
     """Everything a step needs beside tables: JSON below 64 kB, no secrets.
@@ -74,7 +78,7 @@ class StepInputs:
         source: Name of the home's source.
         partitions_start: First partition's start (UTC).
         bounds: Offset bounds by hourly partition key (ingest steps only).
-        coins: The coin registry as plain records (see `market.coins.CoinRegistry.to_records`).
+        coins: The coins of the home, with when each was active.
         anomaly_budget: Flags wanted per coin and day.
         accept_gap: Record a gap of trimmed offsets instead of failing.
         rebuild: Allow a closed slice to shrink to zero rows.
@@ -87,7 +91,7 @@ class StepInputs:
     source: str
     partitions_start: datetime
     bounds: Mapping[str, LogBounds] = field(default_factory=dict)
-    coins: Sequence[Mapping[str, Any]] = ()
+    coins: CoinRegistry = NO_COINS
     anomaly_budget: float = 1.0
     accept_gap: bool = False
     rebuild: bool = False
@@ -96,7 +100,7 @@ class StepInputs:
 
     def to_json(self) -> str:
         """JSON text of all fields; times as ISO 8601, bounds as rows so that a range of several days stays small."""
-        raw = asdict(replace(self, bounds={}))
+        raw = asdict(replace(self, bounds={})) | {"coins": self.coins.to_records()}
         raw["bounds"] = {
             key: [b.topic, b.topic_id, [[int(getattr(p, n)) for n in _BOUND] for p in b.partitions]]
             for key, b in self.bounds.items()
@@ -109,6 +113,7 @@ class StepInputs:
         raw = json.loads(text)
         for name in ("now", "partitions_start", "as_of"):
             raw[name] = datetime.fromisoformat(raw[name]) if raw[name] else None
+        raw["coins"] = CoinRegistry.from_records(raw["coins"])
         raw["bounds"] = {
             key: LogBounds(
                 topic, topic_id, tuple(PartitionBounds(p, s, e, bool(v), *rest) for p, s, e, v, *rest in rows)
@@ -118,9 +123,9 @@ class StepInputs:
         return cls(**raw)
 
 
-def given(source: str, coins: Sequence[Mapping[str, Any]], anomaly_budget: float) -> str:
+def given(source: str, coins: CoinRegistry, anomaly_budget: float) -> str:
     """Digest of what every step is given beside tables, the log and its partitions."""
-    text = json.dumps([source, [dict(c) for c in coins], anomaly_budget], default=str, sort_keys=True)
+    text = json.dumps([source, coins.to_records(), anomaly_budget], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

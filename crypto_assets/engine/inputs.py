@@ -140,7 +140,7 @@ class StepInputBuilder:
             source=home.source,
             partitions_start=start,
             bounds=self.bounds(reads_log, [str(k) for k in keys], now) if reads_log and not landing else {},
-            coins=home.registry().to_records(),
+            coins=home.registry(),
             anomaly_budget=self.settings.anomaly_budget,
             accept_gap=accept_gap,
             rebuild=rebuild,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -43,9 +43,17 @@ class Coin:
         """Whether the coin is polled at `moment`."""
         return self.active_from <= moment and (self.active_to is None or moment < self.active_to)
 
+    def active_within(self, start: datetime, end: datetime) -> bool:
+        """Whether the coin is polled at some time of [start, end)."""
+        return self.active_from < end and (self.active_to is None or start < self.active_to)
+
+    def active_throughout(self, start: datetime, end: datetime) -> bool:
+        """Whether the coin is polled all the time of [start, end)."""
+        return self.active_from <= start and (self.active_to is None or end <= self.active_to)
+
 
 class CoinRegistry:
-    """An ordered set of coins, immutable.
+    """An ordered set of coins, immutable: the one answer to which coins are active when.
 
     Raises:
         ValueError: An id or alias is used twice, an id is empty, or a span is empty; every problem is named.
@@ -62,6 +70,12 @@ class CoinRegistry:
 
     def __hash__(self) -> int:
         return hash(self.coins)
+
+    def __iter__(self) -> Iterator[Coin]:
+        return iter(self.coins)
+
+    def __len__(self) -> int:
+        return len(self.coins)
 
     def active_at(self, moment: datetime) -> tuple[Coin, ...]:
         """Coins that are polled at `moment` (UTC)."""
@@ -106,7 +120,7 @@ class CoinRegistry:
         return CoinRegistry(replace(c, active_to=active_to) if c.coin_id == coin_id else c for c in self.coins)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Plain JSON-safe records, times as ISO 8601: what steps get."""
+        """Plain JSON-safe records, times as ISO 8601: how a registry travels."""
         return [
             {
                 "coin_id": c.coin_id,

@@ -30,6 +30,7 @@ from dagster._core.storage.tags import (
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_key, key_slice
 from crypto_assets.contracts.tables import POLLS, PRICE_FEATURES, RAW_PRICES, SILVER_PRICES, TABLES
+from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.storage.delta_files import HISTORY_CLEANED
 from crypto_assets.transforms.bars import GRACE_S
 
@@ -132,7 +133,7 @@ def plan(
     graph: BaseAssetGraph,
     store: TableStore,
     wanted: Mapping[str, Sequence[str]],
-    coins: Sequence[Mapping[str, Any]],
+    coins: CoinRegistry,
     now: datetime,
 ) -> Plan:
     """Judge partitions.
@@ -143,7 +144,7 @@ def plan(
         graph: Asset graph with mappings and code versions.
         store: Its tables.
         wanted: Partition keys by asset (`schema/name`); empty for an unpartitioned asset.
-        coins: The coin registry, as steps are given it.
+        coins: The coins of the home, as steps are given them.
         now: Present time (UTC).
     """
     comparable = not settings.on_databricks and settings.transport == "kafka"
@@ -154,7 +155,7 @@ def plan(
     return _Judge(settings, instance, graph, store, inputs_digest(settings, coins), now).judge(ordered, keys)
 
 
-def inputs_digest(settings: Settings, coins: Sequence[Mapping[str, Any]]) -> str:
+def inputs_digest(settings: Settings, coins: CoinRegistry) -> str:
     """What every step is given beside tables, as `orchestration.shell` records it."""
     from crypto_assets.engine.base import given
 

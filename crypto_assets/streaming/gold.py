@@ -23,7 +23,6 @@ from crypto_assets.engine.base import Engine, StepInputs, TableResult
 from crypto_assets.storage.base import TableStore
 from crypto_assets.transforms.bars import GRACE_S, SECONDS, bars
 from crypto_assets.transforms.latest import latest_prices
-from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,8 +169,7 @@ def refresh_latest(
     assert covered.until is not None
     stored = lately.read(engine.store, LATEST_PRICES.full_name, None)
     names = QUOTED
-    ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
-    wanted = {coin for coin, end in ends.items() if end is None or end > inputs.now}
+    wanted = {c.coin_id for c in inputs.coins.active_at(inputs.now)}
     newest: dict[str, dict[str, Any]] = {}
     for row in [*stored.select(names).to_pylist(), *_newest(rows.select(names)).to_pylist()]:
         best = newest.get(row["coin_id"])

@@ -35,7 +35,6 @@ from crypto_assets.streaming import silver as increment
 from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after
 from crypto_assets.streaming.reports import Reports
 from crypto_assets.transforms.bars import GRACE_S
-from crypto_assets.transforms.parse import utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -217,7 +216,8 @@ class Loop:
                 done = version
             self._bronze_version = done if done is not None else version
             # A stream that was killed between Silver and Gold has left rows that Gold lacks.
-            lacking = resume.unreflected(self._engine, tuple(self._bars), covered, self._wanted(inputs))
+            quoted = [c.coin_id for c in inputs.coins.active_at(inputs.now)]
+            lacking = resume.unreflected(self._engine, tuple(self._bars), covered, quoted)
             if known and lacking is not None:
                 self._touch(increment.touched_windows(lacking))
                 self._latest, self._latest_known = [lacking], True
@@ -226,12 +226,6 @@ class Loop:
             self._open |= set(hours)
         self._cursor = cursor
         return cursor
-
-    @staticmethod
-    def _wanted(inputs: StepInputs) -> list[str]:
-        """Coins that are quoted now."""
-        ends = {c["coin_id"]: utc(c["active_to"]) for c in inputs.coins}
-        return [coin for coin, end in ends.items() if end is None or end > inputs.now]
 
     def _append(self, cursor: Cursor, piece: Piece) -> int:
         """Append what Bronze lacks of a piece; records written."""

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+
+from crypto_assets.market.coins import CoinRegistry
 
 FOREVER: datetime | None = None
 
 
-def dim_coin(coins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def dim_coin(coins: CoinRegistry) -> list[dict[str, Any]]:
     """Versions of every coin (SCD 2) as rows of `gold.dim_coin`.
 
     A coin changes identity when an alias ends (until then it has the alias's symbol), begins when it becomes active,
     and ends when it is retired; the span after retirement is a version of its own, not active.
 
     Args:
-        coins: Registry records.
+        coins: The registry.
     """
     rows = []
     for coin in coins:
-        begins = _moment(coin["active_from"])
-        ends = _moment(coin["active_to"]) if coin["active_to"] else None
+        begins, ends = coin.active_from, coin.active_to
         changes = sorted(
-            ((datetime.combine(date.fromisoformat(a["until"]), time(), UTC), a) for a in coin.get("aliases", ())),
-            key=lambda change: change[0],
+            ((datetime.combine(a.until, time(), UTC), a) for a in coin.aliases), key=lambda change: change[0]
         )
         within = {at for at, _ in changes if begins < at and (ends is None or at < ends)}
         edges = [begins, *sorted(within), *([ends] if ends else [])]
@@ -33,11 +32,11 @@ def dim_coin(coins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             named = next((a for at, a in changes if start < at), None)
             rows.append(
                 {
-                    "coin_key": f"{coin['coin_id']}@{start:%Y-%m-%dT%H:%M:%SZ}",
-                    "coin_id": coin["coin_id"],
-                    "symbol": str((named or {}).get("old_symbol") or coin["symbol"]).upper(),
-                    "name": coin["name"],
-                    "aliases": [a["old_id"] for _, a in changes],
+                    "coin_key": f"{coin.coin_id}@{start:%Y-%m-%dT%H:%M:%SZ}",
+                    "coin_id": coin.coin_id,
+                    "symbol": ((named and named.old_symbol) or coin.symbol).upper(),
+                    "name": coin.name,
+                    "aliases": [a.old_id for _, a in changes],
                     "valid_from": start,
                     "valid_to": end,
                     "is_current": end is None,
@@ -45,10 +44,6 @@ def dim_coin(coins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def dim_date(first: date, last: date) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.contracts.tables import PRICE_FEATURES
+from crypto_assets.market.coins import CoinRegistry
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -44,13 +45,13 @@ DIGITS = 12
 """Decimals kept: what engines compute differently in the last bits of a double is not told."""
 
 
-def features(bars_5m: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as_of: datetime) -> DataFrame:
+def features(bars_5m: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: datetime) -> DataFrame:
     """Feature rows of one slice.
 
     Args:
         bars_5m: Rows of `gold.bars_5m` of at least [slice start - 26 h, slice end).
         slice_: Slots whose window_start lies in it get rows.
-        coins: Registry records; a coin has rows while it is active.
+        coins: The registry; a coin has rows while it is active.
         as_of: Highest broker timestamp that the log covers; later slots are not closed and have no row.
 
     Returns:
@@ -69,7 +70,7 @@ def features(bars_5m: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any
     return _finish(frame)
 
 
-def _grid(bars: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as_of: datetime) -> DataFrame:
+def _grid(bars: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: datetime) -> DataFrame:
     """Every coin x every closed slot of look-back and slice; `slot` numbers slots since the epoch."""
     from pyspark.sql import functions as F
 
@@ -77,7 +78,7 @@ def _grid(bars: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as
     end = min(slice_.end, as_of - SETTLED)
     last = int(end.timestamp() // SLOT.total_seconds()) - 1
     spark = bars.sparkSession
-    records = [(c["coin_id"], _epoch(c["active_from"], 0), _epoch(c["active_to"], 2**40)) for c in coins]
+    records = [(c.coin_id, int(c.active_from.timestamp()), _epoch(c.active_to)) for c in coins]
     basket = spark.createDataFrame(records, "coin_id string, active_from bigint, active_to bigint")
     slots = spark.range(first, max(first, last + 1)).withColumnRenamed("id", "slot")
     start = F.col("slot") * F.lit(int(SLOT.total_seconds()))
@@ -91,8 +92,8 @@ def _grid(bars: DataFrame, slice_: Slice, coins: Sequence[Mapping[str, Any]], as
     )
 
 
-def _epoch(text: str | None, default: int) -> int:
-    return default if text is None else int(datetime.fromisoformat(text).astimezone(UTC).timestamp())
+def _epoch(end: datetime | None) -> int:
+    return 2**40 if end is None else int(end.timestamp())
 
 
 def _with_prices(grid: DataFrame, bars: DataFrame) -> DataFrame:

@@ -11,11 +11,11 @@ Hours and days are computed from seconds since 1970, so that no result depends o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from functools import reduce
 from operator import and_, or_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.messages import (
     CLOCK_SKEW_LIMIT_S,
@@ -30,6 +30,7 @@ from crypto_assets.contracts.messages import (
     SCHEMA_VERSION,
 )
 from crypto_assets.contracts.model import MONEY
+from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.market.moments import RFC3339
 from crypto_assets.transforms import json_text
 
@@ -72,7 +73,7 @@ _SHOWN = 60
 """Characters of a value that a detail repeats."""
 
 
-def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> DataFrame:
+def parse_bronze(bronze: DataFrame, coins: CoinRegistry, partitions_start: datetime) -> DataFrame:
     """Every record of Bronze with its typed fields and its reasons.
 
     Rows of kind `gap` are left out: they are no records. A record is valid exactly when it has no reason; the
@@ -80,9 +81,7 @@ def parse_bronze(bronze: DataFrame, coins: Sequence[Mapping[str, Any]], partitio
 
     Args:
         bronze: Rows of `bronze.raw_prices`.
-        coins: The registry: coin_id, aliases (old_id, until), active_from (inclusive), active_to (exclusive); times
-            are ISO 8601 text, dates or times, a date is its start in UTC, None is no bound. An alias names its coin
-            for quotes made before `until`.
+        coins: The registry. An alias names its coin for quotes made before `until`, a UTC day.
         partitions_start: Earlier events have no partition (UTC).
 
     Returns:
@@ -102,7 +101,7 @@ _KEPT: dict[object, list[list[Column | str]]] = {}
 _MOST_KEPT = 8
 
 
-def _stages(coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> list[list[Column | str]]:
+def _stages(coins: CoinRegistry, partitions_start: datetime) -> list[list[Column | str]]:
     """Columns of the selects that follow each other.
 
     They are built once for a registry: on a JVM session that takes twenty thousand calls into the JVM, three seconds
@@ -111,7 +110,7 @@ def _stages(coins: Sequence[Mapping[str, Any]], partitions_start: datetime) -> l
     from pyspark.sql import functions as F
 
     # A process may have columns of both kinds, of a JVM session and of Spark Connect.
-    key = (type(F.lit(None)), repr(list(coins)), partitions_start)
+    key = (type(F.lit(None)), coins, partitions_start)
     if key not in _KEPT:
         if len(_KEPT) >= _MOST_KEPT:
             _KEPT.clear()
@@ -200,25 +199,6 @@ def moment_of(text: Column) -> Column:
     return F.when(text.rlike(_RFC3339), F.upper(text).try_cast("timestamp"))
 
 
-def utc(value: object) -> datetime | None:
-    """A registry bound (ISO text, date or time; a date is its start; no zone means UTC) as a time, None as None.
-
-    Raises:
-        ValueError: The value is none of these.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    if not isinstance(value, datetime):
-        raise ValueError(
-            f"{value!r} in the coin registry is neither ISO text nor a date nor a time; correct coins.toml"
-        )
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
 def _scaled(text: Column) -> Column:
     """Plain decimal text of a number, by moving its point and cutting digits that decide nothing.
 
@@ -276,7 +256,7 @@ def _field(name: str) -> Column:
     return F.when(F.col("_plain"), F.get_json_object("raw_json", f"$.{name}")).otherwise(text)
 
 
-def _typed(coins: Sequence[Mapping[str, Any]]) -> list[list[Column | str]]:
+def _typed(coins: CoinRegistry) -> list[list[Column | str]]:
     """The texts as numbers and times, the registry's id of the coin, and the event hour."""
     from pyspark.sql import functions as F
 
@@ -288,28 +268,28 @@ def _typed(coins: Sequence[Mapping[str, Any]]) -> list[list[Column | str]]:
     cadence = F.when(F.col("_cadence").rlike(_SECONDS), F.col("_cadence").try_cast("double"))
     # A coin that cannot be dated by its quote is judged by its arrival.
     dated = F.coalesce("last_updated_at", "kafka_timestamp")
-    canonical = _canonical(F.col("_coin_id"), dated, coins).alias("_canonical")
+    canonical = canonical_coin(F.col("_coin_id"), dated, coins).alias("_canonical")
     return [
         ["*", *numbers, *times, F.when(cadence > 0, cadence).alias("cadence_s")],
         ["*", canonical, hour_of(F.col("last_updated_at")).alias("_hour")],
     ]
 
 
-def _canonical(coin_id: Column, at: Column, coins: Sequence[Mapping[str, Any]]) -> Column:
+def canonical_coin(coin_id: Column, at: Column, coins: CoinRegistry) -> Column:
     """The registry's id of a coin that was active at a time, by its id or a former one; else null."""
     from pyspark.sql import functions as F
 
-    def within(start: datetime | None, end: datetime | None) -> list[Column]:
-        return ([at >= F.lit(start)] if start else []) + ([at < F.lit(end)] if end else [])
+    def within(start: datetime, end: datetime | None) -> list[Column]:
+        return [at >= F.lit(start), *([at < F.lit(end)] if end else [])]
 
-    same_span: dict[tuple[datetime | None, datetime | None], list[str]] = {}
+    same_span: dict[tuple[datetime, datetime | None], list[str]] = {}
     found: list[Column] = []
     for coin in coins:
-        start, end = utc(coin.get("active_from")), utc(coin.get("active_to"))
-        same_span.setdefault((start, end), []).append(coin["coin_id"])
-        for alias in coin.get("aliases") or ():
-            limits = [*within(start, end), *within(None, utc(alias["until"]))]
-            found.append(F.when(reduce(and_, limits, coin_id == alias["old_id"]), F.lit(coin["coin_id"])))
+        start, end = coin.active_from, coin.active_to
+        same_span.setdefault((start, end), []).append(coin.coin_id)
+        for alias in coin.aliases:
+            limits = [*within(start, end), at < F.lit(datetime.combine(alias.until, time(), UTC))]
+            found.append(F.when(reduce(and_, limits, coin_id == alias.old_id), F.lit(coin.coin_id)))
     # Coins of one span are one look-up, so that hundreds of coins cost what one does.
     known = [F.when(reduce(and_, within(*span), coin_id.isin(ids)), coin_id) for span, ids in same_span.items()]
     return F.coalesce(*known, *found, F.lit(None).cast("string"))
@@ -426,6 +406,5 @@ __all__ = [
     "hour_of",
     "moment_of",
     "parse_bronze",
-    "utc",
     "where_computed",
 ]

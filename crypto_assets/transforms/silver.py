@@ -6,15 +6,13 @@ Does not belong here: judging single records (`transforms.parse`), reading or wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import and_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.messages import NUMERIC
 from crypto_assets.contracts.model import MONEY
 from crypto_assets.contracts.tables import QUARANTINE, SILVER_PRICES
-from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, utc, where_computed
+from crypto_assets.market.coins import CoinRegistry
+from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, where_computed
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -72,7 +70,7 @@ def examined(parsed: DataFrame) -> DataFrame:
     return shaped.select(*QUARANTINE.column_names, "is_valid", "last_updated_at", "out_of_range")
 
 
-def history_points(market_history: DataFrame, coins: Sequence[Mapping[str, Any]]) -> DataFrame:
+def history_points(market_history: DataFrame, coins: CoinRegistry) -> DataFrame:
     """Points of stored history replies, one row each.
 
     A point needs a price above zero; capitalisation and volume come from the point of the same time, else are null.
@@ -153,19 +151,18 @@ def _slot(moment: str) -> Column:
     return F.floor(F.unix_seconds(F.col(moment)) / F.lit(SLOT_S))
 
 
-def _symbol(coins: Sequence[Mapping[str, Any]]) -> Column:
+def _symbol(coins: CoinRegistry) -> Column:
     """Symbol that a coin had at the start of `day`: its former one before the date of change."""
     from pyspark.sql import functions as F
 
     found: list[Column] = []
     for coin in coins:
-        is_coin = F.col("coin_id") == coin["coin_id"]
-        for alias in coin.get("aliases") or ():
-            until = utc(alias["until"])
-            if alias.get("old_symbol") and until is not None:
-                before = reduce(and_, [is_coin, F.col("day") < F.lit(until.date())])
-                found.append(F.when(before, F.lit(str(alias["old_symbol"]).upper())))
-        found.append(F.when(is_coin, F.lit(str(coin["symbol"]).upper())))
+        is_coin = F.col("coin_id") == coin.coin_id
+        for alias in coin.aliases:
+            if alias.old_symbol:
+                before = is_coin & (F.col("day") < F.lit(alias.until))
+                found.append(F.when(before, F.lit(alias.old_symbol.upper())))
+        found.append(F.when(is_coin, F.lit(coin.symbol.upper())))
     return F.coalesce(*found, F.lit(None).cast("string"))
 
 

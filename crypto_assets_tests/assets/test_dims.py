@@ -28,7 +28,7 @@ def test_dim_coin_follows_the_registry(engine: SailEngine) -> None:
     assert (engine.store.version("gold.dim_coin"), again.data_version) == (version, first.data_version)
 
     changed = COINS.retire("ethereum", active_to=NOW).add("solana", "sol", "Solana", active_from=NOW)
-    other = work_dim_coin(engine, [None], step_inputs(NOW, coins=changed.to_records())).tables["gold.dim_coin"]
+    other = work_dim_coin(engine, [None], step_inputs(NOW, coins=changed)).tables["gold.dim_coin"]
     assert other.partitions[None].data_version != first.data_version
     rows = {(r["coin_id"], r["valid_from"]): r for r in engine.store.read_arrow("gold.dim_coin").to_pylist()}
     assert (rows["ethereum", NOW]["is_active"], rows["ethereum", NOW]["is_current"]) == (False, True)

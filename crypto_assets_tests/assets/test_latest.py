@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_ke
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.engine.base import Engine, Result
 from crypto_assets.engine.sail import SailEngine
+from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.storage.base import AppendBatch, OffsetRange
 from crypto_assets_tests.builders import (
     TOPIC_ID,
@@ -102,9 +104,13 @@ def test_the_newest_quote_of_every_active_coin_with_what_it_covers(engine: SailE
     assert found["bitcoin"]["covered_until"] == TEN + 6 * MINUTE
     assert found["bitcoin"]["age_s"] == 240.0
 
-    retired = [{**c, "active_to": (TEN + HOUR).isoformat()} if c["coin_id"] == "ethereum" else c for c in coins]
+    retired = coins.retire("ethereum", active_to=TEN + HOUR)
     assert set(refreshed(engine, TEN + HOUR - MINUTE, coins=retired)) == {"bitcoin", "ethereum"}
     assert set(refreshed(engine, TEN + HOUR, coins=retired)) == {"bitcoin"}
+
+    began = CoinRegistry(replace(c, active_from=TEN + HOUR) if c.coin_id == "bitcoin" else c for c in coins)
+    assert set(refreshed(engine, TEN + HOUR - MINUTE, coins=began)) == {"ethereum"}
+    assert set(refreshed(engine, TEN + HOUR, coins=began)) == {"bitcoin", "ethereum"}
 
 
 def test_a_coin_that_has_been_silent_for_days_is_still_shown(engine: SailEngine) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,7 +19,7 @@ from crypto_assets.assets import bars, market_history, silver
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_key, hour_keys
 from crypto_assets.engine.base import Engine, Result, StepFailed
 from crypto_assets.engine.sail import SailEngine
-from crypto_assets.market.coins import default_registry
+from crypto_assets.market.coins import CoinRegistry, default_registry
 from crypto_assets.market.quotes import Poll
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.standin import StandIn
@@ -115,7 +116,7 @@ def test_one_call_fetches_a_coins_run_of_days(engine: SailEngine, install: Insta
 
 def test_a_hole_makes_two_calls_and_ninety_days_are_the_most(engine: SailEngine, install: Install) -> None:
     archive = install(FakeArchive(DAY))
-    one = step_inputs(NOW).coins[:1]
+    one = CoinRegistry(step_inputs(NOW).coins.coins[:1])
     first = FIRST - 119 * DAY
     keys = [*days(95, first), day_key(first + 97 * DAY)]
     fetch(engine, keys, coins=one)
@@ -193,12 +194,12 @@ def test_only_days_on_which_a_coin_was_active_are_asked_for(engine: SailEngine, 
     archive = install(FakeArchive())
     bitcoin, ethereum, pol = step_inputs(NOW).coins
     coins = [
-        {**bitcoin, "active_from": (FIRST + DAY + 5 * HOUR).isoformat()},
-        {**ethereum, "active_to": (FIRST + DAY).isoformat()},
-        {**pol, "active_to": (FIRST - DAY).isoformat()},
+        replace(bitcoin, active_from=FIRST + DAY + 5 * HOUR),
+        replace(ethereum, active_to=FIRST + DAY),
+        replace(pol, active_to=FIRST - DAY),
     ]
     keys = days(3)
-    result = fetch(engine, keys, coins=coins)
+    result = fetch(engine, keys, coins=CoinRegistry(coins))
     assert archive.calls == [("bitcoin", keys[1], 2), ("ethereum", keys[0], 1)]
     checks = {k: {c.name: c.passed for c in p.checks} for k, p in result.tables[NAME].partitions.items()}
     assert [checks[k]["all_coins_fetched"] for k in keys] == [True] * 3
@@ -217,7 +218,7 @@ def test_a_day_without_points_is_named_and_not_stored(engine: SailEngine, instal
 
 def test_every_digit_reaches_silver_and_a_live_sample_wins_its_slot(engine: SailEngine, install: Install) -> None:
     archive = install(FakeArchive(timedelta(minutes=5)))
-    coins = step_inputs(NOW).coins[:1]
+    coins = CoinRegistry(step_inputs(NOW).coins.coins[:1])
     result = fetch(engine, days(1), coins=coins)
     assert [c.passed for c in result.tables[NAME].partitions[days(1)[0]].checks if c.name == "fills_bars_5m"] == [True]
     write_bronze(engine.store, [sample("bitcoin", FIRST + timedelta(minutes=17), "7.5")])
@@ -255,7 +256,7 @@ def test_the_real_client_and_the_stand_in_agree_with_the_step(
 ) -> None:
     """Over HTTP: a rate limit on the second coin, then the same command again; prices are those of the recording."""
     feed = ReplayFeed(FIRST.date())
-    coins = default_registry("replay").to_records()
+    coins = default_registry("replay")
     with StandIn(feed) as standin:
         client = VirtualClient(standin.url, feed, "replay")
 
@@ -276,7 +277,7 @@ def test_the_real_client_and_the_stand_in_agree_with_the_step(
     silver.work(engine, [hour_key(FIRST + 10 * HOUR)], inputs)
     found = engine.store.read_arrow("silver.prices").to_pylist()
     moments = [FIRST + 10 * HOUR]
-    wanted = {(c["coin_id"], t): p for c in coins for t, p in feed.history(c["coin_id"], moments)}
+    wanted = {(c.coin_id, t): p for c in coins for t, p in feed.history(c.coin_id, moments)}
     assert len(wanted) == 3
     assert {(r["coin_id"], r["last_updated_at"]): r["price_usd"] for r in found} == wanted
 

@@ -28,7 +28,7 @@ from crypto_assets.ml.panel import Panel
 from crypto_assets.ml.registry import Store
 from crypto_assets.storage.base import AuditFailed
 from crypto_assets_tests.builders import START, step_inputs
-from crypto_assets_tests.ml.synthetic import SLOT, coin_records, feature_rows, names, panel_of, walk
+from crypto_assets_tests.ml.synthetic import SLOT, feature_rows, names, panel_of, registry_of, walk
 
 NOW = START + 60 * DAY
 COINS = names(3)
@@ -66,7 +66,7 @@ def inputs(database: Path, tmp_path: Path) -> Callable[..., StepInputs]:
     }
 
     def make(now: datetime = NOW, **changed: Any) -> StepInputs:
-        return step_inputs(now, coins=coin_records(COINS), params=params, **changed)
+        return step_inputs(now, coins=registry_of(COINS), params=params, **changed)
 
     return make
 

@@ -27,7 +27,7 @@ from crypto_assets.engine.sail import SailEngine
 from crypto_assets.ml import artifacts, places
 from crypto_assets.settings import Settings, child_environment
 from crypto_assets_tests.builders import START, step_inputs
-from crypto_assets_tests.ml.synthetic import coin_records, feature_rows, names, panel_of, walk
+from crypto_assets_tests.ml.synthetic import feature_rows, names, panel_of, registry_of, walk
 
 COINS = names(3)
 DAYS = 10
@@ -65,7 +65,7 @@ def inputs(home: Path, *, earlier: bool = False) -> StepInputs:
         {"artifact_root": str(home / places.FOLDER)} if earlier else {"artifact_root": places.FOLDER, "home": str(home)}
     )
     params = {"tracking_uri": uri, "registry_uri": uri, **root}
-    return step_inputs(NOW, coins=coin_records(COINS), params=params)
+    return step_inputs(NOW, coins=registry_of(COINS), params=params)
 
 
 def engine_of(home: Path) -> Engine:

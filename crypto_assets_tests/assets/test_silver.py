@@ -18,7 +18,7 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, hour_key, hour_keys
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result
 from crypto_assets.engine.sail import SailEngine
-from crypto_assets.market.coins import default_registry
+from crypto_assets.market.coins import CoinRegistry, default_registry
 from crypto_assets.storage.base import SliceRefused
 from crypto_assets_tests.builders import Record, at, history_rows, message, sample, step_inputs, write_bronze
 from crypto_assets_tests.transforms.oracle import recorded, rows_by, without
@@ -43,7 +43,7 @@ def checks(result: Result, table: str, key: str) -> dict[str, CheckOutcome]:
 
 def refresh(engine: Engine, hours: Sequence[str], **inputs: Any) -> None:
     """What the jobs run for hours of one day."""
-    given = step_inputs(NOW, coins=default_registry("replay").to_records(), **inputs)
+    given = step_inputs(NOW, coins=default_registry("replay"), **inputs)
     silver.work(engine, hours, given)
     bars.work(engine, hours, given)
     bars.work_day(engine, sorted({h[:10] for h in hours}), given)
@@ -257,7 +257,7 @@ def test_a_closed_hour_does_not_vanish_without_rebuild(engine: SailEngine) -> No
     """The coin is taken from the registry: its rows would go, which is refused unless it is said to be meant."""
     write_bronze(engine.store, [sample("bitcoin", TEN)])
     silver.work(engine, [hour_key(TEN)], step_inputs(NOW))
-    others = [c for c in step_inputs(NOW).coins if c["coin_id"] != "bitcoin"]
+    others = CoinRegistry(c for c in step_inputs(NOW).coins if c.coin_id != "bitcoin")
     with pytest.raises(SliceRefused):
         silver.work(engine, [hour_key(TEN)], step_inputs(NOW, coins=others))
     assert len(rows(engine, PRICES)) == 1
@@ -267,10 +267,7 @@ def test_a_closed_hour_does_not_vanish_without_rebuild(engine: SailEngine) -> No
 
 def test_an_absent_coin_and_an_empty_hour_are_named(engine: SailEngine) -> None:
     write_bronze(engine.store, [sample("bitcoin", TEN), sample("ethereum", TEN)])
-    coins = [
-        {**c, "active_to": "2024-05-01T10:30:00+00:00"} if c["coin_id"] == "ethereum" else c
-        for c in step_inputs(NOW).coins
-    ]
+    coins = step_inputs(NOW).coins.retire("ethereum", active_to=TEN + HOUR / 2)
     result = silver.work(engine, [hour_key(TEN), hour_key(TEN + HOUR)], step_inputs(NOW, coins=coins))
     first, second = (checks(result, PRICES, hour_key(TEN + i * HOUR)) for i in (0, 1))
     # A coin that was retired within the hour is not asked for.

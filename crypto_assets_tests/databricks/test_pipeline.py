@@ -383,7 +383,7 @@ def test_the_bundle_tells_the_pipeline_exactly_what_it_understands() -> None:
     assert read.kafka["security.protocol"] == "SASL_SSL"
     assert read.password_at == ("crypto-assets", "kafka-sasl-password")
     assert read.history == "${var.catalog}.bronze.market_history"
-    assert [c["coin_id"] for c in read.coins][:2] == ["bitcoin", "ethereum"]
+    assert [c.coin_id for c in read.coins][:2] == ["bitcoin", "ethereum"]
     assert pipeline["configuration"]["spark.sql.session.timeZone"] == "UTC"
     assert bundle.PIPELINE_SUFFIX == configuration.SCHEMA_SUFFIX
     assert set(bundle.PIPELINE_SCHEMAS) == {t.schema for t in DATASETS}

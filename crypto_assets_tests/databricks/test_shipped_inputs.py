@@ -34,7 +34,7 @@ def shipment(hours: int, partitions: int = 3) -> Shipment:
         )
         for i, key in enumerate(keys)
     }
-    coins = default_registry("coingecko").to_records()
+    coins = default_registry("coingecko")
     return Shipment("run", keys, StepInputs(START, "run", "coingecko", START, bounds, coins, as_of=START, rebuild=True))
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import floor_hour
 from crypto_assets.contracts.tables import BARS_5M, PRICE_FEATURES
+from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.ml.panel import SLOT_S, SLOTS_A_DAY, Panel, slot_of
 
 SLOT = timedelta(minutes=5)
@@ -216,27 +217,13 @@ def bars_of(prices: np.ndarray, start: datetime = START) -> list[dict[str, Any]]
     ]
 
 
-def coin_records(
-    ids: Sequence[str], spans: dict[str, tuple[datetime, datetime | None]] | None = None
-) -> list[dict[str, Any]]:
-    """Registry records of coins that are active since long ago, or in the spans given."""
-    found = []
-    for coin in ids:
-        begin, end = (spans or {}).get(coin, (datetime(2000, 1, 1, tzinfo=UTC), None))
-        found.append(
-            {
-                "coin_id": coin,
-                "symbol": coin.upper(),
-                "name": coin,
-                "aliases": [],
-                "active_from": begin.isoformat(),
-                "active_to": end.isoformat() if end else None,
-            }
-        )
-    return found
+def registry_of(ids: Sequence[str], spans: dict[str, tuple[datetime, datetime | None]] | None = None) -> CoinRegistry:
+    """Coins that are active since long ago, or in the spans given."""
+    always = (datetime(2000, 1, 1, tzinfo=UTC), None)
+    return CoinRegistry(Coin(coin, coin.upper(), coin, (), *(spans or {}).get(coin, always)) for coin in ids)
 
 
 __all__ = [
-    "SIGMA", "SLOT", "SLOTS_A_DAY", "START", "bar", "bar_rows", "bars_of", "coin_records", "feature_rows", "names",
-    "panel_of", "walk",
+    "SIGMA", "SLOT", "SLOTS_A_DAY", "START", "bar", "bar_rows", "bars_of", "feature_rows", "names",
+    "panel_of", "registry_of", "walk",
 ]  # fmt: skip

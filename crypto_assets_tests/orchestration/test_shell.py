@@ -10,7 +10,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from crypto_assets.assets.card import ModelAsset, Step
 from crypto_assets.contracts.tables import LEADERBOARD
-from crypto_assets.engine.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
+from crypto_assets.engine.base import NO_COINS, CheckOutcome, PartitionResult, Result, StepFailed, TableResult
 from crypto_assets.orchestration.shell import build_step
 from crypto_assets.storage.base import AuditFailed
 
@@ -26,7 +26,7 @@ class Inputs:
     banner = "REPLAY"
 
     def build(self, **asked):
-        return SimpleNamespace(source="replay", coins=(), anomaly_budget=1.0, **asked)
+        return SimpleNamespace(source="replay", coins=NO_COINS, anomaly_budget=1.0, **asked)
 
 
 def run(step: Step, *, hourly: bool = True, keys=("2026-01-01-00:00",), instance=None):

@@ -16,6 +16,7 @@ from crypto_assets.cli.runs import Outcome, Scheduled, present
 from crypto_assets.contracts.slices import HOUR, Slice, hour_key, hour_keys
 from crypto_assets.contracts.tables import BARS_1H
 from crypto_assets.definitions import build_definitions
+from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.orchestration import shell, unchanged
 from crypto_assets_tests.home_fixtures import SmallHome
 
@@ -44,7 +45,7 @@ def plan(home: SmallHome, hours: Sequence[str], defs: dg.Definitions | None = No
         defs.resolve_asset_graph() if defs else home.graph,
         home.engine.store,
         {a: [] if a in PRESENT else hours for a in REFRESH_ASSETS},
-        home.home.registry().to_records() if coins is None else coins,
+        home.home.registry() if coins is None else coins,
         datetime.now(UTC),
     )
 
@@ -127,7 +128,7 @@ def test_a_changed_code_version_makes_its_table(small_home, hours, monkeypatch):
 
 
 def test_another_basket_makes_everything(small_home, hours):
-    found = plan(small_home, hours, coins=small_home.home.registry().to_records()[:2])
+    found = plan(small_home, hours, coins=CoinRegistry(small_home.home.registry().coins[:2]))
     assert stale(found) == {a: [unchanged.ANY] if a in PRESENT else hours for a in REFRESH_ASSETS}
 
 

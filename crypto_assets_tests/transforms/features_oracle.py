@@ -10,6 +10,8 @@ from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import Any
 
+from crypto_assets.market.coins import CoinRegistry
+
 SLOT = timedelta(minutes=5)
 
 
@@ -28,20 +30,17 @@ class Oracle:
 
     Args:
         bars: Rows of `gold.bars_5m`.
-        coins: Registry records.
+        coins: The registry.
     """
 
     bars: Sequence[Mapping[str, Any]]
-    coins: Sequence[Mapping[str, Any]]
+    coins: CoinRegistry
     _memory: dict[Any, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         used = [b for b in self.bars if b["is_closed"] and b["granularity"] in ("tick", "5m")]
         self.by_slot = {(b["coin_id"], b["window_end"]): b for b in used}
-        self.spans = {
-            c["coin_id"]: tuple(c[n] and datetime.fromisoformat(c[n]) for n in ("active_from", "active_to"))
-            for c in self.coins
-        }
+        self.spans = {c.coin_id: (c.active_from, c.active_to) for c in self.coins}
 
     def active(self, coin: str, end: datetime) -> bool:
         """Whether the coin has a row at the slot."""

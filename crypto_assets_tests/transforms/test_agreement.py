@@ -107,7 +107,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_single_records(spark: SparkSession) -> None:
     padding = [text().encode()] * len(HEADERS)  # the first rows have headers of all kinds, the others good ones
     values = [*padding, *(value.encode() for value, _ in CASES.values())]
-    rows = parse_bronze(frame(spark, bronze(values)), DEFAULT_COINS.to_records(), START).toArrow().to_pylist()
+    rows = parse_bronze(frame(spark, bronze(values)), DEFAULT_COINS, START).toArrow().to_pylist()
     by_offset = {row["offset"]: row for row in rows}
     for i, (case, (_, wanted)) in enumerate(CASES.items(), len(padding)):
         expected = {"reasons": [], "out_of_range": None} | wanted

@@ -15,8 +15,9 @@ from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import conform, spark_schema
 from crypto_assets.contracts.slices import HOUR, Slice
 from crypto_assets.contracts.tables import BARS_5M, PRICE_FEATURES
+from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.transforms.features import basket_hash, features, manifest
-from crypto_assets_tests.ml.synthetic import SLOT, START, bar, bar_rows, bars_of, coin_records, names, panel_of, walk
+from crypto_assets_tests.ml.synthetic import SLOT, START, bar, bar_rows, bars_of, names, panel_of, registry_of, walk
 from crypto_assets_tests.transforms.features_oracle import Oracle
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def computed(
     spark: SparkSession,
     bars: Sequence[dict[str, Any]],
     slice_: Slice,
-    coins: Sequence[Mapping[str, Any]],
+    coins: CoinRegistry,
     as_of: datetime = LATER,
 ) -> pa.Table:
     frame = spark.createDataFrame(bar_rows(bars), spark_schema(BARS_5M))
@@ -70,7 +71,7 @@ def market(seed: int, coins: int, hours: int) -> list[dict[str, Any]]:
 
 
 def test_features_of_data_cut_at_t_equal_those_of_all_data_up_to_t(spark: SparkSession) -> None:
-    bars, coins = market(7, 5, 30), coin_records(names(5))
+    bars, coins = market(7, 5, 30), registry_of(names(5))
     slice_ = Slice(BEGIN, BEGIN + 4 * HOUR)
     whole = by_slot(computed(spark, bars, slice_, coins))
     assert len(whole) == 5 * 48
@@ -82,7 +83,7 @@ def test_features_of_data_cut_at_t_equal_those_of_all_data_up_to_t(spark: SparkS
 
 def test_what_comes_after_a_row_does_not_change_it(spark: SparkSession) -> None:
     """The same the other way round: absurd prices after t leave every row up to t as it was."""
-    bars, coins = market(8, 4, 28), coin_records(names(4))
+    bars, coins = market(8, 4, 28), registry_of(names(4))
     slice_, cut = Slice(BEGIN, BEGIN + 2 * HOUR), BEGIN + 11 * SLOT
     absurd = {n: Decimal(10**6) for n in ("open", "high", "low", "close")}
     changed = [{**b, **absurd} if b["window_end"] > cut else b for b in bars]
@@ -94,7 +95,7 @@ def test_what_comes_after_a_row_does_not_change_it(spark: SparkSession) -> None:
 
 def test_a_row_does_not_depend_on_where_its_slice_begins(spark: SparkSession) -> None:
     """A range run and hourly runs give equal rows to the last bit, also after a freeze behind large moves."""
-    bars, coins = market(9, 5, 30), coin_records(names(5))
+    bars, coins = market(9, 5, 30), registry_of(names(5))
     whole = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + 4 * HOUR), coins))
     hourly: dict[Any, Row] = {}
     for k in range(4):
@@ -117,7 +118,7 @@ def test_every_definition_agrees_with_the_oracle(spark: SparkSession) -> None:
     at[coin[3], BEGIN + 25 * SLOT]["volume_24h_usd"] = Decimal(0)
     at[coin[3], BEGIN + 29 * SLOT]["volume_24h_usd"] = None
     spans = {coin[4]: (START + 14 * HOUR + 6 * SLOT, BEGIN + HOUR + 3 * SLOT), coin[2]: (START, None)}
-    records = coin_records(coin, spans)
+    records = registry_of(coin, spans)
     rows = by_slot(computed(spark, list(at.values()), Slice(BEGIN, BEGIN + 3 * HOUR), records))
     oracle = Oracle(list(at.values()), records)
     expected = {
@@ -154,7 +155,7 @@ def _same(found: float | None, expected: float | None) -> bool:
 
 def test_the_numpy_features_of_other_tests_agree_with_the_engine(spark: SparkSession) -> None:
     prices = np.vectorize(lambda p: float(f"{p:.8g}"))(walk(11, 4, 28 * 12))
-    rows = by_slot(computed(spark, bars_of(prices), Slice(BEGIN, BEGIN + 2 * HOUR), coin_records(names(4))))
+    rows = by_slot(computed(spark, bars_of(prices), Slice(BEGIN, BEGIN + 2 * HOUR), registry_of(names(4))))
     data = panel_of(prices)
     for (coin, end), row in rows.items():
         place = data.coins.index(coin), int(end.timestamp()) // 300 - data.first_slot
@@ -166,11 +167,11 @@ def test_the_numpy_features_of_other_tests_agree_with_the_engine(spark: SparkSes
 def test_the_scale_needs_144_returns_before_the_slot_and_has_a_floor(spark: SparkSession) -> None:
     first = BEGIN - 145 * SLOT
     bars = [bar("coin-00", first + k * SLOT, 100.0) for k in range(157)]
-    rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), coin_records(["coin-00"])))
+    rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), registry_of(["coin-00"])))
     # At the first slot of the slice, 145 bars with 144 returns lie before; one bar less is not enough.
     assert rows["coin-00", BEGIN + SLOT]["s"] == 1e-5
     assert rows["coin-00", BEGIN + SLOT]["rz"] == 0
-    rows = by_slot(computed(spark, bars[1:], Slice(BEGIN, BEGIN + HOUR), coin_records(["coin-00"])))
+    rows = by_slot(computed(spark, bars[1:], Slice(BEGIN, BEGIN + HOUR), registry_of(["coin-00"])))
     assert rows["coin-00", BEGIN + SLOT]["s"] is None
     assert rows["coin-00", BEGIN + 2 * SLOT]["s"] == 1e-5
 
@@ -179,7 +180,7 @@ def test_the_slots_own_return_is_not_in_its_scale(spark: SparkSession) -> None:
     prices = walk(5, 1, 27 * 12)
     jumped = prices.copy()
     jumped[0, 26 * 12] *= 1.5
-    coins = coin_records(names(1))
+    coins = registry_of(names(1))
     calm, jump = (
         by_slot(computed(spark, bars_of(p), Slice(BEGIN, BEGIN + HOUR), coins))["coin-00", BEGIN + SLOT]
         for p in (prices, jumped)
@@ -198,7 +199,7 @@ def test_nulls_name_every_reason(spark: SparkSession) -> None:
     for k in range(4, 6):
         del bars[c, BEGIN + k * SLOT]
     bars[a, BEGIN + 9 * SLOT]["volume_24h_usd"] = None
-    records = coin_records((a, b, c), {b: (young, None)})
+    records = registry_of((a, b, c), {b: (young, None)})
     rows = by_slot(computed(spark, list(bars.values()), Slice(BEGIN, BEGIN + HOUR), records))
     reasons = {key: row["null_reason"] for key, row in rows.items()}
     assert (b, young) not in rows
@@ -218,15 +219,15 @@ def test_nulls_name_every_reason(spark: SparkSession) -> None:
 def test_open_slots_have_no_row(spark: SparkSession) -> None:
     bars = bars_of(walk(1, 3, 27 * 12))
     slice_, end = Slice(BEGIN, BEGIN + HOUR), BEGIN + 4 * SLOT
-    settled = computed(spark, bars, slice_, coin_records(names(3)), as_of=end + SETTLED)
+    settled = computed(spark, bars, slice_, registry_of(names(3)), as_of=end + SETTLED)
     assert max(settled.column("window_end").to_pylist()) == end
-    open_ = computed(spark, bars, slice_, coin_records(names(3)), as_of=end + SETTLED - timedelta(milliseconds=1))
+    open_ = computed(spark, bars, slice_, registry_of(names(3)), as_of=end + SETTLED - timedelta(milliseconds=1))
     assert max(open_.column("window_end").to_pylist()) == end - SLOT
-    assert computed(spark, bars, slice_, coin_records(names(3)), as_of=BEGIN - 3 * 24 * HOUR).num_rows == 0
+    assert computed(spark, bars, slice_, registry_of(names(3)), as_of=BEGIN - 3 * 24 * HOUR).num_rows == 0
 
 
 def test_a_coin_without_any_bar_has_rows_with_a_reason(spark: SparkSession) -> None:
-    records = coin_records((*names(3), "silent"))
+    records = registry_of((*names(3), "silent"))
     table = computed(spark, bars_of(walk(1, 3, 27 * 12)), Slice(BEGIN, BEGIN + HOUR), records)
     silent = [r for r in table.to_pylist() if r["coin_id"] == "silent"]
     assert len(silent) == 12
@@ -239,7 +240,7 @@ def test_the_basket_names_the_coins_that_had_a_return(spark: SparkSession) -> No
     bars = [
         b for b in bars_of(walk(2, 4, 27 * 12)) if (b["coin_id"], b["window_start"]) != ("coin-03", BEGIN + 3 * SLOT)
     ]
-    rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), coin_records(names(4))))
+    rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), registry_of(names(4))))
     assert rows["coin-00", BEGIN + SLOT]["basket_hash"] == basket_hash(names(4))
     assert rows["coin-00", BEGIN + 4 * SLOT]["basket_hash"] == basket_hash(names(3))
     assert len(basket_hash(names(3))) == 16
@@ -252,7 +253,7 @@ def test_a_row_is_available_only_when_the_coins_it_is_compared_with_are(spark: S
     for b in bars:
         if (b["coin_id"], b["window_start"]) == ("coin-03", BEGIN + 3 * SLOT):
             b["available_at"] = late
-    rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), coin_records(names(4))))
+    rows = by_slot(computed(spark, bars, Slice(BEGIN, BEGIN + HOUR), registry_of(names(4))))
     assert rows["coin-00", BEGIN + 3 * SLOT]["available_at"] < BEGIN + 3 * SLOT
     assert rows["coin-00", BEGIN + 4 * SLOT]["available_at"] == late
     assert rows["coin-00", BEGIN + 5 * SLOT]["available_at"] == late

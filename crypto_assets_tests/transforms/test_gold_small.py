@@ -40,7 +40,7 @@ def table_of(name: str, rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def versions(*coins: Coin) -> list[tuple[Any, ...]]:
-    rows = dim_coin(CoinRegistry(coins).to_records())
+    rows = dim_coin(CoinRegistry(coins))
     table = table_of("gold.dim_coin", rows)
     assert [o.name for o in evaluate(TABLES["gold.dim_coin"], table, [None])[None] if not o.passed] == []
     assert len({r["coin_key"] for r in rows}) == len(rows)
@@ -54,7 +54,7 @@ MATIC = (Alias("matic-network", date(2024, 9, 4), "MATIC"),)
 def test_matic_became_pol_on_its_date() -> None:
     found = versions(COINS.coins[2])
     assert found == [("MATIC", BEGINNING, CHANGE, False, True), ("POL", CHANGE, None, True, True)]
-    rows = dim_coin(COINS.to_records())
+    rows = dim_coin(COINS)
     assert [r["aliases"] for r in rows if r["coin_id"] == "polygon-ecosystem-token"] == [["matic-network"]] * 2
     assert [r["coin_key"] for r in rows if r["coin_id"] == "bitcoin"] == ["bitcoin@2009-01-03T00:00:00Z"]
 

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from crypto_assets.contracts.messages import QUARANTINE_REASONS
 from crypto_assets.engine.sail import frame
 from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.market.moments import read_rfc3339
-from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, moment_of, parse_bronze, utc
+from crypto_assets.transforms.parse import PRICE_LIMIT, day_of, decimal_of, hour_of, moment_of, parse_bronze
 from crypto_assets_tests.builders import COINS, START, Record, at, bronze_rows, message, rfc3339
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def parsed(spark: SparkSession, records: Sequence[Record], **changed: Any) -> li
         rows = rows.set_column(
             rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, rows.schema.field(name).type)
         )
-    found = parse_bronze(frame(spark, rows), REGISTRY.to_records(), START).toArrow().to_pylist()
+    found = parse_bronze(frame(spark, rows), REGISTRY, START).toArrow().to_pylist()
     return sorted(found, key=lambda r: r["offset"])
 
 
@@ -298,15 +298,6 @@ def test_hours_and_days_do_not_depend_on_the_session(spark: SparkSession) -> Non
     wanted = [at(m).replace(minute=0, second=0, microsecond=0) for m in moments]
     assert found.column("hour").to_pylist() == [int(w.timestamp()) for w in wanted]
     assert found.column("day").to_pylist() == [w.date() for w in wanted]
-
-
-def test_bounds_of_the_registry_are_utc() -> None:
-    midnight = datetime(2024, 9, 4, tzinfo=UTC)
-    assert utc("2024-09-04") == utc(date(2024, 9, 4)) == utc("2024-09-04T00:00:00") == midnight
-    assert utc("2024-09-04T02:00:00+02:00") == midnight
-    assert utc(None) is None
-    with pytest.raises(ValueError, match="coin registry"):
-        utc(20240904)
 
 
 def test_fields_are_typed_and_headers_read(spark: SparkSession) -> None:

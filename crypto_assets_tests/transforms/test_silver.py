@@ -46,8 +46,8 @@ def silver_of(
     coins: Any = COINS,
 ) -> pa.Table:
     rows = records if isinstance(records, pa.Table) else bronze_rows(records)
-    points = None if history is None else history_points(frame(spark, history), coins.to_records())
-    return silver(parse_bronze(frame(spark, rows), coins.to_records(), START), points, span).toArrow()
+    points = None if history is None else history_points(frame(spark, history), coins)
+    return silver(parse_bronze(frame(spark, rows), coins, START), points, span).toArrow()
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_only_events_of_the_slice_are_in_it_and_rows_are_whole(spark: SparkSessi
 def test_examined_keeps_every_record_and_the_evidence_of_refused_ones(spark: SparkSession) -> None:
     bad = Record(TEN, "{oops", headers={"trace": "x"})
     raw = Record(TEN + timedelta(seconds=1), b"\xff\xfe")
-    parsed = parse_bronze(frame(spark, bronze_rows([sample("bitcoin", TEN), bad, raw])), COINS.to_records(), START)
+    parsed = parse_bronze(frame(spark, bronze_rows([sample("bitcoin", TEN), bad, raw])), COINS, START)
     rows = sorted(examined(parsed).toArrow().to_pylist(), key=lambda r: r["offset"])
     assert [(r["is_valid"], r["reasons"]) for r in rows] == [(True, []), (False, ["not_json"]), (False, ["not_utf8"])]
     assert rows[0]["raw_json"] is None
@@ -220,7 +220,7 @@ def test_points_that_say_nothing_are_left_out(spark: SparkSession) -> None:
         ("dogecoin", TEN, "5m", reply((moments[4], "5"))),
         ("ethereum", TEN, "5m", '{"prices": [], "market_caps": [], "total_volumes": []}'),
     ]
-    found = history_points(frame(spark, history_rows(replies, FETCHED)), COINS.to_records()).toArrow().to_pylist()
+    found = history_points(frame(spark, history_rows(replies, FETCHED)), COINS).toArrow().to_pylist()
     assert [(r["coin_id"], r["last_updated_at"], r["price_usd"]) for r in found] == [
         ("bitcoin", moments[3], Decimal(2))
     ]
@@ -229,5 +229,5 @@ def test_points_that_say_nothing_are_left_out(spark: SparkSession) -> None:
 def test_history_carries_the_symbol_of_its_day(spark: SparkSession) -> None:
     days = [datetime(2024, 9, 3, 12, tzinfo=UTC), datetime(2024, 9, 4, 12, tzinfo=UTC)]
     replies = [("polygon-ecosystem-token", day, "1h", reply((day, "0.4"))) for day in days]
-    found = history_points(frame(spark, history_rows(replies, FETCHED)), COINS.to_records()).toArrow().to_pylist()
+    found = history_points(frame(spark, history_rows(replies, FETCHED)), COINS).toArrow().to_pylist()
     assert {r["last_updated_at"]: r["symbol"] for r in found} == {days[0]: "MATIC", days[1]: "POL"}

@@ -21,7 +21,7 @@ def test_the_pipeline_keeps_every_law(kafka_broker, kafka_engine, topic_factory)
     sent = honest.messages()
     honest.publish(kafka_broker.config, topic, sent)
     keys = [hour_key(honest.START + timedelta(hours=h)) for h in range(honest.HOURS)]
-    coins = default_registry("simulator").to_records()
+    coins = default_registry("simulator")
     inputs = log_tools.inputs(kafka_broker, topic, keys, now=honest.NOW, coins=coins)
     bronze.work(kafka_engine, keys, inputs)
     silver.work(kafka_engine, keys, inputs)
@@ -33,7 +33,7 @@ def test_the_pipeline_keeps_every_law(kafka_broker, kafka_engine, topic_factory)
         kafka_engine.lake,
         lambda: kafka_broker.config,
         topics={"bronze.raw_prices": topic},
-        coins=coins,
+        coins=coins.to_records(),
         now=honest.NOW,
     )
     assert report.broken == [], report.rows()

@@ -7,11 +7,11 @@ from nowhere else. Does not belong here: which datasets there are (`datasets`), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crypto_assets.errors import UsageError
 from crypto_assets.market.coins import CoinRegistry, default_registry
@@ -52,7 +52,7 @@ class Configuration:
         topic: Kafka topic of prices.
         topic_id: Its incarnation.
         partitions_start: Start of the first partition (UTC).
-        coins: The coin registry as plain records (see `market.coins.CoinRegistry.to_records`).
+        coins: The coins, with when each is active.
         kafka: Options of the Kafka client in librdkafka's names, without the password.
         password_at: Scope and key of the SASL password in the workspace; None = no password is needed.
         history: Table of history replies; None = there is none.
@@ -61,7 +61,7 @@ class Configuration:
     topic: str
     topic_id: str
     partitions_start: datetime
-    coins: Sequence[Mapping[str, Any]]
+    coins: CoinRegistry
     kafka: Mapping[str, str]
     password_at: tuple[str, str] | None = None
     history: str | None = None
@@ -99,7 +99,7 @@ def read(get: Callable[[str, str], str | None]) -> Configuration:
         topic=values["topic"],
         topic_id=values["topic_id"] or values["topic"],
         partitions_start=datetime.combine(start, time(), UTC),
-        coins=coins.to_records(),
+        coins=coins,
         kafka=kafka,
         password_at=secret,
         history=values["history"] or None,

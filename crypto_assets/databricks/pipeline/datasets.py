@@ -27,7 +27,7 @@ from crypto_assets.databricks.pipeline.expectations import expected
 from crypto_assets.transforms.bars import Width, bars
 from crypto_assets.transforms.dim_coin import dim_coin
 from crypto_assets.transforms.latest import latest_prices
-from crypto_assets.transforms.parse import parse_bronze, utc, where_computed
+from crypto_assets.transforms.parse import canonical_coin, parse_bronze, where_computed
 from crypto_assets.transforms.silver import examined, history_points, silver
 
 if TYPE_CHECKING:
@@ -106,16 +106,14 @@ class _Views:
         return lambda: bars(self._read(SILVER_PRICES), width, self._covered_until())
 
     def latest(self) -> DataFrame:
-        """`gold.latest_prices`, of the coins that are not retired."""
+        """`gold.latest_prices`, of the coins that are active."""
         from pyspark.sql import functions as F
 
         now = F.current_timestamp()
-        ends = {c["coin_id"]: utc(c.get("active_to")) for c in self.told.coins}
-        wanted = self._read(SILVER_PRICES).where(F.col("coin_id").isin(list(ends)))
-        for coin, end in ends.items():
-            if end is not None:
-                wanted = wanted.where((F.col("coin_id") != coin) | (now < F.lit(end)))
-        return latest_prices(wanted, self._covered_until(), self._covered_offsets(), now)
+        active = canonical_coin(F.col("coin_id"), now, self.told.coins).isNotNull()
+        return latest_prices(
+            self._read(SILVER_PRICES).where(active), self._covered_until(), self._covered_offsets(), now
+        )
 
     def coins(self) -> DataFrame:
         """`gold.dim_coin`."""

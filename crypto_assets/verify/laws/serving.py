@@ -36,7 +36,8 @@ def _latest_law() -> Law:
             WHERE {known} AND s.hour NOT IN (FROM audit_excluded) GROUP BY s.coin_id
         ), polled AS (
             SELECT coin_id FROM audit_coins c
-            WHERE active_to IS NULL OR active_to > (SELECT max(refreshed_at) FROM "gold.latest_prices")
+            WHERE (active_from IS NULL OR active_from <= (SELECT max(refreshed_at) FROM "gold.latest_prices"))
+              AND (active_to IS NULL OR active_to > (SELECT max(refreshed_at) FROM "gold.latest_prices"))
         )
         SELECT 'missing' AS problem, n.coin_id, n.last_updated_at, '' AS columns
         FROM newest n SEMI JOIN polled USING (coin_id) ANTI JOIN "gold.latest_prices" l ON l.coin_id = n.coin_id
