@@ -73,7 +73,7 @@ def consume(config: Mapping[str, Any], topic: str) -> int:
     """Read a whole topic and throw every record away; the number of records."""
     from confluent_kafka import Consumer, TopicPartition
 
-    from crypto_assets.log.kafka.log import end_offsets
+    from crypto_assets.log.kafka.reading import end_offsets
 
     ends = end_offsets(config, topic)
     consumer = Consumer(
@@ -93,7 +93,7 @@ def consume(config: Mapping[str, Any], topic: str) -> int:
 def records(settings: Settings, topic: str) -> pa.Table:
     """All records of a topic in memory."""
     from crypto_assets.log.kafka.client import client_config
-    from crypto_assets.log.kafka.log import end_offsets, read_ranges
+    from crypto_assets.log.kafka.reading import end_offsets, read_ranges
     from crypto_assets.storage.base import OffsetRange
 
     config = client_config(settings)

@@ -306,7 +306,7 @@ def _offsets(engine: Engine, version: int) -> dict[int, int]:
 
 def _watch(drill: Drill, engine: Engine, settings: Settings, until: float, enough: float = -1) -> bool:
     """Note the lag once a second until a time, or until it is small enough; whether it became so."""
-    from crypto_assets.log.kafka.log import end_offsets
+    from crypto_assets.log.kafka.reading import end_offsets
 
     while (left := until - time.time()) > 0:
         time.sleep(min(1.0, left))

@@ -19,7 +19,7 @@ import pytest
 
 from crypto_assets.files import file_lock, write_atomic
 from crypto_assets.log.kafka.broker import EmbeddedBroker
-from crypto_assets.log.kafka.log import end_offsets
+from crypto_assets.log.kafka.reading import end_offsets
 from crypto_assets.log.kafka.topic import await_topic
 
 

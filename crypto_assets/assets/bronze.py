@@ -1,7 +1,7 @@
 """From the log to Bronze: hours of a topic, appended exactly once; landed files go to `assets.log_slices.landing`.
 
 Belongs here: which offsets an hour still lacks, rows from records, the chain of ranges as a check. Does not belong
-here: reading Kafka (`log.kafka.log`), the write protocol (`storage`), judging records (`transforms.parse`).
+here: reading Kafka (`log.kafka.reading`), the write protocol (`storage`), judging records (`transforms.parse`).
 
 Hour H covers [start, b(H+1)) of every Kafka partition, where start is what the hour before has stored and b(t) is the
 first offset at or after t. Stored ranges win over b(t), which moves when the log is trimmed.

@@ -52,10 +52,10 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
 
 def _adopt(settings: Settings, topic: str, table: Table, now: datetime, *, apply: bool) -> list[dict[str, Any]]:
     """Rows to show: every Kafka partition of a topic that was cut; none of one that was not."""
-    from crypto_assets.log.kafka import adoption, log
+    from crypto_assets.log.kafka import adoption, reading
     from crypto_assets.log.kafka.client import client_config
 
-    topic_id = log.topic_id(client_config(settings), topic)
+    topic_id = reading.topic_id(client_config(settings), topic)
     incarnation = adoption.incarnation_of(settings, topic_id).id
     found = _forks(settings, topic, table, incarnation)
     if not any(fork.cut for fork in found):
@@ -80,9 +80,9 @@ def _forks(settings: Settings, topic: str, table: Table, incarnation: str) -> li
     """Where each Kafka partition differs; in a workspace, whose tables cannot be read here, from its beginning."""
     from crypto_assets.assets.log_slices.adoption import Fork, forks
     from crypto_assets.engine.engines import make_engine
-    from crypto_assets.log.kafka import log
+    from crypto_assets.log.kafka import reading
 
-    retained = log.end_offsets(settings, topic)
+    retained = reading.end_offsets(settings, topic)
     if settings.on_databricks:
         # What is stored twice by that is the same quotes, which Silver removes.
         return [Fork(p, high + 1, low, high, low) for p, (low, high) in sorted(retained.items())]

@@ -306,10 +306,10 @@ def _lag_of(settings: Settings, store: TableStore, covered: Covered, now: dateti
 
 def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
     from crypto_assets.log.errors import LogError, LogUnavailable
-    from crypto_assets.log.kafka import log
+    from crypto_assets.log.kafka import reading
 
     try:
-        start = log.lag_start(settings, settings.prices_topic, covered, now)
+        start = reading.lag_start(settings, settings.prices_topic, covered, now)
         ahead = [_ahead(settings, settings.prices_topic, now)]
     except LogUnavailable as error:
         return Lag(unknown_because=str(error))
@@ -323,10 +323,10 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
 
 def _ahead(settings: Settings, topic: str, now: datetime) -> str:
     """What is to be said of records stamped ahead of the clock; empty without any."""
-    from crypto_assets.log.kafka import log
+    from crypto_assets.log.kafka import reading
 
-    found = log.ahead(settings, topic, now)
-    return log.ahead_text(topic, found, now) if found else ""
+    found = reading.ahead(settings, topic, now)
+    return reading.ahead_text(topic, found, now) if found else ""
 
 
 def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, now: datetime) -> Lag:

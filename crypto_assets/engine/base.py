@@ -45,7 +45,7 @@ class Engine(Protocol):
     def read_log_again(
         self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.log.read_again`.
+        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.reading.read_again`.
 
         Raises:
             TopicRecreated: The topic has another id now.

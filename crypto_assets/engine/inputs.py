@@ -104,12 +104,12 @@ class StepInputBuilder:
         Raises:
             StepFailed: The log cannot be asked; names the broker and the command that starts it.
         """
-        from crypto_assets.log.kafka import log
+        from crypto_assets.log.kafka import reading
 
         try:
             hours = [key_slice(k, "hour").start for k in keys]
-            return log.bounds(self.settings, self.topic(logical), hours, now)
-        except log.LogUnavailable as error:
+            return reading.bounds(self.settings, self.topic(logical), hours, now)
+        except reading.LogUnavailable as error:
             raise StepFailed(str(error)) from error
 
     def build(

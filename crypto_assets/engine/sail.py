@@ -1,7 +1,7 @@
 """The laptop's engine: Sail (Spark Connect in process) beside delta-rs tables.
 
 Belongs here: starting and stopping the embedded server, the session, handing Arrow data to it. Does not belong here:
-what is computed, how tables are written (`storage.delta_rs`), how the log is read (`log.kafka.log`).
+what is computed, how tables are written (`storage.delta_rs`), how the log is read (`log.kafka.reading`).
 
 One server and one session serve the whole process, whatever the number of engines. Nothing starts before first use.
 The server must not be used across a fork: child processes are spawned and start their own.
@@ -125,20 +125,20 @@ class SailEngine:
             LogTrimmed: A range is no longer retained.
             StepFailed: This engine was made without Kafka settings.
         """
-        from crypto_assets.log.kafka.log import read_ranges
+        from crypto_assets.log.kafka.reading import read_ranges
 
         return read_ranges(self._client(topic), topic, ranges)
 
     def read_log_again(
         self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.log.read_again`.
+        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.reading.read_again`.
 
         Raises:
-            LogError: As `log.kafka.log.read_again` raises it.
+            LogError: As `log.kafka.reading.read_again` raises it.
             StepFailed: This engine was made without Kafka settings.
         """
-        from crypto_assets.log.kafka.log import read_again
+        from crypto_assets.log.kafka.reading import read_again
 
         return read_again(self._client(topic), topic, incarnation, ranges)
 

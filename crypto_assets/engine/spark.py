@@ -213,13 +213,13 @@ class SparkEngine:
     def read_log_again(
         self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.log.read_again`.
+        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.reading.read_again`.
 
         Spark's source tells no topic id, and a job for a few records would take half a second.
 
         Raises:
-            LogError: As `log.kafka.log.read_again` raises it.
+            LogError: As `log.kafka.reading.read_again` raises it.
         """
-        from crypto_assets.log.kafka.log import read_again
+        from crypto_assets.log.kafka.reading import read_again
 
         return read_again(self._kafka_config(), topic, incarnation, ranges)

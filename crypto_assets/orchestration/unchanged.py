@@ -296,7 +296,7 @@ class _Judge:
         if asset not in LOGS:
             return
         from crypto_assets.log.errors import LogError
-        from crypto_assets.log.kafka import log
+        from crypto_assets.log.kafka import reading
 
         topic = getattr(self.settings, LOGS[asset])
         newest = max(self.receipts(asset).values(), key=lambda r: r.storage_id, default=None)
@@ -307,7 +307,7 @@ class _Judge:
                 for partition, (_, end) in receipt.metadata.get("offsets", {}).items():
                     covered[int(partition)] = max(covered.get(int(partition), 0), end)
         try:
-            start = log.lag_start(self.settings, topic, covered, self.now)
+            start = reading.lag_start(self.settings, topic, covered, self.now)
         except LogError as error:
             yield from ((key, f"the log does not say what it has: {error}") for key in keys)
             return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.messages import POLL_SCHEMA_V1
 from crypto_assets.log.errors import LogError
 from crypto_assets.log.files import folder as landed
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets.market.polls import ABSENT_AFTER_POLLS, Found, judge, read_poll
 from crypto_assets.producer.ticks import ProducerState
 from crypto_assets.storage.base import OffsetRange
@@ -44,7 +44,7 @@ def judge_newest(settings: Settings) -> Found:
             polls, changed_ms = _landed_polls(settings, LOOK_BACK_POLLS)
         else:
             polls = _newest_polls(settings, LOOK_BACK_POLLS)
-            changed_ms = log.newest_timestamp_ms(settings, settings.prices_topic)
+            changed_ms = reading.newest_timestamp_ms(settings, settings.prices_topic)
         changed_at = datetime.fromtimestamp(changed_ms / 1000, UTC) if changed_ms >= 0 else None
     except LogError as error:
         why = str(error)
@@ -62,8 +62,8 @@ def extent(settings: Settings, topic: str) -> dict[str, Any]:
     if settings.transport == "landing":
         hours = landed.hours(settings.landing / topic)
         return {"hours_with_files": len(hours), "newest_hour": hours[-1].isoformat() if hours else "none"}
-    ends = log.end_offsets(settings, topic)
-    stamp = log.newest_timestamp_ms(settings, topic)
+    ends = reading.end_offsets(settings, topic)
+    stamp = reading.newest_timestamp_ms(settings, topic)
     return {
         "records": sum(end - low for low, end in ends.values()),
         "newest_record_at": datetime.fromtimestamp(stamp / 1000, UTC).isoformat() if stamp >= 0 else "none",
@@ -105,10 +105,10 @@ def _unrecorded(settings: Settings) -> Mapping[str, Any] | None:
 
 def _newest_polls(settings: Settings, count: int) -> list[dict[str, Any]]:
     """The newest poll messages, oldest first; unreadable ones are left out."""
-    ends = log.end_offsets(settings, settings.polls_topic)
+    ends = reading.end_offsets(settings, settings.polls_topic)
     found: list[dict[str, Any]] = []
     ranges = [OffsetRange(p, max(low, end - count), end) for p, (low, end) in ends.items() if end > low]
-    for chunk in log.read_ranges(settings, settings.polls_topic, ranges):
+    for chunk in reading.read_ranges(settings, settings.polls_topic, ranges):
         found += filter(None, map(_poll, chunk.column("value").to_pylist()))
     return sorted(found, key=lambda p: p["finished_at"])[-count:]
 

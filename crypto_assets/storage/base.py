@@ -52,7 +52,7 @@ class OffsetRange:
 
 @dataclass(frozen=True)
 class PartitionBounds:
-    """Bounds of one Kafka partition for one hour: [start, end) by time, as `log.kafka.log` computed them.
+    """Bounds of one Kafka partition for one hour: [start, end) by time, as `log.kafka.reading` computed them.
 
     Args:
         partition: Kafka partition.

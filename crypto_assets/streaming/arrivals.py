@@ -16,7 +16,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.home import first_day
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import (
     AppendBatch,
@@ -217,11 +217,11 @@ class Cursor:
                 self.hour = self._first_hour(now)
                 if self.hour is None:
                     return None
-            bounds = log.bounds(self._settings, self._topic, [self.hour], now)[hour_key(self.hour)]
+            bounds = reading.bounds(self._settings, self._topic, [self.hour], now)[hour_key(self.hour)]
             self._same_topic(bounds)
             if not self._lacks(bounds) and not all(b.provisional for b in bounds.partitions):
                 bounds = self._later(bounds, now)
-        except log.LogUnavailable as error:
+        except reading.LogUnavailable as error:
             raise StepFailed(str(error)) from error
         self.lag = sum(max(0, b.end - self._stored(b)) for b in bounds.partitions)
         if not self._lacks(bounds):
@@ -236,10 +236,10 @@ class Cursor:
 
     def _first_hour(self, now: datetime) -> datetime | None:
         """Hour of the oldest record that is there wholly: after retention has begun to remove, the one after it."""
-        start = log.lag_start(self._settings, self._topic, {}, now)
+        start = reading.lag_start(self._settings, self._topic, {}, now)
         if start.oldest is None:
             return None
-        trimmed = any(first for first, _ in log.end_offsets(self._settings, self._topic).values())
+        trimmed = any(first for first, _ in reading.end_offsets(self._settings, self._topic).values())
         oldest = floor_hour(start.oldest) + (HOUR if trimmed else 0 * HOUR)
         return max(oldest, datetime.combine(first_day(self._settings), time(), UTC))
 
@@ -258,14 +258,14 @@ class Cursor:
 
     def _later(self, bounds: LogBounds, now: datetime) -> LogBounds:
         """Bounds of the next hour that has what Bronze lacks; of the newest record's hour if none has."""
-        newest = log.newest_timestamp_ms(self._settings, self._topic)
+        newest = reading.newest_timestamp_ms(self._settings, self._topic)
         # A record stamped ahead lies in no later hour than the present.
         last = floor_hour(now if is_ahead_ms(newest, now) else datetime.fromtimestamp(newest / 1000, UTC))
         assert self.hour is not None
         while self.hour < last:
             count = min(HOURS_AHEAD, int((last - self.hour) / HOUR))
             hours = [self.hour + (i + 1) * HOUR for i in range(count)]
-            found = log.bounds(self._settings, self._topic, hours, now)
+            found = reading.bounds(self._settings, self._topic, hours, now)
             for hour in hours:
                 self.hour, bounds = hour, found[hour_key(hour)]
                 if self._lacks(bounds):

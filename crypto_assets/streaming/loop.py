@@ -28,7 +28,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_day, floor_hour, h
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import Engine, Result, StepInputs
 from crypto_assets.engine.inputs import StepInputBuilder
-from crypto_assets.log.kafka.log import end_offsets
+from crypto_assets.log.kafka.reading import end_offsets
 from crypto_assets.settings import Settings
 from crypto_assets.streaming import gold, resume
 from crypto_assets.streaming import silver as increment

@@ -14,7 +14,7 @@ from typing import Any
 from crypto_assets.assets import bronze
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.engine.sail import SailEngine
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets_tests.assets.log_tools import START
 
 
@@ -58,7 +58,7 @@ def main(servers: str, topic: str, lake: str) -> None:
     say("ready")
     for line in sys.stdin:
         keys = line.strip().split(",")
-        bounds = log.bounds(config, topic, [key_slice(k, "hour").start for k in keys])
+        bounds = reading.bounds(config, topic, [key_slice(k, "hour").start for k in keys])
         from crypto_assets.engine.base import StepInputs
 
         bronze.work(engine, keys, StepInputs(datetime.now(UTC), "child", "replay", START, bounds))

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from crypto_assets.contracts.slices import hour_key, key_slice
 from crypto_assets.engine.base import StepInputs
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets_tests.kafka_fixtures import RunningBroker
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -59,7 +59,7 @@ def publish(broker: RunningBroker, topic: str, records: Iterable[tuple[int, date
 
 def inputs(broker: RunningBroker, topic: str, keys: Iterable[str], **changes: Any) -> StepInputs:
     """Inputs of a step with the bounds of these hours as the log gives them now."""
-    bounds = log.bounds(broker.config, topic, [key_slice(k, "hour").start for k in keys])
+    bounds = reading.bounds(broker.config, topic, [key_slice(k, "hour").start for k in keys])
     values: Mapping[str, Any] = {
         "now": TEN + timedelta(hours=5),
         "run_id": "test-run",

@@ -11,7 +11,7 @@ from crypto_assets.assets import bronze
 from crypto_assets.assets.log_slices.coverage import coverage, covered_until
 from crypto_assets.contracts.slices import HOUR, key_slice
 from crypto_assets.engine.base import StepInputs
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets_tests.assets.log_tools import MINUTE, START, TEN, key, price, publish
 from crypto_assets_tests.kafka_fixtures import RunningBroker
 
@@ -22,7 +22,7 @@ TABLE = "bronze.raw_prices"
 
 def at(broker: RunningBroker, topic: str, moment, hours: list[str]) -> StepInputs:
     """Inputs of hours at a present time."""
-    bounds = log.bounds(broker.config, topic, [key_slice(h, "hour").start for h in hours], moment)
+    bounds = reading.bounds(broker.config, topic, [key_slice(h, "hour").start for h in hours], moment)
     return StepInputs(now=moment, run_id="r", source="replay", partitions_start=START, bounds=bounds)
 
 
@@ -69,11 +69,11 @@ def test_a_record_stamped_ahead_does_not_cover_the_time_up_to_it(kafka_engine, k
 def test_the_lag_is_the_age_of_a_record_that_can_be_believed(kafka_broker, topic_factory):
     topic, now = topic_factory(partitions=2), TEN + 30 * MINUTE
     publish(kafka_broker, topic, [(0, TEN + 26 * HOUR, b"{}"), (0, TEN + MINUTE, b"{}"), (1, TEN + 2 * MINUTE, b"{}")])
-    start = log.lag_start(kafka_broker.config, topic, {}, now)
+    start = reading.lag_start(kafka_broker.config, topic, {}, now)
     assert (start.oldest, start.uncovered) == (TEN + MINUTE, {0: 2, 1: 1})
-    found = log.ahead(kafka_broker.config, topic, now)
+    found = reading.ahead(kafka_broker.config, topic, now)
     assert list(found) == [0]
-    assert "partition 0 by 25.5 h" in log.ahead_text(topic, found, now)
+    assert "partition 0 by 25.5 h" in reading.ahead_text(topic, found, now)
 
 
 def test_partitions_added_to_a_topic_are_read_from_their_beginning(kafka_engine, kafka_broker, topic_factory):
@@ -83,7 +83,7 @@ def test_partitions_added_to_a_topic_are_read_from_their_beginning(kafka_engine,
     bronze.work(kafka_engine, hours[:1], at(kafka_broker, topic, TEN + MINUTE, hours[:1]))
     admin = AdminClient(kafka_broker.config)
     admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
-    log.end_offsets(kafka_broker.config, topic)
+    reading.end_offsets(kafka_broker.config, topic)
     # partition 1 gets records in the hour that is over before anything is read of it; partition 2 in the next
     records = [(1, TEN + 59 * MINUTE), (1, TEN + HOUR), (2, TEN + HOUR + MINUTE), (0, TEN + HOUR + MINUTE)]
     publish(kafka_broker, topic, [(p, t, price(t)) for p, t in records])

@@ -18,7 +18,7 @@ from crypto_assets.assets.log_slices.continuity import Continuity
 from crypto_assets.contracts.slices import HOUR, key_slice
 from crypto_assets.contracts.tables import POLLS
 from crypto_assets.engine.base import Engine, StepFailed, StepInputs
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets.log.kafka.topic import await_topic
 from crypto_assets.storage.base import OffsetRange
 from crypto_assets_tests.assets.log_tools import MINUTE, TEN, inputs, key, price, publish
@@ -58,7 +58,7 @@ def at(broker: RunningBroker, topic: str, hour: str, like: str | None = None) ->
     given = inputs(broker, topic, [hour])
     if like is None:
         return given
-    of = log.bounds(broker.config, like, [key_slice(hour, "hour").start])[hour]
+    of = reading.bounds(broker.config, like, [key_slice(hour, "hour").start])[hour]
     return replace(given, bounds={hour: replace(given.bounds[hour], topic=of.topic, topic_id=of.topic_id)})
 
 
@@ -149,7 +149,7 @@ def recreate(broker: RunningBroker, topic: str, partitions: int = 3) -> None:
         with attempt:
             admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
     await_topic(admin, broker.config, topic)
-    log.end_offsets(broker.config, topic)
+    reading.end_offsets(broker.config, topic)
 
 
 @pytest.mark.parametrize("known", [False, True])

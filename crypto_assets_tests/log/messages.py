@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from crypto_assets.log.kafka.log import read_ranges
+from crypto_assets.log.kafka.reading import read_ranges
 from crypto_assets.storage.base import OffsetRange
 
 T0 = datetime(2024, 1, 31, 10, tzinfo=UTC)

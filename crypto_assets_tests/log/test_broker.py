@@ -15,7 +15,7 @@ from crypto_assets.home import open_home
 from crypto_assets.log.errors import BrokerError, LogUnavailable
 from crypto_assets.log.kafka.broker import EmbeddedBroker, bootstrap_of
 from crypto_assets.log.kafka.client import client_config, describe_config
-from crypto_assets.log.kafka.log import bounds, read_ranges
+from crypto_assets.log.kafka.reading import bounds, read_ranges
 from crypto_assets.log.kafka.topic import ensure_topics
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import OffsetRange

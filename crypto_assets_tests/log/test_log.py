@@ -12,7 +12,14 @@ from confluent_kafka.admin import AdminClient
 
 from crypto_assets.contracts.slices import floor_hour
 from crypto_assets.log.errors import LogTrimmed, LogUnavailable, LogWentBackwards
-from crypto_assets.log.kafka.log import bounds, end_offsets, headers_json, lag_start, newest_timestamp_ms, read_ranges
+from crypto_assets.log.kafka.reading import (
+    bounds,
+    end_offsets,
+    headers_json,
+    lag_start,
+    newest_timestamp_ms,
+    read_ranges,
+)
 from crypto_assets.log.kafka.topic import topic_id
 from crypto_assets.storage.base import OffsetRange
 from crypto_assets_tests.log.messages import T0, ms, send, texts

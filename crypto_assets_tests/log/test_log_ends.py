@@ -2,7 +2,7 @@
 
 import pytest
 
-from crypto_assets.log.kafka.log import read_ranges
+from crypto_assets.log.kafka.reading import read_ranges
 from crypto_assets.storage.base import OffsetRange
 from crypto_assets_tests.kafka_fixtures import RunningBroker
 
@@ -17,7 +17,7 @@ def uneven_topic(kafka_broker: RunningBroker) -> str:
     from confluent_kafka import Producer
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    from crypto_assets.log.kafka.log import end_offsets
+    from crypto_assets.log.kafka.reading import end_offsets
     from crypto_assets.log.kafka.topic import await_topic
 
     topic = "uneven-ends"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_assets.log.kafka.log import headers_json
+from crypto_assets.log.kafka.reading import headers_json
 from crypto_assets.log.kafka.spark_source import log_columns
 
 AT = datetime(2024, 5, 1, 10, tzinfo=UTC)

@@ -20,7 +20,7 @@ from crypto_assets.contracts.slices import hour_key
 from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.engine.engines import make_engine
 from crypto_assets.home import open_home
-from crypto_assets.log.kafka import log
+from crypto_assets.log.kafka import reading
 from crypto_assets.settings import Settings
 from crypto_assets.streaming.loop import Progress
 from crypto_assets.streaming.run import checkpoint_folder, stream
@@ -267,7 +267,7 @@ def test_partitions_added_to_the_topic_are_read_from_their_beginning(home: Setti
     ten = today_at(10)
     publish(home, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
     before = stream(home, None, threading.Event(), available_now=True).records
-    partitions = len(log.end_offsets(home, home.prices_topic))
+    partitions = len(reading.end_offsets(home, home.prices_topic))
     admin = AdminClient(client_config(home))  # named, because a client that is collected ends the calls under way
     admin.create_partitions([NewPartitions(home.prices_topic, partitions + 1)])[home.prices_topic].result(30)
     producer = Producer(client_config(home))

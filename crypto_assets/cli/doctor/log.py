@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Broker, topics, and the broker's clock as far as records show it."""
     from crypto_assets.log.errors import LogError, LogUnavailable
-    from crypto_assets.log.kafka import log, topic
+    from crypto_assets.log.kafka import reading, topic
     from crypto_assets.log.kafka.client import client_config
 
     if settings.transport == "landing":
@@ -44,7 +44,7 @@ def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
         if not status.problems:
             yield Finding("topics", "ok", f"{status.topic}: {status.partitions} partitions, as exact hours need it")
     try:
-        newest = log.newest_timestamp_ms(settings, settings.prices_topic) / 1000
+        newest = reading.newest_timestamp_ms(settings, settings.prices_topic) / 1000
     except LogError as error:
         yield Finding("clock", "warn", f"the newest record cannot be asked: {error}", "crypto-assets broker status")
         return

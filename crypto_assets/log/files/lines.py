@@ -34,7 +34,7 @@ class Line:
     Args:
         timestamp: When it arrived (UTC); None for a raw message, which does not say.
         key: Message key.
-        headers: JSON text of the headers with sorted keys, as `headers_json` of `log.kafka.log` writes; None = unknown.
+        headers: JSON text of the headers with sorted keys, as `log.kafka.reading.headers_json` writes; None = unknown.
         value: The message; None for a record without value.
     """
 
@@ -50,7 +50,7 @@ def encode(timestamp: datetime, key: str | None, headers: str, value: bytes | No
     Args:
         timestamp: Arrival (with zone); kept to the millisecond, as Kafka keeps it.
         key: Message key.
-        headers: JSON text of an object, from `log.kafka.log.headers_json`.
+        headers: JSON text of an object, from `log.kafka.reading.headers_json`.
         value: The message.
     """
     moment = timestamp.astimezone(UTC)

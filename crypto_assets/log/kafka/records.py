@@ -1,7 +1,7 @@
 """Reading the records of exact offset ranges by one consumer, and their keys and headers as text.
 
-The rest of the product takes `read_ranges` from `crypto_assets.log.kafka.log`. Does not belong here: questions about
-offsets (`log.kafka.offsets`), or what records mean.
+The rest of the product takes `read_ranges` from `log.kafka.reading`. Does not belong here: questions about offsets
+(`log.kafka.offsets`), or what records mean.
 """
 
 from __future__ import annotations

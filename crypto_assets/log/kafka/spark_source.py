@@ -1,7 +1,7 @@
 """Exact offset ranges of a topic by Spark's own Kafka source.
 
-Belongs here: options of the source, and its rows in the columns that `log.kafka.log.read_ranges` gives. Does not belong
-here: sessions (`engine.spark`), bounds (`log.kafka.offsets`).
+Belongs here: options of the source, and its rows in the columns that `log.kafka.reading.read_ranges` gives. Does not
+belong here: sessions (`engine.spark`), bounds (`log.kafka.offsets`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_ranges(
     *,
     chunk_offsets: int = CHUNK_OFFSETS,
 ) -> Iterator[pa.Table]:
-    """Read exact offset ranges in chunks; the same columns and texts as `log.kafka.log.read_ranges`.
+    """Read exact offset ranges in chunks; the same columns and texts as `log.kafka.reading.read_ranges`.
 
     Args:
         spark: Session with the Kafka source.
@@ -134,7 +134,7 @@ def _read(spark: SparkSession, options: Mapping[str, str], topic: str, pieces: S
 
 
 def log_columns(found: pa.Table) -> pa.Table:
-    """Rows of the source as `log.kafka.log.read_ranges` gives them, in order of partition and offset.
+    """Rows of the source as `log.kafka.reading.read_ranges` gives them, in order of partition and offset.
 
     Args:
         found: The columns partition, offset, timestamp, key, value and headers of the source.
