@@ -60,6 +60,7 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definition
 	@$(BIN)/python -m crypto_assets.rendered_files --check
 
 WORKERS = 2
+JVM_WORKERS = 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 10
 COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
@@ -69,6 +70,7 @@ test: $(VENV)/.dev ## Every part, the whole graph once by launcher, stores and t
 	@$(PYTEST) -m "not acceptance"
 	@$(MAKE) --no-print-directory test-on-jvm
 
+test-on-jvm: WORKERS = $(JVM_WORKERS)
 test-on-jvm: $(VENV)/.dev ## The stores and the transforms on JVM Spark
 	@$(PYTEST) --engine spark $(ON_EVERY_ENGINE)
 
@@ -89,7 +91,7 @@ coverage: $(VENV)/.dev ## The same as test-fast with coverage; by sys.monitoring
 
 ci: $(VENV)/.dev ## What continuous integration runs: check, then everything beside what is on JVM Spark
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-everything test-on-jvm
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-everything test-on-jvm JVM_WORKERS=1
 
 test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
 	@rm -f .coverage; failed=0; \

@@ -15,6 +15,7 @@ pytest_plugins = [
     "crypto_assets_tests.kafka_fixtures",
     "crypto_assets_tests.engine_fixtures",
     "crypto_assets_tests.home_fixtures",
+    "crypto_assets_tests.workspace_fixtures",
 ]
 
 

@@ -11,8 +11,8 @@ from crypto_assets_tests.databricks_standin import Workspace
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    with Workspace(tmp_path_factory.mktemp("workspace")) as found:
+def workspace(tmp_path_factory, jvms):
+    with Workspace(tmp_path_factory.mktemp("workspace"), jvms=jvms) as found:
         found.volumes_api.create("crypto_analytics.ops.staging")
         yield found
         assert found.unknown == []

@@ -1,4 +1,4 @@
-"""What the tests of launching share: warm JVMs of their workspaces, and a replay home with records in Kafka."""
+"""What the tests of launching share: a workspace, and a replay home with records in Kafka."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ import pytest
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
 from crypto_assets_tests.databricks_standin import Workspace
-from crypto_assets_tests.databricks_standin.jvms import Jvms
 from crypto_assets_tests.e2e.launched_home import staged
 from crypto_assets_tests.home_fixtures import moments, settings_of
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def jvms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jvms]:
-    """JVMs that the workspaces of all tests use one after another: starting one costs more than most steps."""
-    found = Jvms(tmp_path_factory.mktemp("jvms"))
-    yield found
-    found.close()
+    from crypto_assets_tests.databricks_standin.jvms import Jvms
 
 
 @pytest.fixture
