@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import hashlib
 import pickle
 import tempfile
 import time
@@ -48,6 +47,7 @@ from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFail
 from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
 from crypto_assets.databricks.launcher.staging_copy import StagedCopy, StagingRefused, stage
 from crypto_assets.databricks.staging import staging_at
+from crypto_assets.databricks.submission import idempotency_token, run_name
 from crypto_assets.engine.base import StepFailed
 from crypto_assets.engine.inputs import Shipment, receive
 from crypto_assets.home import HomeError
@@ -245,10 +245,9 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         """The configured run with this step's token, name and tags."""
         step_key, keys = context.step.key, _keys(context)
         attempt = context.previous_attempt_count
-        spans = "" if keys == [None] else f" {keys[0]}" + (f"..{keys[-1]}" if len(keys) > 1 else "")
-        token = hashlib.sha256(f"{context.run_id}/{step_key}/{attempt}".encode()).hexdigest()
+        token = idempotency_token(context.run_id, step_key, attempt)
         config: dict[str, Any] = {**self._configured, "idempotency_token": token}
-        config.setdefault("run_name", f"crypto_assets {step_key}{spans} ({context.run_id[:8]}, attempt {attempt + 1})")
+        config.setdefault("run_name", run_name(context.run_id, step_key, attempt, keys))
         new = config["cluster"].get("new")
         if new:
             tags = [*new.get("custom_tags", ()), {"key": "asset", "value": step_key}]

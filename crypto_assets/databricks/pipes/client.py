@@ -10,8 +10,6 @@ it reports a local step's. Pipes allows one materialization an asset, and takes 
 from __future__ import annotations
 
 import copy
-import hashlib
-import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +33,8 @@ from crypto_assets.databricks.launcher.staging_copy import StagingRefused, stage
 from crypto_assets.databricks.launcher.wheel import DISTRIBUTION, ENTRY_POINT, Wheel, build_wheel
 from crypto_assets.databricks.pipes.main import END_OF_CHUNK, FAILURE, RESULT, STARTED
 from crypto_assets.databricks.pipes.preflight import ServerlessPreflight
-from crypto_assets.databricks.staging import staging_folder
+from crypto_assets.databricks.staging import staging_at, staging_folder
+from crypto_assets.databricks.submission import idempotency_token, run_name
 from crypto_assets.engine.inputs import Shipment
 from crypto_assets.engine.wire import (
     Crashed,
@@ -193,8 +192,7 @@ class ServerlessRunner:
         try:
             files.get_metadata(path)
         except NotFound:
-            files.create_directory(f"{folder}/{wheel.sha256}")
-            files.upload(path, io.BytesIO(wheel.data), overwrite=True)
+            staging_at(self.volume, workspace).put(f"wheels/{wheel.place}", wheel.data)
             log.info(f"uploaded {path} ({len(wheel.data):,} bytes)")
             old = other_wheels(files, folder, wheel.sha256)
             if old:
@@ -213,14 +211,13 @@ class ServerlessRunner:
 
         step = context.get_step_execution_context()
         attempt, key = step.previous_attempt_count, step.step.key
-        spans = "" if list(keys) == [None] else f" {keys[0]}" + (f"..{keys[-1]}" if len(keys) > 1 else "")
         spec = compute.Environment(
             environment_version=str(self.settings.databricks_environment_version), dependencies=[wheel, *libraries()]
         )
         arguments: dict[str, Any] = {
             "environments": [jobs.JobEnvironment(ENVIRONMENT, spec)],
-            "idempotency_token": hashlib.sha256(f"{context.run.run_id}/{key}/{attempt}".encode()).hexdigest(),
-            "run_name": f"crypto_assets {key}{spans} ({context.run.run_id[:8]}, attempt {attempt + 1})",
+            "idempotency_token": idempotency_token(context.run.run_id, key, attempt),
+            "run_name": run_name(context.run.run_id, key, attempt, keys),
             "timeout_seconds": self.settings.databricks_run_timeout_s,
         }
         if self.settings.databricks_budget_policy_id:
