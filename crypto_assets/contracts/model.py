@@ -32,7 +32,9 @@ class Column:
         description: What the value means, for the data dictionary and table comments.
         nullable: Whether null is allowed; `description` then says what null means.
         unit: Unit of the value (`USD`, `percent`, `seconds`, `log return`, ...), or empty.
-        lineage: Upstream columns as `schema.table.column`.
+        lineage: Upstream columns that determine the value, as `schema.table.column`: those it is computed from, and
+            those that make it null. What only filters, joins, groups or orders rows is left out. A count names the
+            column that identifies what is counted.
     """
 
     name: str

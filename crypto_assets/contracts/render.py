@@ -72,7 +72,7 @@ def columns(table: Table) -> list[ColumnMetadata]:
 def lineage_markdown(table: Table) -> str:
     """Column lineage as a markdown table; columns without upstream are left out."""
     lines = ["| column | from |", "|---|---|"]
-    lines += [f"| {c.name} | {', '.join(f'`{text}`' for text in c.lineage)} |" for c in table.columns if c.lineage]
+    lines += [f"| {c.name} | {_lineage(c)} |" for c in table.columns if c.lineage]
     return "\n".join(lines) + "\n"
 
 
@@ -199,6 +199,8 @@ def data_dictionary(upstream: Upstream) -> str:
         "Rendered from `crypto_assets/contracts` by `python -m crypto_assets.rendered_files`; do not edit by hand.",
         "All times are UTC, money is in USD, windows are [start, end).",
         "A table's full name is `schema.table`; the same two words are its asset key in Dagster.",
+        "*From* names the upstream columns that determine a value: what it is computed from, and what makes it null.",
+        "What only filters, joins, groups or orders rows is left out. It is empty where a value comes from no table.",
         "",
         "| table | partition | rows are | kept | what it holds |",
         "|---|---|---|---|---|",
@@ -296,7 +298,7 @@ def _table_markdown(table: Table, upstream: Sequence[str]) -> list[str]:
     lines += ["", "| column | type | null | unit | meaning | from |", "|---|---|---|---|---|---|"]
     lines += [
         f"| `{c.name}` | {c.type} | {'yes' if c.nullable else 'no'} | {_cell(c.unit)} | {_cell(c.description)} "
-        f"| {', '.join(f'`{text}`' for text in c.lineage)} |"
+        f"| {_lineage(c)} |"
         for c in table.columns
     ]
     lines += ["", "| rule | a good row fulfils | when broken | why |", "|---|---|---|---|"]
@@ -306,6 +308,16 @@ def _table_markdown(table: Table, upstream: Sequence[str]) -> list[str]:
         for r in table.rules
     ]
     return [*lines, ""]
+
+
+def _lineage(column: Column) -> str:
+    """Upstream columns for people, by table: `schema.table.{one, other}`."""
+    tables: dict[str, list[str]] = {}
+    for text in column.lineage:
+        table, _, name = text.rpartition(".")
+        tables.setdefault(table, []).append(name)
+    shown = {t: names[0] if len(names) == 1 else f"{{{', '.join(names)}}}" for t, names in tables.items()}
+    return ", ".join(f"`{t}.{names}`" for t, names in shown.items())
 
 
 def _upstream(text: str) -> tuple[tuple[str, ...], str]:

@@ -6,13 +6,28 @@ the data dictionary, and by `quality` into checks. Does not belong here: how row
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from crypto_assets.contracts.model import MONEY, Rule, Table
 from crypto_assets.contracts.model import Column as C
 from crypto_assets.source_facts import listed
 
 INGEST, TRANSFORM, ML, OPS = "team:ingest", "team:analytics", "team:ml", "team:operations"
 
-_DAY = C("day", "date", "UTC day of `hour`; the Delta partition.", nullable=False)
+
+def _of(table: str) -> Callable[..., tuple[str, ...]]:
+    """Lineage from columns of a table."""
+    return lambda *columns: tuple(f"{table}.{column}" for column in columns)
+
+
+def _day(lineage: tuple[str, ...] = ()) -> C:
+    """The Delta partition column of a table by hour or day."""
+    return C("day", "date", "UTC day of `hour`; the Delta partition.", nullable=False, lineage=lineage)
+
+
+_raw, _history, _silver = _of("bronze.raw_prices"), _of("bronze.market_history"), _of("silver.prices")
+_bar, _feature, _forecast = _of("gold.bars_5m"), _of("features.price_features"), _of("gold.price_predictions")
 _CHAIN = (
     C("chain_seq", "bigint", "Number of the row in its hash chain, from 1, in the order of writing; null for rows that "
       "were written before chains were kept."),
@@ -60,7 +75,7 @@ RAW_PRICES = Table(
     (
         *_LOG_RECORD,
         C("event_hour", "timestamp", "Hour of last_updated_at, read leniently; null if unreadable, later than arrival "
-          "+ 60 s, or before the first partition.", lineage=("bronze.raw_prices.raw_json",)),
+          "+ 60 s, or before the first partition."),
         *_LOG_RANGE,
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="append_once", time_column="arrival_hour",
@@ -87,36 +102,38 @@ MARKET_HISTORY = Table(
                 blocking=True),),
 )
 
-_P = "bronze.raw_prices.raw_json"
+_JSON, _QUOTE = _raw("raw_json"), _raw("raw_json") + _history("raw_json")
 SILVER_PRICES = Table(
     "silver", "prices",
     "Typed, deduplicated quotes: one row per coin and source timestamp, the first that arrived. History points fill "
     "only 5-minute slots without a live sample.",
     (
-        C("coin_id", "string", "Coin.", nullable=False, lineage=(_P,)),
-        C("symbol", "string", "Ticker symbol, upper case.", nullable=False, lineage=(_P,)),
-        C("name", "string", "Name as the source gave it.", lineage=(_P,)),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_JSON + _history("coin_id")),
+        C("symbol", "string", "Ticker symbol, upper case.", nullable=False,
+          lineage=_JSON + _history("coin_id", "day")),
+        C("name", "string", "Name as the source gave it.", lineage=_JSON),
         C("last_updated_at", "timestamp", "Event time: when the source says the quote was made.", nullable=False,
-          lineage=(_P,)),
-        C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=(_P,)),
-        C("market_cap_usd", MONEY, "Market capitalisation; null = unknown.", unit="USD", lineage=(_P,)),
-        C("volume_24h_usd", MONEY, "Rolling 24 h volume; null = unknown.", unit="USD", lineage=(_P,)),
-        C("change_1h_pct", MONEY, "Change over 1 h as the source computed it.", unit="percent", lineage=(_P,)),
-        C("change_24h_pct", MONEY, "Change over 24 h as the source computed it.", unit="percent", lineage=(_P,)),
-        C("change_7d_pct", MONEY, "Change over 7 d as the source computed it.", unit="percent", lineage=(_P,)),
-        C("ingestion_timestamp", "timestamp", "When the producer received the quote; null for history.", lineage=(_P,)),
+          lineage=_QUOTE),
+        C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=_QUOTE),
+        C("market_cap_usd", MONEY, "Market capitalisation; null = unknown.", unit="USD", lineage=_QUOTE),
+        C("volume_24h_usd", MONEY, "Rolling 24 h volume; null = unknown.", unit="USD", lineage=_QUOTE),
+        C("change_1h_pct", MONEY, "Change over 1 h as the source computed it.", unit="percent", lineage=_JSON),
+        C("change_24h_pct", MONEY, "Change over 24 h as the source computed it.", unit="percent", lineage=_JSON),
+        C("change_7d_pct", MONEY, "Change over 7 d as the source computed it.", unit="percent", lineage=_JSON),
+        C("ingestion_timestamp", "timestamp", "When the producer received the quote; null for history.", lineage=_JSON),
         C("available_at", "timestamp", "When the row could first be known: broker timestamp, or fetch time for history.",
-          nullable=False, lineage=("bronze.raw_prices.kafka_timestamp", "bronze.market_history.fetched_at")),
-        C("source", "string", f"{listed()}.", nullable=False, lineage=("bronze.raw_prices.headers",)),
-        C("granularity", "string", "tick for a polled sample; 5m, 1h or 1d for history.", nullable=False),
+          nullable=False, lineage=_raw("kafka_timestamp") + _history("fetched_at")),
+        C("source", "string", f"{listed()}.", nullable=False, lineage=_raw("headers") + _history("source")),
+        C("granularity", "string", "tick for a polled sample; 5m, 1h or 1d for history.", nullable=False,
+          lineage=_history("granularity")),
         C("cadence_s", "double", "Seconds between polls in force; null for history.", unit="seconds",
-          lineage=("bronze.raw_prices.headers",)),
-        C("poll_id", "string", "Poll that brought it; null for history.", lineage=("bronze.raw_prices.headers",)),
-        C("topic_id", "string", "Topic incarnation; null for history."),
-        C("partition", "int", "Kafka partition; null for history."),
-        C("offset", "bigint", "Kafka offset; null for history."),
-        _DAY,
-        C("hour", "timestamp", "Hour of last_updated_at.", nullable=False),
+          lineage=_raw("headers")),
+        C("poll_id", "string", "Poll that brought it; null for history.", lineage=_raw("headers")),
+        C("topic_id", "string", "Topic incarnation; null for history.", lineage=_raw("topic_id")),
+        C("partition", "int", "Kafka partition; null for history.", lineage=_raw("partition")),
+        C("offset", "bigint", "Kafka offset; null for history.", lineage=_raw("offset")),
+        _day(_QUOTE),
+        C("hour", "timestamp", "Hour of last_updated_at.", nullable=False, lineage=_QUOTE),
     ),
     key=("coin_id", "last_updated_at"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"), retention_days=365,
@@ -131,17 +148,18 @@ SILVER_PRICES = Table(
     ),
 )
 
+_JUDGED = _raw("raw_json", "raw_bytes", "headers", "kafka_timestamp", "arrival_hour", "event_hour")
 QUARANTINE = Table(
     "silver", "quarantine",
     "Records that did not become Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze "
     "records = valid + quarantined.",
     (
-        *_LOG_RECORD[:-1],
-        C("coin_id", "string", "coin_id as far as readable."),
-        C("reasons", "array<string>", "All reasons, sorted.", nullable=False),
-        C("detail", "string", "What was found, for people.", nullable=False),
-        _DAY,
-        C("hour", "timestamp", "Arrival hour.", nullable=False),
+        *(replace(c, lineage=_raw(c.name)) for c in _LOG_RECORD[:-1]),
+        C("coin_id", "string", "coin_id as far as readable.", lineage=_raw("raw_json", "kafka_timestamp")),
+        C("reasons", "array<string>", "All reasons, sorted.", nullable=False, lineage=_JUDGED),
+        C("detail", "string", "What was found, for people.", nullable=False, lineage=_JUDGED),
+        _day(_raw("arrival_hour")),
+        C("hour", "timestamp", "Arrival hour.", nullable=False, lineage=_raw("arrival_hour")),
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="replace_slice", time_column="hour",
     partition_by=("day",), owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"),
@@ -152,45 +170,47 @@ QUARANTINE = Table(
 
 def _bars(width: str, grain: str) -> Table:
     period = {"1m": "minute", "5m": "5 minutes", "1h": "hour", "1d": "day"}[width]
-    s = "silver.prices."
-    time = (_DAY, C("hour", "timestamp", "Hour of window_start.", nullable=False)) if grain == "hour" else (
-        _DAY, C("day_start", "timestamp", "Start of `day`.", nullable=False))
+    event, price = _silver("last_updated_at"), _silver("price_usd")
+    time = ("hour", "Hour of window_start.") if grain == "hour" else ("day_start", "Start of `day`.")
     return Table(
         "gold", f"bars_{width}",
         f"OHLC of polled samples per coin and {period}: never trade highs and lows. A window without a sample has no row.",
         (
-            C("coin_id", "string", "Coin.", nullable=False, lineage=(s + "coin_id",)),
-            C("symbol", "string", "Ticker symbol.", nullable=False, lineage=(s + "symbol",)),
-            C("window_start", "timestamp", "Start of the window.", nullable=False, lineage=(s + "last_updated_at",)),
-            C("window_end", "timestamp", "End (exclusive) of the window.", nullable=False),
-            C("open", MONEY, "First sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
-            C("high", MONEY, "Highest sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
-            C("low", MONEY, "Lowest sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
-            C("close", MONEY, "Last sample.", nullable=False, unit="USD", lineage=(s + "price_usd",)),
+            C("coin_id", "string", "Coin.", nullable=False, lineage=_silver("coin_id")),
+            C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_silver("symbol")),
+            C("window_start", "timestamp", "Start of the window.", nullable=False, lineage=event),
+            C("window_end", "timestamp", "End (exclusive) of the window.", nullable=False, lineage=event),
+            C("open", MONEY, "First sample.", nullable=False, unit="USD", lineage=price),
+            C("high", MONEY, "Highest sample.", nullable=False, unit="USD", lineage=price),
+            C("low", MONEY, "Lowest sample.", nullable=False, unit="USD", lineage=price),
+            C("close", MONEY, "Last sample.", nullable=False, unit="USD", lineage=price),
             C("price_avg", "double", "Arithmetic mean of the samples.", nullable=False, unit="USD",
-              lineage=(s + "price_usd",)),
+              lineage=price),
             C("price_vol", "double", "Sample standard deviation; null when sample_count = 1.", unit="USD",
-              lineage=(s + "price_usd",)),
-            C("range", "double", "high/low - 1; null when sample_count = 1.", unit="ratio", lineage=(s + "price_usd",)),
+              lineage=price),
+            C("range", "double", "high/low - 1; null when sample_count = 1.", unit="ratio", lineage=price),
             C("volume_24h_usd", MONEY, "Last rolling 24 h volume; null = unknown.", unit="USD",
-              lineage=(s + "volume_24h_usd",)),
+              lineage=_silver("volume_24h_usd")),
             C("market_cap_usd", MONEY, "Last market capitalisation; null = unknown.", unit="USD",
-              lineage=(s + "market_cap_usd",)),
-            C("sample_count", "bigint", "Samples in the window.", nullable=False),
+              lineage=_silver("market_cap_usd")),
+            C("sample_count", "bigint", "Samples in the window.", nullable=False, lineage=event),
             C("expected_count", "bigint", "Samples expected from the cadence in force; null for history.",
-              lineage=(s + "cadence_s",)),
+              lineage=_silver("cadence_s", "granularity")),
             C("granularity", "string", "tick, or the coarsest history granularity used.", nullable=False,
-              lineage=(s + "granularity",)),
-            C("first_event_at", "timestamp", "Event time of the first sample.", nullable=False),
-            C("last_event_at", "timestamp", "Event time of the last sample.", nullable=False),
+              lineage=_silver("granularity")),
+            C("first_event_at", "timestamp", "Event time of the first sample.", nullable=False, lineage=event),
+            C("last_event_at", "timestamp", "Event time of the last sample.", nullable=False, lineage=event),
             C("available_at", "timestamp", "Latest available_at of the samples.", nullable=False,
-              lineage=(s + "available_at",)),
-            C("is_closed", "boolean", "window_end + 60 s is not later than what Bronze covers.", nullable=False),
-            C("is_complete", "boolean", "Closed and at least 80 % of the expected samples.", nullable=False),
-            *time,
+              lineage=_silver("available_at")),
+            C("is_closed", "boolean", "window_end + 60 s is not later than what Bronze covers.", nullable=False,
+              lineage=event),
+            C("is_complete", "boolean", "Closed and at least 80 % of the expected samples.", nullable=False,
+              lineage=event + _silver("cadence_s", "granularity")),
+            _day(event),
+            C(time[0], "timestamp", time[1], nullable=False, lineage=event),
         ),
         key=("coin_id", "window_start"), grain=grain, write="replace_slice",  # type: ignore[arg-type]
-        time_column="hour" if grain == "hour" else "day_start", partition_by=("day",), owner=TRANSFORM, group="gold",
+        time_column=time[0], partition_by=("day",), owner=TRANSFORM, group="gold",
         kinds=("pyspark", "deltalake", "gold"),
         rules=(
             Rule("ohlc_ordered", "low <= open AND low <= close AND open <= high AND close <= high AND low <= high",
@@ -247,23 +267,26 @@ LATEST_PRICES = Table(
     "gold", "latest_prices",
     "Newest quote of every coin with its age: what a board shows first.",
     (
-        C("coin_id", "string", "Coin.", nullable=False, lineage=("silver.prices.coin_id",)),
-        C("symbol", "string", "Ticker symbol.", nullable=False),
-        C("name", "string", "Name."),
-        C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=("silver.prices.price_usd",)),
-        C("market_cap_usd", MONEY, "Market capitalisation.", unit="USD"),
-        C("volume_24h_usd", MONEY, "Rolling 24 h volume.", unit="USD"),
-        C("change_1h_pct", MONEY, "Change over 1 h.", unit="percent"),
-        C("change_24h_pct", MONEY, "Change over 24 h.", unit="percent"),
-        C("change_7d_pct", MONEY, "Change over 7 d.", unit="percent"),
-        C("last_updated_at", "timestamp", "Event time of the quote.", nullable=False),
-        C("available_at", "timestamp", "When the quote could first be known.", nullable=False),
-        C("source", "string", "Data mode.", nullable=False),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_silver("coin_id")),
+        C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_silver("symbol")),
+        C("name", "string", "Name.", lineage=_silver("name")),
+        C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=_silver("price_usd")),
+        C("market_cap_usd", MONEY, "Market capitalisation.", unit="USD", lineage=_silver("market_cap_usd")),
+        C("volume_24h_usd", MONEY, "Rolling 24 h volume.", unit="USD", lineage=_silver("volume_24h_usd")),
+        C("change_1h_pct", MONEY, "Change over 1 h.", unit="percent", lineage=_silver("change_1h_pct")),
+        C("change_24h_pct", MONEY, "Change over 24 h.", unit="percent", lineage=_silver("change_24h_pct")),
+        C("change_7d_pct", MONEY, "Change over 7 d.", unit="percent", lineage=_silver("change_7d_pct")),
+        C("last_updated_at", "timestamp", "Event time of the quote.", nullable=False,
+          lineage=_silver("last_updated_at")),
+        C("available_at", "timestamp", "When the quote could first be known.", nullable=False,
+          lineage=_silver("available_at")),
+        C("source", "string", "Data mode.", nullable=False, lineage=_silver("source")),
         C("covered_until", "timestamp", "Highest broker timestamp that Bronze covered when this was written.",
           nullable=False),
         C("covered_offsets", "string", "JSON object: end offset per Kafka partition that this table reflects.",
           nullable=False),
-        C("age_s", "double", "covered_until - last_updated_at.", nullable=False, unit="seconds"),
+        C("age_s", "double", "covered_until - last_updated_at.", nullable=False, unit="seconds",
+          lineage=_silver("last_updated_at")),
         C("refreshed_at", "timestamp", "When this was written.", nullable=False),
     ),
     key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
@@ -274,24 +297,24 @@ LATEST_PRICES = Table(
 LEADERBOARD = Table(
     "gold", "leaderboard_24h", "Coins by their change over the last 24 hours of bars, best first.",
     (
-        C("rank", "int", "1 = best.", nullable=False),
-        C("coin_id", "string", "Coin.", nullable=False),
-        C("symbol", "string", "Ticker symbol.", nullable=False),
-        C("price_usd", MONEY, "Newest close.", nullable=False, unit="USD"),
+        C("rank", "int", "1 = best.", nullable=False, lineage=_bar("close")),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_bar("coin_id")),
+        C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_bar("symbol")),
+        C("price_usd", MONEY, "Newest close.", nullable=False, unit="USD", lineage=_bar("close")),
         C("price_24h_ago_usd", MONEY, "Close of the newest bar at least 24 h older, not more than 10 min off; else null.",
-          unit="USD"),
-        C("change_24h", "double", "Ratio - 1 of the two; null = not known.", unit="ratio"),
-        C("high_24h", MONEY, "Highest sample of 24 h.", nullable=False, unit="USD"),
-        C("low_24h", MONEY, "Lowest sample of 24 h.", nullable=False, unit="USD"),
-        C("volume_24h_usd", MONEY, "Last rolling 24 h volume.", unit="USD"),
-        C("window_end", "timestamp", "End of the newest bar.", nullable=False),
+          unit="USD", lineage=_bar("close")),
+        C("change_24h", "double", "Ratio - 1 of the two; null = not known.", unit="ratio", lineage=_bar("close")),
+        C("high_24h", MONEY, "Highest sample of 24 h.", nullable=False, unit="USD", lineage=_bar("high")),
+        C("low_24h", MONEY, "Lowest sample of 24 h.", nullable=False, unit="USD", lineage=_bar("low")),
+        C("volume_24h_usd", MONEY, "Last rolling 24 h volume.", unit="USD", lineage=_bar("volume_24h_usd")),
+        C("window_end", "timestamp", "End of the newest bar.", nullable=False, lineage=_bar("window_end")),
     ),
     key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
     kinds=("pyspark", "deltalake", "gold"),
     rules=(Rule("rank_positive", "rank >= 1", "Ranks start at 1.", blocking=True),),
 )
 
-_F = "gold.bars_5m.close"
+_PRICE = _bar("close", "last_event_at", "expected_count")
 PRICE_FEATURES = Table(
     "features", "price_features",
     "Scale-free features per coin on the 5-minute grid, point in time: nothing after window_end, lags by grid time. "
@@ -301,32 +324,37 @@ PRICE_FEATURES = Table(
         C("window_start", "timestamp", "Start of the slot.", nullable=False),
         C("window_end", "timestamp", "End of the slot; features know nothing later.", nullable=False),
         C("price", "double", "price(t): newest sample not older than 2 x cadence (at most 10 min), else null.",
-          unit="USD", lineage=(_F,)),
-        C("price_at", "timestamp", "Event time of that sample."),
-        C("staleness_s", "double", "window_end - price_at.", unit="seconds"),
-        C("sample_count", "bigint", "Samples in the slot.", nullable=False),
-        C("r5", "double", "ln price(t) - ln price(t-5 min).", unit="log return", lineage=(_F,)),
-        C("r15", "double", "Log return over 15 min.", unit="log return", lineage=(_F,)),
-        C("r1h", "double", "Log return over 1 h.", unit="log return", lineage=(_F,)),
-        C("r24h", "double", "Log return over 24 h.", unit="log return", lineage=(_F,)),
-        C("r5_median", "double", "Median of r5 over the 288 slots before t.", unit="log return"),
+          unit="USD", lineage=_PRICE),
+        C("price_at", "timestamp", "Event time of that sample.", lineage=_bar("last_event_at", "expected_count")),
+        C("staleness_s", "double", "window_end - price_at.", unit="seconds",
+          lineage=_bar("last_event_at", "expected_count")),
+        C("sample_count", "bigint", "Samples in the slot.", nullable=False, lineage=_bar("sample_count")),
+        C("r5", "double", "ln price(t) - ln price(t-5 min).", unit="log return", lineage=_PRICE),
+        C("r15", "double", "Log return over 15 min.", unit="log return", lineage=_PRICE),
+        C("r1h", "double", "Log return over 1 h.", unit="log return", lineage=_PRICE),
+        C("r24h", "double", "Log return over 24 h.", unit="log return", lineage=_PRICE),
+        C("r5_median", "double", "Median of r5 over the 288 slots before t.", unit="log return", lineage=_PRICE),
         C("s", "double", "1.4826 x MAD of r5 over the 288 slots before t (at least 144), floored at 1e-5.",
-          unit="log return"),
-        C("rz", "double", "(r5 - r5_median) / s.", unit="own sigma"),
-        C("rv1h", "double", "Root of the sum of r5 squared over 12 slots.", unit="log return"),
-        C("rsi14", "double", "Cutler's RSI (plain means) over 14 slots.", unit="0-100"),
-        C("macd", "double", "MACD on ln price, finite 130-slot kernels of 12 and 26.", unit="log price"),
-        C("macd_signal", "double", "The same kernel of 9 on macd.", unit="log price"),
-        C("macd_hist", "double", "macd - macd_signal.", unit="log price"),
-        C("bollinger_b", "double", "Bollinger %b: 20 slots, 2 sigma.", unit="ratio"),
-        C("r5_market", "double", "r5 - median r5 of the other coins (at least two), else null.", unit="log return"),
-        C("basket_hash", "string", "Hash of the coins that had r5 in the slot.", nullable=False),
-        C("volume_change", "double", "ln(V24(t)/V24(t-5 min)): never a model input.", unit="log ratio"),
+          unit="log return", lineage=_PRICE),
+        C("rz", "double", "(r5 - r5_median) / s.", unit="own sigma", lineage=_PRICE),
+        C("rv1h", "double", "Root of the sum of r5 squared over 12 slots.", unit="log return", lineage=_PRICE),
+        C("rsi14", "double", "Cutler's RSI (plain means) over 14 slots.", unit="0-100", lineage=_PRICE),
+        C("macd", "double", "MACD on ln price, finite 130-slot kernels of 12 and 26.", unit="log price",
+          lineage=_PRICE),
+        C("macd_signal", "double", "The same kernel of 9 on macd.", unit="log price", lineage=_PRICE),
+        C("macd_hist", "double", "macd - macd_signal.", unit="log price", lineage=_PRICE),
+        C("bollinger_b", "double", "Bollinger %b: 20 slots, 2 sigma.", unit="ratio", lineage=_PRICE),
+        C("r5_market", "double", "r5 - median r5 of the other coins (at least two), else null.", unit="log return",
+          lineage=_PRICE),
+        C("basket_hash", "string", "Hash of the coins that had r5 in the slot.", nullable=False, lineage=_PRICE),
+        C("volume_change", "double", "ln(V24(t)/V24(t-5 min)): never a model input.", unit="log ratio",
+          lineage=_bar("volume_24h_usd")),
         C("null_reason", "string", "Why values are null: stale_price, no_lag, short_history, few_coins, no_volume; "
-          "comma separated, sorted; null = complete."),
-        C("available_at", "timestamp", "Latest available_at of what entered the row; null when nothing did."),
-        C("is_complete", "boolean", "Whether the slot's bar is complete.", nullable=False),
-        _DAY,
+          "comma separated, sorted; null = complete.", lineage=_PRICE + _bar("volume_24h_usd")),
+        C("available_at", "timestamp", "Latest available_at of what entered the row; null when nothing did.",
+          lineage=_bar("available_at")),
+        C("is_complete", "boolean", "Whether the slot's bar is complete.", nullable=False, lineage=_bar("is_complete")),
+        _day(),
         C("hour", "timestamp", "Hour of window_start.", nullable=False),
     ),
     key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
@@ -340,31 +368,37 @@ PRICE_FEATURES = Table(
     ),
 )
 
+_ANOMALY_INPUTS = _feature("rz", "r15", "r1h", "rv1h", "r5_market", "s")
 ANOMALIES = Table(
     "gold", "anomalies",
     "Anomaly score of every coin and closed 5-minute slot, by the model version that was effective then.",
     (
-        C("coin_id", "string", "Coin.", nullable=False),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
         C("symbol", "string", "Ticker symbol.", nullable=False),
-        C("window_start", "timestamp", "Start of the slot.", nullable=False),
-        C("window_end", "timestamp", "End of the slot.", nullable=False),
-        C("anomaly_score", "double", "Score, higher = stranger; null when the inputs are null.", unit="own sigma or forest"),
+        C("window_start", "timestamp", "Start of the slot.", nullable=False, lineage=_feature("window_start")),
+        C("window_end", "timestamp", "End of the slot.", nullable=False, lineage=_feature("window_end")),
+        C("anomaly_score", "double", "Score, higher = stranger; null when the inputs are null.", unit="own sigma or forest",
+          lineage=_ANOMALY_INPUTS),
         C("threshold", "double", "Coin's threshold in that model version.", nullable=False),
-        C("is_anomaly", "boolean", "Score above threshold; false when the score is null.", nullable=False),
-        C("explanation", "string", "JSON list of the strongest features with their values in own sigma."),
-        C("size_sigma", "double", "|rz| of the slot.", unit="own sigma"),
+        C("is_anomaly", "boolean", "Score above threshold; false when the score is null.", nullable=False,
+          lineage=_ANOMALY_INPUTS),
+        C("explanation", "string", "JSON list of the strongest features with their values in own sigma.",
+          lineage=_ANOMALY_INPUTS),
+        C("size_sigma", "double", "|rz| of the slot.", unit="own sigma", lineage=_feature("rz")),
         C("scope", "string", "market_wide (at least half of the other coins flagged within 5 min), coin_specific, or null.",
-          ),
-        C("suspicion", "string", "Data-quality suspicion: stale, single_sample, incomplete; or null."),
-        C("price", "double", "price(t).", unit="USD"),
+          lineage=_ANOMALY_INPUTS),
+        C("suspicion", "string", "Data-quality suspicion: stale, single_sample, incomplete; or null.",
+          lineage=_feature("price", "staleness_s", "sample_count", "is_complete")),
+        C("price", "double", "price(t).", unit="USD", lineage=_feature("price")),
         C("model_name", "string", "Registered model.", nullable=False),
         C("model_version", "string", "Version that scored.", nullable=False),
         C("scored_at", "timestamp", "When it was scored first.", nullable=False),
-        C("latency_s", "double", "scored_at - window_end.", nullable=False, unit="seconds"),
+        C("latency_s", "double", "scored_at - window_end.", nullable=False, unit="seconds",
+          lineage=_feature("window_end")),
         C("revision", "int", "0 at first; raised when a restatement changed the row.", nullable=False),
         C("previous_is_anomaly", "boolean", "Flag before the restatement; null at revision 0."),
-        _DAY,
-        C("hour", "timestamp", "Hour of window_start.", nullable=False),
+        _day(_feature("day")),
+        C("hour", "timestamp", "Hour of window_start.", nullable=False, lineage=_feature("hour")),
     ),
     key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
@@ -373,26 +407,32 @@ ANOMALIES = Table(
            Rule("score_present", "anomaly_score IS NOT NULL", "The slot could be scored.", severity="warn")),
 )
 
+_FORECAST_INPUTS = _feature("rz", "r15", "r1h", "r5_market", "macd_hist", "bollinger_b", "rsi14", "s")
+_FORECAST = _feature("price") + _FORECAST_INPUTS
 PRICE_PREDICTIONS = Table(
     "gold", "price_predictions",
     "Forecast ledger: insert-only, never rewritten; rows of a coin, horizon and model form a hash chain. Live forecasts "
     "were written before their target time.",
     (
-        C("coin_id", "string", "Coin.", nullable=False),
-        C("window_end", "timestamp", "Slot at whose end the forecast was made.", nullable=False),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
+        C("window_end", "timestamp", "Slot at whose end the forecast was made.", nullable=False,
+          lineage=_feature("window_end")),
         C("horizon", "string", "5m or 1h.", nullable=False),
-        C("target_at", "timestamp", "window_end + horizon.", nullable=False),
-        C("price", "double", "price(t) the forecast starts from.", nullable=False, unit="USD"),
-        C("predicted_return", "double", "Forecast of the log return.", nullable=False, unit="log return"),
-        C("predicted_price", "double", "price x exp(predicted_return).", nullable=False, unit="USD"),
-        C("lower_90", "double", "5 % quantile of the price.", nullable=False, unit="USD"),
-        C("upper_90", "double", "95 % quantile of the price.", nullable=False, unit="USD"),
+        C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
+        C("price", "double", "price(t) the forecast starts from.", nullable=False, unit="USD",
+          lineage=_feature("price")),
+        C("predicted_return", "double", "Forecast of the log return.", nullable=False, unit="log return",
+          lineage=_FORECAST_INPUTS),
+        C("predicted_price", "double", "price x exp(predicted_return).", nullable=False, unit="USD", lineage=_FORECAST),
+        C("lower_90", "double", "5 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST),
+        C("upper_90", "double", "95 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST),
         C("model_name", "string", "Registered model.", nullable=False),
         C("model_version", "string", "Version that forecast.", nullable=False),
-        C("mode", "string", "live if written before target_at, else backfill.", nullable=False),
+        C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
+          lineage=_feature("window_end")),
         C("predicted_at", "timestamp", "When it was written.", nullable=False),
-        _DAY,
-        C("hour", "timestamp", "Hour of the slot's start.", nullable=False),
+        _day(_feature("day")),
+        C("hour", "timestamp", "Hour of the slot's start.", nullable=False, lineage=_feature("hour")),
         *_CHAIN,
     ),
     chain=("coin_id", "horizon", "model_name"),
@@ -406,25 +446,29 @@ PRICE_PREDICTIONS = Table(
     ),
 )
 
+_ERROR = _forecast("price", "predicted_return") + _bar("close")
 PREDICTION_ACCURACY = Table(
     "gold", "prediction_accuracy",
     "Forecasts scored against what came: per day, coin, horizon, model version and mode.",
     (
-        C("day", "date", "UTC day of the target.", nullable=False),
-        C("day_start", "timestamp", "Start of `day`.", nullable=False),
-        C("coin_id", "string", "Coin.", nullable=False),
-        C("horizon", "string", "5m or 1h.", nullable=False),
-        C("model_name", "string", "Registered model.", nullable=False),
-        C("model_version", "string", "Version.", nullable=False),
-        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False),
-        C("forecasts", "bigint", "Forecasts with a known outcome.", nullable=False),
-        C("without_outcome", "bigint", "Forecasts whose outcome is unknown (no price at the target).", nullable=False),
-        C("mae_pct", "double", "Mean absolute error of the log return x 100.", unit="percent"),
-        C("rmse_pct", "double", "Root mean squared error x 100.", unit="percent"),
-        C("skill", "double", "1 - MSE / MSE of persistence; null without outcomes.", unit="ratio"),
+        C("day", "date", "UTC day of the target.", nullable=False, lineage=_forecast("target_at")),
+        C("day_start", "timestamp", "Start of `day`.", nullable=False, lineage=_forecast("target_at")),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_forecast("coin_id")),
+        C("horizon", "string", "5m or 1h.", nullable=False, lineage=_forecast("horizon")),
+        C("model_name", "string", "Registered model.", nullable=False, lineage=_forecast("model_name")),
+        C("model_version", "string", "Version.", nullable=False, lineage=_forecast("model_version")),
+        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False, lineage=_forecast("mode")),
+        C("forecasts", "bigint", "Forecasts with a known outcome.", nullable=False,
+          lineage=_forecast("target_at") + _bar("close")),
+        C("without_outcome", "bigint", "Forecasts whose outcome is unknown (no price at the target).", nullable=False,
+          lineage=_forecast("target_at") + _bar("close")),
+        C("mae_pct", "double", "Mean absolute error of the log return x 100.", unit="percent", lineage=_ERROR),
+        C("rmse_pct", "double", "Root mean squared error x 100.", unit="percent", lineage=_ERROR),
+        C("skill", "double", "1 - MSE / MSE of persistence; null without outcomes.", unit="ratio", lineage=_ERROR),
         C("direction_hit", "double", "Share of correct signs among non-zero forecasts and outcomes; null without any.",
-          unit="ratio"),
-        C("coverage_90", "double", "Share of outcomes within the interval.", unit="ratio"),
+          unit="ratio", lineage=_ERROR),
+        C("coverage_90", "double", "Share of outcomes within the interval.", unit="ratio",
+          lineage=_forecast("lower_90", "upper_90") + _bar("close")),
     ),
     key=("day", "coin_id", "horizon", "model_version", "mode"), grain="day", write="replace_slice",
     time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
@@ -433,6 +477,7 @@ PREDICTION_ACCURACY = Table(
                 "A 90 % interval that holds under half of the outcomes is wrong.", severity="warn")),
 )
 
+_LEARNT = _ANOMALY_INPUTS + _feature("price", "r5", "r5_median", "macd_hist", "bollinger_b", "rsi14")
 PROMOTIONS = Table(
     "ml", "promotions",
     "Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias "
@@ -440,16 +485,17 @@ PROMOTIONS = Table(
     (
         C("model", "string", "anomaly or price_5m or price_1h.", nullable=False),
         C("version", "string", "Registry version; v0 = baseline.", nullable=False),
-        C("algorithm", "string", "Algorithm of the version.", nullable=False),
+        C("algorithm", "string", "Algorithm of the version.", nullable=False, lineage=_LEARNT),
         C("cutoff", "timestamp", "Nothing later was seen in training.", nullable=False),
         C("effective_from", "timestamp", "Start of service when promoted.", nullable=False),
-        C("decision", "string", "promoted or rejected.", nullable=False),
-        C("provisional", "boolean", "Calibrated on fewer than 28 days.", nullable=False),
-        C("why", "string", "Reason, with the figures compared.", nullable=False),
-        C("metrics", "string", "JSON of every metric compared.", nullable=False),
+        C("decision", "string", "promoted or rejected.", nullable=False, lineage=_LEARNT),
+        C("provisional", "boolean", "Calibrated on fewer than 28 days.", nullable=False, lineage=_LEARNT),
+        C("why", "string", "Reason, with the figures compared.", nullable=False, lineage=_LEARNT),
+        C("metrics", "string", "JSON of every metric compared.", nullable=False, lineage=_LEARNT),
         C("artifact_uri", "string", "Folder of the files, relative to the home; absolute on a volume.", nullable=False),
-        C("artifact_sha256", "string", "Content hash of the artifact.", nullable=False),
-        C("content_hash", "string", "Hash of what was learnt; equal data and code give an equal hash.", nullable=False),
+        C("artifact_sha256", "string", "Content hash of the artifact.", nullable=False, lineage=_LEARNT),
+        C("content_hash", "string", "Hash of what was learnt; equal data and code give an equal hash.", nullable=False,
+          lineage=_LEARNT),
         C("run_id", "string", "MLflow run.", nullable=False),
         C("decided_at", "timestamp", "When it was decided.", nullable=False),
         *_CHAIN,
@@ -500,15 +546,20 @@ POLLS = Table(
            Rule("poll_ok", "kind = 'gap' OR outcome = 'ok'", "The source answered.", severity="warn")),
 )
 
+_MEASURED = (
+    *_raw("offset", "kafka_timestamp", "bronze_ingested_at"), "silver.prices.offset", "silver.quarantine.offset",
+    "ops.polls.outcome", "gold.anomalies.latency_s",
+)
 PIPELINE_METRICS = Table(
     "ops", "pipeline_metrics", "The pipeline's own metrics by arrival hour.",
     (
         C("metric", "string", "messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, "
           "quarantine_rate, model_inference_latency_ms, polls_ok_rate.", nullable=False),
-        C("value", "double", "Value; null = nothing to measure in the hour."),
+        C("value", "double", "Value; null = nothing to measure in the hour.", lineage=_MEASURED),
         C("unit", "string", "Unit.", nullable=False),
-        C("measured_over", "bigint", "Records the value was computed from.", nullable=False),
-        _DAY,
+        C("measured_over", "bigint", "Records the value was computed from.", nullable=False,
+          lineage=(*_raw("offset"), "silver.quarantine.offset", "ops.polls.offset", "gold.anomalies.window_end")),
+        _day(),
         C("hour", "timestamp", "Arrival hour.", nullable=False),
     ),
     key=("metric", "hour"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",), owner=OPS,

@@ -86,14 +86,11 @@ def test_grants_never_give_everything():
     assert not any("ALL PRIVILEGES" in text for text in made)
 
 
-def test_lineage_names_columns_that_exist():
-    for table in TABLES.values():
-        for column in render.columns(table):
-            for (schema, name), read in column.upstream:
-                assert TABLES[f"{schema}.{name}"].column(read)
-
-
 def test_lineage_markdown_lists_columns_with_upstream_only():
-    text = render.lineage_markdown(TABLES["silver.prices"])
-    assert "| price_usd | `bronze.raw_prices.raw_json` |" in text
-    assert "granularity" not in text
+    assert "| price_usd | `silver.prices.price_usd` |" in render.lineage_markdown(TABLES["gold.latest_prices"])
+    assert "refreshed_at" not in render.lineage_markdown(TABLES["gold.latest_prices"])
+
+
+def test_lineage_markdown_names_a_table_once():
+    text = render.lineage_markdown(TABLES["gold.prediction_accuracy"])
+    assert "| coverage_90 | `gold.price_predictions.{lower_90, upper_90}`, `gold.bars_5m.close` |" in text

@@ -16,11 +16,11 @@ CONTRACT = """
 BAR_RANGES = Table(
     "gold", "bar_ranges", "How far the price moved within each 5-minute bar.",
     (
-        C("coin_id", "string", "CoinGecko's id.", nullable=False),
-        C("window_start", "timestamp", "Start of the bar.", nullable=False),
-        C("range_usd", MONEY, "high - low of the bar.", nullable=False, unit="USD", lineage=("gold.bars_5m.high",)),
-        _DAY,
-        C("hour", "timestamp", "Hour of window_start.", nullable=False),
+        C("coin_id", "string", "CoinGecko's id.", nullable=False, lineage=_bar("coin_id")),
+        C("window_start", "timestamp", "Start of the bar.", nullable=False, lineage=_bar("window_start")),
+        C("range_usd", MONEY, "high - low of the bar.", nullable=False, unit="USD", lineage=_bar("high", "low")),
+        _day(_bar("day")),
+        C("hour", "timestamp", "Hour of window_start.", nullable=False, lineage=_bar("hour")),
     ),
     key=("coin_id", "window_start"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=TRANSFORM, group="gold", kinds=("pyspark", "deltalake", "gold"),
