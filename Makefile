@@ -74,6 +74,7 @@ test-on-jvm: WORKERS = $(JVM_WORKERS)
 test-on-jvm: $(VENV)/.dev ## The stores and the transforms on JVM Spark
 	@$(PYTEST) --engine spark $(ON_EVERY_ENGINE)
 
+test-everything: WORKERS = 3
 test-everything: $(VENV)/.dev ## Parts and whole paths in one session, which share the broker, the JVMs and the filled home
 	@$(PYTEST)
 
