@@ -79,7 +79,7 @@ test-everything: $(VENV)/.dev ## Parts and whole paths in one session, which sha
 	@$(PYTEST)
 
 test-fast: WORKERS = 3
-test-fast: $(VENV)/.dev ## Of `test` what needs no Spark on a JVM, nor 20 s for itself, in three processes
+test-fast: $(VENV)/.dev ## Of `test` what needs no Spark on a JVM, no broker or filled home of its own, nor 20 s
 	@$(PYTEST) $(QUICK)
 
 test-acceptance: $(VENV)/.dev ## Whole paths of a person: demo, up, parity, serverless, models by launcher, pipeline, catalog

@@ -23,8 +23,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also the long variants (marker full)")
 
 
+FILLED = {"filled_home", "small_home", "full_home"}
+"""Fixtures that fill a home through Kafka and every asset, which takes longer than any one test may."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long variants are left out unless asked for; files with slow tests first, so that no worker waits at the end."""
+    """Marks tests on a filled home as slow, leaves out long variants, and puts files with slow tests first.
+
+    With the short files at the end, no worker waits there for another.
+    """
+    for item in items:
+        if FILLED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
     long = [] if config.getoption("--full") else [item for item in items if item.get_closest_marker("full")]
     if long:
         config.hook.pytest_deselected(items=long)

@@ -9,6 +9,8 @@ import pytest
 from crypto_assets.cli import drill
 from crypto_assets.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):

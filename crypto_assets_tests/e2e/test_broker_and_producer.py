@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from crypto_assets.cli.main import app
 from crypto_assets_tests.e2e.commands import clean_environment, command, run
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 HOME = ("--home", "home", "--source", "simulator")
 
 

@@ -22,6 +22,9 @@ from crypto_assets.storage.base import OffsetRange
 from crypto_assets_tests.e2e.commands import run
 from crypto_assets_tests.log.messages import T0, send, texts
 
+pytestmark = pytest.mark.slow
+"""Each test starts a broker of its own, some of them twice."""
+
 
 def test_start_stop_and_start_again_keep_port_and_records(tmp_path, impatient):
     settings = Settings(source="replay", home_path=tmp_path)
