@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -12,22 +12,31 @@ import dagster as dg
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.signals import stop_if_asked
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, floor_hour, hour_keys
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, floor_hour, hour_keys, key_slice
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.settings import Settings
 
 
-def run(settings: Settings, home: Home) -> None:
+MOST_DAYS = 2
+"""Days before today of which an outage is caught up; what lies further back is a backfill's."""
+
+
+def run(settings: Settings, home: Home, now: datetime) -> None:
     """Bring a home to the present.
 
-    A live home only gets its topics and, at first, empty partitions of the running hour; a replay or simulator home
-    also gets what lies between its last virtual poll (or midnight) and now.
+    Every hour since the newest one that was made is made, for an outage of at most `MOST_DAYS`. A live home that begins
+    gets its topics and an empty partition of the running hour. A replay or simulator home is also polled for the time
+    since its last poll (at first, since midnight).
+
+    Args:
+        settings: Settings of the home.
+        home: The home, whose broker runs.
+        now: Present time (UTC).
     """
     from crypto_assets.producer.loop import open_producer
 
-    now = datetime.now(UTC)
     with open_producer(settings) as producer:
         if settings.is_live:
             tick = producer.tick(now)
@@ -43,23 +52,22 @@ def run(settings: Settings, home: Home) -> None:
 def _missing_moments(last_poll_at: datetime | None, now: datetime) -> list[datetime]:
     from crypto_assets.cli.demo import poll_moments
 
-    start = floor_day(now)
-    if last_poll_at is not None and last_poll_at > start:
-        start = last_poll_at
-    return [m for m in poll_moments(start, now) if last_poll_at is None or m > last_poll_at]
+    if last_poll_at is None:
+        return poll_moments(floor_day(now), now)
+    start = max(last_poll_at, floor_day(now) - MOST_DAYS * DAY)
+    return [m for m in poll_moments(start, now) if m > last_poll_at]
 
 
 def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
-    """Make what today's hours so far, and yesterday, lack, so that the board is right when the UI opens."""
+    """Make what the hours so far, and the days that have ended, lack, so that the board is right when the UI opens."""
     from crypto_assets.cli.runs import Scheduled
     from crypto_assets.wiring import build_definitions
 
     with open_instance(home) as instance:
         made = instance.get_materialized_partitions(dg.AssetKey(["silver", "prices"]))
         defs = build_definitions(settings)
-        done = Scheduled(defs, instance, settings, _said).run(
-            hours_wanted(settings, made, now), days_wanted(made, now), now
-        )
+        hours = hours_wanted(settings, made, now)
+        done = Scheduled(defs, instance, settings, _said).run(hours, days_wanted(hours, made, now), now)
     output.say(done.text)
     for line in done.failed:
         output.fail(line)
@@ -72,26 +80,31 @@ def _said(text: str) -> Iterator[None]:
 
 
 def hours_wanted(settings: Settings, made: Set[str], now: datetime) -> list[str]:
-    """Hours of today up to now: of a recording all, of a live home those since the first that was ever made.
+    """Hours up to now, contiguous: of a recording all of today, of a live home those since its first.
+
+    After an outage they begin with the newest hour that was made before it, at most `MOST_DAYS` before today.
 
     Args:
         settings: Settings of the home.
         made: Hours of Silver that were ever made.
         now: Present time (UTC).
     """
-    hours = hour_keys(Slice(floor_day(now), floor_hour(now) + HOUR))
-    if not settings.is_live:
-        return hours
-    first = min(made, default=hours[-1])
-    return [h for h in hours if h >= first]
+    today, running = floor_day(now), floor_hour(now)
+    known = sorted(key_slice(hour, "hour").start for hour in made)
+    first = max(today, min([*known, running])) if settings.is_live else today
+    if known:
+        first = min(first, max(known[-1], today - MOST_DAYS * DAY))
+    return hour_keys(Slice(first, running + HOUR))
 
 
-def days_wanted(made: Set[str], now: datetime) -> list[str]:
-    """Yesterday, if any of its hours was made: a home that begins today has no day to close.
+def days_wanted(hours: Sequence[str], made: Set[str], now: datetime) -> list[str]:
+    """Days that have ended and of which an hour is wanted, and yesterday if any of its hours was made.
 
     Args:
+        hours: Hours that are wanted.
         made: Hours of Silver that were ever made.
         now: Present time (UTC).
     """
     yesterday = day_key(floor_day(now) - DAY)
-    return [yesterday] if any(hour.startswith(yesterday) for hour in made) else []
+    ended = {hour[: len(yesterday)] for hour in hours} - {day_key(now)}
+    return sorted(ended | {yesterday for hour in made if hour.startswith(yesterday)})

@@ -116,7 +116,7 @@ def up(source: Source = None, home: HomeOption = None, port: Port = 3000) -> Non
     from crypto_assets.cli.up import serve
 
     settings = _settings(source, home)
-    code = serve(settings, port=port, automation=True, before=lambda h: catch_up.run(settings, h))
+    code = serve(settings, port=port, automation=True, before=lambda h: catch_up.run(settings, h, datetime.now(UTC)))
     raise typer.Exit(code)
 
 

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from crypto_assets.cli.catch_up import days_wanted, hours_wanted
-from crypto_assets.cli.runs import CODE_LOCATION, run_job
+from crypto_assets.cli.instance import CODE_LOCATION
+from crypto_assets.cli.runs import run_job
 from crypto_assets.settings import Settings
 
 NOW = datetime(2026, 5, 2, 2, 30, tzinfo=UTC)
@@ -28,7 +30,7 @@ def test_a_run_is_under_its_job_and_on_the_timeline(tmp_path: Path):
         failed: list[str] = []
         run_job(defs, instance, "refresh", [], failed, {})
         assert failed == []
-        # As the page of a job asks: by the label of the repository that `dagster dev -m` serves.
+        # As the page of a job asks: by the label of the repository that `up` and `ui` serve.
         label = f"__repository__@{CODE_LOCATION}"
         (run,) = instance.get_runs(dg.RunsFilter(job_name="refresh", tags={".dagster/repository": label}))
         assert run.remote_job_origin is not None  # the timeline leaves out what has none
@@ -36,23 +38,21 @@ def test_a_run_is_under_its_job_and_on_the_timeline(tmp_path: Path):
         assert run.tags["dagster/max_retries"] == "0"
 
 
-def test_the_code_location_is_the_one_that_up_and_ui_serve():
-    import ast
-
-    from crypto_assets.cli import up
-
-    assert up.__file__ is not None
-    words = {n.value for n in ast.walk(ast.parse(Path(up.__file__).read_text())) if isinstance(n, ast.Constant)}
-    assert CODE_LOCATION in words
-
-
 def test_a_recording_wants_the_whole_day_and_a_live_home_what_it_began():
     assert hours_wanted(settings("replay"), set(), NOW) == TODAY
     assert hours_wanted(settings("coingecko"), set(), NOW) == TODAY[-1:]
     assert hours_wanted(settings("coingecko"), {"2026-05-02-01:00"}, NOW) == TODAY[1:]
-    assert hours_wanted(settings("coingecko"), {"2026-04-30-01:00"}, NOW) == TODAY
+
+
+@pytest.mark.parametrize("source", ["replay", "coingecko"])
+def test_after_an_outage_every_hour_since_the_newest_one_is_wanted(source: str):
+    late = ["2026-05-01-22:00", "2026-05-01-23:00", *TODAY]
+    assert hours_wanted(settings(source), {"2026-05-01-03:00", "2026-05-01-22:00"}, NOW) == late
+    long_ago = hours_wanted(settings(source), {"2026-04-20-01:00"}, NOW)
+    assert (long_ago[0], long_ago[-1], len(long_ago)) == ("2026-04-30-00:00", TODAY[-1], 51)
+    assert days_wanted(long_ago, set(), NOW) == ["2026-04-30", "2026-05-01"]
 
 
 def test_a_home_that_begins_today_has_no_day_to_close():
-    assert days_wanted(set(TODAY), NOW) == []
-    assert days_wanted({"2026-05-01-23:00", *TODAY}, NOW) == ["2026-05-01"]
+    assert days_wanted(TODAY, set(TODAY), NOW) == []
+    assert days_wanted(TODAY, {"2026-05-01-23:00", *TODAY}, NOW) == ["2026-05-01"]

@@ -1,4 +1,7 @@
-"""`up` as a background process: data within its promise, and no process left after SIGTERM or Ctrl-C."""
+"""`up` as a background process: an outage caught up, data within its promise, and no process left after its end.
+
+Every process has proxy variables that lead nowhere: nothing on this machine may be asked of them.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,46 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
 
+from crypto_assets.assets.card import assets_of
+from crypto_assets.cli.instance import CODE_LOCATION, open_instance
+from crypto_assets.cli.runs import WHY
+from crypto_assets.contracts.slices import Slice, floor_hour, hour_keys
+from crypto_assets.home import existing_home
+from crypto_assets.settings import Settings
 from crypto_assets_tests.e2e.commands import clean_environment, command, run
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 LAG_S = 30.0
+DEAD = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9")
+OUTAGE = timedelta(hours=4)
+BEFORE_THE_OUTAGE = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from crypto_assets.cli import catch_up
+from crypto_assets.cli.instance import prepare
+from crypto_assets.cli.up import running_broker
+from crypto_assets.home import open_home
+from crypto_assets.settings import Settings
+settings = Settings(source="replay", home_path=Path(sys.argv[1]))
+home = open_home(settings)
+prepare(home)
+with running_broker(settings):
+    catch_up.run(settings, home, datetime.fromisoformat(sys.argv[2]))
+"""
+"""What `up` did in the home until it was stopped: everything up to a time in the past."""
+LOCATIONS = "{workspaceOrError{... on Workspace{locationEntries{name loadStatus}}} assetNodes{assetKey{path}}}"
 
 
 def free_port() -> int:
@@ -36,7 +68,7 @@ class Background:
         self.process = subprocess.Popen(
             ["bash", "-c", 'trap "" INT; exec "$0" "$@"', *command(*arguments)],
             cwd=folder,
-            env=clean_environment(),
+            env=clean_environment() | DEAD,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -73,8 +105,21 @@ class Background:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("up") / "home"
+def stopped_at() -> datetime:
+    """When `up` was stopped: ten minutes into an hour that has ended since, as have the three after it."""
+    return floor_hour(datetime.now(UTC)) - OUTAGE + timedelta(minutes=10)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, stopped_at: datetime) -> Path:
+    home = tmp_path_factory.mktemp("up") / "home"
+    subprocess.run(
+        [sys.executable, "-c", BEFORE_THE_OUTAGE, str(home), stopped_at.isoformat()],
+        env=clean_environment(),
+        check=True,
+        timeout=240,
+    )
+    return home
 
 
 @pytest.fixture
@@ -108,6 +153,19 @@ def polls(home: Path) -> int:
     return sum(end for _, end in ends.values())
 
 
+def asked(started: Background, query: str) -> dict:
+    """What the webserver answers a GraphQL query."""
+    (line,) = [line for line in started.said if line.startswith("ui    ")]
+    request = urllib.request.Request(
+        f"{line.split()[1]}/graphql",
+        json.dumps({"query": query}).encode(),
+        {"content-type": "application/json"},
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=60) as answer:
+        return json.load(answer)["data"]
+
+
 def until(true: Callable[[], bool], tries: int = 120) -> None:
     for _ in range(tries):
         if true():
@@ -127,8 +185,30 @@ def ends_without_a_trace(started: Background, number: int) -> None:
     assert [" ".join(p.cmdline())[:120] for p in alive] == []
 
 
+def caught_up(home: Path, stopped_at: datetime) -> None:
+    """Every hour that has ended since is there, by runs of `up`, and the one it was stopped in was made again."""
+    interrupted, *missed = hour_keys(Slice(floor_hour(stopped_at), floor_hour(datetime.now(UTC))))
+    found = existing_home(Settings(source="replay", home_path=home))  # type: ignore[call-arg]
+    with open_instance(found) as instance:
+
+        def made(asset: dg.AssetKey, hour: str) -> list[dg.DagsterRun]:
+            wanted = dg.AssetRecordsFilter(asset, asset_partitions=[hour])
+            ids = [record.run_id for record in instance.fetch_materializations(wanted, limit=5).records]
+            return [run for run in map(instance.get_run_by_id, ids) if run is not None]
+
+        for asset in (dg.AssetKey(name.split("/")) for name in assets_of("refresh") if name != "gold/latest_prices"):
+            assert len(made(asset, interrupted)) == 2, asset
+            assert [run.tags["crypto_assets/why"] for hour in missed for run in made(asset, hour)] == [WHY] * len(
+                missed
+            )
+
+
 @pytest.mark.parametrize("up", [("up", "--source", "replay")], indirect=True)
-def test_up_keeps_its_promise_and_ends_on_sigterm(up, home):
+def test_up_catches_up_keeps_its_promise_and_ends_on_sigterm(up, home, stopped_at):
+    caught_up(home, stopped_at)
+    answer = asked(up, LOCATIONS)  # the code server loaded the definitions, and the webserver reaches it
+    assert answer["workspaceOrError"]["locationEntries"] == [{"name": CODE_LOCATION, "loadStatus": "LOADED"}]
+    assert {"path": ["gold", "latest_prices"]} in [node["assetKey"] for node in answer["assetNodes"]]
     report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
     assert report["problems"] == []
     assert report["lag_s"] < LAG_S
@@ -149,6 +229,7 @@ def test_up_keeps_its_promise_and_ends_on_sigterm(up, home):
 @pytest.mark.parametrize("up", [("ui",)], indirect=True)
 def test_ui_has_everything_off_and_ends_on_ctrl_c(up, home):
     assert any("OFF" in line for line in up.said)
+    assert len(asked(up, LOCATIONS)["assetNodes"]) > 20
     report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
     assert "(ui) polls nothing" in report["service"]
     ends_without_a_trace(up, signal.SIGINT)
