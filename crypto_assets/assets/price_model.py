@@ -97,6 +97,7 @@ def _decide(
                 if evaluated
                 else "; ".join(f"{h}: {r['why']}" for h, r in promoted.items() if r["provisional"]),
                 "warn",
+                min((f.metrics for f in trained.values() if "days" in f.metrics), key=lambda m: m["days"], default={}),
             ),
             CheckOutcome(
                 "promotion_gate",

@@ -72,19 +72,19 @@ def by_day(
     """
     result = TableResult()
     short: list[str] = []
-    last = ""
+    last = NotEnoughData("")
     for key in sorted(partition_keys):
         cutoff = key_slice(key, "day").end
         decided = promotions(engine, inputs)
         try:
             trained = learn(cutoff)
         except NotEnoughData as error:
-            last = str(error)
+            last = error
             short.append(f"{key}: {error}")
             continue
         result.partitions[key] = decide(engine, key, cutoff, trained, decided, inputs)
     if not result.partitions:
-        return Result(skipped={asset: [CheckOutcome(ENOUGH_DATA, False, last, "warn")]})
+        return Result(skipped={asset: [CheckOutcome(ENOUGH_DATA, False, str(last), "warn", last.metadata)]})
     if short:
         result.metadata["run_days_without_enough_data"] = short
     return Result({asset: result})

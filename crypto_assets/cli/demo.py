@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_assets import binding
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.cli.runs import Outcome, Scheduled, run_job
+from crypto_assets.cli.runs import Outcome, Scheduled
 from crypto_assets.cli.up import running_broker
 from crypto_assets.cli.verdict import DEMO_MARKER
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from crypto_assets.producer.loop import Producer
     from crypto_assets.settings import Settings
-
-__all__ = ["demo_home", "demo_settings", "next_commands", "poll_moments", "run", "run_job", "today"]
 
 DAYS = 2
 POLL_EVERY = timedelta(minutes=1)
@@ -91,8 +89,13 @@ def demo_settings(base: Settings, now: datetime) -> Settings:
     return base.apart(home_path=demo_home(base), partitions_start=first.date())
 
 
-def run(base: Settings, now: datetime) -> int:
-    """Run the demo and print its report.
+def run(base: Settings, now: datetime, *, verbose: bool = False) -> int:
+    """Run the demo and print what came of it.
+
+    Args:
+        base: Settings of the environment and the command line.
+        now: Present time (UTC).
+        verbose: Print every stage, step, table and check too.
 
     Returns:
         0 if every run succeeded, else 1.
@@ -122,13 +125,20 @@ def run(base: Settings, now: datetime) -> int:
         try:
             output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
             instance = open_instance(home)
-            _produce(settings, instance, span, stages)
+            tick = _produce(settings, instance, span, stages)
             report = _materialize(settings, instance, span, stages, now)
-            _print_report(settings, instance, stages, report)
+            if verbose:
+                output.say(tick)
+            if report.unchanged or verbose:
+                output.say(report.text)
+            _print_report(settings, instance, report)
+            if verbose:
+                _print_lists(settings, instance, stages, report)
         finally:
             broker.__exit__(None, None, None)
     _mark(home.path, now.date(), finished=not report.failed)
-    output.say(f"total {time.perf_counter() - began:.1f} s")
+    more = "" if verbose else "; every step, table and check: --verbose"
+    output.say(f"total     {time.perf_counter() - began:.1f} s{more}")
     output.table("Next", next_commands(settings))
     return 1 if report.failed else 0
 
@@ -168,8 +178,8 @@ def _mark(home: Path, today: date, *, finished: bool) -> None:
     write_atomic(home / DEMO_MARKER, json.dumps({"day": today.isoformat(), "finished": finished}) + "\n")
 
 
-def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> None:
-    """Poll the stand-in at every minute of the span, and publish what changed."""
+def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> str:
+    """Poll the stand-in at every minute of the span, publish what changed; returns what the sensor did at the last."""
     from crypto_assets.producer.loop import open_producer
 
     moments = poll_moments(span.start, span.end)
@@ -179,12 +189,12 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
         moments = [m for m in moments if done is None or m > done]
         if not moments:
             output.say("every poll of these days is in the topic already: nothing is sent")
-            return
+            return "producer sensor: no tick"
         with output.progress(f"polling {len(moments):,} times over HTTP, publishing", len(moments)) as advance:
             summary = producer.catch_up(moments[:-1], advance)
         told = _last_poll_by_sensor(producer, instance, settings, moments[-1])
     output.say(summary.text)
-    output.say(f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {told}")
+    return f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {told}"
 
 
 def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
@@ -213,28 +223,19 @@ def _materialize(
     from crypto_assets.wiring import build_definitions
 
     days = [day_key(span.start + i * DAY) for i in range(DAYS)]
-    done = Scheduled(build_definitions(settings), instance, settings, stages.stage).run(hour_keys(span), days, now)
-    output.say(done.text)
-    return done
+    return Scheduled(build_definitions(settings), instance, settings, stages.stage).run(hour_keys(span), days, now)
 
 
-def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: Outcome) -> None:
-    from crypto_assets.cli import report as tables
+def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:
+    """What a newcomer wants to know: prices, flags, whether anything is wrong, and what is expected not to be green."""
+    from crypto_assets.cli import report as facts
+    from crypto_assets.orchestration.event_store import check_states
 
-    output.table("Seconds per stage", [{"stage": k, "seconds": v} for k, v in stages.seconds.items()])
-    output.table("Seconds per asset step", [{"step": k, "seconds": v} for k, v in report.seconds.items()])
-    engine = tables.engine(settings)
-    output.table("Rows and partitions", tables.rows_and_partitions(engine, instance))
-    passed, red = tables.checks(instance)
-    silent = sum(row["verdict"] == "not evaluated" for row in red)
-    output.say(
-        f"checks: {passed} passed, {len(red) - silent} not passed" + (f", {silent} not evaluated" if silent else "")
-    )
-    output.table("Checks that are not green", red)
-    for line in tables.model_lines(engine, instance):
-        output.say(line)
-    output.table("Five highest anomaly scores", tables.highest_scores(engine))
-    for line in tables.gap_lines(engine):
+    engine = facts.engine(settings)
+    output.say()
+    output.table("Newest prices", facts.newest_prices(engine))
+    holes = facts.holes(engine) if settings.source == "replay" else []
+    for line in (*facts.flag_lines(engine), *facts.check_lines(check_states(instance), holes)):
         output.say(line)
     for line in report.failed:
         output.fail(line)
@@ -243,6 +244,18 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, stages: Stag
         output.fail(
             f"{len(report.failed)} failures, see above; every event of the runs: crypto-assets ui --home {home}"
         )
+
+
+def _print_lists(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: Outcome) -> None:
+    from crypto_assets.cli import report as tables
+
+    output.say()
+    output.table("Seconds per stage", [{"stage": k, "seconds": v} for k, v in stages.seconds.items()])
+    output.table("Seconds per asset step", [{"step": k, "seconds": v} for k, v in report.seconds.items()])
+    engine = tables.engine(settings)
+    output.table("Rows and partitions", tables.rows_and_partitions(engine, instance))
+    output.table("Checks that are not green", tables.checks(instance))
+    output.table("Five highest anomaly scores", tables.highest_scores(engine))
 
 
 def next_commands(settings: Settings) -> list[dict[str, str]]:
@@ -256,8 +269,3 @@ def next_commands(settings: Settings) -> list[dict[str, str]]:
         {"next": "run the pipeline until Ctrl-C", "command": f"{same}make up SOURCE={name}"},
         {"next": "live prices", "command": "make up SOURCE=coingecko"},
     ]
-
-
-def today() -> datetime:
-    """Present time in UTC."""
-    return datetime.now(UTC)

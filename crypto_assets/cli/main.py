@@ -49,8 +49,9 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(coins_app, name="coins")
 
 Source = Annotated[str | None, typer.Option("--source", help=f"{listed()}.")]
-HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/<source>.")]
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default .crypto_assets/<source>.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print every list in full.")]
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
 
 
@@ -99,14 +100,15 @@ def _ambient(source: str | None = None, home: Path | None = None, transport: str
 def demo(
     source: Annotated[str | None, typer.Option(help="replay or simulator.")] = None,
     home: Annotated[
-        Path | None, typer.Option("--home", help="Home folder; default ./.crypto_assets/demo-<source>.")
+        Path | None, typer.Option("--home", help="Home folder; default .crypto_assets/demo-<source>.")
     ] = None,
     transport: Annotated[str | None, typer.Option(help="kafka, or landing: files, without a broker.")] = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Two days through source, Kafka and every asset, in a home of its own."""
+    """Run two days end to end in a separate home."""
     from crypto_assets.cli import demo as module
 
-    raise typer.Exit(module.run(_ambient(source, home, transport), module.today()))
+    raise typer.Exit(module.run(_ambient(source, home, transport), datetime.now(UTC), verbose=verbose))
 
 
 @app.command()
@@ -156,7 +158,7 @@ def status(source: Source = None, home: HomeOption = None, json: Json = False) -
 
 
 @app.command()
-def doctor(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
+def doctor(source: Source = None, home: HomeOption = None, json: Json = False, verbose: Verbose = False) -> None:
     """Look for what is wrong with the installation and configuration; each finding with its fix."""
     from crypto_assets.cli import doctor as module
     from crypto_assets.errors import ReportedError
@@ -168,7 +170,7 @@ def doctor(source: Source = None, home: HomeOption = None, json: Json = False) -
         except ReportedError:
             return _ambient(source, home)
 
-    raise typer.Exit(module.run(load, now=datetime.now(UTC), as_json=json))
+    raise typer.Exit(module.run(load, now=datetime.now(UTC), as_json=json, verbose=verbose))
 
 
 @app.command()
@@ -210,11 +212,12 @@ def stream(
 
 
 @app.command()
-def verify(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
+def verify(source: Source = None, home: HomeOption = None, json: Json = False, verbose: Verbose = False) -> None:
     """Prove lake and log against each other with independent code; exit 1 with a table of what is wrong."""
     from crypto_assets.cli import verify as module
 
-    raise typer.Exit(module.run(_settings(source, home), now=datetime.now(UTC), as_json=json))
+    code = module.run(_settings(source, home), now=datetime.now(UTC), as_json=json, verbose=verbose)
+    raise typer.Exit(code)
 
 
 @app.command("adopt-log")

@@ -159,9 +159,10 @@ def progress(text: str, total: int) -> Iterator[Any]:
         say(f"{text} ...")
         yield lambda _n=1: None
         return
+    room = console.width - cell_len(text) - 2 * len(str(total)) - len("/ 0:00:00   ")
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        *([BarColumn(min(40, room))] if room > 0 else []),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crypto_assets.assets.features import SCALE_KNOWN
+from crypto_assets.assets.training import ENOUGH_DATA
+from crypto_assets.contracts.slices import HOUR, key_slice
 from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from crypto_assets.engine.base import Engine
+    from crypto_assets.orchestration.event_store import CheckState
     from crypto_assets.settings import Settings
+
+
+GAP = timedelta(minutes=15)
+"""Without a quote for longer than this a recording has a hole."""
+
+
+class Span(NamedTuple):
+    """Times from `start` on and before `end` (UTC)."""
+
+    start: datetime
+    end: datetime
 
 
 def engine(settings: Settings) -> Engine:
@@ -38,25 +55,117 @@ def rows_and_partitions(engine: Engine, instance: dg.DagsterInstance) -> list[di
     return rows
 
 
-def checks(instance: dg.DagsterInstance) -> tuple[int, list[dict[str, Any]]]:
-    """Latest state of every check: number green, and the others with their text.
+def newest_prices(engine: Engine) -> list[dict[str, Any]]:
+    """Newest price of every coin and its changes over an hour and a day."""
+    if not engine.store.exists("gold.latest_prices"):
+        return []
+    rows = engine.store.read_arrow("gold.latest_prices").to_pylist()
+    texts = [f"{row['price_usd']:,.4f}" for row in rows]
+    width = max(map(len, texts), default=0)
+    return [
+        {
+            "coin": row["name"] or row["coin_id"],
+            "last price (USD)": text.rjust(width),
+            **{f"{h} h": _change(row[f"change_{h}h_pct"]) for h in (1, 24)},
+            "quote of (UTC)": f"{row['last_updated_at']:%Y-%m-%d %H:%M}",
+        }
+        for row, text in sorted(zip(rows, texts, strict=True), key=lambda pair: -pair[0]["price_usd"])
+    ]
+
+
+def _change(percent: Decimal | None) -> str:
+    return "no quote then" if percent is None else f"{percent:+.2f} %"
+
+
+def flag_lines(engine: Engine) -> list[str]:
+    """How many scores are flagged as anomalies, and how many alerts there are: sentences."""
+    if not engine.store.exists("gold.anomalies"):
+        return ["flags     there are no scores"]
+    scores = engine.store.read_arrow("gold.anomalies", columns=["is_anomaly"], where="anomaly_score IS NOT NULL")
+    flags = sum(map(bool, scores.column("is_anomaly").to_pylist()))
+    alerts = engine.store.read_arrow("ops.alerts").num_rows if engine.store.exists("ops.alerts") else 0
+    return [
+        f"flags     {flags} anomalies among {scores.num_rows:,} scores (a coin and five minutes each)",
+        f"alerts    {alerts or 'none'}",
+    ]
+
+
+def checks(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
+    """Latest state of every check that is not green, with its text.
 
     A check of a partitioned asset counts once, by its newest aggregate.
     """
     from crypto_assets.orchestration.event_store import check_states
 
-    states = check_states(instance)
-    others = [
+    return [
         {
             "asset": s.asset,
             "check": s.check,
             "verdict": s.severity.upper() if s.verdict == "red" else s.verdict,
-            "found": s.summary[:110],
+            "found": s.summary,
         }
-        for s in states
+        for s in check_states(instance)
         if not s.passed
     ]
-    return len(states) - len(others), others
+
+
+def check_lines(states: Sequence[CheckState], holes: Sequence[Span]) -> list[str]:
+    """Whether all data checks passed, and the reasons of the warnings that are expected of a few days: sentences.
+
+    Expected are warnings of models that need more days, of the first hours, which have no scale yet, and of holes.
+    Whatever else is not green is named.
+
+    Args:
+        states: State of every check.
+        holes: Times for which a recording has no quote.
+    """
+    first = _without_scale(states)
+    short = {s.asset: s for s in states if s.check == ENOUGH_DATA and _warns(s)}
+    known = [Span(span.start, span.end + HOUR) for span in (*holes, *first)]
+    not_green = [s for s in states if not s.passed]
+    others = [s for s in not_green if not (_warns(s) and (s.asset in short or _within(s, known)))]
+    green, warned = len(states) - len(not_green), len(not_green) - len(others)
+    warnings = f"{warned} warning{'' if warned == 1 else 's'} expected here"
+    if others:
+        lines = [f"checks    {green} green, {warnings}; to be looked into:"]
+        lines += [f"          {s.asset} {s.label}: {s.summary}" for s in others]
+    else:
+        lines = [f"checks    all data checks passed: {green} green, {warnings}"]
+    reasons = [
+        *(
+            f"a {_hours(h):.0f}-hour hole in the recording ({h.start:%Y-%m-%d %H:%M} to {h.end:%Y-%m-%d %H:%M})"
+            for h in holes
+        ),
+        *(f"no scores in the first {_hours(span):.0f} hours" for span in first),
+        *(f"{asset} {_missing(state)}" for asset, state in sorted(short.items())),
+    ]
+    return [*lines, f"expected  {'; '.join(reasons)}"] if warned else lines
+
+
+def _warns(state: CheckState) -> bool:
+    return state.verdict == "red" and state.severity == "warn"
+
+
+def _within(state: CheckState, spans: Sequence[Span]) -> bool:
+    """Whether a check is red in partitions that overlap one of the spans, and in no others."""
+    slices = [key_slice(key, "hour" if ":" in key else "day") for key in state.red]
+    return bool(slices) and all(any(s.start < span.end and span.start < s.end for span in spans) for s in slices)
+
+
+def _without_scale(states: Sequence[CheckState]) -> list[Span]:
+    """The hours from the first on whose features have no scale; at most one span."""
+    red = [key for s in states if s.check == SCALE_KNOWN and not s.passed for key in s.red]
+    hours = [key_slice(key, "hour") for key in sorted(red)]
+    return [Span(hours[0].start, hours[-1].end)] if hours else []
+
+
+def _missing(state: CheckState) -> str:
+    days = state.metadata
+    return f"needs {days['days_needed'] - days['days']} more days" if "days_needed" in days else state.summary
+
+
+def _hours(span: Span) -> float:
+    return (span.end - span.start) / HOUR
 
 
 def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
@@ -79,53 +188,9 @@ def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
     ]
 
 
-def model_lines(engine: Engine, instance: dg.DagsterInstance) -> list[str]:
-    """How many slots were flagged, and what became of the models: sentences."""
-    from crypto_assets.orchestration.event_store import check_state
-
-    lines = []
-    if engine.store.exists("gold.anomalies"):
-        flags = engine.store.read_arrow("gold.anomalies", columns=["coin_id"], where="is_anomaly").num_rows
-        lines.append(f"flags: {flags}")
-    for name, title in (("anomaly_model", "IsolationForest"), ("price_model", "price model")):
-        state = check_state(instance, f"ml/{name}", "enough_data")
-        if state is None:
-            lines.append(f"{title}: not run")
-        elif state.verdict == "not evaluated":
-            lines.append(f"{title}: {state.description}")
-        elif state.verdict == "red":
-            lines.append(f"{title}: skipped, {state.summary}")
-        else:
-            lines += [f"{title}: {line}" for line in _decisions(engine, name)]
-    return lines
-
-
-def _decisions(engine: Engine, asset: str) -> list[str]:
-    prefix = {"anomaly_model": "anomaly", "price_model": "price"}[asset]
-    rows = engine.store.read_arrow("ml.promotions").to_pylist()
-    return [
-        f"{r['model']} version {r['version']}: {r['decision']}, {r['why']}"
-        for r in rows
-        if r["model"].startswith(prefix) and r["version"] != "v0"
-    ]
-
-
-GAP = timedelta(minutes=15)
-
-
-def gap_lines(engine: Engine) -> list[str]:
-    """Times without a quote of a coin, longer than `GAP`, as Silver shows them: sentences."""
-    rows = engine.store.read_arrow("silver.prices", columns=["coin_id", "last_updated_at"]).to_pylist()
-    times: dict[str, list[datetime]] = {}
-    for row in rows:
-        times.setdefault(row["coin_id"], []).append(row["last_updated_at"])
-    lines = []
-    for coin, found in sorted(times.items()):
-        found.sort()
-        for before, after in pairwise(found):
-            if after - before > GAP:
-                hours = (after - before) / timedelta(hours=1)
-                lines.append(
-                    f"gap: no quote of {coin} from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({hours:.1f} h)"
-                )
-    return lines
+def holes(engine: Engine) -> list[Span]:
+    """Times without a quote of any coin."""
+    if not engine.store.exists("silver.prices"):
+        return []
+    times = sorted(engine.store.read_arrow("silver.prices", columns=["last_updated_at"]).column(0).to_pylist())
+    return [Span(before, after) for before, after in pairwise(times) if after - before > GAP]

@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 
-def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
+def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = False) -> int:
     """Audit the home; 0 when every law holds, else 1.
+
+    Args:
+        settings: Settings of the home.
+        now: Present time (UTC).
+        as_json: Print JSON: everything.
+        verbose: Print every law, and for each table what it is compared with; else only laws that do not hold.
 
     Raises:
         ValueError: The tables are in a workspace, where this process cannot read them.
@@ -48,8 +54,13 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     if as_json:
         output.as_json({"ok": report.ok, "laws": report.rows(), "tables": report.tables(UNJUDGED)})
     else:
-        output.table("Tables", report.tables(UNJUDGED), ("holds", "table", "rows", "laws", "recomputed by"))
-        output.table("Laws", report.rows())
+        shown = ("holds", "table", "rows", *(("laws", "recomputed by") if verbose else ()))
+        output.table("Tables", report.tables(UNJUDGED), shown)
+        held = [] if verbose else [row for row in report.rows() if row["holds"] == "yes"]
+        output.table("Laws", [row for row in report.rows() if row not in held])
+        if held:
+            checked = sum(row["checked"] for row in held)
+            output.say(f"{len(held)} laws hold (checked {checked:,} times); all of them: --verbose")
         waits = "".join(f"; {f.law}: {f.note}" for f in report.pending)
         verdict = "every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO"
         output.say(verdict + (f" of what is stored{waits}" if waits and report.ok else ""))

@@ -129,7 +129,8 @@ def train(data: Panel, slots: int, candidates: tuple[str, ...] = CANDIDATES) -> 
             f"needs {missing} more days with known inputs and outcomes ({TRAIN_DAYS} to train and {EVALUATION_DAYS} to "
             f"evaluate; there are {len(days)})"
         )
-        return replace(persistence, metrics={"missing": text})
+        metrics = {"missing": text, "days": len(days), "days_needed": TRAIN_DAYS + EVALUATION_DAYS}
+        return replace(persistence, metrics=metrics)
     with one_thread():
         return _best(data, days, slots, candidates, persistence)
 

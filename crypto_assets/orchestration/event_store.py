@@ -9,8 +9,8 @@ pinned by tests on a real SQLite instance. Does not belong here: what is done wi
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -206,6 +206,7 @@ class CheckState:
         red: Red partitions, at most 100; empty for an unpartitioned asset.
         description: What the first red evaluation found, or which run did not evaluate the check.
         summary: What the newest evaluation says: after a range run, that of all its partitions.
+        metadata: Metadata of the first red evaluation.
         at: When it was evaluated last (UTC); None when not evaluated.
     """
 
@@ -217,6 +218,7 @@ class CheckState:
     description: str = ""
     summary: str = ""
     at: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -312,6 +314,7 @@ def _evaluated(newest: Any, red: list[Any]) -> CheckState:
         found.description or "",
         summary,
         at,
+        {name: value.value for name, value in found.metadata.items()},
     )
 
 

@@ -76,6 +76,16 @@ def test_a_narrow_terminal_gets_a_block_for_each_row(printed):
     assert "ml/price_model\n  check: enough_data\n  found: needs 41 more days\n" in text.getvalue()
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_progress_leaves_out_the_bar_before_it_cuts_a_word(printed, width: int):
+    text = printed(width)
+    with output.progress("polling 2,880 times over HTTP, publishing", 2880) as advance:
+        advance(2880)
+    assert "polling 2,880 times over HTTP, publishing" in text.getvalue()
+    assert "2880/2880" in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
 def test_without_a_terminal_a_line_stays_whole(printed):
     text = printed(None)
     output.say(SENTENCE)

@@ -60,12 +60,17 @@ def test_the_demo_succeeds_and_fills_every_table(demo, folder):
 def test_the_demo_tells_what_a_person_wants_to_know(demo):
     told = demo.stdout
     assert "REPLAY Coinbase 2018-04-04/05 via QuantConnect Lean (Apache-2.0)" in told
-    assert "Seconds per stage" in told
-    assert re.search(r"checks: \d+ passed, \d+ not passed", told)
-    assert "gap: no quote of bitcoin from" in told
-    assert re.search(r"flags: \d+", told)
-    assert "IsolationForest: skipped, needs 6 more days" in told
-    assert "price model: skipped" in told
+    assert re.search(r"^Bitcoin +6,785\.8500 +-0\.50 % ", told, re.M)
+    assert re.search(r"^flags +7 anomalies among 1,027 scores", told, re.M)
+    assert re.search(r"^checks +all data checks passed: \d+ green, \d+ warnings expected here$", told, re.M)
+    (expected,) = re.findall(r"^expected +(.*)$", told, re.M)
+    assert re.sub(r" \(.*?\)", "", expected).split("; ") == [
+        "a 7-hour hole in the recording",
+        "no scores in the first 12 hours",
+        "ml/anomaly_model needs 6 more days",
+        "ml/price_model needs 41 more days",
+    ]
+    assert "Seconds per stage" not in told
     assert "make ui SOURCE=replay" in told
     assert "Traceback" not in demo.stderr
     assert "Warning" not in demo.stderr
@@ -81,10 +86,17 @@ def test_the_highest_scores_are_the_real_moves(demo, folder):
 
 def test_the_same_day_again_is_a_recorded_no_op(demo, folder):
     before = versions(folder)
-    again = run(folder, "demo")
+    again = run(folder, "demo", "--verbose")
     assert again.returncode == 0, again.stderr[-2000:]
     assert "nothing is sent" in again.stdout
     assert "partitions are unchanged: nothing is made again" in again.stdout
+    for listed in (
+        "Seconds per stage",
+        "Rows and partitions",
+        "Checks that are not green",
+        "Five highest anomaly scores",
+    ):
+        assert listed in again.stdout
     assert rows(folder) == ROWS
     assert versions(folder) == before
 

@@ -17,7 +17,7 @@ from crypto_assets.cli.doctor import environment as variables
 from crypto_assets.cli.doctor import log, machine, source, tables
 from crypto_assets.cli.doctor.finding import Finding
 from crypto_assets.errors import FAILED, SUCCESS
-from crypto_assets.faults import explain, redacted
+from crypto_assets.faults import explain, in_short, redacted
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -68,21 +68,20 @@ def _made(looks: list[tuple[str, Callable[[], Iterable[Finding]]]], settings: Se
         try:
             found += list(look())
         except Exception as error:  # noqa: BLE001 - see above
-            fault = explain(error, settings.home if settings else None)
-            lines = str(error).strip().splitlines() or [""]
-            text = fault.text if fault else f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+            text = in_short(error, settings.home if settings else None)
             text = redacted(text, settings.secrets() if settings else {})
             found.append(Finding(area, "error", f"could not be looked at: {text}", UNKNOWN))
     return found
 
 
-def run(load: Callable[[], Settings], *, now: datetime, as_json: bool) -> int:
+def run(load: Callable[[], Settings], *, now: datetime, as_json: bool, verbose: bool = False) -> int:
     """Examine and print; 1 when something does not work, else 0.
 
     Args:
         load: Gives the settings; where it cannot, that is a finding, and the environment is still looked at.
         now: Present time (UTC).
-        as_json: Print JSON.
+        as_json: Print JSON: everything.
+        verbose: Print also what is good.
     """
     from crypto_assets.settings import environment
 
@@ -101,7 +100,11 @@ def run(load: Callable[[], Settings], *, now: datetime, as_json: bool) -> int:
         output.as_json({"exit_code": code, "findings": [asdict(f) for f in findings]})
         return code
     order = ("error", "warn", "note", "ok")
-    output.table("Findings", [asdict(f) for f in sorted(findings, key=lambda f: order.index(f.level))])
+    shown = [f for f in findings if verbose or f.level != "ok"]
+    output.table("Findings", [asdict(f) for f in sorted(shown, key=lambda f: order.index(f.level))])
     count = {level: sum(f.level == level for f in findings) for level in order}
-    output.say(f"{count['error']} errors, {count['warn']} warnings, {count['note']} notes, {count['ok']} good")
+    output.say(
+        f"{count['error']} errors, {count['warn']} warnings, {count['note']} notes, {count['ok']} good"
+        + ("" if verbose else " (--verbose shows them)")
+    )
     return code
