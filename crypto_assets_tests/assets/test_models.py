@@ -315,6 +315,7 @@ def test_too_little_data_makes_nothing_but_a_red_check(lake: SailEngine, inputs:
     (check,) = result.skipped["ml.anomaly_model"]
     assert (check.name, check.passed) == ("enough_data", False)
     assert "needs 3 more days: 4 of the 7 days with scores" in check.description
+    assert check.metadata == {"days": 4, "days_needed": 7}
     assert {r["version"] for r in rows_of(lake, "ml.promotions")} == {"v0"}
     refused = anomaly_model.work(lake, [day_key(START + 8 * DAY)], inputs(anomaly_budget=1 / 7))
     assert "fewer than 28 days" in refused.skipped["ml.anomaly_model"][0].description
@@ -337,6 +338,7 @@ def test_a_price_model_without_evaluation_is_persistence_and_says_what_is_missin
     missing = outcome(result, "ml.price_model", key, "enough_data")
     assert not missing.passed
     assert "needs 33 more days" in missing.description
+    assert (missing.metadata["days"], missing.metadata["days_needed"]) == (9, 42)
     assert not outcome(result, "ml.price_model", key, "promotion_gate").passed
     decided = {r["model"]: r for r in rows_of(lake, "ml.promotions", "version <> 'v0'")}
     assert {m: (r["version"], r["provisional"]) for m, r in decided.items()} == dict.fromkeys(
