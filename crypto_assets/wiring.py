@@ -13,8 +13,6 @@ from crypto_assets.checks.freshness import windows
 from crypto_assets.databricks.launcher.launcher_config import STEP_PROCESSES
 from crypto_assets.databricks.launcher.resource import launcher_resource
 from crypto_assets.databricks.pipes.client import pipes_resource
-from crypto_assets.engine.engines import engine_resource
-from crypto_assets.engine.inputs import input_builder
 from crypto_assets.home import first_day
 from crypto_assets.orchestration import (
     jobs,
@@ -25,6 +23,7 @@ from crypto_assets.orchestration import (
     topics,
 )
 from crypto_assets.orchestration.partitions import Partitions
+from crypto_assets.orchestration.resources import engine_resource, inputs_resource
 from crypto_assets.orchestration.shell import build_step
 from crypto_assets.settings import HOURLY_REFRESH_S, Settings
 
@@ -94,7 +93,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
         executor=_executor(settings),
         resources={
             "engine": engine_resource(settings),
-            "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
+            "step_inputs": inputs_resource(settings),
             "step_launcher": _launcher(settings),
             **(overrides or {}),
         },

@@ -1,13 +1,11 @@
-"""Which engine a target means, as a lazy Dagster resource.
+"""Which engine a target means.
 
-Creating the resource starts nothing: a launched run's driver must not start an engine it does not use.
+Making one starts nothing: a launched run's driver must not start an engine it does not use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import dagster as dg
 
 if TYPE_CHECKING:
     from crypto_assets.engine.base import Engine
@@ -66,13 +64,3 @@ def _cluster_engine(settings: Settings) -> Engine:
     return spark.SparkEngine(
         sessions, lambda: client_config(settings), catalog=settings.catalog, kafka_shaded=settings.kafka_shaded
     )
-
-
-def engine_resource(settings: Settings) -> dg.ResourceDefinition:
-    """The engine as a resource: one a process, shared by its steps."""
-
-    @dg.resource(description=f"Engine of target {settings.target}: a lazy Spark session and the tables.")
-    def engine(_context: dg.InitResourceContext) -> Engine:
-        return make_engine(settings)
-
-    return engine
