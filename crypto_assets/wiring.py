@@ -100,7 +100,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     )
 
 
-def _launcher(settings: Settings) -> dg.ResourceDefinition:
+def _launcher(settings: Settings) -> dg.ResourceDefinition | dg.ConfigurableResource:
     """What runs steps elsewhere: Dagster's step launcher, Pipes, or nothing."""
     if settings.target == "databricks-serverless" and not settings.is_remote:
         return pipes_resource(settings)

@@ -99,7 +99,7 @@ def test_an_interrupted_run_cancels_the_remote_one_and_leaves_nothing_staged(toy
     home = tmp_path / "dagster"
     home.mkdir()
     config = tmp_path / "config.yaml"
-    config.write_text("resources: {step_launcher: {config: {env_variables: {TOY_PLAN: sleep}}}}")
+    config.write_text("resources: {step_launcher: {config: {overrides: {env_variables: {TOY_PLAN: sleep}}}}}")
     env = {**os.environ, **environment(toys.workspace, tmp_path / "home"), "DAGSTER_HOME": str(home)}
     env |= {"TOY_PROCESSES": "1"} if processes else {}
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "ml/plain"]

@@ -1,22 +1,20 @@
 """The Dagster resource `step_launcher`, which imports nothing heavy until a step is launched."""
 
-from __future__ import annotations
-
+# Dagster reads the annotations of resources at run time, so this module has no `annotations` future import.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from crypto_assets.databricks.launcher.launcher_config import PACKAGE
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
 
 
 def launcher_resource(
     settings: Settings, reads_log: Mapping[str, str | None], packages: Sequence[Path] = (PACKAGE,)
-) -> dg.ResourceDefinition:
+) -> dg.ResourceDefinition | dg.ConfigurableResource:
     """The resource `step_launcher`: launches on the driver of target databricks, is nothing everywhere else.
 
     Args:
@@ -27,14 +25,24 @@ def launcher_resource(
     if settings.is_remote or settings.target != "databricks":
         return dg.ResourceDefinition.none_resource()
 
-    @dg.resource(
-        config_schema=dg.Field(dg.Permissive(), is_required=False),
-        description="Launches steps on Databricks. Everything comes from the settings; configuration given here is "
-        "laid over it (run_config, permissions, ...).",
+    class StepLauncherResource(dg.ConfigurableResource):
+        """Launches every step as a run of its own on Databricks; `overrides` is laid over its configuration."""
+
+        __qualname__ = "StepLauncherResource"
+
+        databricks_host: str | None = Field(description="Workspace.")
+        databricks_cluster_id: str | None = Field(description="Running cluster; none = a new job cluster per run.")
+        databricks_spark_version: str = Field(description="Runtime of a new cluster.")
+        databricks_staging: str | None = Field(description="Folder that steps are staged in.")
+        overrides: dict[str, Any] = Field({}, description="Configuration of dagster-databricks: run_config, ...")
+
+        def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002
+            """The launcher; stages the code and asks nothing of the workspace."""
+            from crypto_assets.databricks.launcher.step_launcher import StepLauncher
+
+            chosen = {name: value for name, value in self if name != "overrides"}
+            return StepLauncher.from_settings(settings.model_copy(update=chosen), self.overrides, reads_log, packages)
+
+    return StepLauncherResource(
+        **{n: getattr(settings, n) for n in StepLauncherResource.model_fields if n != "overrides"}
     )
-    def step_launcher(context: dg.InitResourceContext) -> Any:
-        from crypto_assets.databricks.launcher.step_launcher import StepLauncher
-
-        return StepLauncher.from_settings(settings, dict(context.resource_config or {}), reads_log, packages)
-
-    return step_launcher

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 import crypto_assets
 from crypto_assets.databricks.clusters import STEP_LIBRARIES, pinned
@@ -66,7 +67,7 @@ def libraries() -> list[str]:
     return pinned(["dagster-pipes", *(n for n in STEP_LIBRARIES if not n.startswith("dagster"))])
 
 
-def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) -> dg.ResourceDefinition:
+def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) -> dg.ConfigurableResource:
     """The resource `step_launcher` of target databricks-serverless: runs the work of every step elsewhere.
 
     It is none of Dagster's step launchers: the step itself runs in the driver's process and asks this for its result.
@@ -76,11 +77,20 @@ def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) ->
         packages: Package folders that the wheel holds.
     """
 
-    @dg.resource(description="Runs the work of steps on Databricks serverless compute, by Dagster Pipes.")
-    def step_launcher(_context: dg.InitResourceContext) -> ServerlessRunner:
-        return ServerlessRunner(settings, packages)
+    class ServerlessResource(dg.ConfigurableResource):
+        """Runs the work of every step on Databricks serverless compute, by Dagster Pipes."""
 
-    return step_launcher
+        __qualname__ = "ServerlessResource"
+
+        databricks_host: str | None = Field(description="Workspace.")
+        databricks_staging: str | None = Field(description="Folder that wheels and inputs are staged in.")
+        databricks_environment_version: int = Field(description="Version of the serverless environment.")
+
+        def create_resource(self, context: dg.InitResourceContext) -> ServerlessRunner:  # noqa: ARG002
+            """The runner; asks nothing of the workspace."""
+            return ServerlessRunner(settings.model_copy(update=dict(self)), packages)
+
+    return ServerlessResource(**{name: getattr(settings, name) for name in ServerlessResource.model_fields})
 
 
 class ServerlessRunner:
