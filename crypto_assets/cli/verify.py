@@ -57,7 +57,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = Fal
         shown = ("holds", "table", "rows", *(("laws", "recomputed by") if verbose else ()))
         output.table("Tables", report.tables(UNJUDGED), shown)
         held = [] if verbose else [row for row in report.rows() if row["holds"] == "yes"]
-        output.table("Laws", [row for row in report.rows() if row not in held])
+        output.table("Laws" if verbose else "Laws without proof", [r for r in report.rows() if r not in held])
         if held:
             checked = sum(row["checked"] for row in held)
             output.say(f"{len(held)} laws hold (checked {checked:,} times); all of them: --verbose")

@@ -17,6 +17,7 @@ import pytest
 
 from crypto_assets.cli import doctor
 from crypto_assets.cli.doctor import environment, log, machine, source, tables
+from crypto_assets.cli.doctor.finding import Finding
 from crypto_assets.cli.instance import prepare
 from crypto_assets.home import open_home
 from crypto_assets.market.credits import CreditState
@@ -33,6 +34,17 @@ def make(tmp_path: Path, **values: Any) -> Settings:
 
 def found(findings: Any, area: str) -> list[tuple[str, str, str]]:
     return [(f.level, f.found, f.fix) for f in findings if f.area == area]
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_is_good_is_counted_and_listed_when_asked(verbose, tmp_path, monkeypatch, capsys):
+    seen = [Finding("disk", "ok", "9 GB free"), Finding("clock", "warn", "3 s behind", "set the clock")]
+    monkeypatch.setattr(doctor, "examine", lambda *_: seen)
+    assert doctor.run(lambda: make(tmp_path), now=NOW, as_json=False, verbose=verbose) == 0
+    told = capsys.readouterr().out
+    assert "3 s behind" in told
+    assert ("9 GB free" in told) is verbose
+    assert "0 errors, 1 warnings, 0 notes, 1 good" in told
 
 
 def test_the_other_name_of_a_setting_is_shown_with_the_preferred_one():
