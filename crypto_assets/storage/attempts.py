@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
@@ -23,32 +23,50 @@ _TOLD = 300
 """Characters of an error that are repeated; a JVM's trace is long."""
 
 
+class Overtaken(Exception):
+    """Another writer was first; nothing of this attempt was committed."""
+
+
+class TransactionUsed(Overtaken):
+    """Another writer has committed under the number of this attempt's application transaction."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a write goes on against others.
+
+    Args:
+        attempts: Tries.
+        first_pause_s: Upper bound of the first pause; each further one is twice as long.
+        longest_pause_s: Upper bound of all pauses.
+    """
+
+    attempts: int
+    first_pause_s: float
+    longest_pause_s: float
+
+
 def until_committed(
     table: str,
     attempt: Callable[[], WriteResult],
     is_conflict: Callable[[Exception], bool],
-    explain: Callable[[Exception], Exception | None] = lambda _error: None,
-    *,
-    attempts: int,
-    first_pause_s: float,
-    longest_pause_s: float,
+    explain: Callable[[Exception], Exception | None],
+    patience: Patience,
 ) -> WriteResult:
     """Try until an attempt is not overtaken by another writer, with growing random pauses.
 
     Args:
         table: Table, for the message.
-        attempt: Reads everything anew and writes, once.
+        attempt: Reads everything again and writes, once.
         is_conflict: Whether an error says that another writer was first; every other error is raised at once.
         explain: Gives the error to raise instead of one that a library raised, or None.
-        attempts: Tries.
-        first_pause_s: Upper bound of the first pause; each further one is twice as long.
-        longest_pause_s: Upper bound of all pauses.
+        patience: How often it is tried, and the pauses.
 
     Raises:
         WriteConflict: Others committed before each of the attempts.
     """
     last: Exception | None = None
-    for retries in range(attempts):
+    for retries in range(patience.attempts):
         try:
             return replace(attempt(), retries=retries)
         except Exception as error:
@@ -58,11 +76,11 @@ def until_committed(
                 raise
             last = error
             _LOG.info("%s: attempt %d was overtaken: %s", table, retries + 1, " ".join(str(error)[:_TOLD].split()))
-        longest = min(longest_pause_s, first_pause_s * 2 ** min(retries, 10))
+        longest = min(patience.longest_pause_s, patience.first_pause_s * 2 ** min(retries, 10))
         time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
     raise WriteConflict(
-        f"{table}: other writers committed before each of {attempts} attempts ({str(last)[:_TOLD]}). Nothing was "
-        "written; run the step again when fewer runs write this table"
+        f"{table}: other writers committed before each of {patience.attempts} attempts ({str(last)[:_TOLD]}). Nothing "
+        "was written; run the step again when fewer runs write this table"
     )
 
 

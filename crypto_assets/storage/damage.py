@@ -148,7 +148,7 @@ def explained(error: BaseException, paths: Iterable[str | Path]) -> StorageError
 
     Args:
         error: What delta-rs, Sail, Spark or Arrow raised.
-        paths: Folders of the tables that were read or written.
+        paths: Folders of the tables that were read or written; none where a catalog keeps them.
 
     Returns:
         An error that names table, file and the command that repairs; None when the error is of another kind.
@@ -156,6 +156,8 @@ def explained(error: BaseException, paths: Iterable[str | Path]) -> StorageError
     if isinstance(error, StorageError) or type(error).__module__.startswith("crypto_assets."):
         return None
     folders = list(dict.fromkeys(map(Path, paths)))
+    if not folders:
+        return None
     found: dict[str, list[Damage]] = {}
     for path in folders:
         try:

@@ -1,4 +1,4 @@
-"""Reading local Delta tables with delta-rs: handles, SQL on a pinned snapshot, ranges, the commit log.
+"""Reading local Delta tables with delta-rs: handles, SQL on a pinned snapshot, the commit log.
 
 Belongs here: everything that only reads. Does not belong here: writing (`storage.delta_rs`), housekeeping
 (`storage.maintenance`).
@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from crypto_assets.contracts.arrow import arrow_schema, arrow_type
+from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, arrow_type
 from crypto_assets.contracts.model import Column, Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage import damage, log_files
-from crypto_assets.storage.base import Commit, StorageError, StoredRanges
-from crypto_assets.storage.ranges import Neighbours, incarnation, literal, within
+from crypto_assets.storage.base import Commit, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,46 +141,6 @@ def added_later(handle: DeltaTable, table: Table) -> list[Column]:
     return [c for c in table.columns if c.nullable and c.name not in stored]
 
 
-# --- ranges of append-once tables ---------------------------------------------------------------------------------
-
-
-def stored_ranges(handle: DeltaTable, table: Table, slice_: Slice, app_id: str) -> StoredRanges:
-    """Ranges of a slice and of its neighbours, of one topic incarnation, all on this handle's snapshot.
-
-    Raises:
-        ValueError: From `incarnation`.
-    """
-    topic_id = incarnation(app_id)
-    values = '"partition" AS p, max(range_end) AS e, min(range_start) AS s, max(seq) AS q'
-    where = f"topic_id = {literal(topic_id)} AND {slice_.predicate(table)}"
-    rows = query(handle, f"SELECT {values} FROM t WHERE {where} GROUP BY 1").to_pylist()  # noqa: S608
-    hours = slices_present(handle, table)
-    earlier = [h for h in reversed(hours) if h < slice_.start]
-    later = [h for h in hours if h >= slice_.end]
-    return StoredRanges(
-        ends={r["p"]: r["e"] for r in rows},
-        starts={r["p"]: r["s"] for r in rows},
-        max_seq=max((r["q"] for r in rows), default=0),
-        previous_ends=Neighbours(lambda: earlier, partial(_offsets, handle, table, topic_id, "max(range_end)")),
-        next_starts=Neighbours(lambda: later, partial(_offsets, handle, table, topic_id, "min(range_start)")),
-    )
-
-
-def _offsets(
-    handle: DeltaTable, table: Table, topic_id: str, value: str, hours: Sequence[datetime]
-) -> Iterator[tuple[int, int]]:
-    """An aggregate by Kafka partition over the slices of some hours."""
-    assert table.time_column is not None
-    where = within(table.time_column, topic_id, hours)
-    rows = query(handle, f'SELECT "partition" AS p, {value} AS v FROM t WHERE {where} GROUP BY 1')  # noqa: S608
-    return ((row["p"], row["v"]) for row in rows.to_pylist())
-
-
-def no_ranges() -> StoredRanges:
-    """What an absent table holds."""
-    return StoredRanges({}, {}, 0, {}, {})
-
-
 def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
     """Values of the time column, sorted, of a table that is partitioned by it (from the log alone)."""
     import pyarrow as pa
@@ -194,14 +152,8 @@ def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
 # --- the commit log -----------------------------------------------------------------------------------------------
 
 
-def read_commits(
-    path: str, version: int, limit: int, cleaned: Callable[[int], Mapping[str, str]] | None = None
-) -> list[Commit]:
+def read_commits(path: str, version: int, limit: int) -> list[Commit]:
     """Commits after a version, oldest first, at most `limit`, from the table's log files.
-
-    Where the log no longer holds the first of them, the list begins with one entry whose operation is
-    `HISTORY_CLEANED`: its version is the last missing one, its metadata has `missing_from` and `missing_to`
-    and what `cleaned(last missing version)` adds.
 
     Raises:
         StorageError: One of them is damaged.
@@ -219,18 +171,21 @@ def read_commits(
         except ValueError as error:
             bad = log_files.Damage(log_files.table_of(path), f"_delta_log/{number:020d}.json", str(error), "commit")
             raise StorageError(log_files.refusal(bad.table, [bad])) from error
-    return with_missing(commits, version, limit, cleaned)
+    return commits
 
 
 def with_missing(
-    commits: list[Commit], version: int, limit: int, cleaned: Callable[[int], Mapping[str, str]] | None
+    commits: list[Commit], version: int, limit: int, cleaned: Callable[[], dict[str, str]]
 ) -> list[Commit]:
-    """Commits after a version, headed by the entry that says which of them are gone (see `read_commits`)."""
+    """Commits after a version; where the first of them are gone, one entry whose operation is `HISTORY_CLEANED` leads.
+
+    Its version is the last missing one, its metadata has `missing_from` and `missing_to` and what `cleaned()` adds.
+    """
     if not commits or commits[0].version == version + 1:
         return commits
     last = commits[0].version - 1
     missing = {"missing_from": str(version + 1), "missing_to": str(last)}
-    head = Commit(last, commits[0].at, HISTORY_CLEANED, missing | (dict(cleaned(last)) if cleaned else {}))
+    head = Commit(last, commits[0].at, HISTORY_CLEANED, missing | cleaned())
     return [head, *commits[: max(0, limit - 1)]]
 
 
@@ -281,8 +236,12 @@ def user_metadata(text: str | None) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
-def stored_problems(stored: pa.Schema, table: Table) -> list[str]:
-    """How the stored columns differ from the contract's (names, types, nullability); empty when they agree."""
+def refuse_other_columns(stored: pa.Schema, table: Table) -> None:
+    """Refuse a stored table whose columns differ from the contract's.
+
+    Raises:
+        ContractViolation: Lists every difference (names, types, nullability).
+    """
     have = {f.name: f for f in stored}
     problems = [f"column {c.name} is not stored" for c in table.columns if c.name not in have]
     problems += [f"stored column {name} is not in the contract" for name in have if name not in table.column_names]
@@ -294,7 +253,8 @@ def stored_problems(stored: pa.Schema, table: Table) -> list[str]:
             problems.append(f"column {column.name} is stored as {found.type}, the contract says {column.type}")
         elif found.nullable and not column.nullable:
             problems.append(f"column {column.name} is stored as nullable, the contract allows no null")
-    return problems
+    if problems:
+        raise ContractViolation(table.full_name, problems)
 
 
 def _plain(type_: pa.DataType) -> str:

@@ -6,8 +6,8 @@ application transaction `ledger/<table>` of the Delta log, which outlives checkp
 it the newest rows cannot be taken away unseen either. `docs/decisions/0016-hash-chains.md` says why, and what a row's
 hash is of.
 
-Belongs here: numbering and hashing rows before they are written, the same for every store. Does not belong here:
-reading the newest rows, or the commit (`delta_rs`, `delta_spark`), or walking a chain (`verify`).
+Belongs here: numbering and hashing rows before they are written. Does not belong here: reading the newest rows, or the
+commit (`storage.store`), or walking a chain (`verify`).
 """
 
 from __future__ import annotations
@@ -47,12 +47,6 @@ def refuse_change(contract: Table, mode: str) -> None:
     """
     if contract.chain and mode != "insert_if_absent":
         raise ContractViolation(contract.full_name, [f"rows form a hash chain and are inserted only, not by {mode}"])
-
-
-def heads_query(contract: Table) -> str:
-    """SQL of the number of the newest row of every chain of `t`."""
-    keys = ", ".join(contract.chain)
-    return f"SELECT {keys}, max(chain_seq) AS chain_seq FROM t WHERE chain_seq IS NOT NULL GROUP BY {keys}"  # noqa: S608
 
 
 def rows_at(contract: Table, numbers: pa.Table) -> str:

@@ -1,13 +1,24 @@
 """Offset ranges that append-once tables hold, however a store asks for them.
 
-Belongs here: app ids, and the lazy search for a slice's neighbours. Does not belong here: SQL, handles, sessions.
+Belongs here: app ids, what a slice covers, and the lazy search for its neighbours. Does not belong here: handles,
+sessions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from operator import itemgetter
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import HOUR, Slice
+from crypto_assets.storage.base import StoredRanges
+
+if TYPE_CHECKING:
+    from crypto_assets.storage.backend import Snapshot
 
 
 def incarnation(app_id: str) -> str:
@@ -76,6 +87,44 @@ class Neighbours(Mapping[int, int]):
             if at < len(hours):
                 yield hours[at : at + size]
             at += size
+
+
+def stored_ranges(snapshot: Snapshot, table: Table, slice_: Slice, topic_id: str, near: int) -> StoredRanges:
+    """Ranges of a slice and of its neighbours, of one topic incarnation, all of one snapshot.
+
+    Args:
+        snapshot: Version of the table.
+        table: Contract of an append-once table.
+        slice_: The arrival hour.
+        topic_id: The incarnation.
+        near: Hours on either side that are asked for together with the slice.
+    """
+    column = table.time_column
+    assert column is not None
+    first, last = slice_.start - near * HOUR, slice_.end - HOUR + near * HOUR
+    values = {"end": "max(range_end)", "start": "min(range_start)", "seq": "max(seq)"}
+
+    def by(names: Sequence[str], span: Sequence[datetime]) -> list[dict[str, Any]]:
+        return snapshot.aggregate(values, names, within(column, topic_id, span)).to_pylist()
+
+    found = sorted(by([column, "partition"], [first, last]), key=itemgetter(column))
+    mine = [r for r in found if slice_.start <= r[column] < slice_.end]
+    hours = cache(snapshot.hours)
+    return StoredRanges(
+        ends={r["partition"]: r["end"] for r in mine},
+        starts={r["partition"]: r["start"] for r in mine},
+        max_seq=max((r["seq"] for r in mine), default=0),
+        previous_ends=Neighbours(
+            lambda: [h for h in reversed(hours()) if h < first],
+            lambda some: ((r["partition"], r["end"]) for r in by(["partition"], some)),
+            {r["partition"]: r["end"] for r in found if r[column] < slice_.start},
+        ),
+        next_starts=Neighbours(
+            lambda: [h for h in hours() if h > last],
+            lambda some: ((r["partition"], r["start"]) for r in by(["partition"], some)),
+            {r["partition"]: r["start"] for r in reversed(found) if r[column] >= slice_.end},
+        ),
+    )
 
 
 def within(column: str, topic_id: str, hours: Sequence[datetime]) -> str:

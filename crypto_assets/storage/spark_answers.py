@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.arrow import arrow_type
-from crypto_assets.storage.spark_conditions import OVERTAKEN
+from crypto_assets.storage.conditions import OVERTAKEN
 
 if TYPE_CHECKING:
     import pyarrow as pa

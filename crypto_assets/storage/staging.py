@@ -177,23 +177,16 @@ def refuse_doubled_keys(contract: Table, rows: pa.Table) -> None:
         raise ContractViolation(contract.full_name, listed)
 
 
-def days_scope(contract: Table, rows: pa.Table) -> str | None:
+def key_scope(contract: Table, rows: pa.Table) -> str | None:
     """Condition that holds every stored row that could have one of the rows' keys; None = the whole table.
 
-    A key fixes its day, so a table partitioned by day need not be read beyond the days of the rows.
+    A key fixes its day, so a table partitioned by day need not be read beyond the days of the rows, nor beyond the span
+    of their keys' times: of a long day only what may hold one of them is read.
     """
     if "day" not in contract.partition_by or rows.num_rows == 0:
         return None
     days = sorted(rows.column("day").unique().to_pylist())
-    return f"day >= '{days[0].isoformat()}' AND day <= '{days[-1].isoformat()}'"
-
-
-def key_scope(contract: Table, rows: pa.Table) -> str | None:
-    """As `days_scope`, and within the span of the rows' keys: of a long day only what may hold one of them is read."""
-    scope = days_scope(contract, rows)
-    if scope is None:
-        return None
-    parts = [scope]
+    parts = [f"day >= '{days[0].isoformat()}' AND day <= '{days[-1].isoformat()}'"]
     for name in contract.key:
         if contract.column(name).type == "timestamp":
             found = compute().min_max(rows.column(name))
@@ -210,11 +203,6 @@ def without_keys(contract: Table, rows: pa.Table, others: pa.Table) -> pa.Table:
     numbered = rows.select(key).append_column("__row", pa.array(range(rows.num_rows), pa.int64()))
     kept = numbered.join(others.select(key), keys=key, join_type="left anti")
     return rows.take(kept.column("__row").sort())
-
-
-def all_stored(contract: Table, stored: pa.Table, rows: pa.Table) -> bool:
-    """Whether an upsert of rows would change nothing."""
-    return same_rows(contract, stored, concat(without_keys(contract, stored, rows), rows))
 
 
 def same_rows(contract: Table, one: pa.Table, other: pa.Table) -> bool:

@@ -1,0 +1,354 @@
+"""`DeltaStore`: the tables of every engine, and the one protocol by which they are written.
+
+Belongs here: the five verbs, what a write depends on, when it is tried again. Does not belong here: how an engine
+opens, reads and commits (`storage.delta_rs`, `storage.delta_spark`), what rows mean.
+
+Every write opens a snapshot of its table first, reads through it what it depends on, and commits under a *condition*:
+that this part of the table is still as it was read.
+
+- `append_once` depends on no other batch holding one of its offsets, in whatever hour.
+- `replace_slice` depends on the slice lying in the files that it lay in before any source was read; `merge` likewise on
+  those of the keys' scope, or of the whole table; in a ledger on no other commit. Files get no name twice, and without
+  deletion vectors (no table has them) rows change only with their files.
+
+A commit that came in between fails the write; nothing is committed, and the attempt starts over with everything read
+again: rows are never sent again as they were. delta-rs commits on the snapshot itself, so any commit by anybody is such
+a failure; Spark checks the condition in the transaction of the write (decision 0007 in `docs/decisions/`). One commit
+holds all or nothing, so a writer may be killed at any moment and leaves nothing to withdraw, and no reader ever sees a
+row that does not stay.
+
+Every commit carries a mark. Whatever fails after it, a commit whose mark is in the log stands and is reported so.
+
+Application transactions come on top: app id and sequence of the slice, or `replace/<table>` with the version read plus
+one. They save the work of a writer that is late, and stop a writer on Spark whose delta-rs rival committed first; alone
+they are not enough. Two hours have two app ids; and one who opened version 5, overtaken by an OPTIMIZE, commits under 6
+unhindered although another has opened 6 since.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from crypto_assets.contracts.arrow import conform, empty_rows, spark_schema
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.storage import damage, ledger, staging
+from crypto_assets.storage import delta_files as files
+from crypto_assets.storage.attempts import Overtaken, RecordedReads, TransactionUsed, commit_info, until_committed
+from crypto_assets.storage.backend import EVERYTHING, Backend, Change, Snapshot
+from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
+from crypto_assets.storage.conditions import newest_commit_is, ranges_free
+from crypto_assets.storage.ranges import incarnation, stored_ranges
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+
+_LOG = logging.getLogger(__name__)
+
+
+class DeltaStore:
+    """Tables by their contracts; see `TableStore`.
+
+    Args:
+        backend: Opens, reads and commits them.
+        tables: Contracts by full name.
+    """
+
+    def __init__(self, backend: Backend, tables: Mapping[str, Table] = TABLES) -> None:
+        self._backend = backend
+        self._tables = tables
+        self._reads = RecordedReads()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def path(self, table: str) -> str:
+        """Folder of a table.
+
+        Raises:
+            ValueError: The table is managed: its folder is the catalog's business.
+        """
+        folder = self._backend.folder(self._contract(table))
+        if folder is None:
+            raise ValueError(f"{table} is a managed table: use its name")
+        return folder
+
+    def exists(self, table: str) -> bool:
+        """Whether the table has been created."""
+        return self._backend.exists(self._contract(table))
+
+    def version(self, table: str) -> int | None:
+        """Current Delta version, or None when the table does not exist."""
+        return self._backend.version(self._contract(table))
+
+    def read(self, table: str, slice_: Slice | None = None, *, version: int | None = None) -> DataFrame:
+        """A lazy frame pinned to one version; see `TableStore.read`."""
+        contract = self._contract(table)
+        pinned = self._backend.version(contract) if version is None else version
+        if pinned is None:
+            return self._backend.session().createDataFrame(empty_rows(contract), spark_schema(contract))
+        self._reads.note(table, pinned)
+        frame = staging.completed_frame(contract, self._backend.frame(contract, pinned, slice_))
+        return frame if slice_ is None else frame.where(slice_.predicate(contract))
+
+    def read_arrow(
+        self,
+        table: str,
+        slice_: Slice | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows with the contract's types; see `TableStore.read_arrow`. `columns` also gives the order."""
+        contract = self._contract(table)
+        snapshot = self._backend.open(contract, version)
+        if snapshot is None:
+            return empty_rows(contract, columns)
+        self._reads.note(table, snapshot.version)
+        return snapshot.rows(slice_, columns, where)
+
+    def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
+        """Commits with a higher version, oldest first, at most `limit`.
+
+        Where housekeeping has removed the first of them, the list begins with an entry whose operation is
+        `delta_files.HISTORY_CLEANED`. For a table of log records it has `touched_hours` of every late record stored,
+        since which of them the lost commits brought can no longer be known.
+        """
+        contract = self._contract(table)
+
+        def late_hours() -> dict[str, str]:
+            if "event_hour" not in contract.column_names:
+                return {}
+            late = self.read_arrow(table, columns=["event_hour"], where="event_hour < arrival_hour")
+            return {"touched_hours": json.dumps(sorted({hour_key(h) for h in late.column(0).unique().to_pylist()}))}
+
+        return files.with_missing(self._backend.commits(contract, version, limit), version, limit, late_hours)
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def append_once(
+        self,
+        table: str,
+        slice_: Slice,
+        app_id: str,
+        build: Callable[[StoredRanges], AppendBatch | None],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
+    ) -> WriteResult:
+        """Append what `build` returns for the ranges stored so far, exactly once; see `TableStore.append_once`.
+
+        Args:
+            table: A table with topic_id, partition, range_start, range_end, seq and batch_id.
+            slice_: The arrival hour.
+            app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation.
+            build: Makes the rows; runs again after a conflict.
+            audit: Sees the rows before they are committed.
+
+        Raises:
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract, the slice, the incarnation or `covers`.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract, topic_id = self._contract(table), incarnation(app_id)
+        used = 0  # highest sequence number that another writer is known to have taken
+
+        def attempt() -> WriteResult:
+            nonlocal used
+            snapshot, before = self._writable(contract)
+            stored = stored_ranges(snapshot, contract, slice_, topic_id, self._backend.near)
+            batch = build(stored)
+            if batch is None or batch.rows.num_rows == 0:
+                return WriteResult(table, False, 0, before, snapshot.version)
+            staging.check_batch(contract, slice_, topic_id, stored, batch)
+            if audit is not None:
+                audit(batch.rows)
+            seq, batch_id = max(stored.max_seq, used) + 1, uuid.uuid4().hex
+            own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
+            info = self._info(contract, slice_, {**batch.commit_metadata, **own})
+            rows = staging.completed(contract, batch.rows, seq, batch_id)
+            free = ranges_free(topic_id, batch.covers)
+            try:
+                after = self._commit(contract, snapshot, Change(rows, info, (app_id, seq), free))
+            except TransactionUsed:
+                used = seq
+                raise
+            ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
+            details: dict[str, object] = {"seq": seq, "batch_id": batch_id, "ends": ends}
+            return WriteResult(table, True, batch.rows.num_rows, before, after, metadata=details)
+
+        return self._until_committed(contract, attempt)
+
+    def replace_slice(
+        self,
+        table: str,
+        slice_: Slice,
+        build: Callable[[], DataFrame | pa.Table],
+        *,
+        audit: Callable[[pa.Table], None] | None = None,
+        now: datetime,
+        input_retention_days: int | None = None,
+        rebuild: bool = False,
+        commit_metadata: dict[str, str] | None = None,
+    ) -> WriteResult:
+        """Replace exactly one slice by what `build` returns; see `TableStore.replace_slice`.
+
+        Raises:
+            SliceRefused: The inputs have expired (also with `rebuild`: what is gone cannot be rebuilt), or an hour
+                or day that has rows would lose them all, without `rebuild`.
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract or lie outside the slice.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        staging.refuse_expired(contract, slice_, now, input_retention_days)
+
+        def attempt() -> WriteResult:
+            snapshot, before = self._writable(contract)
+            with self._reads.recorded() as versions:
+                staged = conform(contract, staging.loaded(build()))
+            staging.refuse_outside(contract, slice_, staged)
+            if audit is not None:
+                audit(staged)
+            predicate = slice_.predicate(contract)
+            stored, unchanged = snapshot.stored(predicate)
+            if not rebuild:
+                staging.refuse_shrinking(contract, stored, staged)
+            details: dict[str, object] = {"read_versions": dict(versions)}
+            if staging.same_rows(contract, stored, staged):
+                return WriteResult(table, False, staged.num_rows, before, snapshot.version, metadata=details)
+            info = self._info(contract, slice_, commit_metadata or {}, versions)
+            transaction = replace_app_id(table), snapshot.version + 1
+            after = self._commit(contract, snapshot, Change(staged, info, transaction, unchanged, predicate))
+            details["rows_before"] = stored.num_rows
+            return WriteResult(table, True, staged.num_rows, before, after, metadata=details)
+
+        return self._until_committed(contract, attempt)
+
+    def merge(
+        self,
+        table: str,
+        rows: DataFrame | pa.Table,
+        *,
+        mode: Literal["insert_if_absent", "upsert", "replace_all"],
+        audit: Callable[[pa.Table], None] | None = None,
+        commit_metadata: dict[str, str] | None = None,
+    ) -> WriteResult:
+        """Merge on the contract's key; see `TableStore.merge`. `rows` of the result are those inserted or changed.
+
+        Raises:
+            AuditFailed: From `audit`.
+            ContractViolation: The rows do not fit the contract, or a key occurs twice among them.
+            WriteConflict: Others committed between each of many attempts.
+        """
+        contract = self._contract(table)
+        ledger.refuse_change(contract, mode)
+        staged = conform(contract, staging.loaded(rows))
+        staging.refuse_doubled_keys(contract, staged)
+        if audit is not None:
+            audit(staged)
+
+        def attempt() -> WriteResult:
+            snapshot, before = self._writable(contract)
+            scope = None if mode == "replace_all" else staging.key_scope(contract, staged)
+            stored, unchanged = snapshot.stored(scope)
+            replaces: str | None = scope or EVERYTHING
+            if mode == "insert_if_absent":
+                changed = result = staging.without_keys(contract, staged, stored)
+                same, replaces = not result.num_rows, None
+            else:
+                kept = staging.without_keys(contract, stored, staged) if mode == "upsert" else stored.slice(0, 0)
+                changed, result = staged, staging.concat(kept, staged)
+                same = staging.same_rows(contract, stored, result)
+            if same:
+                return WriteResult(table, False, 0, before, snapshot.version)
+            app_id, number = replace_app_id(table), snapshot.version + 1
+            if contract.chain:
+                app_id, newest = ledger.app_id(table), _newest(contract, snapshot)
+                unchanged = newest_commit_is(ledger.newest_commit(newest))
+                result = ledger.linked(contract, result, newest, number)
+            info = self._info(contract, None, {"mode": mode, **(commit_metadata or {})})
+            after = self._commit(contract, snapshot, Change(result, info, (app_id, number), unchanged, replaces))
+            return WriteResult(table, True, changed.num_rows, before, after)
+
+        return self._until_committed(contract, attempt)
+
+    # --- housekeeping ---------------------------------------------------------------------------------------------
+
+    def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
+        """Compact, expire, vacuum, checkpoint and clean one table; see `storage.maintenance.maintain`."""
+        contract = self._contract(table)
+        if not self._backend.exists(contract):
+            return {"exists": False}
+        return self._backend.maintain(contract, now=now, closed_before=closed_before, dry_run=dry_run)
+
+    def create(self, table: str) -> bool:
+        """Create the table from its contract unless it exists; whether it was this call that created it.
+
+        Many processes may try at once: one of them commits version 0 and the others find it.
+        """
+        return self._backend.create(self._contract(table))
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _contract(self, table: str) -> Table:
+        if table not in self._tables:
+            raise KeyError(f"no contract for table {table!r}; known are {', '.join(sorted(self._tables))}")
+        return self._tables[table]
+
+    def _info(
+        self, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read: Mapping[str, int] | None = None
+    ) -> dict[str, str]:
+        info = commit_info(self._backend.engine, contract, slice_, metadata, read or {})
+        return {**info, "write_id": uuid.uuid4().hex}
+
+    def _writable(self, contract: Table) -> tuple[Snapshot, int | None]:
+        """The snapshot to write on, and its version (None when the table was created just now)."""
+        created = self._backend.create(contract)
+        snapshot = self._backend.writable(contract)
+        return snapshot, None if created else snapshot.version
+
+    def _commit(self, contract: Table, snapshot: Snapshot, change: Change) -> int:
+        """The version committed; also when something fails after the commit, which stands.
+
+        Raises:
+            Overtaken: Another commit came first; nothing was committed.
+        """
+        before = snapshot.version  # a handle of delta-rs moves along
+        try:
+            after = snapshot.write(change)
+        except Exception as error:
+            after = self._backend.version_of(contract, change.metadata["write_id"], before)
+            if after is None:
+                raise
+            text = " ".join(str(error)[:300].split())
+            _LOG.warning("%s: version %d is committed; afterwards: %s", contract.full_name, after, text)
+        if after is None:
+            app_id, number = change.transaction
+            raise TransactionUsed(f"{contract.full_name}: another writer has used number {number} of {app_id}")
+        self._backend.committed(contract, after)
+        return after
+
+    def _until_committed(self, contract: Table, attempt: Callable[[], WriteResult]) -> WriteResult:
+        def is_conflict(error: Exception) -> bool:
+            return isinstance(error, Overtaken) or self._backend.is_conflict(error, contract, self._reads.last())
+
+        def explain(error: Exception) -> Exception | None:
+            return damage.explained(error, self._folders([contract.full_name, *self._reads.last()]))
+
+        return until_committed(contract.full_name, attempt, is_conflict, explain, self._backend.patience)
+
+    def _folders(self, tables: Iterable[str]) -> list[str]:
+        return [folder for t in tables if (folder := self._backend.folder(self._contract(t)))]
+
+
+def _newest(contract: Table, snapshot: Snapshot) -> pa.Table:
+    """The newest row of every chain of a ledger."""
+    numbers = snapshot.aggregate({"chain_seq": "max(chain_seq)"}, contract.chain, "chain_seq IS NOT NULL")
+    return snapshot.rows(None, None, ledger.rows_at(contract, numbers))
