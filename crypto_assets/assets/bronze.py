@@ -91,7 +91,13 @@ def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs
 
 
 def append(
-    engine: Engine, key: str, inputs: StepInputs, *, leftovers: bool, continuity: Continuity
+    engine: Engine,
+    key: str,
+    inputs: StepInputs,
+    *,
+    leftovers: bool,
+    continuity: Continuity,
+    committed: Callable[[Slice, AppendBatch, str], None],
 ) -> list[WriteResult]:
     """What `work` writes for one hour, without its report: for a stream, which writes often and reports later.
 
@@ -101,6 +107,7 @@ def append(
         inputs: As `work` takes them; the bounds may end earlier than the log does.
         leftovers: First append what the hour before still lacks, as `work` does: wanted once when an hour begins.
         continuity: The stream's, which remembers what it has stored.
+        committed: Gets the hour, the rows and the `batch_id` of every commit.
 
     Raises:
         StepFailed: As `work` raises it.
@@ -110,6 +117,7 @@ def append(
         with ReadAhead(partial(engine.read_log, bounds.topic)) as ahead:
             maker = PriceRows(inputs.partitions_start)
             hour = _Hour(engine, RAW_PRICES, "bronze", maker, inputs, bounds, piece, ahead, continuity)
+            hour.committed = committed
             return hour.bring_up_to_date() if leftovers else [hour.append({})]
     except LogError as error:
         raise StepFailed(f"{RAW_PRICES.full_name}: {error}") from error
@@ -246,6 +254,7 @@ class _Hour:
     slice: Slice
     ahead: ReadAhead
     continuity: Continuity
+    committed: Callable[[Slice, AppendBatch, str], None] = lambda _slice, _batch, _batch_id: None
     next: LogBounds | None = None
     stored: StoredRanges | None = None
     appended: dict[str, object] = field(default_factory=dict)
@@ -314,6 +323,7 @@ class _Hour:
         written = self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
         if written.committed and batch[0] is not None:
             self.continuity.stored(self.table, self.bounds.topic_id, batch[0].covers, batch[0].rows)
+            self.committed(self.slice, batch[0], str(written.metadata["batch_id"]))
         return written
 
     def _log_reaches(self, partition: int, offset: int) -> bool:

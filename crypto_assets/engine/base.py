@@ -18,7 +18,7 @@ from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds, 
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 class Engine(Protocol):
@@ -29,6 +29,10 @@ class Engine(Protocol):
     @property
     def spark(self) -> SparkSession:
         """The session, started at first use; its time zone is UTC."""
+        ...
+
+    def frame(self, rows: pa.Table) -> DataFrame:
+        """Arrow rows of any size as a frame, which must not outlive the process."""
         ...
 
     def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:

@@ -23,7 +23,7 @@ from crypto_assets.storage.base import OffsetRange, TableStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from crypto_assets.contracts.model import Table
 
@@ -197,6 +197,12 @@ class SparkEngine:
     def spark(self) -> SparkSession:
         """The session, started at first use; its time zone is UTC."""
         return self._session()
+
+    def frame(self, rows: pa.Table) -> DataFrame:
+        """Arrow rows as a frame; see `engine.base.Engine.frame`."""
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        return self.spark.createDataFrame(rows, from_arrow_schema(rows.schema))
 
     def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
         """Read exact offset ranges with Spark's own source; see `engine.base.Engine.read_log`.

@@ -6,10 +6,10 @@ Does not belong here: how Bronze is written (`assets.bronze`), what becomes of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.clock import is_ahead_ms
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
@@ -18,19 +18,10 @@ from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.home import first_day
 from crypto_assets.log.kafka import reading
 from crypto_assets.settings import Settings
-from crypto_assets.storage.base import (
-    AppendBatch,
-    LogBounds,
-    OffsetRange,
-    PartitionBounds,
-    StoredRanges,
-    TableStore,
-    WriteResult,
-)
+from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import SparkSession
 
 BRONZE = RAW_PRICES.full_name
 MOST_OFFSETS = 200_000
@@ -56,68 +47,6 @@ class Arrival:
     slice: Slice
     rows: pa.Table
     covers: tuple[OffsetRange, ...]
-
-
-@dataclass
-class _Remembering:
-    """The store, with the rows of what is appended through it."""
-
-    store: TableStore
-    appended: dict[str, Arrival] = field(default_factory=dict)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
-
-    def append_once(
-        self,
-        table: str,
-        slice_: Slice,
-        app_id: str,
-        build: Callable[[StoredRanges], AppendBatch | None],
-        *,
-        audit: Callable[[pa.Table], None] | None = None,
-    ) -> WriteResult:
-        """Append as the store does; the rows are kept by their `batch_id`."""
-        last: list[AppendBatch | None] = [None]
-
-        def building(stored: StoredRanges) -> AppendBatch | None:
-            last[0] = build(stored)
-            return last[0]
-
-        written = self.store.append_once(table, slice_, app_id, building, audit=audit)
-        batch = last[0]
-        if written.committed and batch is not None:
-            self.appended[str(written.metadata["batch_id"])] = Arrival(slice_, batch.rows, batch.covers)
-        return written
-
-
-class Remembered:
-    """An engine whose appended rows can be had again without reading them back."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._remembering = _Remembering(engine.store)
-        self.store: TableStore = self._remembering  # type: ignore[assignment]
-
-    @property
-    def spark(self) -> SparkSession:
-        """The engine's session."""
-        return self._engine.spark
-
-    def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
-        """As the engine reads it."""
-        return self._engine.read_log(topic, ranges)
-
-    def read_log_again(
-        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
-    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """As the engine reads it."""
-        return self._engine.read_log_again(topic, incarnation, ranges)
-
-    def taken(self) -> dict[str, Arrival]:
-        """What was appended since the last call, by `batch_id`."""
-        found, self._remembering.appended = self._remembering.appended, {}
-        return found
 
 
 def arrivals_after(engine: Engine, version: int, own: Mapping[str, Arrival]) -> tuple[list[Arrival], bool]:
@@ -288,4 +217,4 @@ class Cursor:
         )
 
 
-__all__ = ["BRONZE", "Arrival", "Cursor", "Piece", "Remembered", "arrivals_after"]
+__all__ = ["BRONZE", "Arrival", "Cursor", "Piece", "arrivals_after"]

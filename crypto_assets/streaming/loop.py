@@ -30,9 +30,10 @@ from crypto_assets.engine.base import Engine, Result, StepInputs
 from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.log.kafka.reading import end_offsets
 from crypto_assets.settings import Settings
+from crypto_assets.storage.base import AppendBatch
 from crypto_assets.streaming import gold, resume
 from crypto_assets.streaming import silver as increment
-from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, Remembered, arrivals_after
+from crypto_assets.streaming.arrivals import BRONZE, Arrival, Cursor, Piece, arrivals_after
 from crypto_assets.streaming.reports import Reports
 from crypto_assets.transforms.bars import GRACE_S
 
@@ -137,7 +138,8 @@ class Loop:
         self.lock = threading.RLock()
         self._settings, self._engine, self._reports, self._clock = settings, engine, reports, clock
         self._builder = StepInputBuilder(settings)
-        self._remembered, self._continuity = Remembered(engine), Continuity(always=True)
+        self._continuity = Continuity(always=True)
+        self._appended: dict[str, Arrival] = {}
         self._run_id = f"stream-{uuid.uuid4().hex[:12]}"
         self._cursor: Cursor | None = None
         self._bronze_version = -1
@@ -231,7 +233,14 @@ class Loop:
         """Append what Bronze lacks of a piece; records written."""
         inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
         inputs = _with_bounds(inputs, piece)
-        writes = bronze.append(self._remembered, piece.key, inputs, leftovers=piece.begins, continuity=self._continuity)
+        writes = bronze.append(
+            self._engine,
+            piece.key,
+            inputs,
+            leftovers=piece.begins,
+            continuity=self._continuity,
+            committed=self._keep,
+        )
         for write in writes:
             if write.committed:
                 ends = write.metadata.get("ends", {})
@@ -245,10 +254,14 @@ class Loop:
             cursor.reached({b.partition: b.end for b in piece.bounds.partitions})
         return sum(w.rows for w in writes if w.committed)
 
+    def _keep(self, slice_: Slice, batch: AppendBatch, batch_id: str) -> None:
+        """Keep appended rows until they go into Silver, so that they need not be read back."""
+        self._appended[batch_id] = Arrival(slice_, batch.rows, batch.covers)
+
     def _follow(self, inputs: StepInputs) -> bool:
         """Bring every Bronze commit since the last look into Silver, whoever made it; whether there was one."""
         version = self._engine.store.version(BRONZE)
-        own = self._remembered.taken()
+        own, self._appended = self._appended, {}
         if version is None or version <= self._bronze_version:
             return False
         arrivals, known = arrivals_after(self._engine, self._bronze_version, own)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.assets import silver as step
 from crypto_assets.checks import rules
-from crypto_assets.contracts.arrow import compute, conform, empty_rows, spark_type
+from crypto_assets.contracts.arrow import compute, conform, empty_rows
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
-from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
+from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, SILVER_PRICES
 from crypto_assets.engine.base import Engine, StepInputs
 from crypto_assets.storage import staging
 from crypto_assets.streaming.arrivals import Arrival
@@ -28,8 +28,6 @@ from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, examined, silve
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
-    from pyspark.sql.types import StructType
 
 COMPLETE_TO = "stream_bronze_version"
 """Metadata of a commit of Silver: everything that Bronze held at this version has been looked at by a stream."""
@@ -124,13 +122,12 @@ def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> 
     """
     import pyarrow as pa
     from pyspark.sql import functions as F
-    from pyspark.sql.types import StructField, StructType
 
     pc = compute()
     records = pa.concat_tables([a.rows.select(list(NEEDED)) for a in arrivals])
     # All nullable: what an engine makes of a null where none may be is the audit's to say.
-    schema = StructType([StructField(n, spark_type(RAW_PRICES.column(n).type), True) for n in NEEDED])
-    judged = parse_bronze(_frame(engine, records, schema), inputs.coins, inputs.partitions_start)
+    records = records.cast(pa.schema([f.with_nullable(True) for f in records.schema]))
+    judged = parse_bronze(engine.frame(records), inputs.coins, inputs.partitions_start)
     refused = {name: F.when(~F.col("is_valid"), F.col(name)) for name in OF_THE_QUARANTINE}
     parsed = judged.withColumns(refused).toArrow()
     valid, happened, arrived = (parsed.column(n) for n in ("is_valid", "event_hour", "arrival_hour"))
@@ -139,26 +136,13 @@ def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> 
     return parsed.append_column("_timely", timely), sorted(hour_key(h) for h in late)
 
 
-def _frame(engine: Engine, rows: pa.Table, schema: StructType) -> DataFrame:
-    """Rows of any size as a frame."""
-    make = getattr(engine, "frame", None)
-    return make(rows) if make is not None else engine.spark.createDataFrame(rows, schema)
-
-
-def _again(engine: Engine, parsed: pa.Table) -> DataFrame:
-    """Parsed records as a frame."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    return _frame(engine, parsed, from_arrow_schema(parsed.schema))
-
-
 def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
     """Put what is not valid into the quarantine; how many records that are."""
     pc = compute()
     invalid = parsed.filter(pc.invert(parsed.column("is_valid")))
     if not invalid.num_rows:
         return 0
-    refused = examined(_again(engine, invalid)).select(*QUARANTINE.column_names).toArrow()
+    refused = examined(engine.frame(invalid)).select(*QUARANTINE.column_names).toArrow()
     hours = [hour_key(h) for h in refused.column("hour").unique().to_pylist()]
     engine.store.merge(
         QUARANTINE.full_name,
@@ -179,7 +163,7 @@ def _silver_rows(engine: Engine, parsed: pa.Table) -> pa.Table:
     span = pc.min_max(mine.column("event_hour")).as_py()
     whole = Slice(span["min"], span["max"] + HOUR)
     mine = mine.drop_columns([*OF_THE_QUARANTINE, "_timely"])
-    return conform(SILVER_PRICES, silver(_again(engine, mine), None, whole).toArrow())
+    return conform(SILVER_PRICES, silver(engine.frame(mine), None, whole).toArrow())
 
 
 def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> bool:
