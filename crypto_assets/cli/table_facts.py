@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto_assets.assets.publishing import EVENT_COLUMNS, NEWEST_EVENT
 from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
+from crypto_assets.storage import delta_files as files
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -88,9 +89,7 @@ class StoredFacts:
 
     def of(self, table: Table) -> Facts:
         """All rows, now."""
-        if not self._store.exists(table.full_name):
-            return Facts()
-        return Facts(*table_facts(f"{self._lake}/{table.full_name.replace('.', '/')}", table))
+        return table_facts(files.table_path(self._lake, table.full_name), table)
 
     def covered(self) -> Covered:
         """As the newest refresh of the table wrote it."""
@@ -143,21 +142,20 @@ class ToldFacts:
         return partition, {}
 
 
-def table_facts(uri: str, table: Table) -> tuple[int, datetime | None]:
-    """Rows and newest event time of a Delta table, from the statistics in its log.
+def table_facts(path: str, table: Table) -> Facts:
+    """Rows and newest event time of a local Delta table, from the statistics in its log.
 
-    Args:
-        uri: Address of the table.
-        table: Its contract.
+    The newest event is the newest value of the first of `EVENT_COLUMNS`, or of the time column, that has statistics.
 
-    Returns:
-        Number of rows, and the newest value (UTC) of the first of `EVENT_COLUMNS`, or of the time column, that has
-        statistics.
+    Raises:
+        StorageError: The table's files are damaged, or a catalog keeps its commits.
     """
     import pyarrow as pa
-    from deltalake import DeltaTable
 
-    actions = pa.table(DeltaTable(uri).get_add_actions(flatten=True))
+    handle = files.open_table(path)
+    if handle is None:
+        return Facts()
+    actions = pa.table(handle.get_add_actions(flatten=True))
     rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
     for column in (*EVENT_COLUMNS, table.time_column):
         name = f"max.{column}"
@@ -165,8 +163,8 @@ def table_facts(uri: str, table: Table) -> tuple[int, datetime | None]:
             continue
         values = [v for v in actions.column(name).to_pylist() if isinstance(v, datetime)]
         if values:
-            return rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values)
-    return rows, None
+            return Facts(rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values))
+    return Facts(rows)
 
 
 def _offsets(text: str) -> dict[int, int]:

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
-from crypto_assets.errors import UsageError
+from crypto_assets.errors import CANNOT, FAILED, SUCCESS, UsageError
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 
 def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = False) -> int:
-    """Audit the home; 0 when every law holds, else 1.
+    """Audit the home; 0 when every law holds, 1 when one is broken, 3 when a table could not be judged.
 
     Args:
         settings: Settings of the home.
@@ -63,8 +63,12 @@ def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = Fal
             output.say(f"{len(held)} laws hold (checked {checked:,} times); all of them: --verbose")
         waits = "".join(f"; {f.law}: {f.note}" for f in report.pending)
         verdict = "every law holds" if report.ok else "the lake and the log do not agree: see the rows marked NO"
+        if report.unread and not report.broken:
+            verdict = f"no law is broken, but not every table was judged: {'; '.join(report.unread.values())}"
         output.say(verdict + (f" of what is stored{waits}" if waits and report.ok else ""))
-    return 0 if report.ok else 1
+    if report.broken:
+        return FAILED
+    return CANNOT if report.unread else SUCCESS
 
 
 def _has_tables(settings: Settings) -> bool:

@@ -75,13 +75,14 @@ def diagnose(path: str | Path) -> Diagnosis | None:
     """Examine a table's folder; None when there is no table. Changes nothing.
 
     Raises:
-        StorageError: The folder cannot be listed.
+        StorageError: The folder cannot be listed, or a catalog keeps the table's commits.
     """
     path = Path(path)
     if not (path / "_delta_log").is_dir():
         if lost := lost_log(path):
             return Diagnosis(table_of(path), path, LogState(path, damages=[lost]))
         return None
+    log_files.refuse_catalog_managed(path)
     try:
         log = inspect(path, thorough=True)
     except OSError as error:
@@ -162,6 +163,8 @@ def explained(error: BaseException, paths: Iterable[str | Path]) -> StorageError
     for path in folders:
         try:
             diagnosis = diagnose(path)
+        except StorageError as why:
+            return why
         except Exception as why:  # noqa: BLE001 - what is found serves an error that is raised anyway
             found[table_of(path)] = [Damage(table_of(path), "its files", f"cannot be examined: {why}", "log")]
             continue

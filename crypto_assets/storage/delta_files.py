@@ -156,9 +156,10 @@ def read_commits(path: str, version: int, limit: int) -> list[Commit]:
     """Commits after a version, oldest first, at most `limit`, from the table's log files.
 
     Raises:
-        StorageError: One of them is damaged.
+        StorageError: One of them is damaged, or a catalog keeps the newest.
     """
     log = Path(path) / "_delta_log"
+    log_files.refuse_staged_commits(path)
     versions = sorted(int(f.stem) for f in log.glob("*.json") if f.stem.isdigit() and int(f.stem) > version)
     commits: list[Commit] = []
     for number in versions[:limit]:

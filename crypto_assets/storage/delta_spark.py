@@ -193,6 +193,7 @@ class SparkBackend:
                 if lost := damage.lost_log(Path(folder)):
                     raise StorageError(log_files.refusal(contract.full_name, [lost]))
                 return False
+            log_files.refuse_catalog_managed(folder)
             self._create_schema(contract)
             self._run(f"CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {literal(folder)}")
         elif not self.session().catalog.tableExists(name):

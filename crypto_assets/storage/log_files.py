@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ REPAIR = "crypto-assets maintain --repair"
 _COMMIT = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\.[0-9a-f-]{36})?\.(?:parquet|json)$")
 _MAGIC = b"PAR1"
+_BY_CATALOG = {"catalogManaged", "catalogOwned-preview"}
+"""Table features by which a catalog keeps the newest commits: the files of the log may lack them."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -157,10 +160,12 @@ def make_readable(path: str | Path) -> None:
         path: Folder of a table.
 
     Raises:
-        StorageError: Something is damaged that the rest of the log does not make up for, or a file cannot be moved.
+        StorageError: Something is damaged that the rest of the log does not make up for, a file cannot be moved, or a
+            catalog keeps the newest commits.
     """
     if "://" in str(path):  # not a folder of this machine
         return
+    refuse_staged_commits(path)
     try:
         state = inspect(path)
     except OSError as error:
@@ -182,6 +187,46 @@ def make_readable(path: str | Path) -> None:
             "%s: %s; its commits hold everything, so it was moved to %s and the next checkpoint is written as usual",
             damage.table, damage, aside_folder(path),
         )  # fmt: skip
+
+
+def refuse_catalog_managed(path: str | Path) -> None:
+    """Refuse a table of which a catalog keeps the commits: its files may show an old version.
+
+    Args:
+        path: Folder of a table.
+
+    Raises:
+        StorageError: Its protocol has such a feature.
+    """
+    if feature := next(iter(sorted(_BY_CATALOG & _features(Path(path) / "_delta_log"))), None):
+        raise StorageError(
+            f"{table_of(path)}: its newest commits are kept by a catalog (table feature {feature}), not in the log at "
+            f"{path}, so it cannot be read from there. Read it through the catalog, or let its owner run: ALTER TABLE "
+            f"{table_of(path)} DROP FEATURE {feature}"
+        )
+
+
+def refuse_staged_commits(path: str | Path) -> None:
+    """As `refuse_catalog_managed`, where the folder of the log holds commits that were staged for a catalog."""
+    if any((Path(path) / "_delta_log" / "_staged_commits").glob("*.json")):
+        refuse_catalog_managed(path)
+
+
+def _features(log: Path) -> set[str]:
+    """Features of the newest protocol that commits or checkpoints hold; what cannot be read of them is left out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for commit in sorted(log.glob("*.json"), reverse=True):
+        with suppress(OSError, ValueError):
+            for line in commit.read_text().splitlines():
+                if '"protocol"' in line and (protocol := json.loads(line).get("protocol")):
+                    return {*(protocol.get("readerFeatures") or ()), *(protocol.get("writerFeatures") or ())}
+    for checkpoint in sorted(log.glob("*.checkpoint*.parquet"), reverse=True):
+        with suppress(OSError, KeyError, pa.ArrowException):
+            for protocol in filter(None, pq.read_table(checkpoint, columns=["protocol"]).column(0).to_pylist()):
+                return {*(protocol.get("readerFeatures") or ()), *(protocol.get("writerFeatures") or ())}
+    return set()
 
 
 def refusal(table: str, damages: Sequence[Damage]) -> str:

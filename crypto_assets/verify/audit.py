@@ -46,6 +46,11 @@ class _Audit:
     home: Path | None = None
     stored: dict[str, delta.Snapshot] = field(default_factory=dict)
 
+    def absence(self, tables: Sequence[str]) -> str:
+        """Why a law on tables that were not read is not judged."""
+        unread = [t for t in tables if t in self.report.unread]
+        return f"a catalog keeps the commits of {', '.join(unread)}" if unread else f"no table {', '.join(tables)}"
+
     def add(
         self, law: Law, outcome: Outcome, checked: int, violations: int, examples: Sequence[str], note: str
     ) -> None:
@@ -125,6 +130,9 @@ def _load_tables(run: _Audit) -> None:
             later = _added_later(TABLES.get(name), snapshot)
             delta.create_view(run.connection, name, folder, snapshot, later)
             count = run.connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
+        except delta.CatalogManagedError as error:
+            run.report.unread[name] = f"{name} at {error}"
+            continue
         except (delta.UnreadableLogError, OSError, _duckdb_error()) as error:
             problems.append(f"{name}: {reason(error).splitlines()[0]}")
             continue
@@ -144,11 +152,16 @@ def _load_tables(run: _Audit) -> None:
             types = ", ".join(f'NULL::{_CONTRACT_TYPES[c.type]} AS "{c.name}"' for c in contract.columns)
             run.connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {types} WHERE false')
     run.connection.execute("CREATE TABLE audit_presence (table_name VARCHAR, present BOOLEAN, rows BIGINT)")
-    for name in TABLES:
+    for name in (t for t in TABLES if t not in run.report.unread):
         row = [name, name in run.stored, run.report.counted.get(name, 0)]
         run.connection.execute("INSERT INTO audit_presence VALUES (?, ?, ?)", row)
     says = "every table's log is whole, and every file that it lists is there"
-    _add(run, "tables_are_readable", says, len(found), len(problems), problems[:EXAMPLES])
+    judged = len(found) - len(run.report.unread)
+    _add(run, "tables_are_readable", says, judged, len(problems), problems[:EXAMPLES])
+    if run.report.unread:
+        says = "no catalog keeps the newest commits of a table"
+        note = "; ".join(run.report.unread.values())
+        run.report.findings.append(Finding("tables_are_in_the_lake", says, "skipped", note=note))
 
 
 def _added_later(contract: Table | None, snapshot: delta.Snapshot) -> dict[str, str]:
@@ -222,9 +235,11 @@ def _load_adopted(run: _Audit, home: Path | None) -> None:
 def _judge_all(run: _Audit, judged: Iterable[Law]) -> None:
     evidence = Evidence(run.connection, run.lake, run.home, run.stored)
     for law in judged:
+        named = {*law.tables, *law.covers}
+        unread = [t for t in run.report.unread if t in named or f'"{t}"' in law.checked + law.broken]
         absent = [t for t in law.tables if t not in run.stored]
-        if absent:
-            run.add(law, "skipped", 0, 0, (), f"no table {', '.join(absent)}")
+        if unread or absent:
+            run.add(law, "skipped", 0, 0, (), run.absence(unread or absent))
             continue
         try:
             note = (law.prepare(evidence) if law.prepare else None) or ""
@@ -247,7 +262,7 @@ def _judge_topic(
     law = log.topic_law(table)
     why = "no broker was given" if kafka is None else "no topic was given" if topic is None else ""
     if kafka is None or topic is None or table not in run.stored:
-        run.add(law, "skipped", 0, 0, (), why or f"no table {table}")
+        run.add(law, "skipped", 0, 0, (), why or run.absence([table]))
         return
     try:
         run.report.counted[topic] = topic_reader.load_topic(run.connection, short, kafka(), topic)
@@ -266,7 +281,7 @@ def _judge_topic(
 def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> None:
     law = folder_reader.folder_law(table)
     if folder is None or table not in run.stored:
-        why = "no folder was given" if folder is None else f"no table {table}"
+        why = "no folder was given" if folder is None else run.absence([table])
         run.add(law, "skipped", 0, 0, (), why)
         return
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ _COMMIT = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet$")
 _GLOB = re.compile(r"[*?\[]")
 """What DuckDB takes for a pattern in the name of a file; in brackets it stands for itself."""
+_BY_CATALOG = {"catalogManaged", "catalogOwned-preview"}
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 _TYPES = {
     "string": "VARCHAR",
@@ -61,6 +63,10 @@ class Commit:
 
 class UnreadableLogError(ReportedError):
     """A Delta log is incomplete, or uses a feature that this reader does not know; the message names both."""
+
+
+class CatalogManagedError(UnreadableLogError):
+    """A catalog keeps the newest commits of a table, so its folder does not say what it holds; says what helps."""
 
 
 @dataclass
@@ -130,6 +136,7 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         The state, or None when there is no table.
 
     Raises:
+        CatalogManagedError: The newest commits are not in the folder.
         UnreadableLogError: A commit is missing or unreadable, or a feature is unknown; the message names the table.
     """
     log = folder / "_delta_log"
@@ -140,6 +147,7 @@ def read_snapshot(folder: Path) -> Snapshot | None:
     checkpoints = _complete_checkpoints(log, names)
     if not commits and not checkpoints:
         return None
+    _refuse_catalog_managed(folder, commits, checkpoints)
     snapshot = Snapshot()
     try:
         checkpoint, actions_before = _newest_readable(checkpoints)
@@ -166,6 +174,34 @@ def read_snapshot(folder: Path) -> Snapshot | None:
     except (UnreadableLogError, ValueError, KeyError) as error:
         raise UnreadableLogError(f"{folder}: {error}") from error
     return snapshot
+
+
+def _refuse_catalog_managed(
+    folder: Path, commits: Mapping[int, Path], checkpoints: Mapping[int, Sequence[Path]]
+) -> None:
+    """Refuse a table whose newest protocol gives its commits to a catalog.
+
+    Raises:
+        CatalogManagedError: It does.
+    """
+    protocol: Mapping[str, Any] = {}
+    for version in sorted(commits, reverse=True):
+        lines = commits[version].read_bytes().splitlines()
+        with suppress(ValueError):  # a commit that is cut is the reader's to name
+            found = (json.loads(line).get("protocol") for line in lines if b'"protocol"' in line)
+            protocol = next(filter(None, found), {})
+        if protocol:
+            break
+    else:
+        _, actions = _newest_readable(checkpoints)
+        protocol = next((a["protocol"] for a in actions if "protocol" in a), {})
+    features = {*(protocol.get("readerFeatures") or ()), *(protocol.get("writerFeatures") or ())}
+    if feature := next(iter(sorted(features & _BY_CATALOG)), None):
+        raise CatalogManagedError(
+            f"{folder}: a catalog keeps the newest commits (table feature {feature}), so this folder does not say what "
+            f"the table holds. Audit a copy made through the catalog, or let its owner run: ALTER TABLE "
+            f"{folder.parent.name}.{folder.name} DROP FEATURE {feature}"
+        )
 
 
 def _commit(actions: Sequence[Mapping[str, Any]]) -> Commit:
@@ -305,7 +341,7 @@ def _newest_readable(checkpoints: Mapping[int, Sequence[Path]]) -> tuple[int, li
 def _checkpoint_actions(part: Path) -> Iterable[Mapping[str, Any]]:
     import pyarrow.parquet as pq
 
-    known = [n for n in ("add", "txn", "metaData") if n in pq.read_schema(part).names]
+    known = [n for n in ("add", "txn", "metaData", "protocol") if n in pq.read_schema(part).names]
     for batch in pq.ParquetFile(part).iter_batches(columns=known):
         for row in batch.to_pylist(maps_as_pydicts="strict"):
             yield {name: value for name, value in row.items() if value is not None}

@@ -47,15 +47,16 @@ class Finding:
 
 @dataclass
 class Report:
-    """All findings; `counted` are rows by table and records by topic."""
+    """All findings; `counted` are rows by table and records by topic, `unread` says why a table was not judged."""
 
     findings: list[Finding] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether no law is broken."""
-        return not self.broken
+        """Whether no law is broken and every table that is there was read."""
+        return not self.broken and not self.unread
 
     @property
     def broken(self) -> list[Finding]:

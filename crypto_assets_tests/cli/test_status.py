@@ -19,6 +19,8 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.home import HomeError, open_home
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
+from crypto_assets_tests.storage import catalog_managed
+from crypto_assets_tests.storage.rows import alert, table
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LATEST = dg.AssetKey(["gold", "latest_prices"])
@@ -338,6 +340,18 @@ def test_a_log_that_went_backwards_is_wrong_whatever_is_promised(served):
     report = served.collect()
     assert report.exit_code == 1
     assert any("went backwards" in p for p in report.problems)
+
+
+def test_a_table_whose_commits_a_catalog_keeps_is_said_and_the_others_are_measured(bench):
+    bench.write(quote({}))
+    bench.store.merge("ops.alerts", table("ops.alerts", [alert("a")]), mode="upsert")
+    catalog_managed.by_commit(Path(bench.store.path("ops.alerts")))
+    report = bench.collect()
+    assert by_name(report)["gold/latest_prices"].rows == 1
+    assert by_name(report)["ops/alerts"].rows is None
+    (said,) = [r for r in report.verdict.unknown if "ops/alerts" in r]
+    assert said.startswith("ops/alerts cannot be read: ops.alerts: its newest commits are kept by a catalog")
+    assert said.endswith("ALTER TABLE ops.alerts DROP FEATURE catalogManaged")
 
 
 def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsys):
