@@ -150,12 +150,10 @@ def table_facts(path: str, table: Table) -> Facts:
     Raises:
         StorageError: The table's files are damaged, or a catalog keeps its commits.
     """
-    import pyarrow as pa
-
     handle = files.open_table(path)
     if handle is None:
         return Facts()
-    actions = pa.table(handle.get_add_actions(flatten=True))
+    actions = files.add_actions(handle)
     rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
     for column in (*EVENT_COLUMNS, table.time_column):
         name = f"max.{column}"

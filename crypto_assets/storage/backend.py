@@ -16,6 +16,7 @@ from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage.attempts import Patience
 from crypto_assets.storage.base import Commit
 from crypto_assets.storage.conditions import Condition
+from crypto_assets.storage.maintenance import Keeper
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,6 +143,6 @@ class Backend(Protocol):
         """Retained commits after a version, oldest first, at most `limit`."""
         ...
 
-    def maintain(self, contract: Table, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
-        """Tidy the table; see `storage.maintenance.maintain`."""
+    def keeper(self, contract: Table) -> Keeper | None:
+        """The table, for housekeeping."""
         ...

@@ -141,11 +141,17 @@ def added_later(handle: DeltaTable, table: Table) -> list[Column]:
     return [c for c in table.columns if c.nullable and c.name not in stored]
 
 
-def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
-    """Values of the time column, sorted, of a table that is partitioned by it (from the log alone)."""
+def add_actions(handle: DeltaTable) -> pa.Table:
+    """The data files of a version as its log lists them: path, size_bytes, partition values, statistics."""
     import pyarrow as pa
 
-    actions = pa.table(handle.get_add_actions(flatten=True))
+    with ONE_CALL:
+        return pa.table(handle.get_add_actions(flatten=True))
+
+
+def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
+    """Values of the time column, sorted, of a table that is partitioned by it (from the log alone)."""
+    actions = add_actions(handle)
     return sorted(actions.column(f"partition.{table.time_column}").unique().to_pylist())
 
 

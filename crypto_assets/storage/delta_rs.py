@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets import paths
@@ -25,7 +26,7 @@ from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import Overtaken, Patience
 from crypto_assets.storage.backend import EVERYTHING, Change
 from crypto_assets.storage.base import Commit, WriteResult
-from crypto_assets.storage.maintenance import RETENTION_HOURS, maintain
+from crypto_assets.storage.maintenance import RETENTION_HOURS
 from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 200
 _LONGEST_PAUSE_S = 0.5
 _ROW_GROUP = 128 * 1024
+_ONE_FILE_BYTES = 1 << 40
+_CONFLICT_RETRIES = 15
 
 
 class DeltaRsStore(DeltaStore):
@@ -266,10 +269,97 @@ class DeltaRsBackend:
         """Commits of the log's files."""
         return files.read_commits(self.folder(contract), after, limit)
 
-    def maintain(self, contract: Table, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
-        """Compact, expire, vacuum, checkpoint and clean; see `storage.maintenance.maintain`."""
+    def keeper(self, contract: Table) -> DeltaRsKeeper | None:
+        """A handle on the current version, for housekeeping."""
+        handle = files.open_table(self.folder(contract))
+        return None if handle is None else DeltaRsKeeper(contract, self.folder(contract), handle)
+
+
+class DeltaRsKeeper:
+    """A handle on a table, and its folder.
+
+    A file may only be deleted when nobody can still read it: everything here keeps `RETENTION_HOURS`, longer than any
+    step runs. `vacuum(0)` is never asked for.
+    """
+
+    def __init__(self, contract: Table, path: str, handle: DeltaTable) -> None:
+        self._contract, self._path, self._handle = contract, path, handle
+
+    def size(self) -> dict[str, object]:
+        """Live files and bytes; files on disk that the present version does not list; files of the log."""
+        live = {uri.rsplit("/", 1)[1] for uri in self._handle.file_uris()}
+        # Each writer names its files by a random number, and folders are encoded in the log.
+        data = (f for f in Path(self._path).rglob("*.parquet") if "_delta_log" not in f.relative_to(self._path).parts)
+        return {
+            "files": len(live),
+            "bytes": sum(files.add_actions(self._handle).column("size_bytes").to_pylist()),
+            "unreferenced_files": len({f.name for f in data} - live),
+            "log_files_before": self._log_files(),
+        }
+
+    def count(self, where: str) -> int:
+        """Rows of a condition."""
+        return files.query(self._handle, f"SELECT count(*) AS n FROM t WHERE {where}").column("n")[0].as_py()  # noqa: S608
+
+    def delete(self, where: str) -> None:
+        """Delete the rows of a condition."""
         with files.ONE_CALL:
-            return maintain(self.folder(contract), contract, now=now, closed_before=closed_before, dry_run=dry_run)
+            self._handle.delete(where, **_moving("expire"))
+
+    def partitions(self) -> list[tuple[date | None, int]]:
+        """Files by Delta partition, from the log alone."""
+        actions = files.add_actions(self._handle)
+        if not self._contract.partition_by:
+            return [(None, actions.num_rows)]
+        (name,) = (f"partition.{column}" for column in self._contract.partition_by)
+        counts = actions.group_by(name).aggregate([([], "count_all")]).to_pylist()
+        return [(row[name], row["count_all"]) for row in counts]
+
+    def compact(self, value: date | None) -> int:
+        """Make one file of a Delta partition."""
+        # As the log spells it.
+        text = f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else f"{value}"
+        filters = [(self._contract.partition_by[0], "=", text)] if value is not None else None
+        with files.ONE_CALL:
+            done = self._handle.optimize.compact(
+                partition_filters=filters, target_size=_ONE_FILE_BYTES, **_moving("compact")
+            )
+        return done["numFilesAdded"]
+
+    def vacuum(self, *, dry_run: bool) -> int:
+        """Files unreferenced for longer than the retention, orphans of killed writers among them."""
+        with files.ONE_CALL:
+            dead = self._handle.vacuum(
+                retention_hours=RETENTION_HOURS,
+                dry_run=dry_run,
+                enforce_retention_duration=True,
+                post_commithook_properties=checkpoints.left_to_us(),
+                full=True,
+            )
+        return len(dead)
+
+    def finish(self, *, dry_run: bool) -> dict[str, object]:
+        """Write a checkpoint and clean the log."""
+        if not dry_run:
+            with files.ONE_CALL:
+                checkpoints.write_behind(self._path, self._handle.version())
+                # A fresh handle: cleaning up deletes log files that only a newer checkpoint replaces.
+                handle = files.open_table(self._path)
+                assert handle is not None
+                handle.cleanup_metadata()
+                self._handle = handle
+        return {"log_files_after": self._log_files(), "version": self._handle.version()}
+
+    def _log_files(self) -> int:
+        return sum(1 for f in (Path(self._path) / "_delta_log").iterdir() if f.is_file())
+
+
+def _moving(what: str) -> dict[str, Any]:
+    """Properties of a commit that only moves or expires rows: others' commits in between do not matter."""
+    from deltalake import CommitProperties
+
+    commit = CommitProperties(custom_metadata={"maintenance": what}, max_commit_retries=_CONFLICT_RETRIES)
+    return {"commit_properties": commit, "post_commithook_properties": checkpoints.left_to_us()}
 
 
 @contextmanager

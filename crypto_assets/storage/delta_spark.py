@@ -21,7 +21,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from crypto_assets.contracts.arrow import arrow_schema, spark_schema
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.storage import damage, log_files, spark_answers, spark_maintenance, staging
+from crypto_assets.storage import damage, log_files, spark_answers, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import Overtaken, Patience
 from crypto_assets.storage.backend import EVERYTHING, Change
@@ -48,6 +48,8 @@ MAX_ATTEMPTS = 60
 _LONGEST_PAUSE_S = 2.0
 _ROWS_OF_A_FILE = 200_000
 """Rows that are written as one file of a Delta partition, and by one task."""
+Z_ORDER = "coin_id"
+"""Column by which the rows of a closed partition are laid out, where the table has it: boards ask for one coin."""
 
 
 class DeltaSparkStore(DeltaStore):
@@ -304,8 +306,58 @@ class SparkBackend:
         rows = history.where(f"version > {int(after)}").orderBy("version").limit(limit).collect()
         return [Commit(r.version, r.timestamp, r.operation, files.user_metadata(r.userMetadata)) for r in rows]
 
-    def maintain(self, contract: Table, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
-        """Compact, expire and vacuum; see `storage.spark_maintenance.maintain`."""
-        return spark_maintenance.maintain(
-            self.session(), self.name(contract), contract, now=now, closed_before=closed_before, dry_run=dry_run
-        )
+    def keeper(self, contract: Table) -> SparkKeeper | None:
+        """The table by its name."""
+        return SparkKeeper(self.session(), self.name(contract), contract) if self.exists(contract) else None
+
+
+class SparkKeeper:
+    """OPTIMIZE, DELETE and VACUUM by a table's name; Delta itself writes checkpoints and cleans the log.
+
+    Where a workspace has predictive optimization, the maintenance job is off and this is not used.
+    """
+
+    def __init__(self, spark: SparkSession, name: str, contract: Table) -> None:
+        self._spark, self._name, self._contract = spark, name, contract
+
+    def size(self) -> dict[str, object]:
+        """Live files and bytes."""
+        detail = self._spark.sql(f"DESCRIBE DETAIL {self._name}").select("numFiles", "sizeInBytes").collect()[0]
+        return {"files": detail[0], "bytes": detail[1]}
+
+    def count(self, where: str) -> int:
+        """Rows of a condition."""
+        return self._spark.table(self._name).where(where).count()
+
+    def delete(self, where: str) -> None:
+        """Delete the rows of a condition."""
+        self._spark.sql(f"DELETE FROM {self._name} WHERE {where}").collect()  # noqa: S608
+
+    def partitions(self) -> list[tuple[date | None, int]]:
+        """Files by Delta partition."""
+        from pyspark.sql import functions as F
+
+        by = self._contract.partition_by
+        files_ = self._spark.table(self._name).select(*by, F.col("_metadata.file_path").alias("_path")).distinct()
+        rows = files_.groupBy(*by).count().toArrow().to_pylist()
+        return [(row[by[0]] if by else None, row["count"]) for row in rows]
+
+    def compact(self, value: date | None) -> int:
+        """Rewrite a Delta partition, laid out by `Z_ORDER`."""
+        text = f"{value:%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else f"{value}"
+        clause = "" if value is None else f" WHERE {self._contract.partition_by[0]} = '{text}'"
+        layout = f" ZORDER BY ({Z_ORDER})" if Z_ORDER in self._contract.column_names else ""
+        done = self._spark.sql(f"OPTIMIZE {self._name}{clause}{layout}").select("metrics.numFilesAdded").collect()
+        return done[0][0]
+
+    def vacuum(self, *, dry_run: bool) -> int:
+        """Files past `delta.deletedFileRetentionDuration`; at most the number that VACUUM lists."""
+        dead = len(self._spark.sql(f"VACUUM {self._name} DRY RUN").collect())
+        if not dry_run:
+            self._spark.sql(f"VACUUM {self._name}").collect()
+        return dead
+
+    def finish(self, *, dry_run: bool) -> dict[str, object]:  # noqa: ARG002 - nothing is left to do
+        """The newest version."""
+        history = self._spark.sql(f"DESCRIBE HISTORY {self._name} LIMIT 1")
+        return {"version": history.select("version").collect()[0][0]}

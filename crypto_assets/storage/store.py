@@ -44,6 +44,7 @@ from crypto_assets.storage.attempts import Overtaken, RecordedReads, Transaction
 from crypto_assets.storage.backend import EVERYTHING, Backend, Change, Snapshot
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.conditions import newest_commit_is, ranges_free
+from crypto_assets.storage.maintenance import maintain
 from crypto_assets.storage.ranges import incarnation, stored_ranges
 
 if TYPE_CHECKING:
@@ -284,9 +285,9 @@ class DeltaStore:
     def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
         """Compact, expire, vacuum, checkpoint and clean one table; see `storage.maintenance.maintain`."""
         contract = self._contract(table)
-        if not self._backend.exists(contract):
+        if (keeper := self._backend.keeper(contract)) is None:
             return {"exists": False}
-        return self._backend.maintain(contract, now=now, closed_before=closed_before, dry_run=dry_run)
+        return maintain(keeper, contract, now=now, closed_before=closed_before, dry_run=dry_run)
 
     def create(self, table: str) -> bool:
         """Create the table from its contract unless it exists; whether it was this call that created it.
