@@ -25,7 +25,7 @@ from crypto_assets.storage.base import AppendBatch, OffsetRange
 from crypto_assets.transforms.bronze import event_hour
 
 if TYPE_CHECKING:
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 TOPIC, TOPIC_ID = "crypto-prices-replay", "incarnation-1"
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -145,7 +145,7 @@ def bronze_rows(
 
 
 def write_bronze(
-    store: TableStore, records: Sequence[Record], *, first_offset: Mapping[int, int] | None = None
+    store: DeltaStore, records: Sequence[Record], *, first_offset: Mapping[int, int] | None = None
 ) -> dict[int, int]:
     """Append records to Bronze as the Bronze step would: one commit an arrival hour, offsets in order of arrival.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from crypto_assets.settings import Settings
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 KEY = dg.AssetKey(list(ALERTS.asset_key))
 EVALUATIONS_PER_TICK = 2000
@@ -145,7 +145,7 @@ def build(
 
 def tick(
     instance: dg.DagsterInstance,
-    store: TableStore,
+    store: DeltaStore,
     settings: Settings,
     ancestors: Any,
     cursor_text: str | None,
@@ -277,7 +277,7 @@ def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str |
 # --- storing and delivering ---------------------------------------------------------------------------------------
 
 
-def store_transitions(store: TableStore, transitions: Sequence[Alert]) -> int:
+def store_transitions(store: DeltaStore, transitions: Sequence[Alert]) -> int:
     """Insert new alerts; a repeated tick inserts nothing and leaves what is known of their delivery."""
     if not transitions:
         return 0
@@ -285,7 +285,7 @@ def store_transitions(store: TableStore, transitions: Sequence[Alert]) -> int:
     return store.merge(ALERTS.full_name, rows, mode="insert_if_absent", audit=rules.audit(ALERTS, [None])).rows
 
 
-def recount(store: TableStore, summaries: Mapping[str, str]) -> int:
+def recount(store: DeltaStore, summaries: Mapping[str, str]) -> int:
     """Give stored alerts a new summary; the number of rows changed."""
     rows = _stored(store, list(summaries))
     changed = [{**r, "summary": summaries[r["alert_id"]]} for r in rows if r["summary"] != summaries[r["alert_id"]]]
@@ -295,7 +295,7 @@ def recount(store: TableStore, summaries: Mapping[str, str]) -> int:
 
 
 def deliver_waiting(
-    store: TableStore, waiting: dict[str, Waiting], url: Any, source: str, now: datetime
+    store: DeltaStore, waiting: dict[str, Waiting], url: Any, source: str, now: datetime
 ) -> tuple[int, int]:
     """Deliver what is due, oldest first, until one is not accepted; the numbers delivered and given up.
 
@@ -327,7 +327,7 @@ def deliver_waiting(
     return delivered, len(given_up)
 
 
-def _stored(store: TableStore, ids: Sequence[str]) -> list[dict[str, Any]]:
+def _stored(store: DeltaStore, ids: Sequence[str]) -> list[dict[str, Any]]:
     if not ids:
         return []
     listed = ", ".join(f"'{i}'" for i in ids)
@@ -345,7 +345,7 @@ def _arrow(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 # --- reporting ----------------------------------------------------------------------------------------------------
 
 
-def _events(store: TableStore, transitions: Sequence[Alert], delivered: int) -> list[Any]:
+def _events(store: DeltaStore, transitions: Sequence[Alert], delivered: int) -> list[Any]:
     firing = [a for a in transitions if a.state == "firing"]
     lines = [f"- **{a.state}** {a.severity} {a.cause} {a.partition_key or ''}: {a.summary}" for a in transitions]
     metadata = {

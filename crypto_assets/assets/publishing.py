@@ -92,7 +92,7 @@ def publish(
 
     Raises:
         AuditFailed: A blocking rule failed; nothing of that slice was committed.
-        SliceRefused: See `TableStore.replace_slice`.
+        SliceRefused: See `DeltaStore.replace_slice`.
     """
     assert table.grain is not None, f"{table.full_name} has no partitions"
     result = TableResult()

@@ -104,7 +104,7 @@ def is_blocking(table: Table, name: str) -> bool:
 
 
 def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None]:
-    """The function that a `TableStore` calls with staged rows before it commits them.
+    """The function that a `DeltaStore` calls with staged rows before it commits them.
 
     Returns:
         A function of the staged rows that raises `AuditFailed`, naming every blocking violation of every partition;

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from crypto_assets.orchestration.event_store import CheckState
     from crypto_assets.settings import Settings
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class StatusReport:
 def collect(
     settings: Settings,
     instance: dg.DagsterInstance | None,
-    store: TableStore,
+    store: DeltaStore,
     now: datetime,
     unreadable: Sequence[str] = (),
 ) -> StatusReport:
@@ -293,7 +293,7 @@ class Lag:
     wrong: tuple[str, ...] = ()
 
 
-def _lag_of(settings: Settings, store: TableStore, covered: Covered, now: datetime) -> Lag:
+def _lag_of(settings: Settings, store: DeltaStore, covered: Covered, now: datetime) -> Lag:
     if settings.on_databricks and covered.until is None:
         return Lag(unknown_because="no run of gold/latest_prices has told how far it reaches")
     if settings.transport != "landing":
@@ -329,7 +329,7 @@ def _ahead(settings: Settings, topic: str, now: datetime) -> str:
     return reading.ahead_text(topic, found, now) if found else ""
 
 
-def _landing_lag(settings: Settings, store: TableStore, until: datetime | None, now: datetime) -> Lag:
+def _landing_lag(settings: Settings, store: DeltaStore, until: datetime | None, now: datetime) -> Lag:
     """The same of landed records of the last seven days; files that cannot be read yet make it unknown."""
     from crypto_assets.assets.log_slices import landing
     from crypto_assets.contracts.tables import RAW_PRICES

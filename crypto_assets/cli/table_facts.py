@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crypto_assets.contracts.model import Table
     from crypto_assets.settings import Settings
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TableFacts(Protocol):
         ...
 
 
-def facts_of(settings: Settings, instance: dg.DagsterInstance | None, store: TableStore) -> TableFacts:
+def facts_of(settings: Settings, instance: dg.DagsterInstance | None, store: DeltaStore) -> TableFacts:
     """From the tables where this process has them, from events where they are in a workspace.
 
     Args:
@@ -84,7 +84,7 @@ def happened(table: Table) -> bool:
 class StoredFacts:
     """From the tables' logs and statistics."""
 
-    def __init__(self, lake: str, store: TableStore) -> None:
+    def __init__(self, lake: str, store: DeltaStore) -> None:
         self._lake, self._store = lake, store
 
     def of(self, table: Table) -> Facts:

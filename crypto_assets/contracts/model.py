@@ -82,7 +82,7 @@ class Table:
         columns: All columns, in order.
         key: Columns that identify a row; `unique` on them is checked.
         grain: Dagster partition: hour, day, or None for an unpartitioned table.
-        write: The `TableStore` verb that may write it.
+        write: The `DeltaStore` verb that may write it.
         time_column: Timestamp column (start of the hour or day, UTC) that a slice predicate selects on.
         partition_by: Delta partition columns.
         owner: Team, as Dagster's `team:...`.
@@ -143,7 +143,7 @@ class Table:
 
     @property
     def full_name(self) -> str:
-        """`schema.name`, the key of `TABLES` and the argument of every `TableStore` verb."""
+        """`schema.name`, the key of `TABLES` and the argument of every `DeltaStore` verb."""
         return f"{self.schema}.{self.name}"
 
     @property

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from crypto_assets.errors import ReportedError
 from crypto_assets.market.coins import CoinRegistry
-from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds, TableStore
+from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """A lazy Spark session, the tables, and the log. Creating one opens nothing."""
 
-    store: TableStore
+    store: DeltaStore
 
     @property
     def spark(self) -> SparkSession:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets import paths
 from crypto_assets.engine.base import StepFailed
 from crypto_assets.settings import prepare_embedded_engine
-from crypto_assets.storage.base import OffsetRange, TableStore
+from crypto_assets.storage.base import OffsetRange
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +105,7 @@ class SailEngine:
         from crypto_assets.storage.delta_rs import DeltaRsStore
 
         self.lake = lake
-        self.store: TableStore = DeltaRsStore(lake, _SERVER.session)
+        self.store: DeltaStore = DeltaRsStore(lake, _SERVER.session)
         self._kafka_config = kafka_config
 
     @property

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from crypto_assets import paths
 from crypto_assets.errors import UsageError
 from crypto_assets.settings import reach_this_machine_directly
-from crypto_assets.storage.base import OffsetRange, TableStore
+from crypto_assets.storage.base import OffsetRange
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -191,7 +192,7 @@ class SparkEngine:
         self._session = session
         self._kafka_config = kafka_config
         self._kafka_shaded = kafka_shaded
-        self.store: TableStore = DeltaSparkStore(session, catalog, lake=lake, properties=properties)
+        self.store: DeltaStore = DeltaSparkStore(session, catalog, lake=lake, properties=properties)
 
     @property
     def spark(self) -> SparkSession:

@@ -19,7 +19,7 @@ from crypto_assets.storage.base import Commit
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 BRONZE, SILVER = dg.AssetKey(list(RAW_PRICES.asset_key)), dg.AssetKey(list(SILVER_PRICES.asset_key))
 COMMITS_AT_ONCE = 200
@@ -40,7 +40,7 @@ class CommitHistory(Protocol):
         ...
 
 
-def history_of(settings: Settings, instance: dg.DagsterInstance, store: TableStore) -> CommitHistory:
+def history_of(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore) -> CommitHistory:
     """The tables where this process has them, the events where steps write them in a workspace."""
     return ToldHistory(instance) if settings.on_databricks else TableHistory(store)
 
@@ -48,7 +48,7 @@ def history_of(settings: Settings, instance: dg.DagsterInstance, store: TableSto
 class TableHistory:
     """From the Delta logs of the tables: a commit is known at once, whatever became of its run."""
 
-    def __init__(self, store: TableStore) -> None:
+    def __init__(self, store: DeltaStore) -> None:
         self._store = store
 
     def bronze_after(self, version: int) -> list[Commit]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from crypto_assets.home import Home
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 REFRESH_RUNS_KEPT = timedelta(hours=6)
 OTHER_RUNS_KEPT = timedelta(days=14)
@@ -34,7 +34,7 @@ Progress = Callable[[str], None]
 
 
 def housekeeping(
-    store: TableStore,
+    store: DeltaStore,
     instance: dg.DagsterInstance | None,
     home: Home,
     now: datetime,

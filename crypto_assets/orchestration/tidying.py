@@ -1,7 +1,7 @@
 """Housekeeping of the tables of an engine: one after the other, and one that fails does not keep the others from it.
 
 Belongs here: the list of parts and what their outcome is called. Does not belong here: how a table is compacted
-(`TableStore.maintain`), or housekeeping of anything else (`orchestration.maintenance`).
+(`DeltaStore.maintain`), or housekeeping of anything else (`orchestration.maintenance`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
 
 if TYPE_CHECKING:
-    from crypto_assets.storage.base import TableStore
+    from crypto_assets.storage.store import DeltaStore
 
 DRY_RUN = "dry_run"
 Part = tuple[str, Callable[[], str]]
@@ -40,7 +40,7 @@ def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs, *, m
     return Result({row["part"]: TableResult(metadata=row) for row in rows})
 
 
-def table_parts(store: TableStore, now: datetime, *, dry_run: bool) -> list[Part]:
+def table_parts(store: DeltaStore, now: datetime, *, dry_run: bool) -> list[Part]:
     """Every table that exists, as something to tidy.
 
     Args:

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from crypto_assets.contracts.model import Table
     from crypto_assets.settings import Settings
-    from crypto_assets.storage.base import Commit, TableStore
+    from crypto_assets.storage.base import Commit
+    from crypto_assets.storage.store import DeltaStore
 
 ANY = "*"
 """Key that stands for all partitions, and for an unpartitioned asset's only one."""
@@ -131,7 +132,7 @@ def plan(
     settings: Settings,
     instance: dg.DagsterInstance,
     graph: BaseAssetGraph,
-    store: TableStore,
+    store: DeltaStore,
     wanted: Mapping[str, Sequence[str]],
     coins: CoinRegistry,
     now: datetime,
@@ -170,7 +171,7 @@ class _Judge:
         settings: Settings,
         instance: dg.DagsterInstance,
         graph: BaseAssetGraph,
-        store: TableStore,
+        store: DeltaStore,
         digest: str,
         now: datetime,
     ) -> None:

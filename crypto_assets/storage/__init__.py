@@ -1,1 +1,1 @@
-"""Tables on Delta Lake behind the `TableStore` protocol, and their housekeeping."""
+"""Tables on Delta Lake behind the `DeltaStore` protocol, and their housekeeping."""

@@ -55,7 +55,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class DeltaStore:
-    """Tables by their contracts; see `TableStore`.
+    """Reading and writing tables by their `schema.table` name.
+
+    Tables are created from their contract at first write; reading a table that does not exist yet gives an empty frame
+    with the contract's schema.
 
     Args:
         backend: Opens, reads and commits them.
@@ -89,7 +92,7 @@ class DeltaStore:
         return self._backend.version(self._contract(table))
 
     def read(self, table: str, slice_: Slice | None = None, *, version: int | None = None) -> DataFrame:
-        """A lazy frame pinned to one version; see `TableStore.read`."""
+        """A lazy frame of the whole table or of one slice, pinned to the version current at the call (or `version`)."""
         contract = self._contract(table)
         pinned = self._backend.version(contract) if version is None else version
         if pinned is None:
@@ -107,7 +110,15 @@ class DeltaStore:
         where: str | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Rows with the contract's types; see `TableStore.read_arrow`. `columns` also gives the order."""
+        """The same, loaded, with the contract's types: for small results and for tests.
+
+        Args:
+            table: Name of the table.
+            slice_: Rows of this slice only.
+            columns: These columns, in this order; None = all.
+            where: Further portable SQL condition.
+            version: Delta version; None = the current one.
+        """
         contract = self._contract(table)
         snapshot = self._backend.open(contract, version)
         if snapshot is None:
@@ -143,14 +154,15 @@ class DeltaStore:
         *,
         audit: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
-        """Append what `build` returns for the ranges stored so far, exactly once; see `TableStore.append_once`.
+        """Append what `build` returns for the ranges stored so far, exactly once.
 
         Args:
             table: A table with topic_id, partition, range_start, range_end, seq and batch_id.
             slice_: The arrival hour.
-            app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation.
-            build: Makes the rows; runs again after a conflict.
-            audit: Sees the rows before they are committed.
+            app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation. The commit records it with
+                the rows' `seq`, the highest of the slice plus one.
+            build: Makes the rows, None = nothing to append; runs again after a conflict.
+            audit: Sees the rows, without what the store fills in, before they are committed.
 
         Raises:
             AuditFailed: From `audit`.
@@ -198,11 +210,14 @@ class DeltaStore:
         rebuild: bool = False,
         commit_metadata: dict[str, str] | None = None,
     ) -> WriteResult:
-        """Replace exactly one slice by what `build` returns; see `TableStore.replace_slice`.
+        """Replace exactly one slice by what `build` returns; rows equal to the stored ones are not written again.
+
+        `build` reads its sources after the snapshot of the table was opened, and runs again after a conflict. `audit`
+        sees the rows before they are committed.
 
         Raises:
-            SliceRefused: The inputs have expired (also with `rebuild`: what is gone cannot be rebuilt), or an hour
-                or day that has rows would lose them all, without `rebuild`.
+            SliceRefused: The slice is older than `input_retention_days` - 1 day before `now` (also with `rebuild`: what
+                is gone cannot be rebuilt), or an hour or day that has rows would lose them all, without `rebuild`.
             AuditFailed: From `audit`.
             ContractViolation: The rows do not fit the contract or lie outside the slice.
             WriteConflict: Others committed between each of many attempts.
@@ -241,7 +256,9 @@ class DeltaStore:
         audit: Callable[[pa.Table], None] | None = None,
         commit_metadata: dict[str, str] | None = None,
     ) -> WriteResult:
-        """Merge on the contract's key; see `TableStore.merge`. `rows` of the result are those inserted or changed.
+        """Merge on the contract's key: insert only absent keys, insert or update, or make the table equal to `rows`.
+
+        `rows` of the result are those inserted or changed. `audit` sees the rows before they are committed.
 
         Raises:
             AuditFailed: From `audit`.

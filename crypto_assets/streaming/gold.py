@@ -20,7 +20,7 @@ from crypto_assets.contracts.arrow import conform, spark_schema
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES, TABLES
 from crypto_assets.engine.base import Engine, StepInputs, TableResult
-from crypto_assets.storage.base import TableStore
+from crypto_assets.storage.store import DeltaStore
 from crypto_assets.transforms.bars import GRACE_S, SECONDS, bars
 from crypto_assets.transforms.latest import latest_prices
 
@@ -45,7 +45,7 @@ class Lately:
 
     rows: dict[str, tuple[Slice | None, int, pa.Table]] = field(default_factory=dict)
 
-    def read(self, store: TableStore, table: str, slice_: Slice | None) -> pa.Table:
+    def read(self, store: DeltaStore, table: str, slice_: Slice | None) -> pa.Table:
         """Stored rows of a slice (None: of the whole table)."""
         known = self.rows.get(table)
         if known is not None and known[0] == slice_ and known[1] == store.version(table):

@@ -9,7 +9,8 @@ import pytest
 
 from crypto_assets.checks import rules
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.storage.base import AppendBatch, AuditFailed, OffsetRange, TableStore
+from crypto_assets.storage.base import AppendBatch, AuditFailed, OffsetRange
+from crypto_assets.storage.store import DeltaStore
 from crypto_assets_tests.storage.rows import (
     ALERTS,
     BRONZE,
@@ -30,7 +31,7 @@ from crypto_assets_tests.storage.rows import (
 KEY = "2024-01-01-05:00"
 
 
-def test_an_append_commits_nothing_that_breaks_a_blocking_rule(store: TableStore):
+def test_an_append_commits_nothing_that_breaks_a_blocking_rule(store: DeltaStore):
     audit = rules.audit(TABLES[BRONZE], [KEY])
     assert store.append_once(BRONZE, hour(), app_id(), up_to(3), audit=audit).committed
     piece = OffsetRange(0, 3, 6)
@@ -49,7 +50,7 @@ def test_an_append_commits_nothing_that_breaks_a_blocking_rule(store: TableStore
 
 
 @pytest.mark.parametrize("mode", ["insert_if_absent", "upsert", "replace_all"])
-def test_a_merge_commits_nothing_that_breaks_a_blocking_rule(store: TableStore, mode):
+def test_a_merge_commits_nothing_that_breaks_a_blocking_rule(store: DeltaStore, mode):
     audit = rules.audit(TABLES[ALERTS], [None])
     store.merge(ALERTS, table(ALERTS, [alert("a")]), mode=mode, audit=audit)
     with pytest.raises(AuditFailed, match=r"ops.alerts: 1 blocking.*known_state: 1 of 2 rows.*alert_id=c"):
@@ -58,7 +59,7 @@ def test_a_merge_commits_nothing_that_breaks_a_blocking_rule(store: TableStore, 
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_not_committed(store: TableStore, odd: float):
+def test_what_is_no_number_is_not_committed(store: DeltaStore, odd: float):
     with pytest.raises(AuditFailed, match=r"ops.pipeline_metrics.*finite: 1 of 2 rows.*metric=m1"):
         store.replace_slice(
             METRICS, hour(), lambda: metrics(FIVE, [1, odd]), audit=rules.audit(TABLES[METRICS], [KEY]), now=NOW

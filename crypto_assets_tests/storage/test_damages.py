@@ -13,7 +13,8 @@ from deltalake import DeltaTable
 from crypto_assets.contracts.slices import HOUR
 from crypto_assets.engine.sail import SailEngine
 from crypto_assets.storage import attempts, checkpoints, damage, log_files
-from crypto_assets.storage.base import StorageError, TableStore
+from crypto_assets.storage.base import StorageError
+from crypto_assets.storage.store import DeltaStore
 from crypto_assets_tests.storage.rows import BRONZE, FIVE, METRICS, NOW, app_id, hour, metrics, up_to
 
 COMMITS = 33
@@ -25,11 +26,11 @@ SIX = FIVE + HOUR
 Damage = Callable[[Path], object]
 
 
-def write(store: TableStore, value: float) -> None:
+def write(store: DeltaStore, value: float) -> None:
     store.replace_slice(METRICS, hour(), lambda: metrics(FIVE, [value]), now=NOW)
 
 
-def values(store: TableStore) -> list[float]:
+def values(store: DeltaStore) -> list[float]:
     return store.read_arrow(METRICS, columns=["value"]).column(0).to_pylist()
 
 
@@ -113,7 +114,7 @@ HARMLESS: dict[str, Damage] = {
 
 @pytest.mark.engine("local")
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_the_commits_make_up_for_stops_nothing(name: str, store: TableStore, log: Path):
+def test_what_the_commits_make_up_for_stops_nothing(name: str, store: DeltaStore, log: Path):
     HARMLESS[name](log)
     assert store.version(METRICS) == COMMITS
     assert values(store) == [COMMITS]
@@ -127,14 +128,14 @@ def test_what_the_commits_make_up_for_stops_nothing(name: str, store: TableStore
 
 
 @pytest.mark.parametrize("name", ["a hint that is newer than the log", "a cut checkpoint", "half a hint"])
-def test_every_store_reads_and_writes_on(name: str, store: TableStore, log: Path):
+def test_every_store_reads_and_writes_on(name: str, store: DeltaStore, log: Path):
     HARMLESS[name](log)
     assert store.read(METRICS).count() == 1
     write(store, 77)
     assert values(store) == [77]
 
 
-def test_what_was_damaged_is_kept_beside_the_lake(store: TableStore, log: Path, tmp_path: Path):
+def test_what_was_damaged_is_kept_beside_the_lake(store: DeltaStore, log: Path, tmp_path: Path):
     cut(CHECKPOINT, 3000)(log)
     assert values(store) == [COMMITS]
     kept = tmp_path / log_files.ASIDE / METRICS / "_delta_log"
@@ -175,7 +176,7 @@ FATAL: dict[str, tuple[Damage, str]] = {
 @pytest.mark.engine("local")
 @pytest.mark.parametrize("name", FATAL)
 def test_what_is_really_damaged_is_named_with_its_repair_and_never_tried_again(
-    name: str, store: TableStore, log: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, store: DeltaStore, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
     damage_it, told = FATAL[name]
     damage_it(log)
@@ -196,7 +197,7 @@ def test_what_is_really_damaged_is_named_with_its_repair_and_never_tried_again(
         assert log_files.REPAIR in text
 
 
-def test_every_store_names_a_lost_file(store: TableStore, log: Path):
+def test_every_store_names_a_lost_file(store: DeltaStore, log: Path):
     data_file(log).unlink()
     for do in (lambda: values(store), lambda: write(store, 77)):
         with pytest.raises(StorageError, match=rf"{METRICS} is damaged: .*\.parquet is missing"):
@@ -205,7 +206,7 @@ def test_every_store_names_a_lost_file(store: TableStore, log: Path):
 
 @pytest.mark.engine("local")
 def test_what_cannot_be_reached_fails_at_once_with_its_own_reason(
-    store: TableStore, log: Path, monkeypatch: pytest.MonkeyPatch
+    store: DeltaStore, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A plan over a place that the engine cannot read is no conflict, however it puts it."""
     monkeypatch.setattr(attempts.time, "sleep", lambda _s: pytest.fail("taken for a conflict"))
@@ -221,7 +222,7 @@ def test_what_cannot_be_reached_fails_at_once_with_its_own_reason(
 
 
 @pytest.mark.engine("local")
-def test_a_commit_that_cannot_be_written_is_no_conflict(store: TableStore, log: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_commit_that_cannot_be_written_is_no_conflict(store: DeltaStore, log: Path, monkeypatch: pytest.MonkeyPatch):
     """delta-rs says the same of a full disk and of a commit that came first."""
     import deltalake
     from deltalake.exceptions import CommitFailedError
@@ -238,7 +239,7 @@ def test_a_commit_that_cannot_be_written_is_no_conflict(store: TableStore, log: 
 @pytest.mark.engine("local")
 @pytest.mark.parametrize("write_first", ["replace", "append"])
 def test_a_commit_that_stands_is_reported_whatever_fails_after_it(
-    write_first: str, store: TableStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    write_first: str, store: DeltaStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     import deltalake
 
@@ -258,6 +259,6 @@ def test_a_commit_that_stands_is_reported_whatever_fails_after_it(
 
 
 @pytest.mark.engine("local")
-def test_nothing_is_examined_beyond_the_folder_of_a_table_that_is_absent(store: TableStore, tmp_path: Path):
+def test_nothing_is_examined_beyond_the_folder_of_a_table_that_is_absent(store: DeltaStore, tmp_path: Path):
     assert damage.diagnose(tmp_path / "lake" / "ops" / "pipeline_metrics") is None
     assert store.read_arrow(METRICS).num_rows == 0

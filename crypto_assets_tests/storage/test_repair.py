@@ -11,9 +11,9 @@ from deltalake import DeltaTable
 
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import log_files, repair
-from crypto_assets.storage.base import TableStore
 from crypto_assets.storage.damage import Diagnosis, diagnose
 from crypto_assets.storage.log_files import LogState, table_of
+from crypto_assets.storage.store import DeltaStore
 from crypto_assets_tests.storage.rows import BRONZE, METRICS, NOW, app_id, hour, up_to
 from crypto_assets_tests.storage.test_damages import COMMITS, FATAL, filled, log, values, write
 
@@ -41,7 +41,7 @@ def contents(*folders: Path) -> set[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", FATAL)
-def test_a_damaged_table_is_repaired_once_and_for_all(name: str, store: TableStore, log: Path, tmp_path: Path):
+def test_a_damaged_table_is_repaired_once_and_for_all(name: str, store: DeltaStore, log: Path, tmp_path: Path):
     damage, _ = FATAL[name]
     damage(log)
     path = log.parent
@@ -61,7 +61,7 @@ def test_a_damaged_table_is_repaired_once_and_for_all(name: str, store: TableSto
 @pytest.mark.parametrize("name", ["a lost commit in the middle", "a cut checkpoint whose commits are cleaned up"])
 @pytest.mark.parametrize("step", range(1, 6))
 def test_a_repair_that_is_killed_goes_on(
-    name: str, step: int, store: TableStore, log: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, step: int, store: DeltaStore, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Killed at its n-th move or write of a file."""
     FATAL[name][0](log)
@@ -91,7 +91,7 @@ def test_a_repair_that_is_killed_goes_on(
     assert values(store) == [77]
 
 
-def test_readers_that_know_the_table_up_to_a_version_see_what_was_touched(store: TableStore):
+def test_readers_that_know_the_table_up_to_a_version_see_what_was_touched(store: DeltaStore):
     for end in (2, 5):
         store.append_once(BRONZE, hour(), app_id(), up_to(end))
     path = Path(store.path(BRONZE))  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def repaired_log(path: Path) -> repair.Loss:
     return loss
 
 
-def test_a_checkpoint_is_written_again(store: TableStore, log: Path):
+def test_a_checkpoint_is_written_again(store: DeltaStore, log: Path):
     (log / log_files.HINT).write_bytes(b"[]")
     for name in log.glob("*.checkpoint.parquet"):
         name.write_bytes(b"")
@@ -123,7 +123,7 @@ def test_a_checkpoint_is_written_again(store: TableStore, log: Path):
     assert values(store) == [COMMITS]
 
 
-def test_a_sound_table_is_left_as_it_is(store: TableStore, log: Path, tmp_path: Path):
+def test_a_sound_table_is_left_as_it_is(store: DeltaStore, log: Path, tmp_path: Path):
     found = diagnose(log.parent)
     assert found is not None
     assert found.damages == []

@@ -43,7 +43,8 @@ from crypto_assets.engine.base import (
 )
 from crypto_assets.log.errors import LogError
 from crypto_assets.log.files import folder as landed
-from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, StoredRanges, TableStore, WriteResult
+from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, StoredRanges, WriteResult
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,7 +123,7 @@ class Pending:
     waiting: tuple[str, ...]
 
 
-def pending(store: TableStore, table: Table, place: Path, covered_until: datetime | None, now: datetime) -> Pending:
+def pending(store: DeltaStore, table: Table, place: Path, covered_until: datetime | None, now: datetime) -> Pending:
     """What has landed in the last seven days and is not covered: files not stored, and stored records after a time.
 
     Args:
@@ -176,7 +177,7 @@ class Known:
         span: Arrival hours in which a file is recognised.
     """
 
-    def __init__(self, store: TableStore, table: Table, span: Slice) -> None:
+    def __init__(self, store: DeltaStore, table: Table, span: Slice) -> None:
         self._store, self._table, self._span = store, table, span
         self._version: int | None = -1
         self._hours: dict[str, datetime] = {}
