@@ -187,12 +187,12 @@ class SparkEngine:
         properties: Callable[[Table], Mapping[str, str]] | None = None,
         kafka_shaded: bool = False,
     ) -> None:
-        from crypto_assets.storage.delta_spark import DeltaSparkStore
+        from crypto_assets.storage.delta_spark import SparkBackend
 
         self._session = session
         self._kafka_config = kafka_config
         self._kafka_shaded = kafka_shaded
-        self.store: DeltaStore = DeltaSparkStore(session, catalog, lake=lake, properties=properties)
+        self.store = DeltaStore(SparkBackend(session, catalog, lake=lake, properties=properties))
 
     @property
     def spark(self) -> SparkSession:

@@ -99,10 +99,6 @@ class Backend(Protocol):
         """Folder of a table; None when the catalog keeps it."""
         ...
 
-    def exists(self, contract: Table) -> bool:
-        """Whether the table has been created."""
-        ...
-
     def version(self, contract: Table) -> int | None:
         """Current Delta version."""
         ...

@@ -173,10 +173,6 @@ class DeltaRsBackend:
         """Folder of a table."""
         return files.table_path(self._lake, contract.full_name)
 
-    def exists(self, contract: Table) -> bool:
-        """Whether the table can be opened."""
-        return self.version(contract) is not None
-
     def version(self, contract: Table) -> int | None:
         """Version of a new handle."""
         handle = files.open_table(self.folder(contract))

@@ -30,7 +30,6 @@ from crypto_assets.contracts import render
 from crypto_assets.contracts.arrow import arrow_schema, spark_schema
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
-from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import damage, log_files, spark_answers, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import Overtaken, Patience
@@ -38,7 +37,6 @@ from crypto_assets.storage.backend import EVERYTHING, Change
 from crypto_assets.storage.base import Commit, StorageError
 from crypto_assets.storage.conditions import FILE, Condition, same_files
 from crypto_assets.storage.ranges import literal, verbatim
-from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,31 +48,6 @@ _ROWS_OF_A_FILE = 200_000
 """Rows that are written as one file of a Delta partition, and by one task."""
 Z_ORDER = "coin_id"
 """Column by which the rows of a closed partition are laid out, where the table has it: boards ask for one coin."""
-
-
-class DeltaSparkStore(DeltaStore):
-    """Tables of one catalog.
-
-    Args:
-        spark: Gives the session when it is first needed.
-        catalog: Catalog of the tables; None = the session's own.
-        lake: Folder of tables that are registered at a place, `<lake>/<schema>/<table>`, as delta-rs writes them; None
-            = managed tables. The catalog then knows them by schemas that carry a mark of the lake, since one session
-            may see several.
-        properties: Delta properties of tables that this store creates; None = the contract's.
-        tables: Contracts by full name.
-    """
-
-    def __init__(
-        self,
-        spark: Callable[[], SparkSession],
-        catalog: str | None = None,
-        *,
-        lake: str | None = None,
-        properties: Callable[[Table], Mapping[str, str]] | None = None,
-        tables: Mapping[str, Table] = TABLES,
-    ) -> None:
-        super().__init__(SparkBackend(spark, catalog, lake, properties), tables)
 
 
 class SparkSnapshot:
@@ -148,7 +121,16 @@ class SparkSnapshot:
 
 
 class SparkBackend:
-    """Tables of one catalog; see `DeltaSparkStore`."""
+    """Tables of one catalog.
+
+    Args:
+        spark: Gives the session when it is first needed.
+        catalog: Catalog of the tables; None = the session's own.
+        lake: Folder of tables that are registered at a place, `<lake>/<schema>/<table>`, as delta-rs writes them; None
+            = managed tables. The catalog then knows them by schemas that carry a mark of the lake, since one session
+            may see several.
+        properties: Delta properties of tables that are created here; None = the contract's.
+    """
 
     engine = "spark"
     near = 4  # one query mostly gives all that a plan needs
@@ -156,9 +138,10 @@ class SparkBackend:
     def __init__(
         self,
         spark: Callable[[], SparkSession],
-        catalog: str | None,
-        lake: str | None,
-        properties: Callable[[Table], Mapping[str, str]] | None,
+        catalog: str | None = None,
+        *,
+        lake: str | None = None,
+        properties: Callable[[Table], Mapping[str, str]] | None = None,
     ) -> None:
         self.session = spark
         self._catalog = catalog

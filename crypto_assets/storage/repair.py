@@ -14,19 +14,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.storage import checkpoints, log_files
 from crypto_assets.storage.damage import Diagnosis
 from crypto_assets.storage.log_files import actions_of, aside_folder, move_aside
-
-if TYPE_CHECKING:
-    pass
 
 OPERATION = "REPAIR"
 """Operation of the commits that stand in place of those taken aside."""
@@ -61,15 +58,7 @@ class Loss:
 
     def to_json(self) -> str:
         """As text, for the journal."""
-        return json.dumps(
-            {
-                "hours": sorted(self.hours),
-                "days": sorted(self.days),
-                "unknown": self.unknown,
-                "everything": self.everything,
-                "rolled_back": self.rolled_back,
-            }
-        )
+        return json.dumps(asdict(self), default=sorted)
 
 
 def loss_of(diagnosis: Diagnosis, contract: Table) -> Loss:

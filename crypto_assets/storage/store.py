@@ -85,7 +85,7 @@ class DeltaStore:
 
     def exists(self, table: str) -> bool:
         """Whether the table has been created."""
-        return self._backend.exists(self._contract(table))
+        return self.version(table) is not None
 
     def version(self, table: str) -> int | None:
         """Current Delta version, or None when the table does not exist."""
