@@ -116,3 +116,13 @@ def test_modules_import_each_other_in_no_circle(folder):
 
 def test_the_product_imports_no_test():
     assert [n for n, tree in modules(PACKAGE).items() if any("crypto_assets_tests" in i for i in imported(tree))] == []
+
+
+def test_what_is_private_to_dagster_is_imported_in_one_module():
+    importing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("dagster._", "dagster_shared._"))
+    }
+    assert importing == {"dagster_private.py", "databricks/launcher/remote_main.py"}

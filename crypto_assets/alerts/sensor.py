@@ -256,7 +256,7 @@ def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str |
 
     The time is None when the sensor does not run. A sensor just started counts as alive since its start.
     """
-    from dagster._core.scheduler.instigation import TickStatus
+    from crypto_assets.dagster_private import TickStatus
 
     state = event_store.sensor_state(instance, "producer")
     if state is None or not state.is_running:

@@ -19,8 +19,8 @@ from crypto_assets.cli.instance import CODE_LOCATION
 
 if TYPE_CHECKING:
     import dagster as dg
-    from dagster._core.remote_origin import RemoteJobOrigin
 
+    from crypto_assets.dagster_private import RemoteJobOrigin
     from crypto_assets.orchestration.unchanged import Plan
     from crypto_assets.settings import Settings
 
@@ -61,11 +61,14 @@ def run_job(
         KeyboardInterrupt: A signal ended a step: Dagster stores it as a failure and would leave the caller to go on.
     """
     import dagster as dg
-    from dagster._core.definitions.job_base import InMemoryJob
-    from dagster._core.execution.api import execute_run
-    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
     from crypto_assets.cli.signals import stop_if_asked
+    from crypto_assets.dagster_private import (
+        ASSET_PARTITION_RANGE_END_TAG,
+        ASSET_PARTITION_RANGE_START_TAG,
+        InMemoryJob,
+        execute_run,
+    )
     from crypto_assets.orchestration.event_store import INTERRUPTED, failed_steps
 
     tags = {**NO_RETRY, "crypto_assets/why": why}
@@ -266,13 +269,13 @@ def _not_yet_made(plan: Plan, outcome: Outcome) -> dict[dg.AssetKey, dict[str, s
 
 def _origin(job: str) -> RemoteJobOrigin:
     """Where the webserver finds a job: the repository of the code location that `up` and `ui` serve."""
-    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-    from dagster._core.remote_origin import (
+    from crypto_assets.dagster_private import (
+        SINGLETON_REPOSITORY_NAME,
+        LoadableTargetOrigin,
         ManagedGrpcPythonEnvCodeLocationOrigin,
         RemoteJobOrigin,
         RemoteRepositoryOrigin,
     )
-    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
     target = LoadableTargetOrigin(
         executable_path=sys.executable, module_name=CODE_LOCATION, working_directory=str(Path.cwd())

@@ -13,14 +13,11 @@ from datetime import date, datetime, timedelta
 from typing import Literal
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._core.execution.backfill import PartitionBackfill
 
 from crypto_assets.assets.card import Step, steps
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice, floor_day, hour_keys, key_slice
+from crypto_assets.dagster_private import AssetGraphSubset, AssetKeyPartitionKey, BaseAssetGraph, PartitionBackfill
 from crypto_assets.errors import UsageError
 from crypto_assets.source_facts import with_history
 

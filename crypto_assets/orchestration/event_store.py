@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import sqlalchemy as db
-from dagster._core.storage.event_log.schema import (
+
+from crypto_assets.dagster_private import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
+    SqlEventLogStorage,
     SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+    deserialize_value,
 )
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._serdes import deserialize_value
-
 from crypto_assets.errors import ReportedError
 from crypto_assets.orchestration.evaluations import Evaluation
 
 if TYPE_CHECKING:
-    from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
+    from crypto_assets.dagster_private import InstigatorState, InstigatorTick
 
 RUNLESS = ""
 """Run id under which Dagster stores what sensors report outside of runs."""
@@ -323,7 +323,7 @@ def _evaluated(newest: Any, red: list[Any]) -> CheckState:
 
 def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | None:
     """State of the sensor called `name`, None while it has never been started or stopped."""
-    from dagster._core.definitions.run_request import InstigatorType
+    from crypto_assets.dagster_private import InstigatorType
 
     states = [s for s in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if s.name == name]
     return states[-1] if states else None

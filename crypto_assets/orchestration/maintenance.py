@@ -162,7 +162,7 @@ def _old_runs(instance: dg.DagsterInstance, now: datetime) -> Iterator[str]:
 
 def purge_ticks(instance: dg.DagsterInstance, now: datetime, *, dry_run: bool) -> str:
     """Delete skipped ticks that are older than a day; Dagster's own retention counts in whole days and runs rarely."""
-    from dagster._core.scheduler.instigation import TickStatus
+    from crypto_assets.dagster_private import TickStatus
 
     before = (now - SKIPPED_TICKS_KEPT).timestamp()
     states = instance.all_instigator_state()

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
+from crypto_assets.dagster_private import DATA_VERSION_TAG
 from crypto_assets.market.polls import CHECKS
 from crypto_assets.orchestration.running_window import hours_request, running_window
 from crypto_assets.orchestration.topics import KEYS, POLLS, PRICES

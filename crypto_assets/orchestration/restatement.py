@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import dagster as dg
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._core.definitions.temporal_context import TemporalContext
 
 from crypto_assets.assets.card import steps
 from crypto_assets.contracts.slices import DAY, key_slice
 from crypto_assets.contracts.tables import RAW_PRICES
+from crypto_assets.dagster_private import (
+    AssetGraphSubset,
+    AssetGraphView,
+    AssetKeyPartitionKey,
+    BaseAssetGraph,
+    TemporalContext,
+)
 
 ORIGIN = dg.AssetKey(["silver", "prices"])
 

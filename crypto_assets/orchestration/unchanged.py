@@ -19,25 +19,24 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
-from dagster._core.definitions.data_version import CODE_VERSION_TAG
-from dagster._core.definitions.temporal_context import TemporalContext
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_key, key_slice
 from crypto_assets.contracts.tables import POLLS, PRICE_FEATURES, RAW_PRICES, SILVER_PRICES, TABLES
+from crypto_assets.dagster_private import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    CODE_VERSION_TAG,
+    PARTITION_NAME_TAG,
+    AssetGraphView,
+    TemporalContext,
+)
 from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.storage.delta_files import HISTORY_CLEANED
 from crypto_assets.transforms.bars import GRACE_S
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-
     from crypto_assets.contracts.model import Table
+    from crypto_assets.dagster_private import BaseAssetGraph
     from crypto_assets.settings import Settings
     from crypto_assets.storage.base import Commit
     from crypto_assets.storage.store import DeltaStore

@@ -79,9 +79,9 @@ class Reports:
 
     def _events(self, key: tuple[str, str | None], metadata: dict[str, Any], done: PartitionResult | None) -> list[Any]:
         import dagster as dg
-        from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
         from crypto_assets.checks import factories as checks
+        from crypto_assets.dagster_private import DATA_VERSION_TAG
 
         table, partition = key
         asset = dg.AssetKey(TABLES[table].asset_key)

@@ -125,8 +125,9 @@ def launcher_config(settings: Settings, overrides: Mapping[str, Any], package_ro
     Raises:
         ValueError: The overrides do not fit the launcher's schema, or set what would merge or reveal steps.
     """
-    from dagster._config import process_config
     from dagster_databricks import databricks_pyspark_step_launcher
+
+    from crypto_assets.dagster_private import process_config
 
     given: dict[str, Any] = {
         "run_config": {

@@ -20,17 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
-from dagster._core.code_pointer import FileCodePointer, ModuleCodePointer, PackageCodePointer
-from dagster._core.errors import raise_execution_interrupts
-from dagster._core.events import DagsterEventType
-from dagster._core.execution.plan.external_step import (
-    PICKLED_EVENTS_FILE_NAME,
-    PICKLED_STEP_RUN_REF_FILE_NAME,
-    step_context_to_step_run_ref,
-)
-from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
-from dagster._serdes import deserialize_value
-from dagster._utils.backoff import backoff
 from dagster_databricks.databricks_pyspark_step_launcher import (  # noqa: TID253
     CODE_ZIP_NAME,
     PICKLED_CONFIG_FILE_NAME,
@@ -40,6 +29,19 @@ from dagster_databricks.databricks_pyspark_step_launcher import (  # noqa: TID25
 from dagster_pyspark.utils import build_pyspark_zip  # noqa: TID253
 from dagster_shared.record import copy
 
+from crypto_assets.dagster_private import (
+    PICKLED_EVENTS_FILE_NAME,
+    PICKLED_STEP_RUN_REF_FILE_NAME,
+    FileCodePointer,
+    ModuleCodePointer,
+    PackageCodePointer,
+    StepFailureData,
+    UserFailureData,
+    backoff,
+    deserialize_value,
+    raise_execution_interrupts,
+    step_context_to_step_run_ref,
+)
 from crypto_assets.databricks.launcher import remote_main
 from crypto_assets.databricks.launcher.failures import HINTS, RunEnd, classify, shown
 from crypto_assets.databricks.launcher.launcher_config import credentials, launcher_config
@@ -54,13 +56,10 @@ from crypto_assets.home import HomeError
 from crypto_assets.redaction import redact
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.step_launcher import StepRunRef
-    from dagster._core.events import DagsterEvent
-    from dagster._core.events.log import EventLogEntry
-    from dagster._core.execution.context.system import StepExecutionContext
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.jobs import Run
 
+    from crypto_assets.dagster_private import StepExecutionContext, StepRunRef
     from crypto_assets.settings import Settings
 
 MAIN = Path(remote_main.__file__)
@@ -101,7 +100,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         self._reads_log = reads_log
         self._configured = self.run_config
         self._shipment = ""
-        self._held: EventLogEntry | None = None
+        self._held: dg.EventLogEntry | None = None
 
     @classmethod
     def from_settings(
@@ -125,7 +124,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         except (StagingRefused, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
-    def launch_step(self, step_context: StepExecutionContext) -> Iterator[DagsterEvent]:
+    def launch_step(self, step_context: StepExecutionContext) -> Iterator[dg.DagsterEvent]:
         """Run one step on Databricks and give its events as they arrive.
 
         Raises:
@@ -168,11 +167,11 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         """The base configuration with the step's inputs."""
         return RemoteConfig(super().create_remote_config(), self._shipment)
 
-    def get_step_events(self, run_id: str, step_key: str, retry_number: int) -> Sequence[EventLogEntry]:
+    def get_step_events(self, run_id: str, step_key: str, retry_number: int) -> Sequence[dg.EventLogEntry]:
         """The far side's events so far, without the check targets that its ephemeral instance made up."""
         path = self._place(run_id, step_key, f"{retry_number}_{PICKLED_EVENTS_FILE_NAME}")
 
-        def stored() -> Sequence[EventLogEntry]:
+        def stored() -> Sequence[dg.EventLogEntry]:
             data = self.staging.read(path)
             # The file was written by the step that this launcher shipped.
             return cast("Any", deserialize_value(pickle.loads(gzip.decompress(data)))) if data else []  # noqa: S301
@@ -285,7 +284,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
                 return ".".join(parts[start:])
         raise dg.Failure(f"{file} is in no shipped package; load the definitions with -m crypto_assets.definitions")
 
-    def _follow(self, context: StepExecutionContext, step_key: str, remote: int) -> Iterator[DagsterEvent]:
+    def _follow(self, context: StepExecutionContext, step_key: str, remote: int) -> Iterator[dg.DagsterEvent]:
         """Events of the run until it has ended; a failure event is held back until its cause is known."""
         yield self.get_databricks_run_dagster_event(context, remote)
         deadline = time.monotonic() + self.databricks_runner.max_wait_time_sec
@@ -312,19 +311,19 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             return
         yield from self._fail(context, run, end)
 
-    def _forward(self, context: StepExecutionContext, event: EventLogEntry) -> Iterator[DagsterEvent]:
+    def _forward(self, context: StepExecutionContext, event: dg.EventLogEntry) -> Iterator[dg.DagsterEvent]:
         """Store an event of the far side as if it had been made here."""
         happened = event.dagster_event
-        if happened is not None and happened.event_type == DagsterEventType.STEP_FAILURE:
+        if happened is not None and happened.event_type == dg.DagsterEventType.STEP_FAILURE:
             self._held = event
             return
         context.instance.handle_new_event(event)
         if happened is not None:
-            if happened.event_type == DagsterEventType.STEP_UP_FOR_RETRY:
+            if happened.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY:
                 self._held = event  # stored already: it explains why the run is red
             yield happened
 
-    def _fail(self, context: StepExecutionContext, run: Run, end: RunEnd) -> Iterator[DagsterEvent]:
+    def _fail(self, context: StepExecutionContext, run: Run, end: RunEnd) -> Iterator[dg.DagsterEvent]:
         """Give the held failure with its cause, or raise one."""
         kind = "code" if self._held is not None else classify(end)
         metadata: dict[str, Any] = {
@@ -342,7 +341,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             )
         event = self._held
         assert event.dagster_event is not None
-        if event.dagster_event.event_type == DagsterEventType.STEP_UP_FOR_RETRY:
+        if event.dagster_event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY:
             return
         data: Any = event.dagster_event.event_specific_data
         told = data.user_failure_data
@@ -400,14 +399,14 @@ def _keys(context: StepExecutionContext) -> list[Any]:
     return list(assets.partitions_def.get_partition_keys_in_range(context.partition_key_range))
 
 
-def _with_event(entry: EventLogEntry, event: DagsterEvent) -> EventLogEntry:
+def _with_event(entry: dg.EventLogEntry, event: dg.DagsterEvent) -> dg.EventLogEntry:
     return entry._replace(dagster_event=event)
 
 
-def _without_target(entry: EventLogEntry) -> EventLogEntry:
+def _without_target(entry: dg.EventLogEntry) -> dg.EventLogEntry:
     """Check evaluations without their target: its storage id counts in the far side's ephemeral instance."""
     event = entry.dagster_event
-    if event is None or event.event_type != DagsterEventType.ASSET_CHECK_EVALUATION:
+    if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         return entry
     evaluation: Any = event.event_specific_data
     if evaluation.target_materialization_data is None:

@@ -1,0 +1,110 @@
+"""What we need of Dagster beyond its public API (1.13), in one place: what is used, by whom, and why.
+
+- AssetGraphView, AssetGraphSubset, BaseAssetGraph, AssetKeyPartitionKey, TemporalContext: restatement, backfills and
+  `orchestration.unchanged` evaluate partition mappings, which only the graph can.
+- PartitionBackfill: a backfill of chosen partitions can otherwise only be submitted by the UI.
+- SqlEventLogStorage and its tables, Instigator*, TickStatus: alerts and housekeeping follow check evaluations and ticks
+  across runs (`orchestration.event_store`).
+- SqliteEventLogStorage, INDEX_SHARD_NAME, SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData: connections of the event
+  log are kept (decision 0003).
+- Remote origins, InMemoryJob, execute_run, SINGLETON_REPOSITORY_NAME: a run of the command line is linked to its job in
+  the UI (`cli.runs`).
+- step_context_to_step_run_ref, code pointers, event files, StepFailureData, backoff, raise_execution_interrupts,
+  process_config: the step launcher, as dagster-databricks' own is written with them.
+- Tags and serdes: keys and texts that Dagster writes into runs and events.
+
+Tests on real instances pin each use; an upgrade of Dagster begins here. The script that runs on a cluster before any
+package is there (`databricks.launcher.remote_main`) has its own import.
+"""
+
+from dagster._config import process_config
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
+from dagster._core.code_pointer import FileCodePointer, ModuleCodePointer, PackageCodePointer
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.definitions.step_launcher import StepRunRef
+from dagster._core.definitions.temporal_context import TemporalContext
+from dagster._core.errors import raise_execution_interrupts
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.context.system import StepExecutionContext
+from dagster._core.execution.plan.external_step import (
+    PICKLED_EVENTS_FILE_NAME,
+    PICKLED_STEP_RUN_REF_FILE_NAME,
+    step_context_to_step_run_ref,
+)
+from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._serdes import ConfigurableClassData, deserialize_value
+from dagster._utils.backoff import backoff
+
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "CODE_VERSION_TAG",
+    "DATA_VERSION_TAG",
+    "INDEX_SHARD_NAME",
+    "PARTITION_NAME_TAG",
+    "PICKLED_EVENTS_FILE_NAME",
+    "PICKLED_STEP_RUN_REF_FILE_NAME",
+    "SINGLETON_REPOSITORY_NAME",
+    "SQLITE_BUSY_TIMEOUT_SECONDS",
+    "AssetCheckExecutionsTable",
+    "AssetEventTagsTable",
+    "AssetGraphSubset",
+    "AssetGraphView",
+    "AssetKeyPartitionKey",
+    "BaseAssetGraph",
+    "ConfigurableClassData",
+    "FileCodePointer",
+    "InMemoryJob",
+    "InstigatorState",
+    "InstigatorTick",
+    "InstigatorType",
+    "LoadableTargetOrigin",
+    "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "ModuleCodePointer",
+    "PackageCodePointer",
+    "PartitionBackfill",
+    "RemoteJobOrigin",
+    "RemoteRepositoryOrigin",
+    "SqlEventLogStorage",
+    "SqlEventLogStorageTable",
+    "SqliteEventLogStorage",
+    "StepExecutionContext",
+    "StepFailureData",
+    "StepRunRef",
+    "TemporalContext",
+    "TickStatus",
+    "UserFailureData",
+    "backoff",
+    "deserialize_value",
+    "execute_run",
+    "process_config",
+    "raise_execution_interrupts",
+    "step_context_to_step_run_ref",
+]
