@@ -49,7 +49,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     result, writes = TableResult(), []
     for slice_, keys in pieces(partition_keys, "hour"):
         made = _forecasts(engine, slice_, decided, inputs)
-        training.refuse_seen(PRICE_PREDICTIONS.full_name, {key: _scored(key, made) for key in keys}, decided)
+        training.refuse_seen(PRICE_PREDICTIONS.full_name, _by_hour(keys, made), decided)
         write = engine.store.merge(
             PRICE_PREDICTIONS.full_name,
             made,
@@ -65,7 +65,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         rows = engine.store.read_arrow(PRICE_PREDICTIONS.full_name, slice_)
         outcomes = rules.evaluate(PRICE_PREDICTIONS, rows, keys)
         versions = rules.content_version(PRICE_PREDICTIONS, rows, keys, ("predicted_at", "mode"))
-        counts = rules.row_counts(PRICE_PREDICTIONS, rows, keys)
+        counts, stored = rules.row_counts(PRICE_PREDICTIONS, rows, keys), _by_hour(keys, rows)
         for key in keys:
             result.partitions[key] = PartitionResult(
                 rows=counts[key],
@@ -74,7 +74,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
                 checks=[
                     has_rows(counts[key], "no slot of this hour has a price and a scale yet"),
                     *outcomes[key],
-                    training.cutoff_outcome(_scored(key, rows), decided),
+                    training.cutoff_outcome(stored[key], decided),
                 ],
             )
     result.metadata = summary(writes)
@@ -116,7 +116,10 @@ def _of_horizon(
     return made + scoring.forecasts(rest, data, registry.load(baseline), horizon, inputs.now)
 
 
-def _scored(key: str, rows: pa.Table) -> list[tuple[str, str, datetime]]:
-    """Model, version and window_start of the forecasts of an hour."""
-    picked = rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist()
-    return [(r["model_name"], r["model_version"], r["window_end"] - SLOT) for r in picked if hour_key(r["hour"]) == key]
+def _by_hour(keys: Sequence[str], rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
+    """Model, version and window_start of the forecasts of each hour."""
+    found: dict[str, list[tuple[str, str, datetime]]] = {key: [] for key in keys}
+    for r in rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist():
+        if (key := hour_key(r["hour"])) in found:
+            found[key].append((r["model_name"], r["model_version"], r["window_end"] - SLOT))
+    return found
