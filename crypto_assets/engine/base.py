@@ -88,6 +88,7 @@ class StepInputs:
         accept_gap: Record a gap of trimmed offsets instead of failing.
         rebuild: Allow a closed slice to shrink to zero rows.
         as_of: Read inputs as they were known at this time; None = all.
+        landing_folder: Folder of the topic's landed files, as steps see it; None = the log is Kafka's.
         params: Step-specific values (effective model versions, cut-offs, registry URI).
     """
 
@@ -101,6 +102,7 @@ class StepInputs:
     accept_gap: bool = False
     rebuild: bool = False
     as_of: datetime | None = None
+    landing_folder: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -132,7 +132,6 @@ class StepInputBuilder:
         home = self.home()
         # Landed files are listed by the step itself: the driver may not see the volume that they lie on.
         landing = self.settings.transport == "landing"
-        folder = {"landing_folder": str(self.settings.landing / self.topic(reads_log))} if landing and reads_log else {}
         start = datetime.combine(home.partitions_start, datetime.min.time(), tzinfo=now.tzinfo)
         return StepInputs(
             now=now,
@@ -145,8 +144,8 @@ class StepInputBuilder:
             accept_gap=accept_gap,
             rebuild=rebuild,
             as_of=as_of,
+            landing_folder=str(self.settings.landing / self.topic(reads_log)) if landing and reads_log else None,
             params={
-                **folder,
                 "tell_commits": self.settings.on_databricks,  # the driver sees events there, and no table
                 "tracking_uri": self.settings.tracking_uri,
                 "registry_uri": self.settings.registry_uri,

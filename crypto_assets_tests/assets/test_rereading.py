@@ -11,6 +11,7 @@ import pytest
 
 from crypto_assets.assets import bronze
 from crypto_assets.assets.log_slices import rereading
+from crypto_assets.assets.log_slices.hours import CONTIGUOUS
 from crypto_assets.assets.log_slices.rereading import Stored, plan
 from crypto_assets.assets.log_slices.rows import PriceRows
 from crypto_assets.contracts.slices import HOUR
@@ -138,7 +139,7 @@ def test_a_damaged_hour_is_whole_again(
     given_now = inputs(kafka_broker, topic, keys)
     again = bronze.work(engine, keys, given_now).tables[TABLE]
     assert sum(p.metadata["rows_appended"] for p in again.partitions.values()) == 0
-    contiguous = [c for p in again.partitions.values() for c in p.checks if c.name == bronze.OFFSETS_CONTIGUOUS]
+    contiguous = [c for p in again.partitions.values() for c in p.checks if c.name == CONTIGUOUS]
     assert [c.description for c in contiguous if not c.passed] == []
     stored = store.read_arrow(TABLE, columns=["arrival_hour", "partition", "range_start", "seq"])
     last: dict = {}

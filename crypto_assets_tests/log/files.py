@@ -42,7 +42,7 @@ def inputs(folder: Path, **changes: Any) -> StepInputs:
         "run_id": "test-run",
         "source": "replay",
         "partitions_start": START,
-        "params": {"landing_folder": str(folder)},
+        "landing_folder": str(folder),
     }
     return StepInputs(**{**plain, **changes})
 

@@ -6,7 +6,7 @@ appended only when the log still holds those records. And a topic may be re-crea
 the read, so its id is asked once more after the read.
 
 Belongs here: the last stored records of a Kafka partition, and comparing them. Does not belong here: which offsets an
-hour lacks (`assets.bronze`), reading (`log.kafka.reading`).
+hour lacks (`assets.log_slices.kafka`), reading (`log.kafka.reading`).
 """
 
 from __future__ import annotations

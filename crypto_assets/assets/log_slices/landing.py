@@ -1,7 +1,6 @@
-"""From landed files to Bronze: hours of a folder, appended exactly once.
+"""Hours of landed files: which files of an hour a table lacks, and their lines as ranges of offsets.
 
-Belongs here: which files an hour still lacks, their lines as rows, the report. Does not belong here: files and lines
-(`crypto_assets.log.files`), the write protocol (`storage`), judging records (`transforms.parse`).
+Does not belong here: files and lines (`crypto_assets.log.files`), the commit (`assets.log_slices.hours`).
 
 How files become ranges (docs/decisions/0006-landed-files-as-ranges.md). Every hour's folder is one incarnation of its
 own, `topic_id = landing:2024-01-05-10`, with one partition 0 that begins at offset 0. Files are numbered into it as
@@ -19,93 +18,67 @@ that commit's `touched_hours`.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crypto_assets.assets.log_slices import report as log_report
-from crypto_assets.assets.log_slices.rows import RowMaker, gather
-from crypto_assets.assets.publishing import has_rows, summary
-from crypto_assets.checks import rules
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_key, key_slice
-from crypto_assets.engine.base import (
-    CheckOutcome,
-    Engine,
-    PartitionResult,
-    Result,
-    StepFailed,
-    StepInputs,
-    TableResult,
-)
-from crypto_assets.log.errors import LogError
+from crypto_assets.engine.base import StepFailed, StepInputs
 from crypto_assets.log.files import folder as landed
+from crypto_assets.log.protocol import Held, Lacking, Ranges
 from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, StoredRanges, WriteResult
 from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOLDER_PARAM = "landing_folder"
-"""Name in `StepInputs.params` of the topic's folder; present = the step reads files and needs no bounds."""
 LOOK_BACK = 7 * DAY
 """How far before the hours asked for a late file is looked for, and how far around them a copy is recognised: as long
 as Kafka's topics are kept. A file in an older folder is picked up when its hour is materialized."""
 CLOCK_SLACK = timedelta(minutes=10)
 """By how much the clocks of the machine that writes files and the one that runs steps may differ."""
-CONTIGUOUS = "offsets_contiguous"
 
 
-def ingest(
-    engine: Engine, table: Table, name: str, maker: RowMaker, partition_keys: Sequence[str], inputs: StepInputs
-) -> Result:
-    """Bring hours of an append-once table up to what their folders hold.
+@dataclass
+class LandedLog:
+    """The hours of a topic's folder, and those before them in which a file came late; see `log.protocol.Log`.
 
     Args:
-        engine: Engine whose store is written.
-        table: `bronze.raw_prices` or `ops.polls`.
-        name: First part of app ids.
-        maker: Makes the table's rows.
-        partition_keys: Hours, in any order.
-        inputs: `params["landing_folder"]`, the topic's folder as this process sees it, and `now`, `run_id`.
-
-    Returns:
-        Per hour: rows stored, what was appended, a hash of the file identities as data version, touched event hours.
-
-    Raises:
-        StepFailed: The folder does not exist or cannot be read, or a file changed while it was read.
+        store: The tables.
+        table: The append-once table.
+        inputs: `landing_folder`, and `now`.
+        keys: Hours, in any order.
+        late: Hours that were not asked for and got records, as partition keys.
     """
-    place = Path(str(inputs.params[FOLDER_PARAM]))
-    if not place.is_dir():
-        raise StepFailed(
-            f"{table.full_name}: landing folder {place} does not exist here. The producer makes it "
-            "(crypto-assets produce --once); or set CRYPTO_ASSETS_LANDING to the folder or volume that has it"
-        )
-    asked = [key_slice(k, "hour").start for k in sorted(set(partition_keys))]
-    writes: list[WriteResult] = []
-    result = TableResult()
-    try:
-        known = Known(engine.store, table, Slice(asked[0] - LOOK_BACK, asked[-1] + HOUR + LOOK_BACK))
-        for hour in _hours(place, asked):
-            work = _Hour(engine, table, name, maker, inputs, place, hour, known)
-            late = hour not in asked
-            if late and not work.changed_lately():
-                continue
-            writes.append(work.append(only_changed=late))
-            if not late:
-                assert work.write is not None
-                result.partitions[hour_key(hour)] = log_report.of_a_commit(
-                    work.write, work.bounds.topic_id, work.report
-                )
-            elif writes[-1].committed:
-                result.metadata.setdefault("late_hours", []).append(hour_key(hour))
-    except LogError as error:
-        raise StepFailed(f"{table.full_name}: {error}") from error
-    result.metadata |= {**summary(writes), "run_rows_appended": sum(w.rows for w in writes)}
-    return Result({table.full_name: result})
+
+    store: DeltaStore
+    table: Table
+    inputs: StepInputs
+    keys: Sequence[str]
+    late: list[str] = field(default_factory=list)
+
+    def hours(self) -> Generator[LandedHour]:
+        """The hours in order; of those that were not asked for, the ones with a file that may be new.
+
+        Raises:
+            StepFailed: The folder does not exist.
+            LogUnavailable: It cannot be listed.
+        """
+        place = Path(str(self.inputs.landing_folder))
+        if not place.is_dir():
+            raise StepFailed(
+                f"{self.table.full_name}: landing folder {place} does not exist here. The producer makes it "
+                "(crypto-assets produce --once); or set CRYPTO_ASSETS_LANDING to the folder or volume that has it"
+            )
+        asked = [key_slice(k, "hour").start for k in sorted(set(self.keys))]
+        known = Known(self.store, self.table, Slice(asked[0] - LOOK_BACK, asked[-1] + HOUR + LOOK_BACK))
+        for start in _hours(place, asked):
+            hour = LandedHour(self, place, start, known, asked=start in asked)
+            if hour.asked or hour.changed_lately():
+                yield hour
 
 
 @dataclass(frozen=True)
@@ -226,61 +199,56 @@ class Known:
 
 
 @dataclass
-class _Hour:
-    """One hour's folder: its commit and its report."""
+class LandedHour:
+    """One hour's folder; see `log.protocol.LogHour`. Unless it was `asked` for, only files that may be new are read."""
 
-    engine: Engine
-    table: Table
-    name: str
-    maker: RowMaker
-    inputs: StepInputs
+    log: LandedLog
     place: Path
-    hour: datetime
+    start: datetime
     known: Known
+    asked: bool
     listing: landed.Listing = field(default_factory=landed.Listing)
     waiting: list[str] = field(default_factory=list)
     copies: int = 0
-    taken: list[str] = field(default_factory=list)
-    appended: dict[str, object] = field(default_factory=dict)
-    write: WriteResult | None = None
 
     def __post_init__(self) -> None:
-        self.slice = Slice(self.hour, self.hour + HOUR)
-        self.bounds = LogBounds(landed.topic_id_of(self.hour), landed.topic_id_of(self.hour), ())
+        self.slice = Slice(self.start, self.start + HOUR)
+        self.bounds = LogBounds(landed.topic_id_of(self.start), landed.topic_id_of(self.start), ())
         self._contents: dict[landed.LandedFile, landed.Content | None] = {}
+        self._taken: list[tuple[landed.LandedFile, landed.Content]] = []
 
     def changed_lately(self) -> bool:
         """Whether a file of the folder may have come after the newest commit of the hour."""
         self.known.refresh()
-        return any(self._is_recent(f) for f in landed.list_hour(self.place, self.hour).files)
+        return any(self._is_recent(f) for f in landed.list_hour(self.place, self.start).files)
 
     def _is_recent(self, file: landed.LandedFile) -> bool:
-        looked = self.known.looked_at(self.hour)
+        looked = self.known.looked_at(self.start)
         return looked is None or file.changed_at >= looked - CLOCK_SLACK
 
-    def append(self, *, only_changed: bool = False) -> WriteResult:
-        """Append the files that the table lacks, in one commit.
+    def lacking(self, stored: StoredRanges) -> Lacking | None:
+        """The lines of whole files that are not stored, numbered from the stored end on."""
+        self.known.refresh()  # after the snapshot that `stored` is of
+        self._taken = self._new_files()
+        if not self._taken:
+            return None
+        start, files = stored.ends.get(0, 0), len(self._taken)
+        piece = OffsetRange(0, start, start + sum(c.lines - c.known_lines for _, c in self._taken))
+        return Lacking((piece,), shown={"files_picked_up": files}, recorded={"files": str(files)})
 
-        Args:
-            only_changed: Examine only files that may have come after the newest commit of the hour.
-        """
+    def prove(self, lacking: Lacking, stored: StoredRanges) -> None:
+        """Nothing to prove: a file is known by what it holds."""
 
-        def build(stored: StoredRanges) -> AppendBatch | None:
-            self.known.refresh()  # after the snapshot that `stored` is of
-            todo = self._lacking(only_changed)
-            return self._batch(todo, stored.ends.get(0, 0)) if todo else None
+    def committed(self, batch: AppendBatch, write: WriteResult) -> None:  # noqa: ARG002
+        """Note the files that were stored."""
+        self.known.stored(self.start, [c.sha256 for _, c in self._taken], self.log.inputs.now, write)
+        if not self.asked:
+            self.log.late.append(hour_key(self.start))
 
-        app_id = f"{self.name}/{self.bounds.topic_id}/{hour_key(self.hour)}"
-        audit = rules.audit(self.table, [hour_key(self.hour)])
-        self.write = self.engine.store.append_once(self.table.full_name, self.slice, app_id, build, audit=audit)
-        if self.write.committed:
-            self.known.stored(self.hour, self.taken, self.inputs.now, self.write)
-        return self.write
-
-    def _lacking(self, only_changed: bool) -> list[tuple[landed.LandedFile, landed.Content]]:
+    def _new_files(self) -> list[tuple[landed.LandedFile, landed.Content]]:
         """Whole files that are not stored, each once."""
-        self.listing = landed.list_hour(self.place, self.hour)
-        files = [f for f in self.listing.files if not only_changed or self._is_recent(f)]
+        self.listing = landed.list_hour(self.place, self.start)
+        files = [f for f in self.listing.files if self.asked or self._is_recent(f)]
         found: dict[str, landed.LandedFile] = {}
         self.waiting, self.copies = [], 0
         for file in files:
@@ -296,39 +264,18 @@ class _Hour:
             else:
                 self.waiting.append(file.path.name)
         # A file that grew in place begins with what was read of it before: only the rest is new.
-        beginnings = {*self.known.of_hour(self.hour), *found}
+        beginnings = {*self.known.of_hour(self.start), *found}
         grown = [(file, landed.content(file, beginnings - {sha})) for sha, file in found.items()]
         return [(file, what) for file, what in grown if what is not None and what.sha256 in found]
 
-    def _batch(self, todo: Sequence[tuple[landed.LandedFile, landed.Content]], start: int) -> AppendBatch:
-        """Read the files and make the rows of one commit."""
-        piece = OffsetRange(0, start, start + sum(c.lines - c.known_lines for _, c in todo))
-        rows = gather(
-            self.table,
-            [],
-            self._chunks(todo, start),
-            lambda chunk: self.maker.rows(self.table, self.bounds, self.slice, [piece], chunk, self.inputs.now),
-            self.inputs.now,
-        )
-        touched = self.maker.touched(rows.table)
-        newest = rows.max_timestamp
-        self.taken = [c.sha256 for _, c in todo]
-        self.appended = {
-            "touched_hours": touched,
-            "max_kafka_timestamp": None if newest is None else newest.isoformat(),
-            "files_picked_up": len(todo),
-        }
-        metadata = {"run_id": self.inputs.run_id, "touched_hours": json.dumps(touched), "files": str(len(todo))}
-        if newest is not None:
-            metadata["max_kafka_timestamp"] = newest.isoformat()
-        return AppendBatch(rows.table, (piece,), metadata)
-
-    def _chunks(self, todo: Sequence[tuple[landed.LandedFile, landed.Content]], start: int) -> Iterator[pa.Table]:
+    def read(self, lacking: Lacking) -> Iterator[pa.Table]:
+        """The records of the files, numbered."""
+        start = lacking.reads[0].start
         rows: list[tuple[int, str, datetime, landed.Line]] = []
-        for file, what in todo:
-            topic = landed.topic_of(self.hour, what.sha256)
-            for number, line in landed.lines_of(file, what, self.hour):
-                at = landed.arrival_of(line, file, self.hour, self.inputs.now)
+        for file, what in self._taken:
+            topic = landed.topic_of(self.start, what.sha256)
+            for number, line in landed.lines_of(file, what, self.start):
+                at = landed.arrival_of(line, file, self.start, self.log.inputs.now)
                 rows.append((start + number - what.known_lines, topic, at, line))
                 if len(rows) >= landed.CHUNK_ROWS:
                     yield landed.chunk(rows)
@@ -337,54 +284,32 @@ class _Hour:
         if rows:
             yield landed.chunk(rows)
 
-    # --- reporting ------------------------------------------------------------------------------------------------
-
-    def report(self) -> PartitionResult:
-        """What the hour now holds, with its checks."""
-        assert self.write is not None
+    def held(self, ranges: Ranges) -> Held:
+        """See `Held`; the version is a hash of the files' identities, and ranges follow each other from 0."""
         self.known.refresh()
-        key, topic_id = hour_key(self.hour), self.bounds.topic_id
-        rows, ranges = log_report.read_back(self.engine, self.table, self.slice, topic_id)
-        place = landed.hour_folder(self.place, self.hour)
-        files = self.known.of_hour(self.hour)
-        digest = hashlib.sha256(" ".join(files).encode()).hexdigest()[:16]
-        parts = [*self.waiting, *self.listing.parts]
-        return PartitionResult(
-            rows=rows.num_rows,
-            data_version=f"{topic_id}@{digest}",
-            metadata={
-                "rows_appended": self.write.rows if self.write.committed else 0,
-                "delta_version": self.write.version_after,
-                "folder": str(place),
-                "files_stored": len(files),
-                "copies_ignored": self.copies,
-                "files_waiting": parts,
-                "other_files": list(self.listing.others),
-                "topic_id": topic_id,
-                **(self.appended if self.write.committed else {}),
-            },
-            checks=[
-                has_rows(rows.num_rows, f"folder {place} holds no whole file with a record"),
-                *rules.evaluate(self.table, rows, [key])[key],
-                self._contiguous(ranges),
-            ],
-        )
-
-    def _contiguous(self, ranges: list[tuple[int, int, int]]) -> CheckOutcome:
-        """Whether the hour's ranges follow each other from 0, and no file of a closed hour is unfinished."""
-        problems, end = [], 0
+        place, files = landed.hour_folder(self.place, self.start), self.known.of_hour(self.start)
+        problems, end, unfinished = [], 0, ""
         for _, start, stop in ranges:
             if start != end:
                 what = "stored twice" if start < end else "absent"
                 problems.append(f"[{min(start, end)}, {max(start, end)}) is {what}")
             end = stop
-        metadata = {"ranges": len(ranges), "files_waiting": list(self.waiting)}
-        if problems:
-            return CheckOutcome(CONTIGUOUS, False, "; ".join(problems), metadata=metadata)
-        if self.waiting and self.inputs.now >= self.slice.end:
-            told = (
+        if self.waiting and self.log.inputs.now >= self.slice.end:
+            unfinished = (
                 f"{len(self.waiting)} file(s) of the closed hour are not read, because their last line has no newline: "
                 f"{', '.join(self.waiting[:10])}. Deliver them whole (write to *.part, then rename), or remove them"
             )
-            return CheckOutcome(CONTIGUOUS, False, told, "warn", metadata)
-        return CheckOutcome(CONTIGUOUS, True, f"{len(ranges)} range(s) follow each other", metadata=metadata)
+        return Held(
+            version=f"{self.bounds.topic_id}@{hashlib.sha256(' '.join(files).encode()).hexdigest()[:16]}",
+            metadata={
+                "folder": str(place),
+                "files_stored": len(files),
+                "copies_ignored": self.copies,
+                "files_waiting": [*self.waiting, *self.listing.parts],
+                "other_files": list(self.listing.others),
+            },
+            why_empty=f"folder {place} holds no whole file with a record",
+            problems=problems,
+            unfinished=unfinished,
+            figures={"ranges": len(ranges), "files_waiting": list(self.waiting)},
+        )

@@ -1,6 +1,6 @@
 """What an append-once hour holds, read back for its report; shared by Kafka's hours and landed ones.
 
-Does not belong here: deciding what an hour lacks (`assets.bronze`, `assets.log_slices.landing`).
+Does not belong here: what an hour lacks (`assets.log_slices.kafka`, `assets.log_slices.landing`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.engine.base import Engine, PartitionResult
+from crypto_assets.log.protocol import Ranges
 from crypto_assets.storage.base import StorageError, WriteResult
 
 if TYPE_CHECKING:
@@ -75,6 +76,6 @@ def of_a_commit(write: WriteResult, topic_id: str, report: Callable[[], Partitio
         )
 
 
-def ends(ranges: list[tuple[int, int, int]]) -> dict[int, int]:
+def ends(ranges: Ranges) -> dict[int, int]:
     """Highest end by Kafka partition, sorted."""
     return {p: max(r[2] for r in ranges if r[0] == p) for p in sorted({r[0] for r in ranges})}

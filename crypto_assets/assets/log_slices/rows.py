@@ -2,7 +2,7 @@
 
 Belongs here: columns of `bronze.raw_prices` from chunks of records, those that every log table has, gathering the rows
 of one commit, reading ahead while it is written. Does not belong here: fields of polls (`assets.log_slices.poll_rows`),
-which offsets to read (`assets.bronze`).
+which offsets to read (`assets.log_slices.kafka`).
 """
 
 from __future__ import annotations

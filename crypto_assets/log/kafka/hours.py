@@ -1,7 +1,7 @@
 """Which offsets belong to an hour: b(t), the first offset at or after a time, of every Kafka partition.
 
 Belongs here: bounds, and record times that cannot be believed. Does not belong here: asking a broker
-(`log.kafka.offsets`), what has already been stored of an hour (`assets.bronze`).
+(`log.kafka.offsets`), what has already been stored of an hour (`assets.log_slices.kafka`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,293 @@
+"""Hours of a Kafka topic: which offsets of an hour a table lacks, and whether what it holds is whole.
+
+Hour H covers [start, b(H+1)) of every Kafka partition, where start is what the hour before has stored and b(t) is the
+first offset at or after t. Stored ranges win over b(t), which moves when the log is trimmed.
+
+Does not belong here: reading Kafka (`log.kafka.reading`), the commit (`assets.log_slices.hours`), the proof that the
+log is the same (`assets.log_slices.continuity`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from crypto_assets.assets.log_slices import report as log_report
+from crypto_assets.assets.log_slices.continuity import Continuity
+from crypto_assets.assets.log_slices.rows import ReadAhead
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import HOUR, Slice, hour_key, key_slice
+from crypto_assets.engine.base import Engine, StepFailed, StepInputs
+from crypto_assets.log.errors import LogError, LogTrimmed, LogWentBackwards
+from crypto_assets.log.protocol import Held, Lacking, Ranges
+from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, PartitionBounds, StoredRanges, WriteResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass
+class KafkaLog:
+    """The hours of a topic, each after what the hour before still lacks; see `log.protocol.Log`.
+
+    Args:
+        engine: Engine whose store is written and whose log is read.
+        table: The append-once table.
+        inputs: `bounds` of every hour (that of the hour before is used where given), `accept_gap`, `now`.
+        keys: Hours, in any order.
+        continuity: The proofs of this step, or of a stream.
+        leftovers: Whether hours before those asked for are completed.
+    """
+
+    engine: Engine
+    table: Table
+    inputs: StepInputs
+    keys: Sequence[str]
+    continuity: Continuity = field(default_factory=Continuity)
+    leftovers: bool = True
+    late: list[str] = field(default_factory=list)
+
+    def hours(self) -> Generator[KafkaHour]:
+        """The hours in order.
+
+        Raises:
+            StepFailed: Bounds are missing.
+        """
+        keys, given = sorted(set(self.keys)), self.inputs.bounds
+        if missing := [key for key in keys if key not in given]:
+            raise StepFailed(
+                f"{self.table.full_name}: no offset bounds were given for {', '.join(missing)}; run the step again"
+            )
+        done: dict[tuple[datetime, str], Mapping[int, int]] = {}  # stored ends by the end of an hour and incarnation
+        with ExitStack() as stack:
+            topics = {given[key].topic for key in keys}
+            ahead = {t: stack.enter_context(ReadAhead(partial(self.engine.read_log, t))) for t in topics}
+            for key, following in zip_longest(keys, keys[1:]):
+                bounds, piece = given[key], key_slice(key, "hour")
+                hour = KafkaHour(self, bounds, piece, ahead[bounds.topic], given[following] if following else None)
+                chained = done.get((piece.start, bounds.topic_id))
+                if chained is None and self.leftovers:
+                    before = hour.before()
+                    yield before
+                    chained = before.stored.ends if before.stored else {}
+                hour.chained = dict(chained or {})
+                yield hour
+                done[piece.end, bounds.topic_id] = hour.ends
+
+
+@dataclass
+class KafkaHour:
+    """One hour of a topic; see `log.protocol.LogHour`.
+
+    Args:
+        log: What it is an hour of.
+        bounds: b(H) and b(H+1) of every Kafka partition.
+        slice: The hour.
+        ahead: Reads what will be asked for next.
+        next: Bounds of the hour that is written after it.
+        asked: False = only complete an hour that has rows (else it was never asked for), in Kafka partitions that it
+            holds or whose b(H) is still to be had from the log.
+        chained: See `plan`.
+        stored: What the table held of the hour when it was asked what it lacks.
+        ends: Ends of the hour in the table, once it is reported.
+    """
+
+    log: KafkaLog
+    bounds: LogBounds
+    slice: Slice
+    ahead: ReadAhead
+    next: LogBounds | None = None
+    asked: bool = True
+    chained: Mapping[int, int] = field(default_factory=dict)
+    stored: StoredRanges | None = None
+    ends: dict[int, int] = field(default_factory=dict)
+
+    def before(self) -> KafkaHour:
+        """The hour before, bounded by b(H), in the Kafka partitions whose beginning there is known."""
+        piece = Slice(self.slice.start - HOUR, self.slice.start)
+        given = self.log.inputs.bounds.get(hour_key(piece.start))
+        own = {b.partition: b.start for b in given.partitions} if given else {}
+        partitions = [
+            replace(b, start=own.get(b.partition, -1), end=b.start, provisional=False) for b in self.bounds.partitions
+        ]
+        return KafkaHour(self.log, replace(self.bounds, partitions=tuple(partitions)), piece, self.ahead, asked=False)
+
+    def lacking(self, stored: StoredRanges) -> Lacking | None:
+        """See `plan`."""
+        self.stored, bounds = stored, self.bounds
+        if not self.asked:
+            # Where even b(H) is trimmed, nothing is left of this hour; what is missing is H's to report.
+            retained = [b for b in bounds.partitions if b.end > b.log_start]
+            known = [b for b in retained if b.partition in stored.ends or b.start > b.log_start or b.start == 0]
+            bounds = replace(bounds, partitions=tuple(known) if stored.ends else ())
+        return plan(
+            bounds,
+            stored,
+            what=f"{self.log.table.full_name} {hour_key(self.slice.start)}",
+            accept_gap=self.log.inputs.accept_gap,
+            chained=self.chained,
+            log_reaches=self._log_reaches,
+        )
+
+    def read(self, lacking: Lacking) -> Iterable[pa.Table]:
+        """The records, read ahead where they were expected."""
+        return self.ahead.take(lacking.reads)
+
+    def prove(self, lacking: Lacking, stored: StoredRanges) -> None:
+        """Compare the last stored records with the log's, and begin to read what the next hour will lack."""
+        ends = {r.partition: stored.ends.get(r.partition, stored.previous_ends.get(r.partition)) for r in lacking.reads}
+        known = {p: end for p, end in ends.items() if end is not None}
+        self.log.continuity.require(self.log.engine, self.log.table, self.bounds, known, self.slice)
+        if self.next is not None:
+            # While this hour is written: what the next one lacks if it holds nothing and nothing was trimmed.
+            whole = [OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions]
+            self.ahead.expect([piece for piece in whole if piece.start < piece.end])
+
+    def committed(self, batch: AppendBatch, write: WriteResult) -> None:  # noqa: ARG002
+        """Let a stream remember its last records."""
+        self.log.continuity.stored(self.log.table, self.bounds.topic_id, batch.covers, batch.rows)
+
+    def held(self, ranges: Ranges) -> Held:
+        """See `Held`; the version is the incarnation with the end of every Kafka partition."""
+        self.ends = ends = log_report.ends(ranges)
+        topic, partitions, problems = self.bounds.topic, self.bounds.partitions, self._problems(ranges)
+        asked = ", ".join(f"{b.partition}: [{b.start}, {b.end})" for b in partitions)
+        return Held(
+            version=f"{self.bounds.topic_id}@" + ",".join(f"{p}:{end}" for p, end in ends.items()),
+            metadata={
+                "topic": topic,
+                "offsets": {str(p): [min(r[1] for r in ranges if r[0] == p), end] for p, end in ends.items()},
+                "provisional_partitions": [b.partition for b in partitions if b.provisional],
+            },
+            why_empty=f"topic {topic} holds no record of this hour (offsets by Kafka partition {asked})",
+            problems=problems,
+            unfinished="",
+            figures={"problems": problems} if problems else {"ranges": len(ranges)},
+        )
+
+    def _problems(self, ranges: Ranges) -> list[str]:
+        """Where a range does not begin where the one before it ended, beginning with the hours before."""
+        assert self.stored is not None
+        problems: list[str] = []
+        for partition in sorted({r[0] for r in ranges}):
+            end = self.stored.previous_ends.get(partition)
+            for _, start, stop in (r for r in ranges if r[0] == partition):
+                if end is not None and start < end:
+                    problems.append(f"partition {partition}: [{start}, {end}) is stored twice")
+                elif end is not None and start > end:
+                    problems += self._hole(OffsetRange(partition, end, start))
+                end = stop
+        return problems
+
+    def _hole(self, piece: OffsetRange) -> list[str]:
+        """What is wrong with offsets that no range covers: nothing if the log proves that they hold no record."""
+        span = f"partition {piece.partition}: [{piece.start}, {piece.end}) is not stored"
+        try:
+            for chunk in self.log.engine.read_log(self.bounds.topic, [piece]):
+                first = chunk.column("kafka_timestamp")[0].as_py()
+                hour = hour_key(first)
+                return [f"{span}; its records begin at {first.isoformat()}: materialize {hour} and the hours after it"]
+        except LogError as error:
+            return [f"{span} and the log cannot say whether it holds records: {error}"]
+        return []
+
+    def _log_reaches(self, partition: int, offset: int) -> bool:
+        """Whether the log still ends at or after an offset: bounds may merely be older than what was stored."""
+        try:
+            for _ in self.log.engine.read_log(self.bounds.topic, [OffsetRange(partition, offset - 1, offset)]):
+                break
+        except LogTrimmed:
+            return True  # it was there once
+        except LogWentBackwards:
+            return False
+        return True
+
+
+def plan(
+    bounds: LogBounds,
+    stored: StoredRanges,
+    *,
+    what: str,
+    accept_gap: bool,
+    chained: Mapping[int, int],
+    log_reaches: Callable[[int, int], bool],
+) -> Lacking | None:
+    """The offsets that an hour still lacks; None = none.
+
+    Args:
+        bounds: b(H) and b(H+1) of every Kafka partition.
+        stored: What the table holds, on the snapshot that will be committed on.
+        what: Table and hour, for messages.
+        accept_gap: Record trimmed offsets as gaps instead of failing.
+        chained: Partitions of which the hour before is complete up to b(H) (values are not used): H starts at its end.
+        log_reaches: Whether the log of a partition still reaches an offset, asked when bounds say it does not.
+
+    Raises:
+        StepFailed: The log went backwards, or offsets are gone that were never stored; lists every partition.
+    """
+    reads: list[OffsetRange] = []
+    gaps: list[OffsetRange] = []
+    gone: list[str] = []
+    backwards: list[str] = []
+    for b in bounds.partitions:
+        start, unknown = _expected_start(b, stored, chained, [o.partition for o in bounds.partitions])
+        if b.provisional and start > b.end and not log_reaches(b.partition, start):
+            backwards.append(f"partition {b.partition}: stored up to {start}, the log ends at {b.end}")
+            continue
+        if start >= b.end:
+            continue
+        end = min(b.end, stored.next_starts.get(b.partition, b.end))
+        if start >= end:
+            continue
+        lost = min(b.log_start, end)
+        if start < lost:
+            gaps.append(OffsetRange(b.partition, start, lost))
+            gone.append(f"partition {b.partition}: {'unknown, at most ' if unknown else ''}[{start}, {lost})")
+        if max(start, lost) < end:
+            reads.append(OffsetRange(b.partition, max(start, lost), end))
+    topic = f"topic {bounds.topic} (incarnation {bounds.topic_id})"
+    if backwards:
+        raise StepFailed(
+            f"{what}: log went backwards: {topic} ends before what was already stored: {'; '.join(backwards)}. "
+            "Its records were lost (a power loss) or an older state was restored. Bring its newer state back, or take "
+            "what it holds now as a new incarnation beside the stored rows: crypto-assets adopt-log says what that "
+            "means, and with --apply does it"
+        )
+    if gone and not accept_gap:
+        raise StepFailed(
+            f"{what}: records of {topic} were deleted by its retention before they were stored: {'; '.join(gone)}. "
+            "Accept the loss with accept_gap = true in the run's config (it is recorded as a gap), and fill the hours "
+            "from history: crypto-assets backfill DAY --from history"
+        )
+    if not reads and not gaps:
+        return None
+    covers = [[piece.partition, piece.start, piece.end] for piece in (*gaps, *reads)]
+    shown = {"gaps": [[gap.partition, gap.start, gap.end] for gap in gaps]}
+    return Lacking(tuple(reads), tuple(gaps), shown, {"covers": json.dumps(covers)})
+
+
+def _expected_start(
+    b: PartitionBounds, stored: StoredRanges, chained: Mapping[int, int], partitions: Sequence[int]
+) -> tuple[int, bool]:
+    """Where the hour goes on in one Kafka partition, and whether that is only a lower bound of what is unknown."""
+    if b.partition in stored.ends:
+        return stored.ends[b.partition], False
+    if b.end == 0 and not b.log_start:
+        return 0, False  # the partition never had a record: spares the search through all earlier hours
+    before = stored.previous_ends.get(b.partition)
+    if before is None and b.adopted_from >= 0:
+        return b.adopted_from, False  # whatever its hours: all that an adopted log holds was never stored
+    if before is not None and (b.partition in chained or b.start <= b.log_start != 0):
+        # Either the hour before is complete up to here, or where H began can no longer be known from the log.
+        return before, False
+    if b.start <= b.log_start != 0:
+        return 0, True
+    if before is None and any(p in stored.previous_ends for p in partitions):
+        return b.log_start, False  # it was added to the topic after the chains of the others began: it is read whole
+    return max(b.start, before or 0), False
