@@ -61,11 +61,12 @@ def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
     home = _home(settings)
     with source_of(settings).open(settings, anchor=now.date()) as source:
         coin = confirmed_coin(source, coin_id, now)
+    name = coin.name or coin_id
     with _refusals():
-        registry = home.registry().add(coin_id, coin.symbol, coin.name, active_from=now)
+        registry = home.registry().add(coin_id, coin.symbol, name, active_from=now)
     _save(settings, home, registry, now)
     output.say(
-        f"{coin_id} ({coin.symbol}, {coin.name}) is polled from now on; credits: no more, one call asks for all coins"
+        f"{coin_id} ({coin.symbol}, {name}) is polled from now on; credits: no more, one call asks for all coins"
     )
     output.say("partitions that exist keep their basket; to fetch days before today:")
     output.say(f"  crypto-assets backfill <first day>..{day_key(now)} --from history")

@@ -23,7 +23,6 @@ REQUIRED = (
     "last_updated_at",
     "ingestion_timestamp",
 )
-OPTIONAL = ("name", "change_1h_pct", "source_payload")
 NUMERIC = ("price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct", "change_7d_pct")
 SOURCE_PAYLOAD_LIMIT = 4096
 MOST_CHARACTERS = 50_000

@@ -104,12 +104,13 @@ class StepInputBuilder:
         Raises:
             StepFailed: The log cannot be asked; names the broker and the command that starts it.
         """
+        from crypto_assets.log.errors import LogUnavailable
         from crypto_assets.log.kafka import reading
 
         try:
             hours = [key_slice(k, "hour").start for k in keys]
             return reading.bounds(self.settings, self.topic(logical), hours, now)
-        except reading.LogUnavailable as error:
+        except LogUnavailable as error:
             raise StepFailed(str(error)) from error
 
     def build(

@@ -20,7 +20,8 @@ from crypto_assets.orchestration.topics import KEYS, POLLS, PRICES
 from crypto_assets.settings import HOURLY_REFRESH_S
 
 if TYPE_CHECKING:
-    from crypto_assets.producer.loop import Producer, TickSummary
+    from crypto_assets.producer.loop import Producer
+    from crypto_assets.producer.ticks import TickSummary
     from crypto_assets.settings import Settings
 
 IN_PROGRESS = [

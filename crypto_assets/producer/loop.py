@@ -34,16 +34,6 @@ if TYPE_CHECKING:
     from crypto_assets.home import Home
     from crypto_assets.settings import Settings
 
-__all__ = [
-    "Producer",
-    "ProducerState",
-    "RunSummary",
-    "TickSummary",
-    "governor_of",
-    "open_producer",
-    "open_publisher",
-]
-
 CATCH_UP_BATCH = 200
 STATE_FILE = "producer.json"
 ANCHOR_FILE = "replay.json"

@@ -1,6 +1,6 @@
 """What the producer remembers and what it tells: its state, the summary of a tick, the summary of a run.
 
-Does not belong here: polling or publishing (`crypto_assets.producer.loop`, which gives these names on).
+Does not belong here: polling or publishing (`crypto_assets.producer.loop`).
 """
 
 from __future__ import annotations

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto_assets.errors import CANNOT, ReportedError, UsageError
 from crypto_assets.market.credits import QUOTE_CACHE_S, Budget
-from crypto_assets.market.quotes import Poll
+from crypto_assets.market.quotes import Poll, Tick
 from crypto_assets.source_facts import SourceFacts
 
 if TYPE_CHECKING:
@@ -100,17 +99,8 @@ class Source(Protocol):
         return None
 
 
-@dataclass(frozen=True)
-class CoinInfo:
-    """A coin as the source names it: id, symbol in upper case, name."""
-
-    coin_id: str
-    symbol: str
-    name: str
-
-
-def confirmed_coin(source: Poller, coin_id: str, now: datetime) -> CoinInfo:
-    """A coin that the source quotes.
+def confirmed_coin(source: Poller, coin_id: str, now: datetime) -> Tick:
+    """The quote of a coin, by which the source confirms that it knows it.
 
     Raises:
         UsageError: The source does not know it.
@@ -121,5 +111,4 @@ def confirmed_coin(source: Poller, coin_id: str, now: datetime) -> CoinInfo:
         raise UsageError(f"the source does not know {coin_id!r}; ids are listed at https://www.coingecko.com")
     if poll.outcome != "ok" or not poll.ticks:
         raise Unconfirmed(f"the source did not confirm {coin_id!r}: {poll.outcome} ({poll.detail or poll.problems})")
-    tick = poll.ticks[0]
-    return CoinInfo(tick.coin_id, tick.symbol, tick.name or tick.coin_id)
+    return poll.ticks[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from crypto_assets.source_facts import register_facts
 from crypto_assets.sources.base import Source
 from crypto_assets.sources.coingecko import CoinGecko
-from crypto_assets.sources.virtual import Replay, Simulator
+from crypto_assets.sources.virtual import VIRTUAL
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -29,5 +29,5 @@ def source_of(settings: Settings) -> Source:
     return _SOURCES[settings.source]
 
 
-for _source in (CoinGecko(), Replay(), Simulator()):
+for _source in (CoinGecko(), *VIRTUAL):
     register(_source)

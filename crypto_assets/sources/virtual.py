@@ -6,18 +6,20 @@ prices take the live path.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets import source_facts
 from crypto_assets.market.credits import QUOTE_CACHE_S, Budget
 from crypto_assets.market.quotes import Poll
+from crypto_assets.source_facts import SourceFacts
 from crypto_assets.sources.base import Source
 from crypto_assets.sources.coingecko import CoinGeckoClient
+from crypto_assets.sources.replay import ReplayFeed
+from crypto_assets.sources.simulator import SimulatorFeed
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -43,13 +45,17 @@ def _now_header(now: datetime) -> Mapping[str, str]:
     return {NOW_HEADER: now.isoformat()}
 
 
+@dataclass(frozen=True)
 class VirtualSource(Source):
-    """A feed behind the stand-in; never metered."""
+    """A feed behind the stand-in; never metered.
 
-    @abstractmethod
-    def feed(self, settings: Settings, anchor: date) -> Feed:
-        """The quotes, as a function of time; see `Source.open` for `anchor`."""
-        ...
+    Args:
+        facts: Its facts.
+        feed: The quotes as a function of time; takes the settings and the anchor, see `Source.open`.
+    """
+
+    facts: SourceFacts
+    feed: Callable[[Settings, date], Feed]
 
     def budget(self, settings: Settings) -> Budget:  # noqa: ARG002
         """As good as none: the stand-in is in this process."""
@@ -69,25 +75,7 @@ class VirtualSource(Source):
             yield client
 
 
-class Replay(VirtualSource):
-    """The recording of two days."""
-
-    facts = source_facts.REPLAY
-
-    def feed(self, settings: Settings, anchor: date) -> Feed:  # noqa: ARG002
-        """The recording, its whole day played on `anchor`."""
-        from crypto_assets.sources.replay import ReplayFeed
-
-        return ReplayFeed(anchor)
-
-
-class Simulator(VirtualSource):
-    """The seeded random walk."""
-
-    facts = source_facts.SIMULATOR
-
-    def feed(self, settings: Settings, anchor: date) -> Feed:  # noqa: ARG002
-        """The walk of the settings' seed."""
-        from crypto_assets.sources.simulator import SimulatorFeed
-
-        return SimulatorFeed(settings.simulator_seed)
+VIRTUAL = (
+    VirtualSource(source_facts.REPLAY, lambda _settings, anchor: ReplayFeed(anchor)),
+    VirtualSource(source_facts.SIMULATOR, lambda settings, _anchor: SimulatorFeed(settings.simulator_seed)),
+)

@@ -16,6 +16,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.home import first_day
+from crypto_assets.log.errors import LogUnavailable
 from crypto_assets.log.kafka import reading
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds
@@ -150,7 +151,7 @@ class Cursor:
             self._same_topic(bounds)
             if not self._lacks(bounds) and not all(b.provisional for b in bounds.partitions):
                 bounds = self._later(bounds, now)
-        except reading.LogUnavailable as error:
+        except LogUnavailable as error:
             raise StepFailed(str(error)) from error
         self.lag = sum(max(0, b.end - self._stored(b)) for b in bounds.partitions)
         if not self._lacks(bounds):

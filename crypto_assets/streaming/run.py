@@ -113,7 +113,8 @@ def _require_topic(settings: Settings) -> None:
     Raises:
         StepFailed: No broker answers, or there is no such topic.
     """
-    from crypto_assets.log.kafka.reading import LogUnavailable, end_offsets
+    from crypto_assets.log.errors import LogUnavailable
+    from crypto_assets.log.kafka.reading import end_offsets
 
     try:
         end_offsets(settings, settings.prices_topic)

@@ -21,7 +21,8 @@ from crypto_assets.cli.doctor.finding import Finding
 from crypto_assets.cli.instance import prepare
 from crypto_assets.home import open_home
 from crypto_assets.market.credits import CreditState
-from crypto_assets.producer.loop import STATE_FILE, ProducerState
+from crypto_assets.producer.loop import STATE_FILE
+from crypto_assets.producer.ticks import ProducerState
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
 

@@ -19,7 +19,8 @@ from crypto_assets.log.kafka.publisher import Publisher
 from crypto_assets.market.coins import Coin, CoinRegistry
 from crypto_assets.market.credits import Budget, CreditState, Governor
 from crypto_assets.market.quotes import Poll, Tick
-from crypto_assets.producer.loop import Producer, ProducerState, governor_of, open_producer
+from crypto_assets.producer.loop import Producer, governor_of, open_producer
+from crypto_assets.producer.ticks import ProducerState
 from crypto_assets.settings import Settings
 from crypto_assets_tests.log.messages import T0, everything, ms
 

@@ -1,6 +1,6 @@
 """The log for the rest of the product: reading it exactly, where a reader stands, whether it is still the same log.
 
-The one door: `bounds`, `read_ranges` and the errors are given here too. Does not belong here: how records are read
+The one door: `bounds`, `read_ranges` and others are given here too. Does not belong here: how records are read
 (`log.kafka.records`), what has already been stored (`crypto_assets.storage`), or what records mean.
 """
 
@@ -12,15 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.clock import is_ahead, is_ahead_ms
-from crypto_assets.log.errors import (
-    LogError,
-    LogTrimmed,
-    LogUnavailable,
-    LogWentBackwards,
-    PublishFailed,
-    TopicMismatch,
-    TopicRecreated,
-)
+from crypto_assets.log.errors import LogWentBackwards, TopicRecreated
 from crypto_assets.log.kafka.adoption import topic_id_of
 from crypto_assets.log.kafka.hours import bounds
 from crypto_assets.log.kafka.offsets import config_of, end_offsets, newest_timestamp_ms, offsets_of
@@ -32,27 +24,7 @@ from crypto_assets.storage.base import OffsetRange
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "LagStart",
-    "LogError",
-    "LogTrimmed",
-    "LogUnavailable",
-    "LogWentBackwards",
-    "PublishFailed",
-    "TopicMismatch",
-    "TopicRecreated",
-    "ahead",
-    "ahead_text",
-    "bounds",
-    "end_offsets",
-    "headers_json",
-    "lag_start",
-    "newest_timestamp_ms",
-    "read_again",
-    "read_ranges",
-    "texts_of",
-    "topic_id",
-]
+__all__ = ["bounds", "end_offsets", "headers_json", "newest_timestamp_ms", "read_ranges", "texts_of", "topic_id"]
 
 
 def read_again(
