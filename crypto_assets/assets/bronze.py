@@ -80,7 +80,7 @@ def append(
     *,
     leftovers: bool,
     continuity: Continuity,
-    committed: Callable[[Slice, AppendBatch, str], None],
+    committed: Callable[[Slice, AppendBatch, str], None] | None = None,
 ) -> list[WriteResult]:
     """What `work` writes for one hour, without its report: for a stream, which writes often and reports later.
 
