@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
 
 import crypto_assets
 from crypto_assets.assets.card import steps
@@ -212,3 +213,16 @@ def test_definitions_load_without_any_configuration(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) == len(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["local", "databricks", "databricks-serverless"])
+def test_resources_show_typed_fields_and_no_secret(target):
+    secret = "dapi-0123456789"
+    given = {"source": "replay", "target": target, "databricks_host": "https://w.example", "databricks_token": secret}
+    settings = Settings(_env_file=None, partitions_start=date(2024, 1, 1), **given)  # type: ignore[call-arg]
+    shown = RepositorySnap.from_def(build_definitions(settings).get_repository_def()).resources or []
+    values = {resource.name: resource.configured_values for resource in shown}
+    assert values["engine"]["target"] == f'"{target}"'
+    assert values["step_inputs"]["source"] == '"replay"'
+    assert ("databricks_host" in values["step_launcher"]) == (target != "local")
+    assert secret not in repr(shown)

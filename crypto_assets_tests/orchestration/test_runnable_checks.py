@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.observe import observe
 
 from crypto_assets.alerts import asset as alerts_asset
 from crypto_assets.contracts.arrow import arrow_schema
@@ -42,6 +43,18 @@ def test_the_topics_of_a_filled_home(small_home):
     found = results(checks, small_home)
     assert set(found) == {s.name for s in topics.check_specs()}
     assert {n: e.passed for n, e in found.items()} == dict.fromkeys(found, True), found
+
+
+def test_observing_the_topics_shows_what_the_log_holds(small_home):
+    with dg.DagsterInstance.ephemeral() as instance:
+        inputs = Inputs(small_home.settings)
+        done = observe([topics.observed()], instance=instance, resources={"step_inputs": inputs})
+        assert done.success
+        (prices,) = instance.fetch_observations(topics.PRICES, limit=1).records
+        (polls,) = instance.fetch_observations(topics.POLLS, limit=1).records
+    stored = small_home.engine.store.read_arrow("bronze.raw_prices").num_rows
+    assert prices.asset_observation.metadata["records"].value == stored
+    assert polls.asset_observation.metadata["newest_record_at"].value.startswith("20")
 
 
 @pytest.fixture
