@@ -30,10 +30,17 @@ def launcher_resource(
 
         __qualname__ = "StepLauncherResource"
 
-        databricks_host: str | None = Field(description="Workspace.")
-        databricks_cluster_id: str | None = Field(description="Running cluster; none = a new job cluster per run.")
-        databricks_spark_version: str = Field(description="Runtime of a new cluster.")
-        databricks_staging: str | None = Field(description="Folder that steps are staged in.")
+        # With defaults: a launchpad that gives one field replaces the whole of the others.
+        databricks_host: str | None = Field(settings.databricks_host, description="Workspace.")
+        databricks_cluster_id: str | None = Field(
+            settings.databricks_cluster_id, description="Running cluster; none = a new job cluster per run."
+        )
+        databricks_spark_version: str = Field(
+            settings.databricks_spark_version, description="Runtime of a new cluster."
+        )
+        databricks_staging: str | None = Field(
+            settings.databricks_staging, description="Folder that steps are staged in."
+        )
         overrides: dict[str, Any] = Field({}, description="Configuration of dagster-databricks: run_config, ...")
 
         def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002
@@ -43,6 +50,4 @@ def launcher_resource(
             chosen = {name: value for name, value in self if name != "overrides"}
             return StepLauncher.from_settings(settings.model_copy(update=chosen), self.overrides, reads_log, packages)
 
-    return StepLauncherResource(
-        **{n: getattr(settings, n) for n in StepLauncherResource.model_fields if n != "overrides"}
-    )
+    return StepLauncherResource()

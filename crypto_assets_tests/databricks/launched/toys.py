@@ -95,7 +95,7 @@ class Toys:
         if len(keys) == 1:
             tags = {"dagster/partition": keys[0]}
         given = {"env_variables": {"TOY_PLAN": plan, **(env or {})}, **(launcher or {})}
-        config: dict[str, Any] = {"resources": {"step_launcher": {"config": given}}}
+        config: dict[str, Any] = {"resources": {"step_launcher": {"config": {"overrides": given}}}}
         if options:
             config["ops"] = {"toy_hourly" if keys else "toy_plain": {"config": dict(options)}}
         return execute_job(
