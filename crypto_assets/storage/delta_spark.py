@@ -36,7 +36,7 @@ from crypto_assets.storage.attempts import Overtaken, Patience
 from crypto_assets.storage.backend import EVERYTHING, Change
 from crypto_assets.storage.base import Commit, StorageError
 from crypto_assets.storage.conditions import FILE, Condition, same_files
-from crypto_assets.storage.ranges import literal, verbatim
+from crypto_assets.storage.sql_text import literal, verbatim
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR, Slice
 from crypto_assets.storage.base import StoredRanges
+from crypto_assets.storage.sql_text import literal
 
 if TYPE_CHECKING:
     from crypto_assets.storage.backend import Snapshot
@@ -131,13 +132,3 @@ def within(column: str, topic_id: str, hours: Sequence[datetime]) -> str:
     """SQL of the rows of one topic incarnation between the first and the last of some hours."""
     span = f"{column} >= '{min(hours):%Y-%m-%dT%H:%M:%SZ}' AND {column} <= '{max(hours):%Y-%m-%dT%H:%M:%SZ}'"
     return f"topic_id = {literal(topic_id)} AND {span}"
-
-
-def literal(text: str) -> str:
-    """Text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def verbatim(statement: str) -> str:
-    """A statement whose literals may hold a path such as `/${x}/lake`: Spark would replace `${x}` in its text."""
-    return statement.replace("${", "\\u0024{")
