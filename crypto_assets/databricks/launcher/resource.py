@@ -31,17 +31,19 @@ def launcher_resource(
         __qualname__ = "StepLauncherResource"
 
         # With defaults: a launchpad that gives one field replaces the whole of the others.
-        databricks_host: str | None = Field(settings.databricks_host, description="Workspace.")
+        databricks_host: str | None = Field(default=settings.databricks_host, description="Workspace.")
         databricks_cluster_id: str | None = Field(
-            settings.databricks_cluster_id, description="Running cluster; none = a new job cluster per run."
+            default=settings.databricks_cluster_id, description="Running cluster; none = a new job cluster per run."
         )
         databricks_spark_version: str = Field(
-            settings.databricks_spark_version, description="Runtime of a new cluster."
+            default=settings.databricks_spark_version, description="Runtime of a new cluster."
         )
         databricks_staging: str | None = Field(
-            settings.databricks_staging, description="Folder that steps are staged in."
+            default=settings.databricks_staging, description="Folder that steps are staged in."
         )
-        overrides: dict[str, Any] = Field({}, description="Configuration of dagster-databricks: run_config, ...")
+        overrides: dict[str, Any] = Field(
+            default={}, description="Configuration of dagster-databricks: run_config, ..."
+        )
 
         def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002
             """The launcher; stages the code and asks nothing of the workspace."""

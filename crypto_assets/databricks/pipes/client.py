@@ -82,15 +82,20 @@ def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) ->
 
         __qualname__ = "ServerlessResource"
 
-        databricks_host: str | None = Field(description="Workspace.")
-        databricks_staging: str | None = Field(description="Folder that wheels and inputs are staged in.")
-        databricks_environment_version: int = Field(description="Version of the serverless environment.")
+        # With defaults: a launchpad that gives one field replaces the whole of the others.
+        databricks_host: str | None = Field(default=settings.databricks_host, description="Workspace.")
+        databricks_staging: str | None = Field(
+            default=settings.databricks_staging, description="Folder that wheels and inputs are staged in."
+        )
+        databricks_environment_version: int = Field(
+            default=settings.databricks_environment_version, description="Version of the serverless environment."
+        )
 
         def create_resource(self, context: dg.InitResourceContext) -> ServerlessRunner:  # noqa: ARG002
             """The runner; asks nothing of the workspace."""
             return ServerlessRunner(settings.model_copy(update=dict(self)), packages)
 
-    return ServerlessResource(**{name: getattr(settings, name) for name in ServerlessResource.model_fields})
+    return ServerlessResource()
 
 
 class ServerlessRunner:
