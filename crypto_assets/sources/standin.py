@@ -302,17 +302,16 @@ def main() -> None:
     """Serve until interrupted."""
     import argparse
 
-    from crypto_assets.settings import Settings
-    from crypto_assets.sources.virtual import VIRTUAL
+    from crypto_assets.sources.replay import ReplayFeed
+    from crypto_assets.sources.simulator import SimulatorFeed
 
-    known = {source.facts.name: source for source in VIRTUAL}
     parser = argparse.ArgumentParser(description="A stand-in of the CoinGecko API on 127.0.0.1.")
-    parser.add_argument("--source", choices=known, default="simulator")
+    parser.add_argument("--source", choices=("replay", "simulator"), default="simulator")
     parser.add_argument("--port", type=int, default=8099)
     parser.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
-    settings = Settings(_env_file=None, simulator_seed=asked.seed)  # type: ignore[call-arg]
-    with StandIn(known[asked.source].feed(settings, datetime.now(UTC).date()), asked.port) as standin:
+    feed: Feed = SimulatorFeed(asked.seed) if asked.source == "simulator" else ReplayFeed(datetime.now(UTC).date())
+    with StandIn(feed, asked.port) as standin:
         print(f"serving {asked.source} at {standin.url}; Ctrl-C stops", flush=True)
         try:
             threading.Event().wait()
