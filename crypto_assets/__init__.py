@@ -1,6 +1,6 @@
 """crypto_assets: a live-price lakehouse on Dagster.
 
-Importing this package does nothing; `crypto_assets.definitions` holds what Dagster loads.
+Importing this package has no side effects; Dagster loads `crypto_assets.definitions`.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""`home.json`: what a home is bound to at first use (data mode, first partition), read and written.
+"""Reads and writes `home.json`, which binds a home to a data mode and a first partition at first use.
 
-Belongs here: the file, and what a person must write into one that was lost. Does not belong here: whether the settings
-agree with it (`home`).
+Belongs here: the file, and how to repair a damaged one. Does not belong here: whether the settings agree with it
+(`home`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Binding(BaseModel):
         format: Version of this file.
         source: Data mode.
         partitions_start: First UTC day that has partitions.
-        transport: Only a default: a home may change its transport, since its tables hold records of both.
+        transport: A default only: a home may switch transports, since its tables can hold records of both.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -40,15 +40,15 @@ class Binding(BaseModel):
 
 
 def read(home: Path, lake: str) -> Binding | None:
-    """The binding of a home; None where there is none yet.
+    """Read the binding of a home; None if it is not bound yet.
 
     Args:
         home: Home folder.
-        lake: Root of its tables, from which a lost binding can be told.
+        lake: Root of its tables, from which a lost binding is reconstructed.
 
     Raises:
-        UnreadableFile: `home.json` cannot be understood; says what to write into it.
-        OSError: It, or the folder, may not be read.
+        UnreadableFile: `home.json` is invalid; the message contains the text to write into it.
+        OSError: The file or its folder is not readable.
     """
     path = home / FILE
     if home.exists() and not home.is_dir():
@@ -74,7 +74,7 @@ def read(home: Path, lake: str) -> Binding | None:
 
 
 def write(home: Path, binding: Binding) -> None:
-    """Write the binding of a home, all of it or nothing."""
+    """Write the binding of a home atomically."""
     lasting = binding.model_dump(mode="json")
     if binding.transport == "kafka":
         del lasting["transport"]
@@ -82,29 +82,29 @@ def write(home: Path, binding: Binding) -> None:
 
 
 def remedy(lake: str, found: dict[str, Any] | None = None) -> str:
-    """What to do about a damaged binding: the text to write, as far as tables or the file itself still tell it."""
-    told = _from_tables(lake)
+    """Fix for a damaged binding: the text to write, reconstructed from the tables and what is left of the file."""
+    recovered = _from_tables(lake)
     for field in ("source", "partitions_start", "transport"):
         with suppress(ValidationError):
             one = {field: (found or {}).get(field)}
             any_other = {"source": REPLAY.name, "partitions_start": "2024-01-01"}
             Binding.model_validate_json(json.dumps({**any_other, **one}), strict=True)
-            told |= one
-    if not told and not Path(lake).exists():
+            recovered |= one
+    if not recovered and not Path(lake).exists():
         return "the home has no tables, so delete the file: the next start writes it again"
-    text = {"format": FORMAT, "source": f"<{listed()}>", "partitions_start": "<first day>", **told}
+    text = {"format": FORMAT, "source": f"<{listed()}>", "partitions_start": "<first day>", **recovered}
     return f"restore it from a backup, or write into it: {json.dumps(text)}"
 
 
 def _from_tables(lake: str) -> dict[str, Any]:
-    """Data mode and first partition as the lake tells them; empty where it tells nothing, whatever the reason."""
-    told: dict[str, Any] = {}
-    # Every quote names its data mode, and the calendar begins with the first partition.
+    """Data mode and first partition according to the tables; missing keys could not be read, for whatever reason."""
+    recovered: dict[str, Any] = {}
+    # Every quote names its data mode, and the calendar starts with the first partition.
     for table, column, field in (("silver/prices", "source", "source"), ("gold/dim_date", "day", "partitions_start")):
-        with suppress(Exception):  # a hint only, and the lake may be damaged too
+        with suppress(Exception):  # only a hint, and the lake may be damaged too
             from deltalake import DeltaTable
 
             rows = DeltaTable(f"{lake}/{table}").to_pyarrow_dataset()
             found = rows.head(1, columns=[column]) if field == "source" else rows.to_table(columns=[column])
-            told[field] = str(min(found.column(column).to_pylist()))
-    return told
+            recovered[field] = str(min(found.column(column).to_pylist()))
+    return recovered

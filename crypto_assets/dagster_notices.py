@@ -1,7 +1,7 @@
-"""Which of Dagster's notices are not shown: importing this module filters them, here and in the code server.
+"""Warning filters for Dagster, installed on import in the CLI and in the code server.
 
-Beta and preview features are used knowingly, each with a test on the pinned version; superseded names are those that
-Dagster's own command line still calls. Every other warning is shown, and is an error in the tests.
+Beta and preview features are used deliberately, each with a test on the pinned version; superseded names are called by
+Dagster's own command line. All other warnings are shown, and are errors in the tests.
 """
 
 from __future__ import annotations

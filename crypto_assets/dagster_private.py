@@ -1,20 +1,20 @@
-"""What we need of Dagster beyond its public API (1.13), in one place: what is used, by whom, and why.
+"""Imports from Dagster's private API (1.13), all in one place, with where and why each is used.
 
 - AssetGraphView, AssetGraphSubset, BaseAssetGraph, AssetKeyPartitionKey, TemporalContext: restatement, backfills and
-  `orchestration.unchanged` evaluate partition mappings, which only the graph can.
-- PartitionBackfill: a backfill of chosen partitions can otherwise only be submitted by the UI.
+  `orchestration.unchanged` evaluate partition mappings, which has no public API.
+- PartitionBackfill: publicly, only the UI can submit a backfill of selected partitions.
 - SqlEventLogStorage and its tables, Instigator*, TickStatus: alerts and housekeeping follow check evaluations and ticks
   across runs (`orchestration.event_store`).
-- SqliteEventLogStorage, INDEX_SHARD_NAME, SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData: connections of the event
-  log are kept (decision 0003).
-- Remote origins, InMemoryJob, execute_run, SINGLETON_REPOSITORY_NAME: a run of the command line is linked to its job in
-  the UI (`cli.runs`).
+- SqliteEventLogStorage, INDEX_SHARD_NAME, SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData: event-log connections are
+  reused (decision 0003).
+- Remote origins, InMemoryJob, execute_run, SINGLETON_REPOSITORY_NAME: runs started by the CLI link to their job in the
+  UI (`cli.runs`).
 - step_context_to_step_run_ref, code pointers, event files, StepFailureData, backoff, raise_execution_interrupts,
-  process_config: the step launcher, as dagster-databricks' own is written with them.
+  process_config: the step launcher; dagster-databricks' launcher uses the same.
 - Tags and serdes: keys and texts that Dagster writes into runs and events.
 
-Tests on real instances pin each use; an upgrade of Dagster begins here. The script that runs on a cluster before any
-package is there (`databricks.launcher.remote_main`) has its own import.
+Tests on real instances pin each use; start here when upgrading Dagster. The script that runs on a cluster before any
+package is installed (`databricks.launcher.remote_main`) has its own import.
 """
 
 from dagster._config import process_config

@@ -1,7 +1,7 @@
-"""The SQLite files of a home (Dagster's and MLflow's): which of them cannot be used, why, and what helps.
+"""Read-only health checks of a home's SQLite files (Dagster's and MLflow's), with the fix for each problem.
 
-Belongs here: looking at the files, with SQLite alone. Nothing is changed in them. Does not belong here: reading what
-they hold (`orchestration.event_store`, `ml.registry`).
+Belongs here: inspecting the files with plain SQLite. Does not belong here: reading their contents
+(`orchestration.event_store`, `ml.registry`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 WAIT_S = 0.2
-"""Seconds that another process may hold a file before it counts as locked."""
+"""Seconds to wait for another process before a file counts as locked."""
 REVISION = re.compile(r"""^revision(?:\s*:\s*str)?\s*=\s*["'](\w+)["']""", re.MULTILINE)
 
 
@@ -28,8 +28,8 @@ class Database:
 
     Args:
         path: Relative to the home.
-        holds: What is lost with it.
-        package: Whose it is; its migrations are the folder `migrations` in there.
+        holds: Contents, for messages.
+        package: Package that owns the schema.
         migrations: Folder of schema revisions, relative to the package.
     """
 
@@ -49,7 +49,7 @@ DATABASES = (
 
 
 def troubles(home: Path) -> Iterator[str]:
-    """What is wrong with each database of a home, with its path and fix; nothing of those that are absent or good."""
+    """Problems of a home's databases, each with path and fix; absent and healthy files yield nothing."""
     for database in DATABASES:
         path = home / database.path
         if path.exists() or path.is_symlink():
@@ -68,7 +68,7 @@ def _trouble(path: Path, database: Database) -> str | None:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=WAIT_S)) as opened:
             opened.isolation_level = None
-            opened.execute("BEGIN IMMEDIATE")  # what a lock or a read-only disk refuses; nothing is written
+            opened.execute("BEGIN IMMEDIATE")  # fails on a lock or a read-only disk; nothing is written
             opened.execute("ROLLBACK")
             wrong = opened.execute("PRAGMA quick_check(1)").fetchone()[0]
             newer = _newer_revision(opened, database)
@@ -90,7 +90,7 @@ def _trouble(path: Path, database: Database) -> str | None:
 
 
 def surroundings(path: Path) -> str:
-    """What around a file keeps SQLite from using it, and what helps."""
+    """Problem of the file's environment (mount, disk space, permissions) that blocks SQLite, with its fix."""
     disk = os.statvfs(path.parent)
     if disk.f_flag & os.ST_RDONLY:
         return "the file system is read-only: mount it writable"
@@ -98,11 +98,11 @@ def surroundings(path: Path) -> str:
         return "the disk is full: free some space, then repeat the command"
     if not all(os.access(p, os.R_OK | os.W_OK) for p in (path, path.parent)):
         return f"let this user write it and its folder: chown -R $(id -un) {path.parent}"
-    return "look at the system's log (dmesg) and at ulimit -n and -f, then repeat the command"
+    return "check the system's log (dmesg) and ulimit -n and -f, then repeat the command"
 
 
 def _newer_revision(opened: sqlite3.Connection, database: Database) -> str | None:
-    """The schema's revision where the installed package does not know it."""
+    """Schema revision of the file if the installed package does not know it, else None."""
     try:
         row = opened.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.OperationalError:
@@ -120,7 +120,7 @@ def _revisions(package: str, migrations: str) -> frozenset[str]:
 
 
 def _holders(path: Path) -> str:
-    """Processes that have the file open, as far as this user may see them."""
+    """Processes visible to this user that have the file open."""
     import psutil
 
     found = []

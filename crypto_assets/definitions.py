@@ -1,4 +1,4 @@
-"""What Dagster loads: the definitions of the home and the settings that this process finds in its environment."""
+"""Dagster's entry point: definitions built from the settings in the environment and the home they select."""
 
 from __future__ import annotations
 

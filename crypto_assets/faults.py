@@ -1,8 +1,7 @@
-"""What people, disks and networks can cause, as one line that names the file and what helps.
+"""Translates errors caused by users, disks and networks into one line that names the file and the fix.
 
-Belongs here: putting errors into words, for every command and for the Dagster code location. An error that is not
-known here is a mistake of ours, and keeps its traceback. Does not belong here: errors that say it themselves
-(`errors.ReportedError`).
+Belongs here: wording third-party errors for the commands and the Dagster code location. An error not recognised here is
+a bug and keeps its traceback. Does not belong here: errors that carry their own text (`errors.ReportedError`).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 RUST = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
-"""How delta-rs and Sail, which are written in Rust, name a failure of the operating system."""
+"""OS error numbers in messages of the Rust libraries (delta-rs, Sail)."""
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HANGING = re.compile(r":\s*(?=[.;)](\s|$))")
@@ -54,21 +53,21 @@ REMEDIES = {
     errno.EAGAIN: "the system refused more processes or threads for now: see ulimit -u, and repeat the command",
     errno.ENOMEM: "the machine has no more memory: close programs, and repeat the command",
     errno.ENOLCK: f"the file system keeps no locks: {ANOTHER_HOME.removeprefix('or ')} on a local disk",
-    errno.EIO: "the disk did not answer: look at the system's log (dmesg), and restore from a backup if it is broken",
+    errno.EIO: "the disk did not answer: check the system's log (dmesg), and restore from a backup if it is broken",
     errno.ESTALE: "the network drive has lost it: mount it again",
 }
 LONGEST_QUOTE = 300
-"""Characters of a foreign error's message that are quoted."""
+"""Maximum characters quoted from a third-party error message."""
 NETWORK = "check the address, the network and the proxy variables"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An error in words.
+    """User-facing description of an error.
 
     Args:
-        text: One line: what is wrong, where, and what helps.
-        exit_code: Of a command that it ended.
+        text: One line: the problem, its location and its fix.
+        exit_code: Exit code of the command.
     """
 
     text: str
@@ -76,20 +75,20 @@ class Fault:
 
 
 @contextmanager
-def reported(settings: Callable[[], Settings | None], tell: Callable[[str], None]) -> Iterator[None]:
-    """Ends the program with one line and an exit code where a person caused the error; other errors pass through.
+def reported(settings: Callable[[], Settings | None], print_error: Callable[[str], None]) -> Iterator[None]:
+    """Exit with one line and an exit code on a recognised error; other errors propagate.
 
     Args:
-        settings: Gives the settings in force, None before they are known.
-        tell: Shows a line on standard error.
+        settings: Returns the settings in force, None before they are loaded.
+        print_error: Prints a line to standard error.
     """
     try:
         yield
-        sys.stdout.flush()  # a reader that has gone, or a full disk, is noticed here and not at the exit
+        sys.stdout.flush()  # detect a closed pipe or a full disk here rather than at exit
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # a panic of a library in Rust is no Exception
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+    except BaseException as error:  # a panic in a Rust library is not an Exception
+        if isinstance(error, BrokenPipeError) and _output_closed():
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(128 + signal.SIGPIPE) from None
@@ -97,29 +96,29 @@ def reported(settings: Callable[[], Settings | None], tell: Callable[[str], None
         fault = explain(error, known.home if known else None)
         if fault is None:
             raise
-        tell(redacted(fault.text, known.secrets() if known else {}))
+        print_error(redacted(fault.text, known.secrets() if known else {}))
         raise SystemExit(fault.exit_code) from None
 
 
 def redacted(text: str, secrets: Mapping[str, str]) -> str:
-    """A text without the secrets in force (by name) and without passwords of addresses."""
+    """The text with secrets (by name) and passwords in URLs redacted."""
     return redact(text, secrets, mark=lambda name: f"<{name}>")
 
 
-def _nobody_reads() -> bool:
-    """Whether the pipe behind standard output or standard error has lost its reader (`| head`)."""
-    looking = select.poll()
+def _output_closed() -> bool:
+    """True if the reader of standard output or standard error has exited (`| head`)."""
+    poller = select.poll()
     for descriptor in (1, 2):
-        looking.register(descriptor, 0)
-    return any(event & select.POLLERR for _, event in looking.poll(0))
+        poller.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poller.poll(0))
 
 
 def explain(error: BaseException, home: Path | None = None) -> Fault | None:
-    """The error, or what caused it, in one line; None when it is none that a person can cause.
+    """Describe an error or its cause in one line; None if it is not recognised.
 
     Args:
-        error: What was raised.
-        home: Home in force, where it is known: its databases are looked at when SQLite complained.
+        error: Exception raised.
+        home: Home in force, if known; its databases are examined after an SQLite error.
     """
     for one in _chain(error):
         if isinstance(one, ReportedError):
@@ -135,7 +134,7 @@ def explain(error: BaseException, home: Path | None = None) -> Fault | None:
 
 
 def in_short(error: BaseException, home: Path | None = None) -> str:
-    """Any error in one line: as `explain` words it, else its type and the beginning of its message."""
+    """Any error in one line: the text of `explain`, else its type and the start of its message."""
     if fault := explain(error, home):
         return fault.text
     name, text = type(error).__name__, reason(error)
@@ -143,7 +142,7 @@ def in_short(error: BaseException, home: Path | None = None) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from."""
+    """The error and its causes, outermost first."""
     one: BaseException | None = error
     while one is not None:
         yield one
@@ -151,7 +150,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is(error: BaseException, module: str, *names: str) -> bool:
-    """Whether an error is of a class of a module, which is not imported for this: else it could not be."""
+    """`isinstance` against classes of a module without importing it; an unloaded module cannot have raised."""
     there = sys.modules.get(module)
     return there is not None and isinstance(error, tuple(c for n in names if (c := getattr(there, n, None))))
 
@@ -161,11 +160,11 @@ def _settings(error: BaseException) -> str:
         f"{'.'.join(map(str, p['loc'])) or 'settings'}: {p['msg'].removeprefix('Value error, ')}"
         for p in error.errors()  # type: ignore[attr-defined]
     ]
-    return f"{'; '.join(problems)} (set in the environment or .env; crypto-assets doctor looks at them all)"
+    return f"{'; '.join(problems)} (set in the environment or .env; crypto-assets doctor checks them all)"
 
 
 def _database(error: BaseException, home: Path | None) -> str | None:
-    """What SQLite, or what stands between it and us, complained of: the files of the home say which it is."""
+    """Describe an error of SQLite, SQLAlchemy, Alembic or MLflow, from the state of the home's databases."""
     ours = isinstance(error, sqlite3.Error) or _is(error, "sqlalchemy.exc", "SQLAlchemyError")
     schema = _is(error, "dagster._core.errors", "DagsterInstanceSchemaOutdated") or _is(
         error, "alembic.util.exc", "CommandError"
@@ -212,7 +211,7 @@ def _of_rust(error: BaseException) -> int | None:
 
 
 def _unnamed(number: int, home: Path | None) -> str:
-    """Where an error that names no file came about, as far as it can be told."""
+    """Most likely location of an error that names no file."""
     if home is None:
         return "the working directory"
     with suppress(OSError):
@@ -229,12 +228,12 @@ def _of_network(error: BaseException) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A message as one line; where what it quotes was empty, no colon is left hanging."""
+    """A message on one line, without colons left dangling by empty quotations."""
     return HANGING.sub("", " ".join(COLOURS.sub("", text).split())).rstrip(" :;")
 
 
 def program(main: Callable[[], int | None]) -> NoReturn:
-    """Run what `python -m` names: its faults are reported as those of the commands are."""
+    """Run a `python -m` entry point with the same error reporting as the CLI."""
     with reported(lambda: None, lambda text: print(f"error: {text}", file=sys.stderr)):
         code = main()
     sys.exit(code)

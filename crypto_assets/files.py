@@ -1,7 +1,4 @@
-"""Small files that several processes share: reading them, atomic replacement, locks between processes.
-
-Does not belong here: what the files mean.
-"""
+"""Small files shared by processes: validated reads, atomic replacement, advisory locks. Not their meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing import Any
 from crypto_assets.errors import CANNOT, ReportedError, UsageError
 
 ALIEN_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-"""First bytes of what Windows editors and PowerShell 5 write."""
+"""Byte-order marks that Windows editors and PowerShell 5 write."""
 
 
 class LockHeld(ReportedError):
@@ -27,15 +24,15 @@ class LockHeld(ReportedError):
 
 
 class UnreadableFile(UsageError):
-    """A file that people or power losses can damage cannot be understood; the message begins with its path."""
+    """A user-editable or damaged file is invalid; the message starts with its path."""
 
 
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file; a byte-order mark in front of it is dropped.
+    """Text of a UTF-8 file, without its byte-order mark.
 
     Raises:
         UnreadableFile: It is a folder, or not UTF-8.
-        OSError: It is absent or may not be read.
+        OSError: It is missing or not readable.
     """
     if path.is_dir():
         raise UnreadableFile(f"{path} is a folder, and a file is expected: remove or rename it")
@@ -50,11 +47,11 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """The JSON object in a file.
 
     Raises:
-        UnreadableFile: It holds none; says what it holds instead.
-        OSError: It is absent or may not be read.
+        UnreadableFile: It does not contain a JSON object; the message describes its contents.
+        OSError: It is missing or not readable.
     """
     text = read_text(path)
     if not text.strip():
@@ -69,7 +66,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text` so that a reader, or a crash at any point, sees the old or the new text in full."""
+    """Replace the contents of `path` atomically: readers see the old or the new text in full, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -79,21 +76,21 @@ def write_atomic(path: Path, text: str) -> None:
             os.fsync(out.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # what a full disk left of it
+        temporary.unlink(missing_ok=True)  # a partial file on a full disk
         raise
 
 
 @contextmanager
 def file_lock(path: Path, *, timeout_s: float | None) -> Iterator[None]:
-    """Hold an exclusive advisory lock on `path` (created empty if absent); released also when the process dies.
+    """Hold an exclusive advisory lock on `path` (created if missing); the kernel releases it if the process dies.
 
     Args:
-        path: Lock file; it is never deleted, since deleting one that others wait for would give two holders.
-        timeout_s: Seconds to wait; None waits for ever, 0 tries once.
+        path: Lock file; never deleted, since deleting a file that others wait on would allow two holders.
+        timeout_s: Seconds to wait; None waits forever, 0 tries once.
 
     Raises:
-        LockHeld: The lock was not free within the time.
-        OSError: The file system refuses locks, or the file.
+        LockHeld: The lock was not acquired in time.
+        OSError: The file system does not support locks, or the file cannot be opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s

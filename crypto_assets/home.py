@@ -1,7 +1,7 @@
-"""The home folder: bound to one data mode, one first partition and one user at a time.
+"""The home folder: bound to one data mode and one first partition, used by one process at a time.
 
-Belongs here: what is written into the home once and checked ever after, its coin registry, its locks.
-Does not belong here: the tables (`storage`), the broker (`log.kafka.broker`), or configuration (`settings`).
+Belongs here: binding and checking the home, its coin registry, its locks. Does not belong here: tables (`storage`), the
+broker (`log.kafka.broker`), configuration (`settings`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 class HomeError(ReportedError):
-    """The home cannot be used as asked; the message names the command that can be used instead."""
+    """The home cannot be used as requested; the message names the command or setting that fixes it."""
 
     exit_code = USAGE
 
 
 class HomeInUse(HomeError):
-    """Another process does the same thing with the home; the message names it."""
+    """Another process holds the home's lock; the message names it."""
 
     exit_code = CANNOT
 
 
 @dataclass(frozen=True)
 class Home:
-    """A home that has been bound. Paths only; opening it creates its folder and `home.json`."""
+    """A bound home: its paths, data mode and first UTC day."""
 
     path: Path
     source: str
@@ -45,7 +45,7 @@ class Home:
 
     @property
     def coins_file(self) -> Path:
-        """Registry of coins as TOML; absent = the mode's default basket."""
+        """Coin registry as TOML; if missing, the source's default basket applies."""
         return self.path / "coins.toml"
 
     @property
@@ -55,19 +55,19 @@ class Home:
 
     @property
     def state(self) -> Path:
-        """Small files that must survive restarts: producer cursor, credits."""
+        """Folder of small files that survive restarts: producer cursor, credits, locks."""
         return self.path / "state"
 
     @property
     def ui_address(self) -> Path:
-        """File that holds the UI's address while `up` or `ui` serves it."""
+        """File with the UI's address while `up` or `ui` is running."""
         return self.state / "ui.url"
 
     def registry(self) -> CoinRegistry:
         """Coins of this home.
 
         Raises:
-            HomeError: `coins.toml` cannot be read; every problem is named.
+            HomeError: `coins.toml` is invalid; the message lists every problem.
         """
         if not self.coins_file.exists():
             return default_registry(self.source)
@@ -79,10 +79,10 @@ class Home:
             raise HomeError(f"{self.coins_file}: {error}; correct it, or restore it from a backup") from error
 
     def holder(self, name: str) -> str | None:
-        """Who holds a lock of the home, as `process 12 (up)`; None when nobody does.
+        """Holder of a lock of the home, as `process 12 (up)`; None if it is free.
 
-        The lock itself is asked, since what was written into the file outlives a killed process and is copied with a
-        home. It is taken for a moment only where nobody holds it although the file names somebody.
+        Tests the lock itself, since the file's text outlives a killed process and is copied with the home. The lock is
+        briefly acquired only if it is free although the file names a holder.
         """
         import fcntl
 
@@ -101,7 +101,7 @@ class Home:
 
     @contextmanager
     def lock(self, name: str, *, doing: str) -> Iterator[None]:
-        """Hold an exclusive lock file of the home, so that two processes do not do the same thing.
+        """Hold an exclusive lock of the home while `doing` something.
 
         Raises:
             HomeInUse: Another process holds it; the message names that process.
@@ -130,10 +130,10 @@ class Home:
 
 
 def refuse_unfit(settings: Settings) -> None:
-    """Refuse folders that a part of the product could not open, or would open another one for; writes nothing.
+    """Reject folders that a component could not open, or would resolve to another path. Writes nothing.
 
     Raises:
-        HomeError: Names folder, characters, parts and the setting.
+        HomeError: Names the folder, the characters, the component and the setting.
     """
     moved = "Move or rename a folder of that path, or choose another"
     try:
@@ -145,11 +145,11 @@ def refuse_unfit(settings: Settings) -> None:
 
 
 def open_home(settings: Settings) -> Home:
-    """Bind the home at first use, and check the binding ever after.
+    """Bind the home at first use; verify the binding afterwards.
 
     Raises:
-        HomeError: A folder cannot be used, the home holds another data mode or was begun with another first partition.
-        UnreadableFile: `home.json` cannot be understood.
+        HomeError: A folder cannot be used, or the home has another data mode or first partition.
+        UnreadableFile: `home.json` is invalid.
     """
     refuse_unfit(settings)
     bound = _bound(settings)
@@ -165,11 +165,11 @@ def open_home(settings: Settings) -> Home:
 
 
 def existing_home(settings: Settings) -> Home:
-    """The home, for commands that only look at one or work on what it holds; nothing is made.
+    """Open an existing home without creating anything.
 
     Raises:
-        HomeError: There is no home yet, or it holds another data mode or began with another first partition.
-        UnreadableFile: `home.json` cannot be understood.
+        HomeError: There is no home, or it has another data mode or first partition.
+        UnreadableFile: `home.json` is invalid.
     """
     refuse_unfit(settings)
     bound = _bound(settings)
@@ -181,33 +181,31 @@ def existing_home(settings: Settings) -> Home:
 
 
 def in_force(settings: Settings) -> Settings:
-    """The settings with what their home is bound to where they say nothing of it; as they are without a home.
+    """Settings completed from the home's binding where they are unset; unchanged without a home.
 
     Raises:
-        HomeError: They contradict the home.
-        UnreadableFile: `home.json` cannot be understood.
+        HomeError: They contradict the binding.
+        UnreadableFile: `home.json` is invalid.
     """
     bound = None if settings.is_remote else _bound(settings, adopting=True)
     if bound is None:
         return settings
-    told: dict[str, Any] = {"source": bound.source, "transport": bound.transport}
-    unsaid = {name: value for name, value in told.items() if name not in settings.model_fields_set}
-    return settings.model_copy(
-        update={"home_path": settings.home, "partitions_start": bound.partitions_start, **unsaid}
-    )
+    defaults: dict[str, Any] = {"source": bound.source, "transport": bound.transport}
+    unset = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update={"home_path": settings.home, "partitions_start": bound.partitions_start, **unset})
 
 
 def first_day(settings: Settings) -> date:
-    """First UTC day with partitions: the home's, or the one that it would be bound to now. Nothing is bound.
+    """First UTC day with partitions: the home's, or the one a new home would get. Does not bind the home.
 
     Raises:
-        HomeError: The settings contradict the home, or a process without a home was not given the day.
+        HomeError: The settings contradict the binding, or a remote process was not given the day.
     """
     if settings.is_remote:
         if settings.partitions_start is None:
             raise HomeError(
-                "CRYPTO_ASSETS_PARTITIONS_START is not set, and with CRYPTO_ASSETS_ROLE=remote there is no home that "
-                "says it: set it to the day in the home.json of the driver"
+                "CRYPTO_ASSETS_PARTITIONS_START is not set, and with CRYPTO_ASSETS_ROLE=remote there is no home to "
+                "read it from: set it to the day in the home.json of the driver"
             )
         return settings.partitions_start
     bound = _bound(settings)
@@ -218,17 +216,17 @@ def first_day(settings: Settings) -> date:
 
 
 def _bound(settings: Settings, *, adopting: bool = False) -> Binding | None:
-    """The binding of the settings' home, which they do not contradict; None without a home.
+    """Binding of the settings' home, checked against them; None without a home.
 
-    Where the settings take their source from the home (`adopting`), a default of theirs contradicts nothing.
+    With `adopting`, a source left at its default is taken from the home and cannot contradict it.
     """
     home = settings.home
     bound = binding.read(home, settings.lake)
     if bound is None:
         return None
     problems = []
-    said = not adopting or "source" in settings.model_fields_set
-    if said and bound.source != settings.source:
+    explicit = not adopting or "source" in settings.model_fields_set
+    if explicit and bound.source != settings.source:
         problems.append(
             f"it holds {bound.source} data and CRYPTO_ASSETS_SOURCE asks for {settings.source}; sources are never "
             f"mixed. Use another home: CRYPTO_ASSETS_HOME=./.crypto_assets/{settings.source}"
@@ -245,7 +243,7 @@ def _bound(settings: Settings, *, adopting: bool = False) -> Binding | None:
 
 
 def _others() -> str:
-    """The flags that open homes of this folder, as the demo's."""
+    """Hint listing the `--home` flags of the homes in this folder, such as the demo's."""
     found: list[Path] = []
     with suppress(OSError):
         found = sorted(p.parent for p in Path(".crypto_assets").glob(f"*/{binding.FILE}"))

@@ -1,7 +1,7 @@
-"""Folders that people choose: what the parts that use one can take, and a plain name for a part that takes little.
+"""Validates user-chosen folders against what each component can open, and aliases them for components that cannot.
 
-Belongs here: the table of characters and lengths, and plain names. Does not belong here: which folder is used for what
-(`settings`), or anything below one.
+Belongs here: permitted characters and lengths, and plain aliases. Does not belong here: which folder is used for what
+(`settings`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pathlib import Path
 
 
 class UnfitPath(ValueError):
-    """A folder cannot be used; the message names it, what is wrong with it, and the setting that changes it."""
+    """A folder cannot be used; the message names the folder, the problem and the setting that changes it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a part of the product can open.
+    """Path restrictions of a component.
 
     Args:
-        why: The part, and how it takes a path.
-        refused: What a path may not hold.
-        longest: Longest path of the folder, bytes.
+        why: The component and how it handles paths, for messages.
+        refused: Characters that the path must not contain.
+        longest: Maximum length of the folder's path in bytes.
     """
 
     why: str
@@ -37,24 +37,24 @@ class Part:
 
 
 FILES = Part("files have text names", re.compile("[\x00-\x1f\x7f\ud800-\udfff]"), 3800)
-"""Everything: no control characters, no bytes that are not UTF-8; Linux opens paths of at most 4,096 bytes."""
+"""All components: UTF-8 without control characters; Linux limits paths to 4,096 bytes."""
 TABLES = Part("delta-rs opens tables by a decoded URL", re.compile(r"%[0-9A-Fa-f]{2}|[\[\]|^\\]"), 3800)
 SQLITE = Part("Dagster and MLflow open SQLite files by a URL", re.compile(r"%[0-9A-Fa-f]{2}|\?"), 430)
-"""SQLite opens paths of at most 504 bytes; those of runs are the longest of a home."""
+"""SQLite limits paths to 504 bytes; the paths of run logs are the longest in a home."""
 CLASS_PATH = Part("Java's class path is a list", re.compile(f"[{os.pathsep}]"), 3800)
 
 
 def require(what: str, folder: Path | str, *parts: Part, remedy: str) -> None:
-    """Refuse a folder that a part cannot open. Where links lead counts too, since some parts follow them first.
+    """Reject a folder that a component cannot open. Symlink targets are checked too: some components resolve them.
 
     Args:
-        what: What the folder is, as `the home`.
-        folder: Its path; an address with a scheme is not judged.
-        parts: What must open it, beside `FILES`.
-        remedy: What to do.
+        what: Name of the folder in the message, such as `the home`.
+        folder: Its path; URLs are not checked.
+        parts: Components that must open it, in addition to `FILES`.
+        remedy: Fix, for the message.
 
     Raises:
-        UnfitPath: Names every offending character and the part that cannot take it.
+        UnfitPath: Names every offending character and the component that rejects it.
     """
     text = str(folder)
     if "://" in text:
@@ -88,18 +88,18 @@ def shown(path: str) -> str:
 _PLAIN = re.compile(r"[A-Za-z0-9/._+=@-]*")
 _LOCK = threading.Lock()
 _private: list[Path] = []
-"""The private folder of this process, once there is one."""
+"""The private temporary folder of this process, once created."""
 
 
 def private_folder() -> Path:
-    """A folder of this process alone, removed at its end, whose path every part can take.
+    """Temporary folder private to this process, removed at exit, with a path that every component accepts.
 
     Raises:
-        UnfitPath: There is no folder for temporary files with such a path.
+        UnfitPath: No usable folder for temporary files has such a path.
     """
     with _LOCK:
-        if not _private or not _private[-1].is_dir():  # systems remove what lies among temporary files for days
-            bases = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp makes a folder that is ours alone
+        if not _private or not _private[-1].is_dir():  # systems clean up old temporary files
+            bases = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp creates a private folder
             base = next((b for b in bases if _PLAIN.fullmatch(b) and os.access(b, os.W_OK)), None)
             if base is None:
                 raise UnfitPath(
@@ -112,14 +112,14 @@ def private_folder() -> Path:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a fork has the same list of things to do at exit
+    if os.getpid() == owner:  # a fork inherits the exit handlers
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def plain(folder: str) -> str:
-    """A folder by a path of plain characters: itself, or a link to it that lives as long as this process.
+    """The folder's path if it has plain characters only, else a symlink to it that lives as long as this process.
 
-    Sail (0.7) encodes paths twice, so no spelling of `a b` or `josé` reaches its files, raw, encoded or as a URL.
+    Sail (0.7) encodes paths twice, so it cannot open `a b` or `josé` in any spelling: raw, encoded or as a URL.
     """
     if "://" in folder or _PLAIN.fullmatch(folder):
         return folder

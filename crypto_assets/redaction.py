@@ -1,7 +1,7 @@
-"""Secrets out of texts that are shown, logged, stored or sent.
+"""Redacts secrets from text that is shown, logged, stored or sent.
 
-Belongs here: finding a secret however it is written. Does not belong here: which secrets there are
-(`Settings.secrets`). Redact first and cut afterwards: of a text that was cut the start of a secret may be left.
+Belongs here: matching a secret in any encoding. Does not belong here: the list of secrets (`Settings.secrets`).
+Redact before truncating: truncation may leave an unmatched prefix of a secret.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 REDACTED = "**********"
 SHORTEST_SECRET = 4
-"""Shorter values would be found in every text."""
+"""Shorter values would match in any text."""
 SHORTEST_PATH = 8
-"""Of an address that is secret, its path alone is one too, as errors of HTTP libraries show it, if it is that long."""
+"""Minimum length at which the path of a secret URL is redacted by itself; HTTP libraries print it in errors."""
 PASSWORD = re.compile(r"(//[^/@\s:]*:)[^/@\s]+@")
-"""Where an address holds one, such as a proxy's."""
+"""Password in a URL, such as a proxy's."""
 
 
 def redact(
@@ -27,16 +27,15 @@ def redact(
     mark: Callable[[str], str] = lambda _name: REDACTED,
     addresses: bool = True,
 ) -> str:
-    r"""The text without any secret.
+    r"""Replace every secret in a text.
 
-    A secret is found as it is and with any of its characters written for JSON (`\u0041`), a URL (`%41`) or HTML
-    (`&#65;`).
+    Secrets match verbatim and with any character escaped for JSON (`\u0041`), a URL (`%41`) or HTML (`&#65;`).
 
     Args:
-        text: Any text, not cut.
+        text: Any text, not truncated.
         secrets: Values by name.
-        mark: What stands for a secret, by its name.
-        addresses: Whether the password of every address, such as a proxy's, is taken for a secret too.
+        mark: Replacement for a secret, given its name.
+        addresses: Also redact passwords in URLs, such as a proxy's.
     """
     for name, value in sorted(secrets.items(), key=lambda item: -len(item[1])):
         for pattern in _patterns(value):
@@ -55,7 +54,7 @@ def _patterns(value: str) -> tuple[re.Pattern[str], ...]:
 
 
 def _written(character: str) -> str:
-    """Pattern of a character in all the ways in which it may be written."""
+    """Pattern that matches a character verbatim and in every supported escape."""
     code = ord(character)
     url = "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogatepass"))
     units = character.encode("utf-16-be", errors="surrogatepass").hex()

@@ -1,6 +1,6 @@
 """Files of a checkout that are rendered: `python -m crypto_assets.rendered_files [--check] [ROOT]`.
 
-Belongs here: writing them, and checking that none is stale. Does not belong here: what a file says (`contracts.render`,
+Belongs here: writing them and detecting stale ones. Does not belong here: their contents (`contracts.render`,
 `settings_docs`, `databricks.deploy`).
 """
 
@@ -16,7 +16,7 @@ Files = Mapping[str, Callable[[], str]]
 
 
 def stale(root: Path, files: Files) -> list[str]:
-    """Paths that are absent below `root` or differ from what is rendered."""
+    """Paths below `root` that are missing or differ from the rendered text."""
     return [
         path
         for path, render in files.items()
@@ -25,7 +25,7 @@ def stale(root: Path, files: Files) -> list[str]:
 
 
 def write(root: Path, files: Files) -> list[str]:
-    """Write what is stale below `root`; returns its paths."""
+    """Write the stale files below `root`; returns their paths."""
     changed = stale(root, files)
     for path in changed:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -34,23 +34,23 @@ def write(root: Path, files: Files) -> list[str]:
 
 
 def run(module: str, what: str, files: Callable[[Path], Files], arguments: Sequence[str]) -> int:
-    """`python -m MODULE [--check] [ROOT]`; 1 when a check finds a stale file.
+    """Entry point of `python -m MODULE [--check] [ROOT]`; returns 1 if a check finds a stale file.
 
     Args:
-        module: Its name, for the advice to run it.
-        what: What it renders, for its help.
-        files: Gives the files of a checkout.
-        arguments: Of the command line.
+        module: Module name, for help and hints.
+        what: Rendered content, for the help text.
+        files: Returns the files of a checkout.
+        arguments: Command-line arguments.
 
     Raises:
-        SystemExit: 2 when the arguments are not understood.
+        SystemExit: 2 on invalid arguments.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Write {what}.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file is stale")
     parser.add_argument("root", nargs="?", type=Path, default=CHECKOUT, help="the checkout (default: %(default)s)")
     given = parser.parse_args(arguments)
     if not given.root.is_dir():
-        parser.error(f"{given.root} is no folder; give that of a checkout")
+        parser.error(f"{given.root} is not a folder; pass a checkout")
     found = (stale if given.check else write)(given.root, files(given.root))
     for path in found:
         print(f"{'stale' if given.check else 'written'}: {path}")
@@ -60,7 +60,7 @@ def run(module: str, what: str, files: Callable[[Path], Files], arguments: Seque
 
 
 def of_contracts(root: Path) -> Files:
-    """Data dictionary, schemas of messages and deployment files of a checkout."""
+    """Data dictionary, message schemas and deployment files of a checkout."""
     from crypto_assets.assets.card import upstream
     from crypto_assets.contracts import render
     from crypto_assets.databricks.deploy import files
@@ -69,8 +69,8 @@ def of_contracts(root: Path) -> Files:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write or check what contracts say; 1 when a check finds a stale file."""
-    return run("crypto_assets.rendered_files", "what contracts say", of_contracts, arguments)
+    """Write or check the files rendered from contracts; returns 1 if a check finds a stale file."""
+    return run("crypto_assets.rendered_files", "the files rendered from contracts", of_contracts, arguments)
 
 
 if __name__ == "__main__":

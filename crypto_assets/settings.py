@@ -1,8 +1,8 @@
 """Configuration: the only module that reads the environment.
 
-Our own names start with CRYPTO_ASSETS_; names that belong to vendors (KAFKA_*, COINGECKO_*, MLFLOW_*, DATABRICKS_*,
-ALERT_WEBHOOK_URL) are taken as those vendors write them. `.env.example` and `docs/settings.md` are
-rendered from the fields below. Does not belong here: anything that opens a connection or a file of the lake.
+Our own names start with CRYPTO_ASSETS_; vendors' names (KAFKA_*, COINGECKO_*, MLFLOW_*, DATABRICKS_*,
+ALERT_WEBHOOK_URL) keep their usual spelling. `.env.example` and `docs/settings.md` are rendered from the fields below.
+Does not belong here: anything that opens a connection or a file of the lake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Target = Literal["local", "spark", "databricks", "databricks-serverless"]
 
 HOURLY_REFRESH_S = 3600
 SHORTEST_WITH_NEW_CLUSTERS_S = 900
-"""A cluster takes minutes to start: refreshes closer than this would spend their time starting clusters."""
+"""A cluster takes minutes to start: more frequent refreshes would spend their time starting clusters."""
 
 OUTSIDE = (
     "lake_uri",
@@ -45,15 +45,15 @@ OUTSIDE = (
     "alert_webhook_url",
     "partitions_start",
 )
-"""Settings of one home that another one must not share: places outside of it, and its first partition."""
+"""Settings that two homes must not share: locations outside the home, and the first partition."""
 
 CONNECT_TOKEN = re.compile(r";token=([^;]+)")
 URL_PASSWORD = re.compile(r"//[^/@]*:([^/@]+)@")
-"""Where an address holds a secret."""
+"""Secrets embedded in addresses."""
 
 
 def _absolute(path: Path) -> Path:
-    """The path from the working folder; a `~` that no shell has replaced is the user's folder."""
+    """Absolute path, relative to the working folder; a leading `~` that no shell expanded is the user's home."""
     return (path.expanduser() if path.parts[:1] == ("~",) else path).absolute()
 
 
@@ -62,22 +62,22 @@ def _ours(name: str) -> AliasChoices:
 
 
 class Settings(DatabricksSettings):
-    """Everything that can be configured; times are UTC. Made by `load_settings`, in tests by keyword arguments."""
+    """All configuration; times are UTC. Created by `load_settings`, in tests with keyword arguments."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
         env_file_encoding="utf-8-sig",
-        env_ignore_empty=True,  # `NAME=` is how people unset a line of .env
+        env_ignore_empty=True,  # `NAME=` unsets a line of .env
         extra="ignore",
         populate_by_name=True,
         frozen=True,
-        hide_input_in_errors=True,  # a rule over several fields would print all of them, keys and passwords included
+        hide_input_in_errors=True,  # a validator over several fields would print all of them, secrets included
     )
 
     source: SourceName = Field(
         REPLAY.name,
         validation_alias=_ours("SOURCE"),
-        description=f"Where prices come from: {listed()}. A home is bound to one.",
+        description=f"Price source: {listed()}. A home is bound to one.",
     )
     home_path: Path | None = Field(
         None,
@@ -93,14 +93,14 @@ class Settings(DatabricksSettings):
     spark_master: str = Field(
         "local[*]",
         validation_alias=_ours("SPARK_MASTER"),
-        description="Spark master of target spark, which runs in this process's JVM (Java 17 or later).",
+        description="Spark master of target spark, which runs in a local JVM (Java 17 or later).",
     )
     spark_remote: str | None = Field(
         None,
         validation_alias=_ours("SPARK_REMOTE"),
         repr=False,  # it may hold a token
-        description="Spark Connect endpoint of target spark (sc://host:port) instead of a JVM here; needs Delta Lake, "
-        "the Kafka source and the lake's folder.",
+        description="Spark Connect endpoint of target spark (sc://host:port) instead of a local JVM; needs Delta Lake, "
+        "the Kafka source and access to the lake's folder.",
     )
     spark_catalog: str | None = Field(
         None,
@@ -110,10 +110,10 @@ class Settings(DatabricksSettings):
     kafka_shaded: bool = Field(
         True,
         validation_alias=_ours("KAFKA_SHADED"),
-        description="Whether the cluster's Kafka classes have Databricks' prefix kafkashaded (matters with SASL).",
+        description="The cluster's Kafka classes have Databricks' prefix kafkashaded (matters with SASL).",
     )
     role: Literal["driver", "remote"] = Field(
-        "driver", validation_alias=_ours("ROLE"), description="Set to remote inside a launched step; not for people."
+        "driver", validation_alias=_ours("ROLE"), description="remote inside a launched step; set by the launcher."
     )
     transport: Literal["kafka", "landing"] = Field(
         "kafka",
@@ -129,8 +129,8 @@ class Settings(DatabricksSettings):
     partitions_start: date | None = Field(
         None,
         validation_alias=_ours("PARTITIONS_START"),
-        description="First UTC day that has partitions; written into the home at first use and refused if changed "
-        "later. Default: the day before a live home's first use, 2024-01-01 in replay and simulator homes.",
+        description="First UTC day with partitions; stored in the home at first use and fixed from then on. Default: "
+        "the day before a live home's first use, 2024-01-01 in replay and simulator homes.",
     )
     catalog: str = Field(
         "crypto_analytics", validation_alias=_ours("CATALOG"), description="Catalog name on Databricks."
@@ -142,25 +142,25 @@ class Settings(DatabricksSettings):
         1.0,
         gt=0,
         validation_alias=_ours("ANOMALY_BUDGET"),
-        description="Anomaly flags wanted per coin and day; below 1 needs 28 days of calibration.",
+        description="Target number of anomaly flags per coin and day; below 1 needs 28 days of calibration.",
     )
     poll_interval_s: float = Field(
-        10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Seconds between looks of the producer loop."
+        10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Producer poll interval in seconds."
     )
     start_timeout_s: float = Field(
         120.0,
         ge=1,
         validation_alias=_ours("START_TIMEOUT_S"),
-        description="Seconds that Dagster may take to start in `up` and `ui` on an idle machine; a loaded one gets "
-        "more, in proportion to its load per processor.",
+        description="Seconds allowed for Dagster to start in `up` and `ui` on an idle machine; scaled up with the load "
+        "per processor.",
     )
     refresh_interval_s: int | None = Field(
         None,
         ge=0,
         le=3600,
         validation_alias=_ours("REFRESH_INTERVAL_S"),
-        description="Seconds between refreshes of the hourly tables; 0 = after every poll, 3600 = once an hour, by the "
-        "schedule close_hour. Default: 0, on Databricks targets 3600, where each refresh starts a dozen runs.",
+        description="Seconds between refreshes of the hourly tables; 0 = after every poll, 3600 = hourly, by the "
+        "schedule close_hour. Default: 0; 3600 on Databricks targets, where each refresh starts a dozen runs.",
     )
     replay_speed: float = Field(
         1.0,
@@ -172,7 +172,7 @@ class Settings(DatabricksSettings):
     automation: bool = Field(
         False,
         validation_alias=_ours("AUTOMATION"),
-        description="Start sensors and schedules with the daemon; `crypto-assets up` sets it.",
+        description="Start sensors and schedules with the daemon; set by `crypto-assets up`.",
     )
     log_level: str = Field("INFO", validation_alias=_ours("LOG_LEVEL"), description="Log level of the command line.")
 
@@ -182,7 +182,7 @@ class Settings(DatabricksSettings):
     coingecko_plan: Plan | None = Field(
         None,
         validation_alias="COINGECKO_PLAN",
-        description="keyless, demo (10,000 credits a month) or paid. Default: demo with a key, keyless without.",
+        description="keyless, demo (10,000 credits per month) or paid. Default: demo with a key, keyless without.",
     )
     coingecko_base_url: str | None = Field(
         None,
@@ -190,10 +190,10 @@ class Settings(DatabricksSettings):
         description="Only the official hosts or a loopback stand-in are accepted. Default: the host of the plan.",
     )
     coingecko_monthly_credits: int | None = Field(
-        None, ge=1, validation_alias="COINGECKO_MONTHLY_CREDITS", description="Overrides the plan's credits a month."
+        None, ge=1, validation_alias="COINGECKO_MONTHLY_CREDITS", description="Overrides the plan's credits per month."
     )
     coingecko_calls_per_minute: int | None = Field(
-        None, ge=1, validation_alias="COINGECKO_CALLS_PER_MINUTE", description="Overrides the plan's calls a minute."
+        None, ge=1, validation_alias="COINGECKO_CALLS_PER_MINUTE", description="Overrides the plan's calls per minute."
     )
 
     kafka_bootstrap_servers: str | None = Field(
@@ -227,7 +227,7 @@ class Settings(DatabricksSettings):
         ge=0,
         le=65535,
         validation_alias=_ours("KAFKA_PORT"),
-        description="Port of the embedded broker; 0 = pick a free one at first start and keep it in the home.",
+        description="Port of the embedded broker; 0 = pick a free one at first start and reuse it.",
     )
     kafka_topic: str | None = Field(
         None,
@@ -238,9 +238,12 @@ class Settings(DatabricksSettings):
     kafka_polls_topic: str | None = Field(
         None, validation_alias="KAFKA_POLLS_TOPIC", description="Topic of polls. Default: crypto-polls[-replay]."
     )
-    kafka_partitions: int = Field(3, ge=1, validation_alias="KAFKA_PARTITIONS", description="Partitions of our topics.")
+    kafka_partitions: int = Field(3, ge=1, validation_alias="KAFKA_PARTITIONS", description="Partitions per topic.")
     kafka_replication_factor: int = Field(
-        1, ge=1, validation_alias="KAFKA_REPLICATION_FACTOR", description="Replication factor of topics we create."
+        1,
+        ge=1,
+        validation_alias="KAFKA_REPLICATION_FACTOR",
+        description="Replication factor of topics that are created.",
     )
 
     mlflow_tracking_uri: str | None = Field(
@@ -257,9 +260,9 @@ class Settings(DatabricksSettings):
         """Read the environment and `.env`.
 
         Raises:
-            UnreadableFile: `.env` is not a file of UTF-8 text.
-            UsageError: Two names of one setting have different values; names all of them.
-            pydantic.ValidationError: A value is not acceptable; the message names each field.
+            UnreadableFile: `.env` is not a UTF-8 text file.
+            UsageError: Two names of one setting have different values; the message lists all such names.
+            pydantic.ValidationError: Invalid values; the message names each field.
         """
         named = given.get("_env_file", self.model_config.get("env_file"))
         values: dict[str, str | None] = {}
@@ -287,10 +290,10 @@ class Settings(DatabricksSettings):
         try:
             at = urlsplit(value)
             good = at.scheme == "sc" and bool(at.hostname) and at.port != 0
-        except ValueError:  # of the port
+        except ValueError:  # invalid port
             good = False
         if not good:
-            raise ValueError("not a Spark Connect endpoint; it has the form sc://host:port (port 15002 if left out)")
+            raise ValueError("not a Spark Connect endpoint; use the form sc://host:port (port 15002 by default)")
         return value
 
     @model_validator(mode="after")
@@ -299,15 +302,15 @@ class Settings(DatabricksSettings):
         if self.target == "databricks" and starts_clusters and self.refresh_every_s < SHORTEST_WITH_NEW_CLUSTERS_S:
             raise ValueError(
                 f"CRYPTO_ASSETS_REFRESH_INTERVAL_S={self.refresh_interval_s} is below {SHORTEST_WITH_NEW_CLUSTERS_S}, "
-                "and every step would start a cluster of its own. Set CRYPTO_ASSETS_DATABRICKS_CLUSTER_ID or "
+                "and every step would start its own cluster. Set CRYPTO_ASSETS_DATABRICKS_CLUSTER_ID or "
                 "CRYPTO_ASSETS_DATABRICKS_INSTANCE_POOL_ID, refresh less often, or run `crypto-assets stream` as a "
-                "continuous job for freshness of seconds"
+                "continuous job for freshness within seconds"
             )
         return self
 
     @property
     def refresh_every_s(self) -> int:
-        """Seconds between refreshes in force; 0 = after every poll, `HOURLY_REFRESH_S` = by schedule alone."""
+        """Effective refresh interval in seconds; 0 = after every poll, `HOURLY_REFRESH_S` = by schedule only."""
         if self.refresh_interval_s is not None:
             return self.refresh_interval_s
         return HOURLY_REFRESH_S if self.on_databricks else 0
@@ -326,33 +329,33 @@ class Settings(DatabricksSettings):
 
     @property
     def landing(self) -> Path:
-        """Absolute path of the landing folder, whether or not the transport is landing."""
+        """Absolute path of the landing folder, whatever the transport."""
         return _absolute(self.landing_path) if self.landing_path else self.home / "landing"
 
     def table_uri(self, table: str) -> str:
-        """Address of a table: its folder, or its Unity Catalog name on Databricks."""
+        """Location of a table: its folder, or its Unity Catalog name on Databricks."""
         if self.on_databricks:
             return f"{self.catalog}.{table}"
         return f"{self.lake}/{table.replace('.', '/')}"
 
     @property
     def plan(self) -> Plan:
-        """CoinGecko plan in force."""
+        """Effective CoinGecko plan."""
         return self.coingecko_plan or ("demo" if self.coingecko_api_key else "keyless")
 
     @property
     def source_facts(self) -> SourceFacts:
-        """What is known of the source without opening it."""
+        """Static facts about the source."""
         return facts_of(self.source)
 
     @property
     def is_live(self) -> bool:
-        """Whether records carry real time (broker's LogAppendTime) rather than a virtual arrival."""
+        """True if records carry real time (the broker's LogAppendTime) rather than a virtual arrival."""
         return self.source_facts.live
 
     @property
     def security_protocol(self) -> str:
-        """Security protocol in force of the external Kafka."""
+        """Effective security protocol of the external Kafka."""
         return self.kafka_security_protocol or ("SASL_SSL" if self.kafka_sasl_username else "PLAINTEXT")
 
     @property
@@ -367,14 +370,14 @@ class Settings(DatabricksSettings):
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow tracking URI in force."""
+        """Effective MLflow tracking URI."""
         if self.mlflow_tracking_uri:
             return self.mlflow_tracking_uri
         return "databricks" if self.on_databricks else f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
     @property
     def registry_uri(self) -> str:
-        """MLflow registry URI in force."""
+        """Effective MLflow registry URI."""
         if self.mlflow_registry_uri:
             return self.mlflow_registry_uri
         return "databricks-uc" if self.tracking_uri == "databricks" else self.tracking_uri
@@ -386,27 +389,27 @@ class Settings(DatabricksSettings):
 
     @property
     def on_databricks(self) -> bool:
-        """Whether steps run in a Databricks workspace."""
+        """True if steps run in a Databricks workspace."""
         return self.target.startswith("databricks")
 
     @property
     def is_remote(self) -> bool:
-        """Whether this process is the far side of a launched step: it has no home and no workspace credentials."""
+        """True inside a launched step, which has neither a home nor workspace credentials."""
         return self.role == "remote"
 
     def apart(self, **changed: Any) -> Settings:
-        """These settings for a home that shares nothing with the one they are of: `OUTSIDE` is left out."""
+        """Copy of these settings for a separate home: everything in `OUTSIDE` is reset to its default."""
         return self.model_copy(update={**{name: type(self).model_fields[name].default for name in OUTSIDE}, **changed})
 
     def outside(self) -> list[str]:
-        """Environment names of what `apart` leaves out and is set."""
+        """Environment names of the `OUTSIDE` settings that are set."""
         aliases = {name: type(self).model_fields[name].validation_alias for name in OUTSIDE if getattr(self, name)}
         return [str(a.choices[0] if isinstance(a, AliasChoices) else a) for a in aliases.values()]
 
     def secrets(self) -> dict[str, str]:
-        """Every secret value in force by its environment name, for redaction and for the audit of logs.
+        """Every secret in use by environment name, for redaction and log audits.
 
-        Of an address that is what it holds: a Spark Connect endpoint's `token`, the password of an MLflow address.
+        Includes secrets embedded in addresses: a Spark Connect endpoint's `token`, the password of an MLflow URI.
         """
         found = {
             "COINGECKO_API_KEY": self.coingecko_api_key,
@@ -425,7 +428,7 @@ class Settings(DatabricksSettings):
 
 
 def _conflicts(model: type[Settings], values: Mapping[str, str | None]) -> list[str]:
-    """Settings that two names set to different values, each as a sentence with the names and without the values."""
+    """One message per setting whose names have different values; lists the names, not the values."""
     given = {name.upper(): value for name, value in values.items() if value}
     found = []
     for field in model.model_fields.values():
@@ -437,17 +440,16 @@ def _conflicts(model: type[Settings], values: Mapping[str, str | None]) -> list[
 
 
 def reach_this_machine_directly() -> None:
-    """Except this machine from the proxies that the environment names, for this process and its children.
+    """Exempt loopback addresses from the environment's proxies, for this process and its children.
 
-    Whoever speaks HTTP or gRPC here (requests, urllib, the engine's client, Dagster's code server, MLflow) reads the
-    same variables when it connects; everything else keeps its proxy. Without a proxy nothing is changed: the variable
-    of exceptions alone would hide the proxies that macOS keeps in its own settings.
+    HTTP and gRPC clients (requests, urllib, the engine's client, Dagster's code server, MLflow) read these variables on
+    connecting. Without a proxy nothing changes: `no_proxy` alone would hide the proxies in macOS's system settings.
     """
     exceptions = ("no_proxy", "NO_PROXY")
     if not any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in os.environ):
         return
     known = next((os.environ[name] for name in exceptions if os.environ.get(name)), "")
-    # gRPC reads a variable of its own in place of the other two, where it is set.
+    # If no_grpc_proxy is set, gRPC reads it instead of the other two.
     for name in (*exceptions, *(n for n in ("no_grpc_proxy",) if n in os.environ)):
         listed = [entry.strip() for entry in os.environ.get(name, known).split(",") if entry.strip()]
         os.environ[name] = ",".join([*listed, *(host for host in LOOPBACK if host not in listed)])
@@ -455,27 +457,27 @@ def reach_this_machine_directly() -> None:
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
-    """Settings from the environment and `.env`, read once a process.
+    """Settings from the environment and `.env`, read once per process.
 
     Raises:
-        pydantic.ValidationError: A value is not acceptable; the message names each field.
+        pydantic.ValidationError: Invalid values; the message names each field.
     """
     reach_this_machine_directly()
-    if os.environ.get("CRYPTO_ASSETS_ROLE") == "remote":  # what lies in a cluster's folder is none of ours
+    if os.environ.get("CRYPTO_ASSETS_ROLE") == "remote":  # a .env in a cluster's folder is not ours
         return Settings(_env_file=None)  # type: ignore[call-arg]
     return Settings()  # type: ignore[call-arg]
 
 
 def environment() -> Mapping[str, str]:
-    """The process environment, for `doctor` (near-miss names) and for child processes."""
+    """The process environment, for `doctor` (misspelled names) and child processes."""
     return os.environ
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a child process that starts an engine of its own.
+    """Environment for a child process that starts its own engine.
 
-    PySpark marks its process once a session speaks Spark Connect (the embedded engine's does); a child that inherits
-    the mark cannot start a JVM session.
+    PySpark sets variables once a session uses Spark Connect (as the embedded engine does); a child that inherits them
+    cannot start a JVM session.
     """
     own = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE", "PYSPARK_REMOTE_INIT_CONF_")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
@@ -485,10 +487,10 @@ ENGINE_SESSION_S = 30 * 24 * 3600
 
 
 def prepare_embedded_engine() -> None:
-    """Settings of the embedded engine that it takes from the environment only; call before it is imported.
+    """Configure the embedded engine through its environment variables; call before importing it.
 
-    It logs errors only, unless the user set RUST_LOG. A session lives as long as its process: by default Sail forgets
-    one that was idle for some minutes, and a step that spent them training would then fail.
+    It logs errors only, unless RUST_LOG is set. Sessions live as long as the process: by default Sail drops idle ones
+    after some minutes, and a step would fail after a long training.
     """
     reach_this_machine_directly()
     os.environ.setdefault("RUST_LOG", "error")
@@ -496,13 +498,13 @@ def prepare_embedded_engine() -> None:
 
 
 def export_dagster_home(folder: Path) -> None:
-    """Make `folder` DAGSTER_HOME of this process and of its children: `dagster.yaml` refers to it."""
+    """Set DAGSTER_HOME, which `dagster.yaml` refers to, for this process and its children."""
     os.environ["DAGSTER_HOME"] = str(folder)
 
 
 @contextmanager
 def environment_with(name: str, value: str) -> Iterator[None]:
-    """Set a variable of this process, and of the children that it starts meanwhile."""
+    """Set an environment variable within the context, for this process and children started meanwhile."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -515,5 +517,5 @@ def environment_with(name: str, value: str) -> Iterator[None]:
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:
-    """Set variables of this process to what a serverless step received. Call it before any settings are loaded."""
+    """Apply the environment shipped with a serverless step. Call before loading settings."""
     os.environ.update(values)

@@ -28,7 +28,7 @@ class DatabricksSettings(BaseSettings):
     databricks_cluster_id: str | None = Field(
         None,
         validation_alias=_ours("CLUSTER_ID"),
-        description="Existing all-purpose cluster for launched steps. Default: a new job cluster a step.",
+        description="Existing all-purpose cluster for launched steps. Default: a new job cluster per step.",
     )
     databricks_spark_version: str = Field(
         "19.0.x-scala2.13",
@@ -41,10 +41,12 @@ class DatabricksSettings(BaseSettings):
         description="Node type of new clusters, as the workspace lists them; unset with an instance pool.",
     )
     databricks_instance_pool_id: str | None = Field(
-        None, validation_alias=_ours("INSTANCE_POOL_ID"), description="Instance pool of new clusters: faster starts."
+        None,
+        validation_alias=_ours("INSTANCE_POOL_ID"),
+        description="Instance pool for new clusters; they start faster.",
     )
     databricks_policy_id: str | None = Field(
-        None, validation_alias=_ours("POLICY_ID"), description="Cluster policy that new clusters keep to."
+        None, validation_alias=_ours("POLICY_ID"), description="Cluster policy applied to new clusters."
     )
     databricks_workers: int = Field(
         0, ge=0, validation_alias=_ours("WORKERS"), description="Workers of a new cluster; 0 = a single node."
@@ -104,16 +106,16 @@ class DatabricksSettings(BaseSettings):
         description="Seconds the driver waits for a run, its queueing included; more than the run's own limit.",
     )
     databricks_poll_s: float = Field(
-        5.0, gt=0, validation_alias=_ours("POLL_S"), description="Seconds between looks at a launched run."
+        5.0, gt=0, validation_alias=_ours("POLL_S"), description="Poll interval of launched runs in seconds."
     )
     databricks_concurrent_steps: int = Field(
-        4, ge=1, validation_alias=_ours("CONCURRENT_STEPS"), description="Steps of one run launched at the same time."
+        4, ge=1, validation_alias=_ours("CONCURRENT_STEPS"), description="Maximum steps of a run launched concurrently."
     )
     databricks_environment_version: int = Field(
         4,
         ge=1,
         validation_alias=_ours("ENVIRONMENT_VERSION"),
-        description="Version of the serverless environment (Python and Spark Connect); 4 is the oldest that will do.",
+        description="Version of the serverless environment (Python and Spark Connect); at least 4.",
     )
     databricks_budget_policy_id: str | None = Field(
         None,
@@ -132,7 +134,9 @@ class DatabricksSettings(BaseSettings):
         None, validation_alias="DATABRICKS_CLIENT_SECRET", description="OAuth secret of the service principal."
     )
     databricks_token: SecretStr | None = Field(
-        None, validation_alias="DATABRICKS_TOKEN", description="Personal token instead of OAuth: for trials only."
+        None,
+        validation_alias="DATABRICKS_TOKEN",
+        description="Personal access token instead of OAuth; for trials only.",
     )
 
     @field_validator("databricks_client_secret", "databricks_token", mode="after")
@@ -158,7 +162,7 @@ class DatabricksSettings(BaseSettings):
 
     @property
     def workspace_is_standin(self) -> bool:
-        """Whether the workspace is on this machine: then loopback Kafka can be reached from it."""
+        """True if the workspace runs on this machine and can therefore reach loopback Kafka."""
         host = self.databricks_host or ""
         return urlsplit(host if "//" in host else f"//{host}").hostname in LOOPBACK
 

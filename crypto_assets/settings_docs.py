@@ -1,8 +1,6 @@
-"""Configuration as text: `.env.example` and `docs/settings.md`, rendered from the fields of `Settings`.
+"""Renders `.env.example` and `docs/settings.md` from the fields of `Settings`; does not read the environment.
 
-Belongs here: rendering, pure. Does not belong here: reading the environment (`settings`).
-
-`python -m crypto_assets.settings_docs [--check] [ROOT]` writes (or checks) both files of a checkout.
+`python -m crypto_assets.settings_docs [--check] [ROOT]` writes or checks both files of a checkout.
 """
 
 from __future__ import annotations
@@ -26,15 +24,15 @@ PAGE = "docs/settings.md"
 OURS = "CRYPTO_ASSETS_"
 INTRODUCTION = """# Settings
 
-Environment variables or lines of `.env`; an option on the command line wins over both. A value that cannot be used is
-refused at start, by name; `crypto-assets doctor` also finds names that are nearly right. Rendered, like `.env.example`,
-from `crypto_assets/settings.py` by `python -m crypto_assets.settings_docs`.
+Set these as environment variables or in `.env`; command-line options take precedence. Invalid values are rejected at
+start, by name; `crypto-assets doctor` also reports misspelled names. Rendered, like `.env.example`, from
+`crypto_assets/settings.py` by `python -m crypto_assets.settings_docs`.
 """
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One field: the environment names that set it (the first is the preferred one), default, type and description."""
+    """One field: environment names (preferred first), default, type and description."""
 
     names: tuple[str, ...]
     default: str | None
@@ -44,10 +42,10 @@ class Setting:
 
 
 def documented(model: type[BaseSettings]) -> list[Setting]:
-    """Every field of the settings: ours, ours for Databricks, then the vendors', each in the order of declaration.
+    """All settings in order of declaration: CRYPTO_ASSETS_*, then CRYPTO_ASSETS_DATABRICKS_*, then the vendors'.
 
     Raises:
-        ValueError: A field has no description or no environment name: it could not be documented.
+        ValueError: A field has no description or no environment name.
     """
     found: list[Setting] = []
     undocumented: list[str] = []
@@ -70,7 +68,7 @@ def documented(model: type[BaseSettings]) -> list[Setting]:
 def render_env_example(model: type[BaseSettings]) -> str:
     """`.env.example`: every setting commented out with its default, secrets empty."""
     lines = [
-        "# Copy to .env and uncomment what you change. Every line shows the default; the demo needs none of them.",
+        "# Copy to .env and uncomment the lines you change. Each shows its default; the demo needs none of them.",
         "# Rendered from crypto_assets/settings.py by `python -m crypto_assets.settings_docs`.",
         "",
     ]
@@ -121,7 +119,7 @@ def _type(annotation: Any) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write or check both files; 1 when a check finds a stale one."""
+    """Write or check both files; returns 1 if a check finds a stale one."""
     from crypto_assets.settings import Settings
 
     what = f"{ENV_EXAMPLE} and {PAGE}"

@@ -1,7 +1,7 @@
-"""What is known of every source of prices without opening it: name, banner, live or virtual, basket, topics, first day.
+"""Static facts about every price source: name, banner, live or virtual, basket, topics, first day.
 
-Belongs here: facts, for the layers that open nothing. Does not belong here: how a source is polled and what its plan
-allows (`sources`), or the coins themselves (`market.coins`).
+Belongs here: facts available without opening a source. Does not belong here: polling and plan limits (`sources`), or
+the coins themselves (`market.coins`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class SourceFacts:
     """One source.
 
     Args:
-        name: As in settings, `home.json` and every record.
-        banner: The sentence by which every surface names the data.
-        live: Whether records carry the log's own time; those of a virtual source carry their virtual arrival.
+        name: Name in settings, `home.json` and every record.
+        banner: Sentence that identifies the data on every surface.
+        live: True if records carry the log's own time; records of a virtual source carry their virtual arrival.
         prices_topic: Default topic of prices.
         polls_topic: Default topic of polls.
-        first_day: First partition of a new home; None = the day before its first use, because quotes of yesterday
-            still arrive, and a day that has ended gives the daily assets a partition.
-        basket: Ids of the coins that a new home polls; None = all built-in ones.
-        history: Whether days in the past can be fetched from it.
+        first_day: First partition of a new home; None = the day before first use, since quotes of yesterday still
+            arrive, and a finished day gives the daily assets a partition.
+        basket: Ids of the coins that a new home polls; None = all built-in coins.
+        history: True if past days can be fetched from it.
     """
 
     name: str
@@ -57,7 +57,7 @@ _FACTS = {facts.name: facts for facts in (COINGECKO, REPLAY, SIMULATOR)}
 
 
 def register_facts(facts: SourceFacts) -> None:
-    """Make a source known by its name; called by `sources.registry.register`."""
+    """Register a source's facts; called by `sources.registry.register`."""
     _FACTS[facts.name] = facts
 
 
@@ -65,13 +65,13 @@ def facts_of(name: str) -> SourceFacts:
     """Facts of a source.
 
     Raises:
-        KeyError: There is no such source.
+        KeyError: Unknown source.
     """
     return _FACTS[name]
 
 
 def every_source() -> tuple[SourceFacts, ...]:
-    """Facts of all sources, in the order in which they are listed."""
+    """Facts of all sources, in display order."""
     return tuple(_FACTS.values())
 
 
@@ -82,7 +82,7 @@ def listed() -> str:
 
 
 def with_history() -> str:
-    """Names of the sources whose past can be fetched, as prose."""
+    """Names of the sources with history, as prose."""
     return " or ".join(facts.name for facts in _FACTS.values() if facts.history)
 
 
@@ -93,4 +93,4 @@ def _known(name: str) -> str:
 
 
 SourceName = Annotated[str, AfterValidator(_known)]
-"""Name of a source, as a field of a pydantic model; an unknown one is refused with the names that there are."""
+"""Source name as a pydantic field type; the error for an unknown name lists the valid ones."""

@@ -1,12 +1,10 @@
-"""HTTP whose every request ends in time, whatever the other side does.
+"""HTTP client with a hard deadline per request and a limit on the body's size.
 
-Belongs here: a deadline for a whole exchange and a limit for its body. Does not belong here: what is asked and what an
-answer means.
+Does not belong here: the meaning of requests and replies.
 
-`requests` knows limits for each wait at a socket only: a server that sends a byte now and then, or `100 Continue` for
-ever, keeps it busy without end; and a name server may take its time before there is a socket. So the request runs in
-a thread, and at the deadline its connections are shut down under it, which ends every wait: for the handshake of TLS,
-for headers, for the body.
+`requests` only has timeouts per socket operation: a server that trickles bytes or sends `100 Continue` forever blocks
+it without end, and name resolution has no timeout at all. So each request runs in a thread, and at the deadline its
+sockets are shut down, which ends every wait: TLS handshake, headers, body.
 """
 
 from __future__ import annotations
@@ -22,21 +20,21 @@ if TYPE_CHECKING:
     import requests
 
 CONNECT_TIMEOUT_S = 5.0
-"""For one address of a host, of which a name may have several."""
+"""Per address; a host name may resolve to several."""
 BODY_LIMIT = 8 * 1024 * 1024
 CHUNK = 64 * 1024
 
 
 class NoReply(Exception):
-    """There is no usable reply; the message says why, without address, header or secret."""
+    """No usable reply; the message gives the reason without address, headers or secrets."""
 
 
 class Unreachable(NoReply):
-    """No connection, or it broke; the message names the kind of error."""
+    """The connection failed or broke; the message names the kind of error."""
 
 
 class TooLate(NoReply):
-    """The whole reply was not there at the deadline."""
+    """The reply was not complete at the deadline."""
 
 
 class BadBody(NoReply):
@@ -49,7 +47,7 @@ class CutShort(NoReply):
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole reply: header names in lower case, body decoded."""
+    """A complete reply: header names in lower case, body decoded."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,9 +55,9 @@ class Reply:
 
 
 class _Line:
-    """A session of requests and copies of its sockets, by which they can be shut down from another thread.
+    """A `requests` session with duplicates of its sockets, so that another thread can shut them down.
 
-    The copies stay ours when TLS takes a socket over, and when the library hands one to a reply that it still reads.
+    The duplicates stay valid when TLS wraps a socket and when the library hands one to a reply still being read.
     """
 
     def __init__(self, headers: Mapping[str, str], *, trust_env: bool) -> None:
@@ -77,7 +75,7 @@ class _Line:
         self.session.mount("http://", adapter)
 
     def opened(self, connection: socket.socket) -> socket.socket:
-        """Take a new connection in; refused once the line was given up."""
+        """Register a new connection; raises TimeoutError once the line has been given up."""
         with self._lock:
             if self._given_up:
                 connection.close()
@@ -87,12 +85,12 @@ class _Line:
             return copy
 
     def closed(self, copy: socket.socket) -> None:
-        """Note that the library is done with a connection, but for a reply that it may still read."""
+        """Mark a connection as closed by the library, although a reply may still be read from it."""
         with self._lock:
             self._closed.append(copy)
 
     def settle(self) -> None:
-        """Between requests: let go of what the library has closed."""
+        """Release connections closed by the library; call between requests."""
         with self._lock:
             for copy in self._closed:
                 self._copies.discard(copy)
@@ -100,7 +98,7 @@ class _Line:
             self._closed.clear()
 
     def give_up(self) -> None:
-        """Shut every connection down; whoever waits for one is woken."""
+        """Shut down every connection, which wakes all waiters."""
         with self._lock:
             self._given_up = True
             for copy in self._copies:
@@ -112,12 +110,12 @@ class _Line:
 
 
 class Client:
-    """Sends requests, one at a time, over kept connections; redirects are not followed.
+    """Sends requests one at a time over persistent connections; does not follow redirects.
 
     Args:
         headers: Sent with every request.
-        trust_env: Whether proxies of the environment are used.
-        name: Of the threads that send, by which log lines can be told.
+        trust_env: Use the environment's proxies.
+        name: Name of the sending threads, for logs.
     """
 
     def __init__(self, headers: Mapping[str, str] | None = None, *, trust_env: bool = True, name: str = "http") -> None:
@@ -147,18 +145,18 @@ class Client:
         body: bool = True,
         **given: Any,
     ) -> Reply:
-        """One request.
+        """Send one request.
 
         Args:
             method: GET, HEAD or POST.
             url: Address.
-            deadline_s: Seconds from now to the last byte of the reply, name look-up and handshake included.
-            body_limit: Bytes of a decoded body that are read at most.
-            body: Whether the body of the reply is read.
+            deadline_s: Seconds until the last byte of the reply, including name resolution and handshake.
+            body_limit: Maximum size of the decoded body in bytes.
+            body: Read the body of the reply.
             given: `params`, `headers`, `json` of requests.
 
         Raises:
-            NoReply: Its subclass says what there was instead of a reply.
+            NoReply: One of its subclasses, by kind of failure.
         """
         line = self._line = self._line or _Line(self._headers, trust_env=self._trust_env)
         done, outcome = threading.Event(), []
@@ -166,7 +164,7 @@ class Client:
         def work() -> None:
             try:
                 outcome.append(_exchange(line.session, method, url, deadline_s, body_limit, body, given))
-            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            except BaseException as error:  # noqa: BLE001 - re-raised in the waiting thread
                 outcome.append(error)
             finally:
                 done.set()
@@ -176,7 +174,7 @@ class Client:
         try:
             in_time = done.wait(deadline_s)
         finally:
-            if not in_time:  # also where the wait was interrupted
+            if not in_time:  # also if the wait was interrupted
                 line.give_up()
                 self._line = None
         if not in_time:
@@ -223,17 +221,17 @@ def _exchange(
     except (requests.exceptions.ReadTimeout, ReadTimeoutError) as error:
         raise TooLate(f"no whole reply within {deadline_s:g} s") from error
     except (requests.exceptions.RequestException, HTTPError, ValueError) as error:
-        # The text of the exception may hold address and credentials; its class says enough.
+        # The exception's text may contain address and credentials; its class is sufficient.
         raise Unreachable(type(error).__name__) from None
 
 
 def _adapter(line: _Line) -> Any:
-    """An adapter of requests whose connections are known to the line."""
+    """A `requests` adapter that registers its connections with the line."""
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-    class Known(HTTPConnection):
+    class Tracked(HTTPConnection):
         copy: socket.socket | None = None
 
         def _new_conn(self) -> socket.socket:
@@ -247,14 +245,14 @@ def _adapter(line: _Line) -> Any:
                 line.closed(self.copy)
                 self.copy = None
 
-    class KnownTls(Known, HTTPSConnection):
+    class TrackedTls(Tracked, HTTPSConnection):
         pass
 
     class Pool(HTTPConnectionPool):
-        ConnectionCls: Any = Known
+        ConnectionCls: Any = Tracked
 
     class TlsPool(HTTPSConnectionPool):
-        ConnectionCls: Any = KnownTls
+        ConnectionCls: Any = TrackedTls
 
     pools = {"http": Pool, "https": TlsPool}
 
@@ -265,7 +263,7 @@ def _adapter(line: _Line) -> Any:
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
             manager = super().proxy_manager_for(proxy, **kwargs)
-            if not proxy.lower().startswith("socks"):  # those have connections of their own
+            if not proxy.lower().startswith("socks"):  # SOCKS proxies need their own pool classes
                 manager.pool_classes_by_scheme = pools
             return manager
 

@@ -1,4 +1,4 @@
-"""The only wiring: settings to `dg.Definitions`. Importing this reads no setting; `definitions` does."""
+"""Builds `dg.Definitions` from settings. Importing this module reads no settings; `definitions` does."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from crypto_assets.settings import HOURLY_REFRESH_S, Settings
 
 
 def build_definitions(settings: Settings, overrides: dict[str, Any] | None = None) -> dg.Definitions:
-    """Assemble everything that Dagster loads.
+    """Assemble all Dagster definitions.
 
     Args:
         settings: Configuration; nothing is opened here.
-        overrides: Resources by name that replace the wired ones (tests, launched steps).
+        overrides: Resources by name that replace the default ones (tests, launched steps).
     """
-    # One first day for everything that is built here, launched steps included: the home's, or what it would be.
+    # All definitions, launched steps included, share one first day: the home's, or the one a new home would get.
     first = first_day(settings)
     settings = settings.model_copy(update={"partitions_start": first})
     partitions = Partitions.since(first)
-    # Where nothing runs by itself nothing is promised: a finished demo would be red minutes after its success.
+    # No freshness policies without automation: a finished demo would turn red within minutes.
     promised = {
         moved_by: dg.FreshnessPolicy.time_window(warn_window=warn, fail_window=fail)
         for moved_by, (warn, fail) in windows(settings).items()
@@ -57,7 +57,7 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
     landing = str(settings.landing) if settings.transport == "landing" else None
     asset_jobs = jobs.jobs(settings.databricks_wait_s if settings.on_databricks else 0)
     maintain = maintenance_job.build()
-    # Where steps are launched, tables are tidied by one too.
+    # If steps are launched remotely, so is table maintenance.
     tables = [maintenance_job.build_tables_job(settings.databricks_wait_s)] if settings.on_databricks else []
     status = dg.DefaultSensorStatus.RUNNING if settings.automation else dg.DefaultSensorStatus.STOPPED
     producer = producer_sensor.shared_producer(settings)
@@ -101,14 +101,14 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
 
 
 def _launcher(settings: Settings) -> dg.ResourceDefinition | dg.ConfigurableResource:
-    """What runs steps elsewhere: Dagster's step launcher, Pipes, or nothing."""
+    """Resource that runs steps remotely: Dagster's step launcher, Pipes, or a no-op."""
     if settings.target == "databricks-serverless" and not settings.is_remote:
         return pipes_resource(settings)
     return launcher_resource(settings, {step.name: step.log for step in steps()})
 
 
 def _executor(settings: Settings) -> dg.ExecutorDefinition:
-    """Steps that run elsewhere are waited for in processes of their own, so many at once; others run in this one."""
+    """Waits for remote steps in a bounded number of subprocesses; runs local steps in this process."""
     if settings.is_remote or not settings.on_databricks:
         return dg.in_process_executor
     return dg.multiprocess_executor.configured(

@@ -1,1 +1,1 @@
-"""What is promised: messages, tables, columns, rules. Pure declarations and renderings: no I/O, Dagster or Spark."""
+"""Data contracts: messages, tables, columns, rules. Pure declarations and renderings: no I/O, Dagster or Spark."""

@@ -1,7 +1,7 @@
-"""Contracts as Arrow and Spark schemas, and the exact cast of rows to a contract.
+"""Arrow and Spark schemas of contracts, and the lossless cast of rows to a contract.
 
-Belongs here: type texts to Arrow and Spark types, schemas of tables, `conform`. Does not belong here: DDL, JSON
-Schema and the data dictionary (`contracts.render`), rules on values (`checks.rules`), reading and writing.
+Belongs here: type mapping, table schemas, `conform`. Does not belong here: DDL, JSON Schema and the data dictionary
+(`contracts.render`), rules on values (`checks.rules`), reading and writing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ARRAY = re.compile(r"array<(.+)>")
 
 
 class ContractViolation(Exception):
-    """Rows do not fit their table's contract; the message names the table and every column that does not fit."""
+    """Rows do not match their table's contract; the message names the table and every offending column."""
 
     def __init__(self, table: str, problems: Sequence[str]) -> None:
         listed = "; ".join(problems)
@@ -35,17 +35,17 @@ class ContractViolation(Exception):
 
 
 def compute() -> Any:
-    """`pyarrow.compute`, whose functions are made at import and therefore unknown to type checkers."""
+    """`pyarrow.compute`, untyped: its functions are generated at import and unknown to type checkers."""
     import pyarrow.compute
 
     return pyarrow.compute
 
 
 def arrow_type(text: str) -> pa.DataType:
-    """Arrow type of a contract's Spark SQL type text; `timestamp` is microseconds in UTC.
+    """Arrow type of a Spark SQL type text; `timestamp` is microseconds in UTC.
 
     Raises:
-        ValueError: The text is not a type that contracts may use.
+        ValueError: Contracts do not support this type.
     """
     import pyarrow as pa
 
@@ -69,10 +69,10 @@ def arrow_type(text: str) -> pa.DataType:
 
 
 def spark_type(text: str) -> DataType:
-    """Spark type of a contract's type text.
+    """Spark type of a Spark SQL type text.
 
     Raises:
-        ValueError: The text is not a type that contracts may use.
+        ValueError: Contracts do not support this type.
     """
     from pyspark.sql import types as t
 
@@ -96,10 +96,10 @@ def spark_type(text: str) -> DataType:
 
 
 def arrow_schema(table: Table, columns: Sequence[str] | None = None) -> pa.Schema:
-    """Arrow schema of a table (or of some of its columns, in the order given), with nullability.
+    """Arrow schema of a table, or of the given columns in their order, with nullability.
 
     Raises:
-        KeyError: A column is not one of the table's.
+        KeyError: The table has no such column.
     """
     import pyarrow as pa
 
@@ -115,24 +115,23 @@ def spark_schema(table: Table) -> StructType:
 
 
 def empty_rows(table: Table, columns: Sequence[str] | None = None) -> pa.Table:
-    """No rows, with the table's schema."""
+    """An empty Arrow table with the contract's schema."""
     return arrow_schema(table, columns).empty_table()
 
 
 def conform(table: Table, rows: pa.Table) -> pa.Table:
-    """Rows with exactly the table's columns, order, types and nullability.
+    """Cast rows to exactly the table's columns, order, types and nullability.
 
-    Only casts that keep every value are made: other string, integer or list encodings, a decimal of another scale
-    without loss, integers to decimal, times of another unit without loss. Times must have a zone, money must not be
-    floating point.
+    Casts are lossless: other string, integer or list encodings, decimals of another scale, integers to decimal, times
+    of another unit. Times must have a zone; money must not be floating point.
 
     Args:
         table: Contract.
         rows: Rows with the contract's columns in any order.
 
     Raises:
-        ContractViolation: Columns are missing or unknown, a value cannot be cast exactly, or a null is where none
-            may be; all of them are listed, nulls with their number.
+        ContractViolation: Columns are missing or unknown, values cannot be cast losslessly, or non-nullable columns
+            contain nulls; the message lists all of them, with the number of nulls.
     """
     import pyarrow as pa
 
@@ -159,7 +158,7 @@ def conform(table: Table, rows: pa.Table) -> pa.Table:
 
 
 def _exact(column: Column, array: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str | None]:
-    """The array as the column's type, and what prevents it."""
+    """The array cast to the column's type, and the problem if it cannot be cast."""
     import pyarrow as pa
 
     want, have = arrow_type(column.type), array.type
@@ -175,7 +174,7 @@ def _exact(column: Column, array: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str
 
 
 def _refusal(have: pa.DataType, want: pa.DataType) -> str | None:
-    """Why a cast that Arrow would make is not exact, or None."""
+    """Reason for rejecting a cast that Arrow would accept, or None."""
     from pyarrow import types as t
 
     if t.is_null(have):

@@ -1,6 +1,6 @@
-"""Which times can be believed: a clock may be ahead for a moment, and what it stamped stays when it is put right.
+"""Clock-skew test for recorded times: timestamps from a clock that ran ahead remain after the clock is corrected.
 
-Belongs here: the one comparison of a recorded time with the present. Does not belong here: asking for the present.
+Does not belong here: reading the clock.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from crypto_assets.contracts.messages import CLOCK_SKEW_LIMIT_S
 
 SKEW = timedelta(seconds=CLOCK_SKEW_LIMIT_S)
-"""By how much clocks of different machines may differ."""
+"""Tolerated difference between the clocks of two machines."""
 
 
 def is_ahead(moment: datetime, now: datetime) -> bool:
-    """Whether a recorded time is later than the present, by more than clocks may differ."""
+    """True if a recorded time is later than `now` by more than the tolerated skew."""
     return moment > now + SKEW
 
 
 def is_ahead_ms(stamp: int, now: datetime) -> bool:
-    """The same of a time in milliseconds since 1970, which may be too late for a `datetime`."""
+    """`is_ahead` for milliseconds since 1970, which may exceed the range of `datetime`."""
     return stamp > (now + SKEW).timestamp() * 1000

@@ -1,7 +1,7 @@
-"""The two Kafka message formats: prices, version 1, and polls, version 2 (version 1 is still read).
+"""The two Kafka message formats: prices, version 1, and polls, version 2 (version 1 is still accepted).
 
-Belongs here: field names, headers, reasons for quarantine, JSON Schemas. Does not belong here: building messages from
-a reply (`market.payload`) or publishing them (`log.kafka.publisher`).
+Belongs here: field names, headers, quarantine reasons, JSON Schemas. Does not belong here: building messages
+(`market.payload`) or publishing them (`log.kafka.publisher`).
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ REQUIRED = (
 NUMERIC = ("price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct", "change_7d_pct")
 SOURCE_PAYLOAD_LIMIT = 4096
 MOST_CHARACTERS = 50_000
-"""Characters of a price record that is read; a longer one is not JSON to us. Ours have at most 9,000."""
+"""Maximum length of a price record in characters; longer ones are `not_json`. Ours have at most 9,000."""
 MOST_NESTED = 100
-"""Objects and lists that a price record may hold, itself counted; beyond it, engines differ on what they read."""
+"""Maximum number of objects and lists in a price record, including itself; beyond it, engines parse differently."""
 
 HEADER_SCHEMA_VERSION = "schema_version"
 HEADER_SOURCE = "source"
 HEADER_POLL_ID = "poll_id"
 HEADER_CADENCE = "cadence_s"
-"""Seconds between polls in force; it makes `expected_count` of a bar a function of Silver alone."""
+"""Effective poll interval in seconds; makes a bar's `expected_count` a function of Silver alone."""
 HEADER_RECORDED_AT = "recorded_at"
 HEADER_SHIFT_DAYS = "shift_days"
 HEADER_SEAM = "seam"
 
 QUARANTINE_REASONS = {
     "not_utf8": "the value is not UTF-8 text",
-    "not_json": "the value is not one JSON object of RFC 8259 with distinct names, at most 50,000 characters and 100 "
-    "objects and lists",
+    "not_json": "the value is not a single RFC 8259 JSON object with distinct names, at most 50,000 characters and at "
+    "most 100 objects and lists",
     "unknown_schema_version": f"the header schema_version is missing or not {SCHEMA_VERSION!r}",
-    "missing_field": "a required field is absent (null is allowed where the contract says so) or no text",
-    "bad_number": "a numeric field is no finite decimal number, or price_usd is none that decimal(38,18) holds",
+    "missing_field": "a required field is missing (null counts only if the contract forbids it) or not text",
+    "bad_number": "a numeric field is not a finite decimal number, or price_usd does not fit decimal(38,18)",
     "non_positive_price": "price_usd is zero or negative",
-    "bad_timestamp": "last_updated_at is not an RFC 3339 time with a zone, of the years 1900 to 8999",
+    "bad_timestamp": "last_updated_at is not an RFC 3339 time with a zone, in the years 1900 to 8999",
     "clock_skew": "last_updated_at is more than 60 s later than the record's arrival",
     "unknown_coin": "coin_id was not an active coin of the registry at that time",
-    "too_late": "the event is older than what may still be restated, or before PARTITIONS_START",
+    "too_late": "the event is too old to be restated, or before PARTITIONS_START",
 }
 
 CLOCK_SKEW_LIMIT_S = 60
@@ -134,8 +134,8 @@ _SINCE_2 = {
     "nulled": {"type": "array", "items": {"type": "string"}},
     "quote_age_s": {"type": ["number", "null"]},
 }
-"""Coins missing from three answers in a row or more; coins with unusable quotes, with the reason; fields of quotes that
-are null because their number is out of range; age of the newest quote at the poll's end, null without one."""
+"""Coins missing from at least three consecutive replies; coins with unusable quotes, with reasons; quote fields nulled
+because their number is out of range; age of the newest quote at the end of the poll, null without one."""
 
 POLL_SCHEMA: dict = {
     **POLL_SCHEMA_V1,

@@ -1,7 +1,4 @@
-"""The vocabulary in which tables are declared: columns, rules, tables.
-
-Belongs here: the frozen classes that `tables.py` fills in. Does not belong here: any table, any rendering, any I/O.
-"""
+"""Classes for declaring tables, columns and rules; `tables.py` has the declarations. No rendering, no I/O."""
 
 from __future__ import annotations
 
@@ -16,9 +13,8 @@ Severity = Literal["error", "warn"]
 MONEY = "decimal(38,18)"
 """Type of every price and amount in USD: 20 digits before the point, 18 after (a coin at 1e-18 USD is still exact)."""
 
-
 CHAIN_COLUMNS = ("chain_seq", "chain_previous", "chain_commit", "chain_commit_hash")
-"""Columns that the store fills in for tables whose rows form hash chains; see `Table.chain`."""
+"""Columns that the store fills in for tables with hash chains; see `Table.chain`."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +22,14 @@ class Column:
     """One column of a table.
 
     Args:
-        name: Column name, snake_case; a unit is part of the name where it is not obvious.
+        name: Column name, snake_case; includes the unit unless it is obvious.
         type: Spark SQL type text (`string`, `bigint`, `int`, `double`, `boolean`, `binary`, `date`, `timestamp`,
             `decimal(38,18)`, `array<string>`). Timestamps are UTC with microseconds.
-        description: What the value means, for the data dictionary and table comments.
-        nullable: Whether null is allowed; `description` then says what null means.
+        description: Meaning of the value, for the data dictionary and table comments.
+        nullable: Null is allowed; `description` then gives the meaning of null.
         unit: Unit of the value (`USD`, `percent`, `seconds`, `log return`, ...), or empty.
-        lineage: Upstream columns that determine the value, as `schema.table.column`: those it is computed from, and
-            those that make it null. What only filters, joins, groups or orders rows is left out. A count names the
-            column that identifies what is counted.
+        lineage: Upstream columns that determine the value or make it null, as `schema.table.column`. Columns that only
+            filter, join, group or order rows are omitted. A count names the column that identifies what it counts.
     """
 
     name: str
@@ -46,22 +41,22 @@ class Column:
 
 
 FINITE = "finite"
-"""Name of the rule that every table with doubles has: none of them is NaN or infinite."""
+"""Name of the rule, added to every table with doubles, that none of them is NaN or infinite."""
 _LARGEST = "1.7976931348623157e308"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule on rows, written as the condition that a *good* row fulfils.
+    """A row rule, written as the condition that *valid* rows satisfy.
 
     Args:
-        name: snake_case; becomes the name of the asset check and of the table constraint.
-        sql: Boolean expression in portable SQL over the table's columns. Null counts as a violation, and so does NaN
-            or an infinity in a column that it names: `Table.condition` is what is evaluated. A double is compared with
-            `5e-1`, not `0.5`: that is a decimal, to which Sail casts the column, and NaN cannot be cast.
-        description: Why the rule exists.
+        name: snake_case; name of the asset check and of the table constraint.
+        sql: Boolean expression in portable SQL over the table's columns. Null is a violation, as are NaN and infinities
+            in the columns used, since `Table.condition` is evaluated. Write double literals as `5e-1`: `0.5` is a
+            decimal, to which Sail casts the column, and NaN cannot be cast.
+        description: Rationale.
         severity: `error` fails the check, `warn` only warns.
-        blocking: Evaluated on the staged frame before the write; a violation commits nothing.
+        blocking: Evaluated on the staged rows before the write; a violation aborts the commit.
     """
 
     name: str
@@ -78,23 +73,23 @@ class Table:
     Args:
         schema: `bronze`, `silver`, `gold`, `features`, `ml` or `ops`; also the first part of the asset key.
         name: Table name; the second part of the asset key.
-        description: Two or three sentences for people.
+        description: Two or three sentences for readers of the catalogue.
         columns: All columns, in order.
-        key: Columns that identify a row; `unique` on them is checked.
+        key: Columns that identify a row; their uniqueness is checked.
         grain: Dagster partition: hour, day, or None for an unpartitioned table.
-        write: The `DeltaStore` verb that may write it.
-        time_column: Timestamp column (start of the hour or day, UTC) that a slice predicate selects on.
+        write: The only `DeltaStore` verb allowed to write it.
+        time_column: Timestamp column (start of the hour or day, UTC) used by slice predicates.
         partition_by: Delta partition columns.
         owner: Team, as Dagster's `team:...`.
         group: Dagster group.
         kinds: Dagster kinds.
-        retention_days: Days that rows are kept, or None for ever.
-        rules: Row rules; non-null columns and key uniqueness need not be repeated. A table with doubles also gets
-            `FINITE`, which blocks unless the table is appended to once: there doubles are payload, and a record must
-            never keep those behind it from being stored.
-        code_version: Raised when the meaning of the rows changes.
-        chain: Text columns whose equal values make rows one hash chain, in the order of writing; the table has
-            `CHAIN_COLUMNS` and takes inserts only. Empty for all other tables.
+        retention_days: Days that rows are kept, or None for no limit.
+        rules: Row rules; non-null columns and key uniqueness are implied. A table with doubles also gets `FINITE`,
+            which blocks except in append_once tables: there doubles are payload, and one record must never prevent
+            later ones from being stored.
+        code_version: Incremented when the meaning of the rows changes.
+        chain: Text columns that partition the rows into hash chains, in write order; the table has `CHAIN_COLUMNS` and
+            is insert-only. Empty for all other tables.
     """
 
     schema: str
@@ -116,7 +111,7 @@ class Table:
 
     @property
     def chain_columns(self) -> tuple[str, ...]:
-        """Columns that say where a row stands in its chain, not what it says."""
+        """Columns that hold a row's position in its hash chain, as opposed to its contents."""
         return CHAIN_COLUMNS if self.chain else ()
 
     def __post_init__(self) -> None:
@@ -125,16 +120,16 @@ class Table:
             finite = Rule(
                 FINITE,
                 " AND ".join(map(_finite, doubles)),
-                "NaN and infinities compare as numbers, and no unknown value is stored as one of them.",
+                "NaN and infinities compare like numbers; unknown values are stored as null.",
                 blocking=self.write != "append_once",
             )
             object.__setattr__(self, "rules", (*self.rules, finite))
 
     def condition(self, rule: Rule) -> str:
-        """Portable SQL that is true for rows that keep a rule and false for all others, never null.
+        """Portable SQL that is true for rows that satisfy a rule and false for all others, never null.
 
-        Engines differ in how NaN compares, and agree that it is greater than all numbers: `s >= 1e-5` holds for it.
-        So a rule is only kept by rows whose doubles, as far as it names them, are null or finite.
+        All engines order NaN above every number, so `s >= 1e-5` is true for NaN. The condition therefore also requires
+        every double used in the rule to be null or finite.
         """
         named = set(_WORD.findall(_TEXT.sub("", rule.sql)))
         doubles = [c.name for c in self.columns if c.type == "double" and c.name in named]
@@ -173,5 +168,5 @@ _TEXT = re.compile(r"'(?:[^']|'')*'")
 
 
 def _finite(name: str) -> str:
-    """SQL that is true for null and for finite values: no engine lacks `abs`, and each knows NaN by another name."""
+    """SQL that is true for null and finite values; unlike NaN tests, `abs` is spelled alike in every engine."""
     return f"({name} IS NULL OR abs({name}) <= {_LARGEST})"

@@ -1,7 +1,7 @@
-"""Contracts as text: DDL with comments, constraints and grants, JSON Schemas, the data dictionary, column metadata.
+"""Renders contracts as DDL with comments, constraints and grants, JSON Schemas, the data dictionary, column metadata.
 
-Belongs here: rendering `TABLES` and the message formats, pure. Does not belong here: Arrow and Spark schemas
-(`contracts.arrow`), Dagster's classes (`checks.factories`), configuration (`settings_docs`).
+Does not belong here: Arrow and Spark schemas (`contracts.arrow`), Dagster's classes (`checks.factories`), configuration
+(`settings_docs`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TABLE_PROPERTIES: Mapping[str, str] = {
     "delta.checkpointInterval": "10",
     "delta.enableDeletionVectors": "false",
 }
-"""Properties of every table: both stores can write it, and two writers of one slice conflict instead of doubling."""
+"""Properties of every table: both backends can write it, and concurrent writers of a slice conflict, not duplicate."""
 
 LOG_STATISTICS = ("partition", "offset", "kafka_timestamp", "event_hour", "range_start", "range_end")
-"""Columns with file statistics in tables that mirror the log; statistics on raw JSON would only grow the Delta log.
+"""Columns with file statistics in tables that mirror the log; statistics on raw JSON would only bloat the Delta log.
 
-By those of the ranges a writer on Spark finds the files that may hold its offsets without opening the others."""
+A Spark writer uses those of the range columns to skip files that cannot contain its offsets."""
 
 DATA_DICTIONARY = "docs/data-dictionary.md"
 SCHEMAS = "docs/schemas"
@@ -42,7 +42,7 @@ _SCHEMAS_IN_FLOW = ("bronze", "silver", "gold", "features", "ml", "ops")
 
 @dataclass(frozen=True)
 class ColumnMetadata:
-    """What a catalogue shows of a column. `upstream` are pairs of asset key path and column name."""
+    """Catalogue metadata of a column; `upstream` has pairs of asset key path and column name."""
 
     name: str
     type: str
@@ -54,7 +54,7 @@ class ColumnMetadata:
 
 
 def columns(table: Table) -> list[ColumnMetadata]:
-    """Catalogue metadata of every column, in order; lineage texts `schema.table.column` are split into their parts."""
+    """Catalogue metadata of every column, in order."""
     return [
         ColumnMetadata(
             name=c.name,
@@ -70,7 +70,7 @@ def columns(table: Table) -> list[ColumnMetadata]:
 
 
 def lineage_markdown(table: Table) -> str:
-    """Column lineage as a markdown table; columns without upstream are left out."""
+    """Column lineage as a markdown table; columns without upstream are omitted."""
     lines = ["| column | from |", "|---|---|"]
     lines += [f"| {c.name} | {_lineage(c)} |" for c in table.columns if c.lineage]
     return "\n".join(lines) + "\n"
@@ -85,7 +85,7 @@ def table_properties(table: Table) -> dict[str, str]:
 
 
 def add_columns(name: str, columns: Sequence[Column]) -> str:
-    """`ALTER TABLE ... ADD COLUMNS` for Spark SQL, with comments, for columns that a contract gained later.
+    """Spark SQL `ALTER TABLE ... ADD COLUMNS` with comments, for columns added to a contract later.
 
     Args:
         name: Quoted name of the table.
@@ -101,13 +101,13 @@ def create_table(
     location: str | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> str:
-    """`CREATE TABLE IF NOT EXISTS` for Spark SQL with every comment; without clustering, which delta-rs cannot write.
+    """Spark SQL `CREATE TABLE IF NOT EXISTS` with all comments; no clustering, which delta-rs cannot write.
 
     Args:
         table: Contract.
         name: Name to create, e.g. with a catalog; default `schema.table`.
         location: Folder of an external table; None = managed.
-        properties: Table properties; default those of every store.
+        properties: Table properties; default `table_properties`.
     """
     lines = [
         f"  {quoted(c.name)} {c.type.upper()}{'' if c.nullable else ' NOT NULL'} COMMENT {literal(_comment(c))}"
@@ -130,10 +130,7 @@ def create_table(
 
 
 def constraints(table: Table, name: str | None = None) -> list[str]:
-    """One `ADD CONSTRAINT ... CHECK` per blocking rule.
-
-    For tables that only Spark writes: it enforces there what the audit of staged rows enforces everywhere.
-    """
+    """One `ADD CONSTRAINT ... CHECK` per blocking rule, for tables that only Spark writes."""
     target = qualified(name or table.full_name)
     return [
         f"ALTER TABLE {target} ADD CONSTRAINT {quoted(rule.name)} CHECK ({table.condition(rule)})"
@@ -143,13 +140,13 @@ def constraints(table: Table, name: str | None = None) -> list[str]:
 
 
 def grants(table: Table, name: str, *, readers: Sequence[str], writers: Sequence[str]) -> list[str]:
-    """Unity Catalog grants: readers may select, writers also modify; nobody gets all privileges.
+    """Unity Catalog grants and tags: SELECT for readers, SELECT and MODIFY for writers; never ALL PRIVILEGES.
 
     Args:
-        table: Contract; its owner is recorded as a tag so that grants can be traced to a team.
+        table: Contract.
         name: Three-level name.
-        readers: Groups that read.
-        writers: Groups or service principals that write.
+        readers: Groups with read access.
+        writers: Groups or service principals with write access.
     """
     target = qualified(name)
     return [
@@ -160,7 +157,7 @@ def grants(table: Table, name: str, *, readers: Sequence[str], writers: Sequence
 
 
 def tags(table: Table, name: str) -> str:
-    """Unity Catalog tags of a table: owner, layer, partition and how long its rows are kept.
+    """Unity Catalog tags of a table: owner, layer, partition, retention, code version.
 
     Args:
         table: Contract.
@@ -178,7 +175,7 @@ def tags(table: Table, name: str) -> str:
 
 
 def json_schema(name: str) -> str:
-    """JSON Schema text of a message format: `crypto-prices-raw-v1` or `crypto-polls-v1`.
+    """JSON Schema text of a message format, such as `crypto-prices-raw-v1`.
 
     Raises:
         KeyError: No such format.
@@ -187,10 +184,10 @@ def json_schema(name: str) -> str:
 
 
 def data_dictionary(upstream: Upstream) -> str:
-    """The data dictionary as markdown: messages, then every table in the order of the flow.
+    """The data dictionary as markdown: messages, then all tables in order of data flow.
 
     Args:
-        upstream: Gives the assets that a table is made from, as `schema/name`.
+        upstream: Returns a table's upstream assets, as `schema/name`.
     """
     ordered = [t for schema in _SCHEMAS_IN_FLOW for t in TABLES.values() if t.schema == schema]
     parts = [
@@ -199,10 +196,10 @@ def data_dictionary(upstream: Upstream) -> str:
         "Rendered from `crypto_assets/contracts` by `python -m crypto_assets.rendered_files`; do not edit by hand.",
         "All times are UTC, money is in USD, windows are [start, end).",
         "A table's full name is `schema.table`; the same two words are its asset key in Dagster.",
-        "*From* names the upstream columns that determine a value: what it is computed from, and what makes it null.",
-        "What only filters, joins, groups or orders rows is left out. It is empty where a value comes from no table.",
+        "*From* names the upstream columns that determine a value or make it null; columns that only filter, join,",
+        "group or order rows are omitted. It is empty for values that come from no table.",
         "",
-        "| table | partition | rows are | kept | what it holds |",
+        "| table | partition | write mode | retention | contents |",
         "|---|---|---|---|---|",
         *(
             f"| [{t.full_name}](#{_anchor(t.full_name)}) | {t.grain or '-'} | {_VERB[t.write]} | {_kept(t)} "
@@ -218,10 +215,10 @@ def data_dictionary(upstream: Upstream) -> str:
 
 
 def files(upstream: Upstream) -> dict[str, Callable[[], str]]:
-    """Rendered files by their path within a checkout, with the function that renders each.
+    """Rendered files by path within a checkout, with their render functions.
 
     Args:
-        upstream: Gives the assets that a table is made from, as `schema/name`.
+        upstream: Returns a table's upstream assets, as `schema/name`.
     """
 
     def schema(name: str) -> Callable[[], str]:
@@ -248,7 +245,8 @@ def _messages_markdown() -> list[str]:
             f"### {name}",
             "",
             f"JSON in UTF-8; the schema is [`schemas/{name}.json`](schemas/{name}.json).",
-            "Unknown = null; further fields are not allowed. Quotes are plain decimal text, never scientific notation.",
+            "Unknown = null; additional fields are not allowed. Numbers of quotes are plain decimal text, never in",
+            "scientific notation.",
             "",
             "| field | required | type |",
             "|---|---|---|",
@@ -273,7 +271,7 @@ def _messages_markdown() -> list[str]:
         + ", ".join(f"`{h}`" for h in (messages.HEADER_RECORDED_AT, messages.HEADER_SHIFT_DAYS, messages.HEADER_SEAM))
         + ".",
         "",
-        "### Reasons for quarantine",
+        "### Quarantine reasons",
         "",
         "| reason | meaning |",
         "|---|---|",
@@ -289,9 +287,9 @@ def _table_markdown(table: Table, upstream: Sequence[str]) -> list[str]:
         "owner": table.owner,
         "row key": ", ".join(f"`{c}`" for c in table.key),
         "partition": _GRAIN[table.grain] + (f" of `{table.time_column}`" if table.time_column else ""),
-        "rows are": _VERB[table.write],
-        "kept": _kept(table),
-        "read from": ", ".join(f"`{u}`" for u in upstream) or "-",
+        "write mode": _VERB[table.write],
+        "retention": _kept(table),
+        "upstream": ", ".join(f"`{u}`" for u in upstream) or "-",
     }
     lines = [f"## {table.full_name}", "", table.description, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(text)} |" for name, text in facts.items()]
@@ -301,17 +299,16 @@ def _table_markdown(table: Table, upstream: Sequence[str]) -> list[str]:
         f"| {_lineage(c)} |"
         for c in table.columns
     ]
-    lines += ["", "| rule | a good row fulfils | when broken | why |", "|---|---|---|---|"]
+    lines += ["", "| rule | condition of a valid row | if violated | rationale |", "|---|---|---|---|"]
     lines += [
-        f"| `{r.name}` | `{_cell(r.sql)}` | {'nothing is written' if r.blocking else r.severity} "
-        f"| {_cell(r.description)} |"
+        f"| `{r.name}` | `{_cell(r.sql)}` | {'commit aborted' if r.blocking else r.severity} | {_cell(r.description)} |"
         for r in table.rules
     ]
     return [*lines, ""]
 
 
 def _lineage(column: Column) -> str:
-    """Upstream columns for people, by table: `schema.table.{one, other}`."""
+    """Upstream columns grouped by table: `schema.table.{one, other}`."""
     tables: dict[str, list[str]] = {}
     for text in column.lineage:
         table, _, name = text.rpartition(".")
@@ -341,8 +338,8 @@ def _json_type(schema: Mapping[str, object]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f"`{v}`" for v in schema["enum"])  # type: ignore[attr-defined]
     kind = schema["type"]
-    told = " or ".join(kind) if isinstance(kind, list) else str(kind)
-    return told + (f", `{_cell(str(schema['pattern']))}`" if "pattern" in schema else "")
+    text = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    return text + (f", `{_cell(str(schema['pattern']))}`" if "pattern" in schema else "")
 
 
 def _anchor(heading: str) -> str:
@@ -355,15 +352,15 @@ def _cell(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as a SQL literal."""
+    """Text as a SQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def quoted(name: str) -> str:
-    """One part of a name in back-quotes."""
+    """One part of a name in backquotes."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def qualified(name: str) -> str:
-    """A dotted name with each part in back-quotes."""
+    """A dotted name with each part in backquotes."""
     return ".".join(quoted(part) for part in name.split("."))

@@ -1,7 +1,7 @@
-"""Slices of time: the part of a table that one partition covers, and the keys that name it.
+"""Time slices of tables and their partition keys.
 
 Belongs here: partition-key arithmetic and slice predicates, pure. Does not belong here: Dagster's partition
-definitions (`crypto_assets.orchestration.partitions`) or reading and writing (`crypto_assets.storage`).
+definitions (`orchestration.partitions`), reading and writing (`storage`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ DAY_FORMAT = "%Y-%m-%d"
 
 @dataclass(frozen=True, order=True)
 class Slice:
-    """The half-open interval [start, end) of a table's time column; both are UTC and whole hours.
+    """Half-open interval [start, end) of a table's time column, in whole UTC hours.
 
     Raises:
-        ValueError: A bound has no time zone or another than UTC, is not a whole hour, or the interval is empty.
+        ValueError: A bound is not in UTC or not a whole hour, or the interval is empty.
     """
 
     start: datetime
@@ -41,19 +41,19 @@ class Slice:
             raise ValueError(f"empty slice [{self.start.isoformat()}, {self.end.isoformat()})")
 
     def hours(self) -> list[datetime]:
-        """Every hour start within the slice."""
+        """Start of every hour in the slice."""
         count = int((self.end - self.start) / HOUR)
         return [self.start + i * HOUR for i in range(count)]
 
     def extend(self, before: timedelta = timedelta(0), after: timedelta = timedelta(0)) -> Slice:
-        """The slice with both ends moved outwards (look-backs and look-aheads)."""
+        """The slice with both ends moved outwards, for look-backs and look-aheads."""
         return Slice(self.start - before, self.end + after)
 
     def predicate(self, table: Table) -> str:
-        """SQL that selects this slice of `table`, in bare literals only.
+        """SQL predicate that selects this slice of `table`, with plain literals only.
 
-        delta-rs accepts no CAST and no `timestamp '...'` in a replace predicate, and both Spark and delta-rs
-        coerce ISO text to the column's type; a table partitioned by `day` also gets the literal day for pruning.
+        delta-rs accepts neither CAST nor `timestamp '...'` in a replace predicate, and both Spark and delta-rs coerce
+        ISO text to the column's type. Tables partitioned by `day` also get a day condition for pruning.
 
         Raises:
             ValueError: The table has no time column.
@@ -73,27 +73,27 @@ class Slice:
 
 
 def floor_hour(moment: datetime) -> datetime:
-    """Start of the UTC hour that holds `moment`."""
+    """Start of the UTC hour that contains `moment`."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def floor_day(moment: datetime) -> datetime:
-    """Start of the UTC day that holds `moment`."""
+    """Start of the UTC day that contains `moment`."""
     return floor_hour(moment).replace(hour=0)
 
 
 def hour_key(moment: datetime) -> str:
-    """Partition key of the hour that holds `moment`."""
+    """Partition key of the UTC hour that contains `moment`."""
     return floor_hour(moment).strftime(HOUR_FORMAT)
 
 
 def day_key(moment: datetime) -> str:
-    """Partition key of the UTC day that holds `moment`."""
+    """Partition key of the UTC day that contains `moment`."""
     return floor_day(moment).strftime(DAY_FORMAT)
 
 
 def key_slice(key: str, grain: Grain) -> Slice:
-    """The slice that a partition key names.
+    """The slice of a partition key.
 
     Raises:
         ValueError: The key does not have the grain's format (`2024-01-31-23:00` or `2024-01-31`).
@@ -101,7 +101,7 @@ def key_slice(key: str, grain: Grain) -> Slice:
     form, length = (HOUR_FORMAT, HOUR) if grain == "hour" else (DAY_FORMAT, DAY)
     try:
         start = datetime.strptime(key, form).replace(tzinfo=UTC)
-        if start.strftime(form) != key:  # 2024-1-31 is read too, but would not sort among keys
+        if start.strftime(form) != key:  # strptime accepts 2024-1-31, which would not sort correctly
             raise ValueError("digits are missing")
         return Slice(start, start + length)
     except ValueError as error:
@@ -110,10 +110,10 @@ def key_slice(key: str, grain: Grain) -> Slice:
 
 
 def contiguous(keys: Iterable[str], grain: Grain) -> list[tuple[Slice, list[str]]]:
-    """Merge partition keys into maximal runs without holes, in time order.
+    """Merge partition keys into maximal contiguous runs, in time order.
 
     Returns:
-        Pairs of the run's slice and its keys; a range run of 72 hours is one pair.
+        Pairs of slice and keys; a range run of 72 hours is one pair.
     """
     runs: list[tuple[Slice, list[str]]] = []
     for key in sorted(set(keys)):
@@ -126,7 +126,7 @@ def contiguous(keys: Iterable[str], grain: Grain) -> list[tuple[Slice, list[str]
 
 
 def key_spans(keys: Iterable[str]) -> list[str]:
-    """Keys as text for people: runs without holes as `first..last`, single keys as they are, in time order."""
+    """Keys in compact form for display, in time order: contiguous runs as `first..last`, single keys as they are."""
     found = []
     by_grain: dict[Grain, list[str]] = {"day": [], "hour": []}
     for key in keys:

@@ -1,7 +1,7 @@
 """Every table of the lakehouse, declared once.
 
-Belongs here: contracts and `TABLES`. Rendered by `contracts.render` into Spark and Arrow schemas, DDL, JSON Schema and
-the data dictionary, and by `quality` into checks. Does not belong here: how rows are computed (`transforms`).
+Belongs here: contracts and `TABLES`, from which schemas, DDL, the data dictionary and checks are derived
+(`contracts.arrow`, `contracts.render`, `checks`). Does not belong here: how rows are computed (`transforms`).
 """
 
 from __future__ import annotations
@@ -17,64 +17,64 @@ INGEST, TRANSFORM, ML, OPS = "team:ingest", "team:analytics", "team:ml", "team:o
 
 
 def _of(table: str) -> Callable[..., tuple[str, ...]]:
-    """Lineage from columns of a table."""
+    """Function that builds lineage from a table's columns."""
     return lambda *columns: tuple(f"{table}.{column}" for column in columns)
 
 
 def _day(lineage: tuple[str, ...] = ()) -> C:
-    """The Delta partition column of a table by hour or day."""
+    """The Delta partition column `day`."""
     return C("day", "date", "UTC day of `hour`; the Delta partition.", nullable=False, lineage=lineage)
 
 
 _raw, _history, _silver = _of("bronze.raw_prices"), _of("bronze.market_history"), _of("silver.prices")
 _bar, _feature, _forecast = _of("gold.bars_5m"), _of("features.price_features"), _of("gold.price_predictions")
 _CHAIN = (
-    C("chain_seq", "bigint", "Number of the row in its hash chain, from 1, in the order of writing; null for rows that "
-      "were written before chains were kept."),
-    C("chain_previous", "string", "Hash of the row before in its chain, zeros for the first; null like chain_seq."),
-    C("chain_commit", "bigint", "Number of the commit that wrote the row; the newest is the table's transaction "
+    C("chain_seq", "bigint", "Position of the row in its hash chain, from 1, in write order; null for rows written "
+      "before chains were introduced."),
+    C("chain_previous", "string", "Hash of the previous row in the chain, zeros for the first; null like chain_seq."),
+    C("chain_commit", "bigint", "Number of the commit that wrote the row; the newest equals the table's transaction "
       "ledger/<table>. Null like chain_seq."),
     C("chain_commit_hash", "string", "Hash of all rows of that commit; null like chain_seq."),
 )
 _LOG_COORDINATES = (
     C("topic", "string", "Kafka topic.", nullable=False),
-    C("topic_id", "string", "Incarnation of the topic: a re-created topic has another id.", nullable=False),
+    C("topic_id", "string", "Incarnation of the topic: a re-created topic gets a new id.", nullable=False),
     C("partition", "int", "Kafka partition.", nullable=False),
-    C("offset", "bigint", "Kafka offset; for kind = gap the first missing offset.", nullable=False),
+    C("offset", "bigint", "Kafka offset; first missing offset if kind = gap.", nullable=False),
 )
 _LOG_RECORD = (
     *_LOG_COORDINATES,
-    C("kafka_timestamp", "timestamp", "Broker's timestamp: when the record could first be known. Null for a gap."),
+    C("kafka_timestamp", "timestamp", "Broker timestamp: when the record became available. Null for a gap."),
     C("message_key", "string", "Message key; coin_id for prices."),
-    C("raw_json", "string", "The value as it came; null when it is not UTF-8 text."),
-    C("raw_bytes", "binary", "The value when it is not UTF-8 text, else null."),
+    C("raw_json", "string", "Unmodified record value; null if it is not UTF-8 text."),
+    C("raw_bytes", "binary", "Record value if it is not UTF-8 text, else null."),
     C("headers", "string", "Record headers as a JSON object with sorted keys."),
-    C("arrival_hour", "timestamp", "Start of the hour whose offset range holds the record.", nullable=False),
+    C("arrival_hour", "timestamp", "Start of the hour whose offset range contains the record.", nullable=False),
 )
 _LOG_RANGE = (
     C("kind", "string", "record, or gap for offsets lost to retention and accepted as lost.", nullable=False),
-    C("range_start", "bigint", "First offset of the range that this commit covered.", nullable=False),
-    C("range_end", "bigint", "End (exclusive) of the range that this commit covered.", nullable=False),
-    C("seq", "bigint", "Number of the commit within its topic and hour, from 1.", nullable=False),
-    C("batch_id", "string", "Identity of the write.", nullable=False),
-    C("bronze_ingested_at", "timestamp", "When the record was written here.", nullable=False),
+    C("range_start", "bigint", "First offset of the commit's range.", nullable=False),
+    C("range_end", "bigint", "End (exclusive) of the commit's range.", nullable=False),
+    C("seq", "bigint", "Sequence number of the commit within its topic and hour, from 1.", nullable=False),
+    C("batch_id", "string", "Identifier of the write.", nullable=False),
+    C("bronze_ingested_at", "timestamp", "When the record was written to this table.", nullable=False),
 )
 _LOG_RULES = (
-    Rule("offsets_in_range", "range_start <= offset AND offset < range_end", "A row lies in the range it was read in.",
+    Rule("offsets_in_range", "range_start <= offset AND offset < range_end", "A row lies within its commit's offset range.",
          blocking=True),
-    Rule("known_kind", "kind IN ('record', 'gap')", "Only records and accepted gaps exist.", blocking=True),
+    Rule("known_kind", "kind IN ('record', 'gap')", "Rows are records or accepted gaps.", blocking=True),
     Rule("not_stamped_ahead", "kafka_timestamp IS NULL OR kafka_timestamp <= bronze_ingested_at + INTERVAL 60 SECONDS",
-         "A record cannot have arrived after it was stored: the broker's clock was ahead.", severity="warn"),
-    Rule("no_gap", "kind <> 'gap'", "Records were lost to retention before they were read.", severity="warn"),
+         "A record cannot arrive after it was stored; if it seems to, the broker's clock was ahead.", severity="warn"),
+    Rule("no_gap", "kind <> 'gap'", "No records were lost to retention before they were read.", severity="warn"),
 )
 
 RAW_PRICES = Table(
     "bronze", "raw_prices",
-    "Every price record as it came from Kafka, with its coordinates. The system of record: all later tables can be "
-    "rebuilt from it. Appended exactly once; the ranges covered are recorded in the same commit.",
+    "Every price record exactly as read from Kafka, with its coordinates. The system of record, from which all "
+    "downstream tables can be rebuilt. Appended exactly once; each commit also records its offset ranges.",
     (
         *_LOG_RECORD,
-        C("event_hour", "timestamp", "Hour of last_updated_at, read leniently; null if unreadable, later than arrival "
+        C("event_hour", "timestamp", "Hour of last_updated_at, parsed leniently; null if invalid, later than arrival "
           "+ 60 s, or before the first partition."),
         *_LOG_RANGE,
     ),
@@ -85,50 +85,49 @@ RAW_PRICES = Table(
 
 MARKET_HISTORY = Table(
     "bronze", "market_history",
-    "Raw market_chart/range replies by coin and day, for days before polling began or with holes.",
+    "Raw market_chart/range replies by coin and day, for days before polling started or with gaps.",
     (
         C("coin_id", "string", "Coin.", nullable=False),
         C("day", "date", "UTC day of the points.", nullable=False),
         C("day_start", "timestamp", "Start of `day`.", nullable=False),
         C("granularity", "string", "5m, 1h or 1d: spacing of the reply's points.", nullable=False),
-        C("raw_json", "string", "The day's points of the reply: prices, market_caps, total_volumes.", nullable=False),
+        C("raw_json", "string", "The reply's points of that day: prices, market_caps, total_volumes.", nullable=False),
         C("points", "int", "Number of price points.", nullable=False),
-        C("fetched_at", "timestamp", "When the reply was complete; available_at of its points.", nullable=False),
+        C("fetched_at", "timestamp", "When the reply was complete; the points' available_at.", nullable=False),
         C("source", "string", "Data mode that fetched it.", nullable=False),
     ),
     key=("coin_id", "day"), grain="day", write="replace_slice", time_column="day_start", partition_by=("day",),
     owner=INGEST, group="bronze", kinds=("python", "deltalake", "bronze"),
-    rules=(Rule("known_granularity", "granularity IN ('5m', '1h', '1d')", "Spacing is one the API documents.",
+    rules=(Rule("known_granularity", "granularity IN ('5m', '1h', '1d')", "The API documents only these spacings.",
                 blocking=True),),
 )
 
 _JSON, _QUOTE = _raw("raw_json"), _raw("raw_json") + _history("raw_json")
 SILVER_PRICES = Table(
     "silver", "prices",
-    "Typed, deduplicated quotes: one row per coin and source timestamp, the first that arrived. History points fill "
-    "only 5-minute slots without a live sample.",
+    "Typed, deduplicated quotes: one row per coin and source timestamp, first arrival wins. History points fill only "
+    "5-minute slots without a live sample.",
     (
         C("coin_id", "string", "Coin.", nullable=False, lineage=_JSON + _history("coin_id")),
         C("symbol", "string", "Ticker symbol, upper case.", nullable=False,
           lineage=_JSON + _history("coin_id", "day")),
-        C("name", "string", "Name as the source gave it.", lineage=_JSON),
-        C("last_updated_at", "timestamp", "Event time: when the source says the quote was made.", nullable=False,
+        C("name", "string", "Name reported by the source.", lineage=_JSON),
+        C("last_updated_at", "timestamp", "Event time: the source's timestamp of the quote.", nullable=False,
           lineage=_QUOTE),
         C("price_usd", MONEY, "Price.", nullable=False, unit="USD", lineage=_QUOTE),
         C("market_cap_usd", MONEY, "Market capitalisation; null = unknown.", unit="USD", lineage=_QUOTE),
         C("volume_24h_usd", MONEY, "Rolling 24 h volume; null = unknown.", unit="USD", lineage=_QUOTE),
-        C("change_1h_pct", MONEY, "Change over 1 h as the source computed it.", unit="percent", lineage=_JSON),
-        C("change_24h_pct", MONEY, "Change over 24 h as the source computed it.", unit="percent", lineage=_JSON),
-        C("change_7d_pct", MONEY, "Change over 7 d as the source computed it.", unit="percent", lineage=_JSON),
+        C("change_1h_pct", MONEY, "Change over 1 h, computed by the source.", unit="percent", lineage=_JSON),
+        C("change_24h_pct", MONEY, "Change over 24 h, computed by the source.", unit="percent", lineage=_JSON),
+        C("change_7d_pct", MONEY, "Change over 7 d, computed by the source.", unit="percent", lineage=_JSON),
         C("ingestion_timestamp", "timestamp", "When the producer received the quote; null for history.", lineage=_JSON),
-        C("available_at", "timestamp", "When the row could first be known: broker timestamp, or fetch time for history.",
+        C("available_at", "timestamp", "When the row became available: broker timestamp, or fetch time for history.",
           nullable=False, lineage=_raw("kafka_timestamp") + _history("fetched_at")),
         C("source", "string", f"{listed()}.", nullable=False, lineage=_raw("headers") + _history("source")),
         C("granularity", "string", "tick for a polled sample; 5m, 1h or 1d for history.", nullable=False,
           lineage=_history("granularity")),
-        C("cadence_s", "double", "Seconds between polls in force; null for history.", unit="seconds",
-          lineage=_raw("headers")),
-        C("poll_id", "string", "Poll that brought it; null for history.", lineage=_raw("headers")),
+        C("cadence_s", "double", "Effective poll interval; null for history.", unit="seconds", lineage=_raw("headers")),
+        C("poll_id", "string", "Poll that returned the quote; null for history.", lineage=_raw("headers")),
         C("topic_id", "string", "Topic incarnation; null for history.", lineage=_raw("topic_id")),
         C("partition", "int", "Kafka partition; null for history.", lineage=_raw("partition")),
         C("offset", "bigint", "Kafka offset; null for history.", lineage=_raw("offset")),
@@ -138,12 +137,12 @@ SILVER_PRICES = Table(
     key=("coin_id", "last_updated_at"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"), retention_days=365,
     rules=(
-        Rule("price_positive", "price_usd > 0", "A price is above zero.", blocking=True),
+        Rule("price_positive", "price_usd > 0", "Prices are positive.", blocking=True),
         Rule("event_not_after_arrival", "granularity <> 'tick' OR last_updated_at <= available_at + INTERVAL 60 SECONDS",
-             "A quote cannot be later than its arrival, but for 60 s of clock skew.", blocking=True),
+             "A quote cannot be later than its arrival, allowing for 60 s of clock skew.", blocking=True),
         Rule("hour_matches_event", "hour <= last_updated_at AND last_updated_at < hour + INTERVAL 1 HOUR",
              "A row lies in the hour of its event.", blocking=True),
-        Rule("volume_not_negative", "volume_24h_usd IS NULL OR volume_24h_usd >= 0", "Volume is not negative.",
+        Rule("volume_not_negative", "volume_24h_usd IS NULL OR volume_24h_usd >= 0", "Volumes are not negative.",
              severity="warn"),
     ),
 )
@@ -151,20 +150,20 @@ SILVER_PRICES = Table(
 _JUDGED = _raw("raw_json", "raw_bytes", "headers", "kafka_timestamp", "arrival_hour", "event_hour")
 QUARANTINE = Table(
     "silver", "quarantine",
-    "Records that did not become Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze "
-    "records = valid + quarantined.",
+    "Records rejected by Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze records = "
+    "valid + quarantined.",
     (
         *(replace(c, lineage=_raw(c.name)) for c in _LOG_RECORD[:-1]),
-        C("coin_id", "string", "coin_id as far as readable.", lineage=_raw("raw_json", "kafka_timestamp")),
+        C("coin_id", "string", "coin_id, if readable.", lineage=_raw("raw_json", "kafka_timestamp")),
         C("reasons", "array<string>", "All reasons, sorted.", nullable=False, lineage=_JUDGED),
-        C("detail", "string", "What was found, for people.", nullable=False, lineage=_JUDGED),
+        C("detail", "string", "Offending value, for readers.", nullable=False, lineage=_JUDGED),
         _day(_raw("arrival_hour")),
         C("hour", "timestamp", "Arrival hour.", nullable=False, lineage=_raw("arrival_hour")),
     ),
     key=("topic_id", "partition", "offset"), grain="hour", write="replace_slice", time_column="hour",
     partition_by=("day",), owner=TRANSFORM, group="silver", kinds=("pyspark", "deltalake", "silver"),
     retention_days=365,
-    rules=(Rule("has_reason", "size(reasons) > 0", "Every row says why it is here.", blocking=True),),
+    rules=(Rule("has_reason", "size(reasons) > 0", "Every row has a reason for its rejection.", blocking=True),),
 )
 
 
@@ -174,7 +173,7 @@ def _bars(width: str, grain: str) -> Table:
     time = ("hour", "Hour of window_start.") if grain == "hour" else ("day_start", "Start of `day`.")
     return Table(
         "gold", f"bars_{width}",
-        f"OHLC of polled samples per coin and {period}: never trade highs and lows. A window without a sample has no row.",
+        f"OHLC of polled samples, not of trades, per coin and {period}. A window without samples has no row.",
         (
             C("coin_id", "string", "Coin.", nullable=False, lineage=_silver("coin_id")),
             C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_silver("symbol")),
@@ -186,15 +185,15 @@ def _bars(width: str, grain: str) -> Table:
             C("close", MONEY, "Last sample.", nullable=False, unit="USD", lineage=price),
             C("price_avg", "double", "Arithmetic mean of the samples.", nullable=False, unit="USD",
               lineage=price),
-            C("price_vol", "double", "Sample standard deviation; null when sample_count = 1.", unit="USD",
+            C("price_vol", "double", "Sample standard deviation; null if sample_count = 1.", unit="USD",
               lineage=price),
-            C("range", "double", "high/low - 1; null when sample_count = 1.", unit="ratio", lineage=price),
+            C("range", "double", "high/low - 1; null if sample_count = 1.", unit="ratio", lineage=price),
             C("volume_24h_usd", MONEY, "Last rolling 24 h volume; null = unknown.", unit="USD",
               lineage=_silver("volume_24h_usd")),
             C("market_cap_usd", MONEY, "Last market capitalisation; null = unknown.", unit="USD",
               lineage=_silver("market_cap_usd")),
             C("sample_count", "bigint", "Samples in the window.", nullable=False, lineage=event),
-            C("expected_count", "bigint", "Samples expected from the cadence in force; null for history.",
+            C("expected_count", "bigint", "Samples expected at the effective cadence; null for history.",
               lineage=_silver("cadence_s", "granularity")),
             C("granularity", "string", "tick, or the coarsest history granularity used.", nullable=False,
               lineage=_silver("granularity")),
@@ -202,7 +201,7 @@ def _bars(width: str, grain: str) -> Table:
             C("last_event_at", "timestamp", "Event time of the last sample.", nullable=False, lineage=event),
             C("available_at", "timestamp", "Latest available_at of the samples.", nullable=False,
               lineage=_silver("available_at")),
-            C("is_closed", "boolean", "window_end + 60 s is not later than what Bronze covers.", nullable=False,
+            C("is_closed", "boolean", "Bronze covers the window's end + 60 s.", nullable=False,
               lineage=event),
             C("is_complete", "boolean", "Closed and at least 80 % of the expected samples.", nullable=False,
               lineage=event + _silver("cadence_s", "granularity")),
@@ -214,7 +213,7 @@ def _bars(width: str, grain: str) -> Table:
         kinds=("pyspark", "deltalake", "gold"),
         rules=(
             Rule("ohlc_ordered", "low <= open AND low <= close AND open <= high AND close <= high AND low <= high",
-                 "low is lowest and high is highest.", blocking=True),
+                 "low is the minimum and high the maximum.", blocking=True),
             Rule("average_within_range", "price_avg >= CAST(low AS DOUBLE) * (1 - 1e-9) AND "
                  "price_avg <= CAST(high AS DOUBLE) * (1 + 1e-9)", "The mean lies between low and high.", blocking=True),
             Rule("has_samples", "sample_count >= 1", "A window without samples has no row.", blocking=True),
@@ -228,7 +227,7 @@ BARS_1M, BARS_5M, BARS_1H, BARS_1D = _bars("1m", "hour"), _bars("5m", "hour"), _
 
 DIM_COIN = Table(
     "gold", "dim_coin",
-    "Identity of coins over time (SCD 2): one row per coin and span in which nothing changed.",
+    "Coin identities over time (SCD type 2): one row per coin and span without changes.",
     (
         C("coin_key", "string", "Surrogate key: coin_id and valid_from.", nullable=False),
         C("coin_id", "string", "Coin.", nullable=False),
@@ -237,12 +236,12 @@ DIM_COIN = Table(
         C("aliases", "array<string>", "Former ids, by date of change.", nullable=False),
         C("valid_from", "timestamp", "Start (inclusive).", nullable=False),
         C("valid_to", "timestamp", "End (exclusive); null = current."),
-        C("is_current", "boolean", "Whether this is the newest version.", nullable=False),
-        C("is_active", "boolean", "Whether the coin is polled in this span.", nullable=False),
+        C("is_current", "boolean", "True for the newest version.", nullable=False),
+        C("is_active", "boolean", "True if the coin is polled in this span.", nullable=False),
     ),
     key=("coin_id", "valid_from"), grain=None, write="merge", owner=TRANSFORM, group="gold",
     kinds=("python", "deltalake", "gold"),
-    rules=(Rule("span_not_empty", "valid_to IS NULL OR valid_from < valid_to", "A span has a length.", blocking=True),
+    rules=(Rule("span_not_empty", "valid_to IS NULL OR valid_from < valid_to", "Spans are not empty.", blocking=True),
            Rule("current_is_open", "is_current = (valid_to IS NULL)", "Only the current version is open.", blocking=True)),
 )
 
@@ -265,7 +264,7 @@ DIM_DATE = Table(
 
 LATEST_PRICES = Table(
     "gold", "latest_prices",
-    "Newest quote of every coin with its age: what a board shows first.",
+    "Newest quote of every coin with its age.",
     (
         C("coin_id", "string", "Coin.", nullable=False, lineage=_silver("coin_id")),
         C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_silver("symbol")),
@@ -278,12 +277,12 @@ LATEST_PRICES = Table(
         C("change_7d_pct", MONEY, "Change over 7 d.", unit="percent", lineage=_silver("change_7d_pct")),
         C("last_updated_at", "timestamp", "Event time of the quote.", nullable=False,
           lineage=_silver("last_updated_at")),
-        C("available_at", "timestamp", "When the quote could first be known.", nullable=False,
+        C("available_at", "timestamp", "When the quote became available.", nullable=False,
           lineage=_silver("available_at")),
         C("source", "string", "Data mode.", nullable=False, lineage=_silver("source")),
-        C("covered_until", "timestamp", "Highest broker timestamp that Bronze covered when this was written.",
+        C("covered_until", "timestamp", "Watermark: highest broker timestamp that Bronze covered when this was written.",
           nullable=False),
-        C("covered_offsets", "string", "JSON object: end offset per Kafka partition that this table reflects.",
+        C("covered_offsets", "string", "JSON object: end offset reflected in this table, per Kafka partition.",
           nullable=False),
         C("age_s", "double", "covered_until - last_updated_at.", nullable=False, unit="seconds",
           lineage=_silver("last_updated_at")),
@@ -291,19 +290,19 @@ LATEST_PRICES = Table(
     ),
     key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
     kinds=("pyspark", "deltalake", "gold"),
-    rules=(Rule("price_positive", "price_usd > 0", "A price is above zero.", blocking=True),),
+    rules=(Rule("price_positive", "price_usd > 0", "Prices are positive.", blocking=True),),
 )
 
 LEADERBOARD = Table(
-    "gold", "leaderboard_24h", "Coins by their change over the last 24 hours of bars, best first.",
+    "gold", "leaderboard_24h", "Coins ranked by their change over the last 24 hours of bars, best first.",
     (
         C("rank", "int", "1 = best.", nullable=False, lineage=_bar("close")),
         C("coin_id", "string", "Coin.", nullable=False, lineage=_bar("coin_id")),
         C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_bar("symbol")),
         C("price_usd", MONEY, "Newest close.", nullable=False, unit="USD", lineage=_bar("close")),
-        C("price_24h_ago_usd", MONEY, "Close of the newest bar at least 24 h older, not more than 10 min off; else null.",
+        C("price_24h_ago_usd", MONEY, "Close of the newest bar at least 24 h older, at most 10 min off; else null.",
           unit="USD", lineage=_bar("close")),
-        C("change_24h", "double", "Ratio - 1 of the two; null = not known.", unit="ratio", lineage=_bar("close")),
+        C("change_24h", "double", "price_usd / price_24h_ago_usd - 1; null = unknown.", unit="ratio", lineage=_bar("close")),
         C("high_24h", MONEY, "Highest sample of 24 h.", nullable=False, unit="USD", lineage=_bar("high")),
         C("low_24h", MONEY, "Lowest sample of 24 h.", nullable=False, unit="USD", lineage=_bar("low")),
         C("volume_24h_usd", MONEY, "Last rolling 24 h volume.", unit="USD", lineage=_bar("volume_24h_usd")),
@@ -317,13 +316,13 @@ LEADERBOARD = Table(
 _PRICE = _bar("close", "last_event_at", "expected_count")
 PRICE_FEATURES = Table(
     "features", "price_features",
-    "Scale-free features per coin on the 5-minute grid, point in time: nothing after window_end, lags by grid time. "
-    "A row exists for every active coin and closed slot; what cannot be computed is null, with a reason.",
+    "Scale-free, point-in-time features per coin on the 5-minute grid: no data after window_end, lags by grid time. "
+    "One row per active coin and closed slot; values that cannot be computed are null, with a reason.",
     (
         C("coin_id", "string", "Coin.", nullable=False),
         C("window_start", "timestamp", "Start of the slot.", nullable=False),
-        C("window_end", "timestamp", "End of the slot; features know nothing later.", nullable=False),
-        C("price", "double", "price(t): newest sample not older than 2 x cadence (at most 10 min), else null.",
+        C("window_end", "timestamp", "End of the slot; features use no later data.", nullable=False),
+        C("price", "double", "price(t): newest sample at most 2 x cadence (max. 10 min) old, else null.",
           unit="USD", lineage=_PRICE),
         C("price_at", "timestamp", "Event time of that sample.", lineage=_bar("last_event_at", "expected_count")),
         C("staleness_s", "double", "window_end - price_at.", unit="seconds",
@@ -341,19 +340,19 @@ PRICE_FEATURES = Table(
         C("rsi14", "double", "Cutler's RSI (plain means) over 14 slots.", unit="0-100", lineage=_PRICE),
         C("macd", "double", "MACD on ln price, finite 130-slot kernels of 12 and 26.", unit="log price",
           lineage=_PRICE),
-        C("macd_signal", "double", "The same kernel of 9 on macd.", unit="log price", lineage=_PRICE),
+        C("macd_signal", "double", "The same kernel with span 9, applied to macd.", unit="log price", lineage=_PRICE),
         C("macd_hist", "double", "macd - macd_signal.", unit="log price", lineage=_PRICE),
         C("bollinger_b", "double", "Bollinger %b: 20 slots, 2 sigma.", unit="ratio", lineage=_PRICE),
         C("r5_market", "double", "r5 - median r5 of the other coins (at least two), else null.", unit="log return",
           lineage=_PRICE),
-        C("basket_hash", "string", "Hash of the coins that had r5 in the slot.", nullable=False, lineage=_PRICE),
+        C("basket_hash", "string", "Hash of the coins with r5 in the slot.", nullable=False, lineage=_PRICE),
         C("volume_change", "double", "ln(V24(t)/V24(t-5 min)): never a model input.", unit="log ratio",
           lineage=_bar("volume_24h_usd")),
         C("null_reason", "string", "Why values are null: stale_price, no_lag, short_history, few_coins, no_volume; "
           "comma separated, sorted; null = complete.", lineage=_PRICE + _bar("volume_24h_usd")),
-        C("available_at", "timestamp", "Latest available_at of what entered the row; null when nothing did.",
+        C("available_at", "timestamp", "Latest available_at of the row's inputs; null without inputs.",
           lineage=_bar("available_at")),
-        C("is_complete", "boolean", "Whether the slot's bar is complete.", nullable=False, lineage=_bar("is_complete")),
+        C("is_complete", "boolean", "True if the slot's bar is complete.", nullable=False, lineage=_bar("is_complete")),
         _day(),
         C("hour", "timestamp", "Hour of window_start.", nullable=False),
     ),
@@ -371,18 +370,18 @@ PRICE_FEATURES = Table(
 _ANOMALY_INPUTS = _feature("rz", "r15", "r1h", "rv1h", "r5_market", "s")
 ANOMALIES = Table(
     "gold", "anomalies",
-    "Anomaly score of every coin and closed 5-minute slot, by the model version that was effective then.",
+    "Anomaly score of every coin and closed 5-minute slot, by the model version effective at the time.",
     (
         C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
         C("symbol", "string", "Ticker symbol.", nullable=False),
         C("window_start", "timestamp", "Start of the slot.", nullable=False, lineage=_feature("window_start")),
         C("window_end", "timestamp", "End of the slot.", nullable=False, lineage=_feature("window_end")),
-        C("anomaly_score", "double", "Score, higher = stranger; null when the inputs are null.", unit="own sigma or forest",
+        C("anomaly_score", "double", "Score, higher = more anomalous; null if inputs are null.", unit="own sigma or forest",
           lineage=_ANOMALY_INPUTS),
         C("threshold", "double", "Coin's threshold in that model version.", nullable=False),
-        C("is_anomaly", "boolean", "Score above threshold; false when the score is null.", nullable=False,
+        C("is_anomaly", "boolean", "Score above threshold; false if the score is null.", nullable=False,
           lineage=_ANOMALY_INPUTS),
-        C("explanation", "string", "JSON list of the strongest features with their values in own sigma.",
+        C("explanation", "string", "JSON list of the strongest features with their values, in the coin's own sigma.",
           lineage=_ANOMALY_INPUTS),
         C("size_sigma", "double", "|rz| of the slot.", unit="own sigma", lineage=_feature("rz")),
         C("scope", "string", "market_wide (at least half of the other coins flagged within 5 min), coin_specific, or null.",
@@ -391,11 +390,11 @@ ANOMALIES = Table(
           lineage=_feature("price", "staleness_s", "sample_count", "is_complete")),
         C("price", "double", "price(t).", unit="USD", lineage=_feature("price")),
         C("model_name", "string", "Registered model.", nullable=False),
-        C("model_version", "string", "Version that scored.", nullable=False),
-        C("scored_at", "timestamp", "When it was scored first.", nullable=False),
+        C("model_version", "string", "Model version used.", nullable=False),
+        C("scored_at", "timestamp", "When the row was first scored.", nullable=False),
         C("latency_s", "double", "scored_at - window_end.", nullable=False, unit="seconds",
           lineage=_feature("window_end")),
-        C("revision", "int", "0 at first; raised when a restatement changed the row.", nullable=False),
+        C("revision", "int", "0 initially; incremented when a restatement changes the row.", nullable=False),
         C("previous_is_anomaly", "boolean", "Flag before the restatement; null at revision 0."),
         _day(_feature("day")),
         C("hour", "timestamp", "Hour of window_start.", nullable=False, lineage=_feature("hour")),
@@ -403,7 +402,7 @@ ANOMALIES = Table(
     key=("coin_id", "window_end"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",),
     owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
     rules=(Rule("flag_matches_score", "is_anomaly = (anomaly_score IS NOT NULL AND anomaly_score > threshold)",
-                "The flag follows from score and threshold.", blocking=True),
+                "The flag is derived from score and threshold.", blocking=True),
            Rule("score_present", "anomaly_score IS NOT NULL", "The slot could be scored.", severity="warn")),
 )
 
@@ -411,11 +410,11 @@ _FORECAST_INPUTS = _feature("rz", "r15", "r1h", "r5_market", "macd_hist", "bolli
 _FORECAST = _feature("price") + _FORECAST_INPUTS
 PRICE_PREDICTIONS = Table(
     "gold", "price_predictions",
-    "Forecast ledger: insert-only, never rewritten; rows of a coin, horizon and model form a hash chain. Live forecasts "
-    "were written before their target time.",
+    "Insert-only forecast ledger; the rows of a coin, horizon and model form a hash chain. Live forecasts were written "
+    "before their target time.",
     (
         C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
-        C("window_end", "timestamp", "Slot at whose end the forecast was made.", nullable=False,
+        C("window_end", "timestamp", "End of the slot from which the forecast was made.", nullable=False,
           lineage=_feature("window_end")),
         C("horizon", "string", "5m or 1h.", nullable=False),
         C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
@@ -427,10 +426,10 @@ PRICE_PREDICTIONS = Table(
         C("lower_90", "double", "5 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST),
         C("upper_90", "double", "95 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST),
         C("model_name", "string", "Registered model.", nullable=False),
-        C("model_version", "string", "Version that forecast.", nullable=False),
+        C("model_version", "string", "Model version used.", nullable=False),
         C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
           lineage=_feature("window_end")),
-        C("predicted_at", "timestamp", "When it was written.", nullable=False),
+        C("predicted_at", "timestamp", "When the forecast was written.", nullable=False),
         _day(_feature("day")),
         C("hour", "timestamp", "Hour of the slot's start.", nullable=False, lineage=_feature("hour")),
         *_CHAIN,
@@ -440,7 +439,7 @@ PRICE_PREDICTIONS = Table(
     partition_by=("day",), owner=ML, group="ml", kinds=("scikitlearn", "deltalake", "gold"),
     rules=(
         Rule("interval_ordered", "lower_90 <= predicted_price AND predicted_price <= upper_90",
-             "The interval holds the forecast.", blocking=True),
+             "The interval contains the forecast.", blocking=True),
         Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
              blocking=True),
     ),
@@ -449,7 +448,7 @@ PRICE_PREDICTIONS = Table(
 _ERROR = _forecast("price", "predicted_return") + _bar("close")
 PREDICTION_ACCURACY = Table(
     "gold", "prediction_accuracy",
-    "Forecasts scored against what came: per day, coin, horizon, model version and mode.",
+    "Forecasts scored against outcomes, per day, coin, horizon, model version and mode.",
     (
         C("day", "date", "UTC day of the target.", nullable=False, lineage=_forecast("target_at")),
         C("day_start", "timestamp", "Start of `day`.", nullable=False, lineage=_forecast("target_at")),
@@ -474,65 +473,65 @@ PREDICTION_ACCURACY = Table(
     time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
     rules=(Rule("skill_at_most_one", "skill IS NULL OR skill <= 1", "Skill cannot exceed 1.", blocking=True),
            Rule("coverage_plausible", "coverage_90 IS NULL OR coverage_90 >= 5e-1",
-                "A 90 % interval that holds under half of the outcomes is wrong.", severity="warn")),
+                "A 90 % interval that covers under half of the outcomes is wrong.", severity="warn")),
 )
 
 _LEARNT = _ANOMALY_INPUTS + _feature("price", "r5", "r5_median", "macd_hist", "bollinger_b", "rsi14")
 PROMOTIONS = Table(
     "ml", "promotions",
-    "Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias "
-    "is rendered from here. Insert-only; rows of a model form a hash chain.",
+    "Promotion decisions on model versions. Scoring uses the version effective at the scored hour; the registry alias "
+    "is derived from this table. Insert-only; the rows of a model form a hash chain.",
     (
         C("model", "string", "anomaly or price_5m or price_1h.", nullable=False),
         C("version", "string", "Registry version; v0 = baseline.", nullable=False),
         C("algorithm", "string", "Algorithm of the version.", nullable=False, lineage=_LEARNT),
-        C("cutoff", "timestamp", "Nothing later was seen in training.", nullable=False),
-        C("effective_from", "timestamp", "Start of service when promoted.", nullable=False),
+        C("cutoff", "timestamp", "Training used no later data.", nullable=False),
+        C("effective_from", "timestamp", "Start of service if promoted.", nullable=False),
         C("decision", "string", "promoted or rejected.", nullable=False, lineage=_LEARNT),
         C("provisional", "boolean", "Calibrated on fewer than 28 days.", nullable=False, lineage=_LEARNT),
         C("why", "string", "Reason, with the figures compared.", nullable=False, lineage=_LEARNT),
         C("metrics", "string", "JSON of every metric compared.", nullable=False, lineage=_LEARNT),
-        C("artifact_uri", "string", "Folder of the files, relative to the home; absolute on a volume.", nullable=False),
+        C("artifact_uri", "string", "Folder of the model files, relative to the home; absolute on a volume.", nullable=False),
         C("artifact_sha256", "string", "Content hash of the artifact.", nullable=False, lineage=_LEARNT),
-        C("content_hash", "string", "Hash of what was learnt; equal data and code give an equal hash.", nullable=False,
+        C("content_hash", "string", "Hash of the learnt parameters; equal data and code give an equal hash.", nullable=False,
           lineage=_LEARNT),
         C("run_id", "string", "MLflow run.", nullable=False),
-        C("decided_at", "timestamp", "When it was decided.", nullable=False),
+        C("decided_at", "timestamp", "When the decision was made.", nullable=False),
         *_CHAIN,
     ),
     chain=("model",),
     key=("model", "version"), grain=None, write="merge", owner=ML, group="ml", kinds=("python", "deltalake"),
-    rules=(Rule("known_decision", "decision IN ('promoted', 'rejected')", "A decision is one of two.", blocking=True),
+    rules=(Rule("known_decision", "decision IN ('promoted', 'rejected')", "There are two decisions.", blocking=True),
            Rule("serves_after_cutoff", "effective_from >= cutoff", "A version serves only after its cut-off.",
                 blocking=True)),
 )
 
 POLLS = Table(
     "ops", "polls",
-    "One row per look of the producer at the source: outcome, missing coins, cadence, credits.",
+    "One row per poll of the source: outcome, missing coins, cadence, credits.",
     (
         *_LOG_RECORD,
         *_LOG_RANGE,
-        C("poll_id", "string", "Poll; null when the record is unreadable."),
+        C("poll_id", "string", "Poll; null if the record is unreadable."),
         C("started_at", "timestamp", "Start of the request."),
         C("finished_at", "timestamp", "End of the request."),
         C("source", "string", "Data mode."),
         C("outcome", "string", "ok, or the named failure."),
-        C("http_status", "int", "HTTP status; null without an answer."),
-        C("detail", "string", "What failed."),
-        C("coins_asked", "int", "Coins asked for."),
+        C("http_status", "int", "HTTP status; null without a reply."),
+        C("detail", "string", "Cause of a failure."),
+        C("coins_asked", "int", "Coins requested."),
         C("coins_returned", "int", "Coins in the reply."),
-        C("coins_unchanged", "int", "Coins whose quote was the one already sent."),
-        C("coins_missing", "array<string>", "Coins asked for and not returned."),
+        C("coins_unchanged", "int", "Coins whose quote had already been sent."),
+        C("coins_missing", "array<string>", "Coins requested but not returned."),
         C("age_s", "double", "Age of the reply in a cache.", unit="seconds"),
-        C("latency_ms", "double", "Time to the whole answer.", unit="milliseconds"),
-        C("cadence_s", "double", "Seconds between polls in force.", unit="seconds"),
+        C("latency_ms", "double", "Time to the complete reply.", unit="milliseconds"),
+        C("cadence_s", "double", "Effective poll interval.", unit="seconds"),
         C("credits_used", "int", "Credits used by the poll."),
         C("credits_left", "int", "Credits left this month."),
         C("delivered", "int", "Messages confirmed by Kafka."),
-        C("coins_absent", "array<string>", "Coins missing from three answers in a row or more; null before version 2."),
-        C("problems", "array<string>", "Coins with unusable quotes, with the reason; null before version 2."),
-        C("nulled", "array<string>", "Fields of quotes that are null because their number is out of range; null before "
+        C("coins_absent", "array<string>", "Coins missing from at least three consecutive replies; null before version 2."),
+        C("problems", "array<string>", "Coins with unusable quotes, with reasons; null before version 2."),
+        C("nulled", "array<string>", "Quote fields set to null because their number is out of range; null before "
           "version 2."),
         C("quote_age_s", "double", "Age of the newest quote at the end of the poll; null without one.", unit="seconds"),
     ),
@@ -542,8 +541,8 @@ POLLS = Table(
            Rule("readable", "kind = 'gap' OR (poll_id IS NOT NULL AND started_at IS NOT NULL AND finished_at IS NOT NULL "
                 "AND source IS NOT NULL AND outcome IS NOT NULL AND coins_asked IS NOT NULL AND coins_returned IS NOT NULL "
                 "AND coins_unchanged IS NOT NULL AND coins_missing IS NOT NULL AND latency_ms IS NOT NULL AND "
-                "cadence_s IS NOT NULL AND delivered IS NOT NULL)", "Every poll record can be read.", severity="warn"),
-           Rule("poll_ok", "kind = 'gap' OR outcome = 'ok'", "The source answered.", severity="warn")),
+                "cadence_s IS NOT NULL AND delivered IS NOT NULL)", "Every poll record is readable.", severity="warn"),
+           Rule("poll_ok", "kind = 'gap' OR outcome = 'ok'", "The poll succeeded.", severity="warn")),
 )
 
 _MEASURED = (
@@ -551,13 +550,13 @@ _MEASURED = (
     "ops.polls.outcome", "gold.anomalies.latency_s",
 )
 PIPELINE_METRICS = Table(
-    "ops", "pipeline_metrics", "The pipeline's own metrics by arrival hour.",
+    "ops", "pipeline_metrics", "Pipeline metrics by arrival hour.",
     (
         C("metric", "string", "messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, "
           "quarantine_rate, model_inference_latency_ms, polls_ok_rate.", nullable=False),
-        C("value", "double", "Value; null = nothing to measure in the hour.", lineage=_MEASURED),
+        C("value", "double", "Value; null = no data in the hour.", lineage=_MEASURED),
         C("unit", "string", "Unit.", nullable=False),
-        C("measured_over", "bigint", "Records the value was computed from.", nullable=False,
+        C("measured_over", "bigint", "Records that the value was computed from.", nullable=False,
           lineage=(*_raw("offset"), "silver.quarantine.offset", "ops.polls.offset", "gold.anomalies.window_end")),
         _day(),
         C("hour", "timestamp", "Arrival hour.", nullable=False),
@@ -571,22 +570,22 @@ PIPELINE_METRICS = Table(
 )
 
 ALERTS = Table(
-    "ops", "alerts", "Every alert and recovery: transitions only, one per cause.",
+    "ops", "alerts", "All alerts and recoveries: transitions only, one per cause.",
     (
         C("alert_id", "string", "Idempotency key: hash of cause, state and time of the transition.", nullable=False),
-        C("cause", "string", "What the alert is about (asset and check, or a named condition).", nullable=False),
+        C("cause", "string", "Subject of the alert (asset and check, or a named condition).", nullable=False),
         C("state", "string", "firing or resolved.", nullable=False),
         C("severity", "string", "error or warn.", nullable=False),
         C("asset", "string", "Asset key; null for a condition of the whole pipeline."),
         C("check_name", "string", "Check; null for a condition."),
-        C("partition_key", "string", "Partition; null when not partitioned."),
-        C("summary", "string", "What was found and what to do.", nullable=False),
-        C("at", "timestamp", "When the transition was seen.", nullable=False),
-        C("delivered_at", "timestamp", "When the webhook accepted it; null = not configured or not yet."),
+        C("partition_key", "string", "Partition; null if not partitioned."),
+        C("summary", "string", "Finding and remedy.", nullable=False),
+        C("at", "timestamp", "When the transition was detected.", nullable=False),
+        C("delivered_at", "timestamp", "When the webhook accepted it; null = no webhook, or not yet delivered."),
         C("attempts", "int", "Delivery attempts.", nullable=False),
     ),
     key=("alert_id",), grain=None, write="merge", owner=OPS, group="ops", kinds=("python", "deltalake"),
-    rules=(Rule("known_state", "state IN ('firing', 'resolved')", "An alert fires or is resolved.", blocking=True),),
+    rules=(Rule("known_state", "state IN ('firing', 'resolved')", "Alerts are firing or resolved.", blocking=True),),
 )
 
 TABLES: dict[str, Table] = {

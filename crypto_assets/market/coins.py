@@ -1,7 +1,7 @@
-"""The coins that are polled: identity, former ids, and when each was active.
+"""Coin registry: identities, former ids and active periods of the polled coins.
 
-Belongs here: the registry as a value, its TOML text and its plain records. Does not belong here: files (`home`),
-prices, or asking a source whether a coin exists.
+Belongs here: the registry as a value and its TOML and JSON forms. Does not belong here: files (`home`), prices, or
+looking coins up at a source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from crypto_assets.source_facts import facts_of
 
 BEGINNING = datetime(2009, 1, 3, tzinfo=UTC)
-"""Start of validity of the built-in coins: before any of them was traded."""
+"""Start of validity of the built-in coins, before any of them was traded."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class Coin:
     active_to: datetime | None = None
 
     def active_at(self, moment: datetime) -> bool:
-        """Whether the coin is polled at `moment`."""
+        """True if the coin is polled at `moment`."""
         return self.active_from <= moment and (self.active_to is None or moment < self.active_to)
 
     def active_within(self, start: datetime, end: datetime) -> bool:
-        """Whether the coin is polled at some time of [start, end)."""
+        """True if the coin is polled at any time in [start, end)."""
         return self.active_from < end and (self.active_to is None or start < self.active_to)
 
     def active_throughout(self, start: datetime, end: datetime) -> bool:
-        """Whether the coin is polled all the time of [start, end)."""
+        """True if the coin is polled throughout [start, end)."""
         return self.active_from <= start and (self.active_to is None or end <= self.active_to)
 
 
 class CoinRegistry:
-    """An ordered set of coins, immutable: the one answer to which coins are active when.
+    """Immutable ordered set of coins; the single source of truth for which coins are active when.
 
     Raises:
-        ValueError: An id or alias is used twice, an id is empty, or a span is empty; every problem is named.
+        ValueError: An id or alias is used twice, a name is empty, or a span is empty; the message lists every problem.
     """
 
     def __init__(self, coins: Iterable[Coin]) -> None:
@@ -82,7 +82,7 @@ class CoinRegistry:
         return tuple(c for c in self.coins if c.active_at(moment))
 
     def resolve(self, coin_id: str, at: datetime) -> str | None:
-        """Canonical id of `coin_id` at a time (UTC); a former id counts only before its date. None = unknown then."""
+        """Canonical id of `coin_id` at a time (UTC), None if unknown then; former ids are valid before their date."""
         day = at.astimezone(UTC).date()
         for coin in self.coins:
             known = coin.coin_id == coin_id or any(a.old_id == coin_id and day < a.until for a in coin.aliases)
@@ -93,10 +93,10 @@ class CoinRegistry:
     def add(
         self, coin_id: str, symbol: str, name: str, *, active_from: datetime, aliases: Sequence[Alias] = ()
     ) -> CoinRegistry:
-        """A registry with one more coin; a retired coin becomes active again.
+        """Registry with the coin added; a retired coin is reactivated.
 
         Raises:
-            ValueError: The coin is active already, or the result is not valid.
+            ValueError: The coin is already active, or the result is invalid.
         """
         for i, coin in enumerate(self.coins):
             if coin.coin_id == coin_id:
@@ -107,10 +107,10 @@ class CoinRegistry:
         return CoinRegistry((*self.coins, Coin(coin_id, symbol.upper(), name, tuple(aliases), active_from)))
 
     def retire(self, coin_id: str, *, active_to: datetime) -> CoinRegistry:
-        """A registry in which the coin is not polled from `active_to` on.
+        """Registry in which the coin is not polled from `active_to` (UTC) on.
 
         Raises:
-            ValueError: The coin is not there, not active, or the last one.
+            ValueError: The coin is unknown, not active, or the last active one.
         """
         active = [c.coin_id for c in self.coins if c.active_to is None]
         if coin_id not in active:
@@ -120,7 +120,7 @@ class CoinRegistry:
         return CoinRegistry(replace(c, active_to=active_to) if c.coin_id == coin_id else c for c in self.coins)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Plain JSON-safe records, times as ISO 8601: how a registry travels."""
+        """JSON-serializable records, times as ISO 8601."""
         return [
             {
                 "coin_id": c.coin_id,
@@ -140,7 +140,7 @@ class CoinRegistry:
         """Rebuild from `to_records`.
 
         Raises:
-            ValueError: A field is missing or malformed, or the registry is not valid.
+            ValueError: A field is missing or malformed, or the registry is invalid; the message lists every problem.
         """
         coins, problems = [], []
         for number, record in enumerate(records, start=1):
@@ -176,7 +176,7 @@ class CoinRegistry:
         """Parse `coins.toml`.
 
         Raises:
-            ValueError: It is not TOML, holds no coin, or a coin is malformed; every problem is named.
+            ValueError: It is not TOML, has no coin, or a coin is malformed; the message lists every problem.
         """
         records = tomllib.loads(text).get("coin")
         if not records or not isinstance(records, list):
@@ -236,7 +236,7 @@ def _moment(record: Mapping[str, Any], field: str) -> datetime | None:
 
 
 def _quoted(text: str) -> str:
-    """Text as a basic string of TOML, whose escapes are JSON's but for DEL."""
+    """Text as a TOML basic string, whose escapes are those of JSON except for DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -246,7 +246,7 @@ DEFAULT_COINS = CoinRegistry(
         Coin("ethereum", "ETH", "Ethereum"),
         Coin("solana", "SOL", "Solana"),
         Coin("cardano", "ADA", "Cardano"),
-        # Polygon replaced MATIC by POL; CoinGecko lists the new token under another id.
+        # Polygon replaced MATIC with POL; CoinGecko lists the new token under another id.
         Coin(
             "polygon-ecosystem-token",
             "POL",

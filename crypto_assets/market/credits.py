@@ -1,7 +1,7 @@
-"""The credit governor: how often a plan lets us poll. Pure: state in, state out; time is an argument.
+"""Credit governor: paces polls to the plan's limits. Pure functions of state; time is an argument.
 
-Belongs here: budgets, cadence, Retry-After, the forecast of the day on which the credits run dry. Does not belong
-here: keeping the state (`producer.loop`) or polling.
+Belongs here: budgets, cadence, Retry-After, forecasting when the credits run out. Does not belong here: persisting the
+state (`producer.loop`) or polling.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ QUOTE_CACHE_S = 60.0
 """Seconds after which CoinGecko refreshes /coins/markets: polling faster brings no new quote."""
 
 CALLS_PER_POLL = 3
-"""Calls that a poll makes at most: one, and two more after transient failures."""
+"""Maximum calls per poll: one, plus two retries after transient failures."""
 
 KEPT_CALLS = timedelta(minutes=1)
 MAX_BACKOFF_S = 600.0
 KEPT_MONTHS = 24
 CLOCK_SLACK_S = 1.0
-"""Seconds by which a clock may step back without being noticed."""
+"""Backward clock step in seconds that is ignored."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan allows. `per_month` None = not metered."""
+    """Call limits of a plan; `per_month` None = not metered."""
 
     per_minute: int
     per_month: int | None
@@ -35,7 +35,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class CreditState:
-    """What must survive a restart. Times are UTC epoch seconds."""
+    """Governor state that survives restarts. Times are UTC epoch seconds."""
 
     month: str = ""
     used_this_month: int = 0
@@ -46,7 +46,7 @@ class CreditState:
     other_months: Mapping[str, int] = field(default_factory=dict)
 
     def spent(self, month: str) -> int:
-        """Credits spent in a month (`2024-01`): a clock that was a month ahead for a while refills nothing."""
+        """Credits spent in a month (`2024-01`); a clock temporarily a month ahead must not refill the budget."""
         return self.used_this_month if month == self.month else self.other_months.get(month, 0)
 
     def to_json(self) -> str:
@@ -71,10 +71,10 @@ class CreditState:
 
 @dataclass(frozen=True)
 class CreditReport:
-    """Where the budget stands.
+    """Budget status.
 
-    `dry_on` is the time from which the month's credits do not cover another poll, or None: the cadence in force always
-    makes what is left last to the end of the month.
+    `dry_on` is the time from which the month's credits do not cover another poll; None while they do, since the cadence
+    stretches them to the end of the month.
     """
 
     used: int
@@ -87,18 +87,18 @@ class Governor:
     """Decides when a poll is due.
 
     Args:
-        budget: What the plan allows.
-        loop_s: Seconds between looks of the producer; cadences are multiples of it.
-        floor_s: Shortest useful cadence: how often the source has new quotes.
+        budget: Limits of the plan.
+        loop_s: Tick interval of the producer loop in seconds; cadences are multiples of it.
+        floor_s: Shortest useful cadence in seconds: how often the source updates quotes.
     """
 
     def __init__(self, budget: Budget, *, loop_s: float = 10.0, floor_s: float = QUOTE_CACHE_S) -> None:
         self.budget, self.loop_s, self.floor_s = budget, loop_s, floor_s
 
     def cadence_s(self, state: CreditState, now: datetime) -> float:
-        """Seconds between polls in force: the source's pace, or what spreads the remaining credits over the month.
+        """Effective poll interval in seconds: the source's update interval, or longer to make the credits last.
 
-        10,000 credits over a month of 31 days are one poll per 267.9 s, in a loop of 10 s one per 270 s.
+        10,000 credits in a month of 31 days allow a poll every 267.9 s, every 270 s with ticks of 10 s.
         """
         shortest = max(self.floor_s, 60.0 / self.budget.per_minute)
         left = self._left(state, now)
@@ -108,7 +108,7 @@ class Governor:
         return math.ceil(round(shortest / self.loop_s, 6)) * self.loop_s
 
     def may_poll(self, state: CreditState, now: datetime) -> bool:
-        """Whether a poll is due and allowed at `now`, also if it needs all its calls (`CALLS_PER_POLL`)."""
+        """True if a poll is due and the limits allow it at `now`, even if it takes `CALLS_PER_POLL` calls."""
         at = now.timestamp()
         left = self._left(state, now)
         if at < state.blocked_until or self._polls_left(left) <= 0:
@@ -116,14 +116,14 @@ class Governor:
         minute = sum(at - c < KEPT_CALLS.total_seconds() for c in state.recent_calls)
         if minute + min(CALLS_PER_POLL, self.budget.per_minute) > self.budget.per_minute:
             return False
-        # Half a loop of slack: a tick that comes a little early must not wait a whole loop more.
+        # Half a tick of slack, so that a slightly early tick does not skip to the next one.
         return state.last_poll is None or at - state.last_poll >= self.cadence_s(state, now) - self.loop_s / 2
 
     def settled(self, state: CreditState, now: datetime) -> CreditState:
-        """The state as far as it can be true at `now`; to be saved when it differs.
+        """The state corrected for a clock that ran ahead; persist it if it differs.
 
-        A poll later than `now` was made while the clock was ahead, and every wait was counted from it. It counts as
-        made now, and what was left to wait is kept: the next poll comes after the cadence, not when that time comes.
+        A poll in the future was made while the clock was ahead, and all waits count from it. It is moved to `now` with
+        its remaining wait, so that the next poll follows after one cadence instead of at that future time.
         """
         moment = now.timestamp()
         last = state.last_poll
@@ -140,7 +140,7 @@ class Governor:
     def record(
         self, state: CreditState, now: datetime, *, credits_used: int, ok: bool, retry_after_s: float | None = None
     ) -> CreditState:
-        """The state after a poll. A failure without Retry-After waits 2, 4, 8 … loops, at most ten minutes."""
+        """The state after a poll. Failures without Retry-After back off for 2, 4, 8 … ticks, at most ten minutes."""
         at, month = now.timestamp(), _month(now)
         used = state.spent(month) + credits_used
         kept = tuple(c for c in state.recent_calls if at - c < KEPT_CALLS.total_seconds())
@@ -160,7 +160,7 @@ class Governor:
         )
 
     def report(self, state: CreditState, now: datetime) -> CreditReport:
-        """Credits left, and whether they are dry."""
+        """Budget status at `now`."""
         used = state.spent(_month(now))
         left = self._left(state, now)
         if left is None:
@@ -171,9 +171,9 @@ class Governor:
         return CreditReport(used, left, None, f"{left:,} credits left, lasts to the end of the month at this pace")
 
     def _polls_left(self, left: int | None) -> float:
-        """Polls of one call that the credits buy if the last of them may need all its calls; below 1 there is none.
+        """Single-call polls covered by the credits, reserving `CALLS_PER_POLL` calls for the last; below 1 = none.
 
-        A budget of less than that buys one poll.
+        A monthly budget below that reserve still covers one poll.
         """
         if left is None or self.budget.per_month is None:
             return math.inf
@@ -186,7 +186,7 @@ class Governor:
 
 
 def _kept_months(state: CreditState) -> dict[str, int]:
-    """Credits by month other than the one that begins: the newest, since a clock may come back to any of them."""
+    """Credits of the newest previous months, kept because a corrected clock may return to any of them."""
     months = {**state.other_months, state.month: state.used_this_month}
     return {m: months[m] for m in sorted(months)[-KEPT_MONTHS:] if m}
 

@@ -1,7 +1,7 @@
-"""Times of messages: RFC 3339 text with a zone, read the same way wherever it is read.
+"""RFC 3339 times with a zone, parsed identically in Python and on every engine.
 
-Belongs here: the pattern, and reading one text in Python. Does not belong here: reading columns on an engine
-(`transforms.parse`), writing times (`market.payload`).
+Belongs here: the pattern, and parsing in Python. Does not belong here: parsing columns on an engine
+(`transforms.parse`), formatting times (`market.payload`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,17 @@ RFC3339 = (
     "[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?"
     "([Zz]|[+-](0[0-9]|1[0-7]):[0-5][0-9]|[+-]18:00)"
 )
-"""Years 1900 to 8999, hours to 23, seconds to 59, up to nine digits of a fraction, `Z` or an offset up to 18 hours.
+"""Years 1900 to 8999, hours to 23, seconds to 59, up to nine fractional digits, `Z` or an offset of up to 18 hours.
 
-Engines differ on what lies beyond (24:00, leap seconds, the year 0, other offsets, results after 9999), so no text
-beyond is a time. The pattern uses only what Java, Rust, RE2 and Python read alike, and is not anchored.
+Engines disagree on anything else (24:00, leap seconds, year 0, other offsets, results after 9999), so it is rejected.
+The pattern uses only syntax that Java, Rust, RE2 and Python interpret alike, and is not anchored.
 """
 
 _PATTERN = re.compile(RFC3339)
 
 
 def read_rfc3339(text: object) -> datetime | None:
-    """The UTC time of an RFC 3339 text (digits after microseconds are cut).
-
-    Returns:
-        None for what is no text, no such time, or no day of the calendar.
-    """
+    """UTC time of an RFC 3339 text, truncated to microseconds; None if it is not text or not a valid time."""
     if not isinstance(text, str) or not _PATTERN.fullmatch(text):
         return None
     try:

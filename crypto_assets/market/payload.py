@@ -1,7 +1,7 @@
-"""A reply of `/coins/markets` as ticks or a named failure, and ticks and polls as Kafka messages.
+"""Parses replies of `/coins/markets` into ticks or a named failure, and formats ticks and polls as Kafka messages.
 
-Belongs here: pure parsing and formatting. Does not belong here: HTTP (`sources.coingecko`) or publishing (`kafka`).
-The shapes of replies follow CoinGecko's OpenAPI description (coingecko-api-oas) and recorded exchanges.
+Pure; does not belong here: HTTP (`sources.coingecko`), publishing (`log.kafka`). Reply formats follow CoinGecko's
+OpenAPI description (coingecko-api-oas) and recorded exchanges.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crypto_assets.market.quotes import Outcome, Poll, Tick
 
 DETAIL_LIMIT = 500
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
-"""A longer wait than a day is taken for garbage."""
+"""Longer waits are treated as garbage."""
 
 DIGITS_BEFORE_POINT = 20
 SMALLEST_POWER = -30
@@ -41,9 +41,9 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a reply says: ticks (only when `ok`), coins that are missing, problems by coin, or the named failure.
+    """Result of parsing a reply: ticks (only if `ok`), missing coins, problems by coin, or a named failure.
 
-    `problems` cost their coin its tick; `nulled` are fields of ticks that no column could hold and that are null.
+    Coins in `problems` have no tick; `nulled` are fields of ticks set to null because no column can hold their number.
     """
 
     outcome: Outcome
@@ -64,15 +64,14 @@ def parse_markets(
         body: Decoded body.
         status: HTTP status.
         headers: Response headers, any case.
-        asked: Coin ids that were asked for.
+        asked: Requested coin ids.
         now: Time of the reply (UTC), for Retry-After given as a date.
 
     Returns:
-        `ok` with a tick for every usable coin, or a named failure without any tick. A coin with a null price, a null
-        or unreadable time, whose element repeats a name (it cannot be known which value holds), or that appears twice
-        with different quotes is a problem and no tick. A number out of range other than the price is null in the tick
-        and in `nulled`. A reply in which no coin that was asked for appears is `unknown_coin`; one that holds only
-        unusable coins is `bad_payload`.
+        `ok` with a tick for every usable coin, or a named failure without ticks. A coin with a null price, a null or
+        invalid time, a repeated name in its element (ambiguous), or two different quotes is a problem and has no tick.
+        Out-of-range numbers other than the price are null in the tick and listed in `nulled`. A reply without any
+        requested coin is `unknown_coin`; one with only unusable coins is `bad_payload`.
     """
     found = {k.lower(): v for k, v in headers.items()}
     failure = _failure(body, status, found, now)
@@ -88,7 +87,7 @@ def parse_markets(
 
 
 class JsonObject(dict[str, Any]):
-    """A JSON object; of a repeated name the last value counts, and `repeated` has the name."""
+    """A JSON object; the last value of a repeated name counts, and `repeated` lists such names."""
 
     def __init__(self, pairs: Sequence[tuple[str, Any]] = ()) -> None:
         super().__init__(pairs)
@@ -97,17 +96,17 @@ class JsonObject(dict[str, Any]):
 
 
 def exact_json(body: bytes, *, whole: Callable[[str], Any] = Decimal) -> Any:
-    """A body as JSON whose numbers are exact decimals: none passes through a float.
+    """Parse JSON with exact decimals; no number passes through a float.
 
     Args:
         body: Decoded body.
-        whole: Reads numbers without fraction and exponent, such as times in milliseconds.
+        whole: Parses integers, such as times in milliseconds.
 
     Returns:
-        The value, in which objects are `JsonObject`.
+        The value, with objects as `JsonObject`.
 
     Raises:
-        ValueError: It is not JSON in UTF-8, nests too deep, or holds a number that no decimal can hold.
+        ValueError: It is not JSON in UTF-8, is nested too deeply, or contains a number that no decimal can hold.
     """
     try:
         return json.loads(
@@ -139,19 +138,19 @@ def _coins(reply: list[Any], texts: list[str], asked: Sequence[str]) -> Parsed:
         ticks[coin_id] = tick
     good = tuple(t for c, t in ticks.items() if c not in problems)
     missing = tuple(c for c in asked if c not in ticks and c not in problems)
-    told = tuple(problems.values())
+    unusable = tuple(problems.values())
     if asked and len(missing) == len(wanted):
         return Parsed("unknown_coin", missing=missing, detail=_short(f"not one of {', '.join(asked)} is in the reply"))
-    if not good and told:
-        return Parsed("bad_payload", missing=missing, problems=told, detail=_short("; ".join(told)))
-    return Parsed("ok", good, missing, told, tuple(field for t in good for field in nulled[t.coin_id]))
+    if not good and unusable:
+        return Parsed("bad_payload", missing=missing, problems=unusable, detail=_short("; ".join(unusable)))
+    return Parsed("ok", good, missing, unusable, tuple(field for t in good for field in nulled[t.coin_id]))
 
 
 def _tick(coin: JsonObject, payload: str) -> tuple[Tick, tuple[str, ...]]:
-    """The tick of a coin's element, and its fields that are null because their number is out of range.
+    """Tick of a coin's element, and its fields nulled because their number is out of range.
 
     Raises:
-        ValueError: The element is unusable, for the reason given.
+        ValueError: The element is unusable; the message gives the reason.
     """
     if coin.repeated:
         raise ValueError(f"{_sendable(', '.join(coin.repeated))[:40]} occurs more than once")
@@ -196,7 +195,7 @@ def _number(value: object, field: str) -> Decimal:
 
 
 def _held(number: Decimal) -> bool:
-    """Whether decimal(38,18) holds a number; one far below its last place is taken for a mistake, not for zero."""
+    """True if decimal(38,18) can hold a number; one far below its last place is an error rather than zero."""
     return SMALLEST_POWER <= number.adjusted() < DIGITS_BEFORE_POINT
 
 
@@ -212,7 +211,7 @@ def _no_constant(name: str) -> None:
 
 
 def _elements(body: bytes) -> list[str]:
-    """Verbatim text of every element of a JSON array that `exact_json` has read."""
+    """Verbatim text of every element of a JSON array already parsed by `exact_json`."""
     text = body.decode("utf-8-sig")
     decoder = json.JSONDecoder(parse_int=str, parse_float=str)
     position, texts = text.index("[") + 1, []
@@ -227,13 +226,13 @@ def _elements(body: bytes) -> list[str]:
 
 
 def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime) -> Parsed | None:
-    """The named failure that status and body tell, or None when the body should be a list of coins."""
+    """Named failure according to status and body, or None if the body should be a list of coins."""
     code, message = _error_body(body)
     wait = retry_after(headers.get("retry-after"), now)
     is_json = body.lstrip()[:1] in (b"[", b"{")
     plain = not is_json and bool(body.strip())
-    told = body if plain and status in (200, 403, 503) else message.encode()
-    rate = status == 429 or code in _RATE_CODES or _RATE_WORDS.search(told)
+    text = body if plain and status in (200, 403, 503) else message.encode()
+    rate = status == 429 or code in _RATE_CODES or _RATE_WORDS.search(text)
     if rate:
         return Parsed("rate_limited", detail=_short(message or _text(body)), retry_after_s=wait)
     if 300 <= status < 400:
@@ -244,8 +243,7 @@ def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime
     if refused or (status == 403 and _KEY_WORDS.search(body)):
         return Parsed("unauthorized", detail=_short(message or _text(body) or f"HTTP {status}"))
     if status == 403:
-        told = message or _text(body) or "no body"
-        return Parsed("bad_payload", detail=_short(f"HTTP 403: {told}; {_BLOCKED}"))
+        return Parsed("bad_payload", detail=_short(f"HTTP 403: {message or _text(body) or 'no body'}; {_BLOCKED}"))
     if status >= 500:
         return Parsed("upstream_down", detail=_short(f"HTTP {status}: {message or _text(body)}"), retry_after_s=wait)
     if status in (404, 422):
@@ -258,7 +256,7 @@ def _failure(body: bytes, status: int, headers: Mapping[str, str], now: datetime
 
 
 def _page(body: bytes, headers: Mapping[str, str]) -> str | None:
-    """What to say of a web page in place of an answer: a block, a login or an error of whoever stands between."""
+    """Description of a web page received instead of an API reply: a block, login or error page; else None."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"<" and "html" not in headers.get("content-type", "").lower():
         return None
     title = re.search(rb"<title[^>]*>(.*?)</title", body[:100_000], re.IGNORECASE | re.DOTALL)
@@ -267,7 +265,7 @@ def _page(body: bytes, headers: Mapping[str, str]) -> str | None:
 
 
 def _error_body(body: bytes) -> tuple[int | None, str]:
-    """Code and message of CoinGecko's error object, in both nestings (`status.error_code`, `error`)."""
+    """Code and message of CoinGecko's error object, in either nesting (`status.error_code`, `error`)."""
     try:
         reply = json.loads(body)
     except (ValueError, RecursionError):
@@ -285,10 +283,10 @@ def _error_body(body: bytes) -> tuple[int | None, str]:
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for, given in seconds or as an HTTP date (RFC 9110, 10.2.3).
+    """Seconds to wait according to a Retry-After header, in seconds or as an HTTP date (RFC 9110, 10.2.3).
 
     Returns:
-        None when absent, garbage, or beyond a day; never negative.
+        None if missing, invalid or more than a day; never negative.
     """
     if value is None:
         return None
@@ -316,17 +314,17 @@ def _short(text: str) -> str:
 
 
 def _sendable(text: str) -> str:
-    """Text that UTF-8 can hold: JSON may bring a lone surrogate, which it cannot."""
+    """Text encodable in UTF-8: lone surrogates, which JSON may contain, are replaced."""
     return text.encode(errors="replace").decode()
 
 
 def plain(value: Decimal | None) -> str | None:
-    """A decimal as plain text without exponent; exact."""
+    """A decimal as exact text without exponent."""
     return None if value is None else format(value, "f")
 
 
 def rfc3339(moment: datetime) -> str:
-    """UTC time with milliseconds and Z (finer digits are cut)."""
+    """UTC time truncated to milliseconds, with `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -360,7 +358,7 @@ def poll_to_message(
     credits_left: int | None,
     delivered: int,
 ) -> dict[str, Any]:
-    """A poll as message v2 (`contracts.messages.POLL_SCHEMA`); `absent` are coins missing for several polls."""
+    """A poll as message v2 (`contracts.messages.POLL_SCHEMA`); `absent` are coins missing from several polls."""
     detail = poll.detail or ("; ".join((*poll.problems, *poll.nulled)) or None)
     newest = max((tick.last_updated_at for tick in poll.ticks), default=None)
     return {

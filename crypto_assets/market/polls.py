@@ -1,8 +1,8 @@
-"""Poll messages as typed fields, whatever a record holds, and the one judge of polls.
+"""Tolerant parser of poll records, and the checks evaluated on each poll.
 
-Belongs here: reading one record of the polls topic; the verdicts that the producer sensor reports and that *Execute* in
-the UI repeats. Does not belong here: building poll messages (`market.payload`), rows of tables
-(`assets.log_slices.poll_rows`), or finding the poll to judge (`producer.source_health`).
+Belongs here: parsing one record of the polls topic; the check results shared by the producer sensor and *Execute* in
+the UI. Does not belong here: building poll messages (`market.payload`), table rows (`assets.log_slices.poll_rows`),
+selecting the poll (`producer.source_health`).
 """
 
 from __future__ import annotations
@@ -17,49 +17,48 @@ from crypto_assets.contracts.messages import POLL_SCHEMA
 from crypto_assets.market.moments import read_rfc3339
 
 ABSENT_AFTER_POLLS = 3
-"""Polls in a row without a coin after which it counts as absent."""
+"""Consecutive polls without a coin after which it counts as absent."""
 
 Found = dict[str, tuple[bool, str]]
-"""Evaluations of the topics' checks by name: (passed, what was found)."""
+"""Evaluations of the topics' checks by name: (passed, description)."""
 
 _MOST_DIGITS = 20
-"""Whole numbers with more digits fit no column; Python refuses to read those with more than 4,300."""
+"""Integers with more digits fit no column; Python refuses to parse those with more than 4,300."""
 
 
 def read_poll(value: str | bytes | None) -> dict[str, Any]:
-    """Fields of one record of the polls topic, each typed as `ops.polls` holds it; never raises.
+    """Fields of a record of the polls topic, typed as in `ops.polls`; never raises.
 
-    Nothing is converted: a field of another kind, or one that its column cannot hold (a number beyond int32 or double,
-    a lone surrogate, a time that is none), is None. Where a name occurs twice, its last value counts.
+    Values are not converted: a field of another type, or one that its column cannot hold (a number beyond int32 or
+    double, a lone surrogate, an invalid time), becomes None. Of a repeated name the last value counts.
 
     Returns:
-        A value for every field of the message contract; all None when the record is no JSON object in UTF-8.
+        A value for every field of the message contract; all None unless the record is a JSON object in UTF-8.
     """
     record = _object(value)
     return {name: read(record.get(name)) for name, read in _READERS.items()}
 
 
 CHECKS: Mapping[str, tuple[str, str]] = {
-    "source_answers": ("prices", "The newest poll got an answer from the source; else the named failure."),
-    "quotes_move": ("prices", "The newest quote is younger than its freshness bound; else it is frozen at the source."),
+    "source_answers": ("prices", "The source answered the newest poll."),
+    "quotes_move": ("prices", "The newest quote is within its freshness bound; older quotes are frozen at the source."),
     "no_coin_missing": ("prices", "Every active coin was in the last three polls."),
     "delivered": ("prices", "Every message of the newest poll was confirmed by Kafka."),
     "polls_recorded": ("polls", "The newest poll was itself recorded."),
 }
-"""Checks of the topics by name: logical topic and description. They are evaluated at every poll."""
+"""Checks of the topics by name: logical topic and description. Evaluated on every poll."""
 
 
 def judge(poll: Mapping[str, Any], error: str | None = None) -> Found:
-    """The evaluations that one poll amounts to.
+    """Evaluate the topics' checks on one poll.
 
     Args:
         poll: Fields of a poll message, version 2.
-        error: Why its quotes or itself are not in the log; None = they are.
+        error: Why the poll or its quotes are not in the log; None if they are.
 
     Returns:
-        By check of the topics. `quotes_move` and `no_coin_missing` are left out without an answer, since nothing is
-        known about the quotes then; the bound of the former is the staleness of a table at this cadence,
-        4 x cadence + 120 s.
+        Evaluations by check. Without a reply `quotes_move` and `no_coin_missing` are omitted, since the state of the
+        quotes is unknown. The freshness bound is that of tables at this cadence: 4 x cadence + 120 s.
     """
     fresh = poll["coins_returned"] - poll["coins_unchanged"]
     found: Found = {
@@ -72,8 +71,8 @@ def judge(poll: Mapping[str, Any], error: str | None = None) -> Found:
     }
     if poll["outcome"] == "ok":
         age, bound = poll["quote_age_s"], 4 * poll["cadence_s"] + 120
-        told = "no usable quote" if age is None else f"newest quote is {age:.0f} s old, bound {bound:.0f} s"
-        found["quotes_move"] = (age is not None and age <= bound, told)
+        text = "no usable quote" if age is None else f"newest quote is {age:.0f} s old, bound {bound:.0f} s"
+        found["quotes_move"] = (age is not None and age <= bound, text)
         absent = [f"{coin}: not in {ABSENT_AFTER_POLLS} polls" for coin in poll["coins_absent"] or ()]
         lost = [*absent, *(poll["problems"] or ())]
         found["no_coin_missing"] = (not lost, "; ".join(lost) or "every coin was there")
@@ -90,12 +89,12 @@ def _object(value: str | bytes | None) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int | float:
-    """A JSON number without fraction and exponent; a float (at worst infinite) where no column holds it as whole."""
+    """Parse a JSON integer; one too large for any column becomes a float, possibly infinite."""
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def _text(value: object) -> str | None:
-    """Text that UTF-8 can hold: JSON may bring a lone surrogate, which it cannot."""
+    """Text that is encodable in UTF-8, else None; JSON may contain lone surrogates."""
     if not isinstance(value, str):
         return None
     try:
@@ -128,7 +127,7 @@ _BY_TYPE: dict[str, Callable[[object], Any]] = {
 
 
 def _reader(name: str, schema: dict[str, Any]) -> Callable[[object], str | int | float | list[str] | datetime | None]:
-    """Reads a field by what the message contract calls it."""
+    """Parser of a field by its name and JSON Schema."""
     if name in _TIMES:
         return read_rfc3339
     kinds = schema.get("type", "string")

@@ -1,7 +1,7 @@
-"""A coin's quote and one look at a source, as values.
+"""Value types of quotes and polls.
 
-Belongs here: what a poll returns, and the names of its outcomes. Does not belong here: reading a reply (`payload`), the
-budget of polls (`credits`), or anything that can be polled (`crypto_assets.sources`).
+Belongs here: the result of a poll and its outcomes. Does not belong here: parsing replies (`payload`), the poll budget
+(`credits`), the sources themselves (`crypto_assets.sources`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Outcome = Literal["ok", "rate_limited", "unauthorized", "bad_payload", "upstream
 
 @dataclass(frozen=True)
 class Tick:
-    """One coin's quote. Money in USD and percentages as exact decimals; absent = None; times UTC.
+    """A coin's quote: USD amounts and percentages as exact decimals, None = missing; times UTC.
 
-    `payload` is the coin's element of the reply as verbatim JSON text (at most 4 kB, else None).
+    `payload` is the coin's element of the reply as verbatim JSON text (None above 4 kB).
     """
 
     coin_id: str
@@ -36,21 +36,21 @@ class Tick:
 
 @dataclass(frozen=True)
 class Poll:
-    """One look at the source: either ticks or a named failure, never both.
+    """Result of one poll: either ticks or a named failure, never both.
 
     Args:
-        started_at: When the request started; virtual time for replay and simulator (UTC).
-        finished_at: When the answer was complete.
+        started_at: Start of the request (UTC; virtual time for replay and simulator).
+        finished_at: When the reply was complete.
         outcome: `ok` or the name of the failure.
         ticks: One per coin; empty unless `ok`.
-        missing: Coins asked for and not in an `ok` reply.
-        problems: Coins present but unusable, with the reason (`bitcoin: null price`).
-        nulled: Fields of ticks that are null because their number is out of range, with the number.
-        http_status: Status, or None without an answer.
-        detail: Human text about a failure, redacted, at most 500 characters.
-        retry_after_s: Seconds to wait that the source asked for.
+        missing: Coins requested but not in an `ok` reply.
+        problems: Coins with unusable quotes, with the reason (`bitcoin: null price`).
+        nulled: Fields of ticks set to null because their number is out of range, with the number.
+        http_status: HTTP status; None without a reply.
+        detail: Description of a failure, redacted, at most 500 characters.
+        retry_after_s: Seconds to wait, requested by the source.
         age_s: `Age` header: seconds that the reply spent in a cache.
-        credits_used: Calls made by this poll, retries included.
+        credits_used: Calls made by this poll, including retries.
         headers: Extra Kafka headers for a replay (`recorded_at`, `shift_days`, `seam`).
     """
 

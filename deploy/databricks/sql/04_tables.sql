@@ -4,26 +4,26 @@
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`raw_prices` (
   `topic` STRING NOT NULL COMMENT 'Kafka topic.',
-  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic has another id.',
+  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic gets a new id.',
   `partition` INT NOT NULL COMMENT 'Kafka partition.',
-  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.',
-  `kafka_timestamp` TIMESTAMP COMMENT 'Broker\'s timestamp: when the record could first be known. Null for a gap.',
+  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; first missing offset if kind = gap.',
+  `kafka_timestamp` TIMESTAMP COMMENT 'Broker timestamp: when the record became available. Null for a gap.',
   `message_key` STRING COMMENT 'Message key; coin_id for prices.',
-  `raw_json` STRING COMMENT 'The value as it came; null when it is not UTF-8 text.',
-  `raw_bytes` BINARY COMMENT 'The value when it is not UTF-8 text, else null.',
+  `raw_json` STRING COMMENT 'Unmodified record value; null if it is not UTF-8 text.',
+  `raw_bytes` BINARY COMMENT 'Record value if it is not UTF-8 text, else null.',
   `headers` STRING COMMENT 'Record headers as a JSON object with sorted keys.',
-  `arrival_hour` TIMESTAMP NOT NULL COMMENT 'Start of the hour whose offset range holds the record.',
-  `event_hour` TIMESTAMP COMMENT 'Hour of last_updated_at, read leniently; null if unreadable, later than arrival + 60 s, or before the first partition.',
+  `arrival_hour` TIMESTAMP NOT NULL COMMENT 'Start of the hour whose offset range contains the record.',
+  `event_hour` TIMESTAMP COMMENT 'Hour of last_updated_at, parsed leniently; null if invalid, later than arrival + 60 s, or before the first partition.',
   `kind` STRING NOT NULL COMMENT 'record, or gap for offsets lost to retention and accepted as lost.',
-  `range_start` BIGINT NOT NULL COMMENT 'First offset of the range that this commit covered.',
-  `range_end` BIGINT NOT NULL COMMENT 'End (exclusive) of the range that this commit covered.',
-  `seq` BIGINT NOT NULL COMMENT 'Number of the commit within its topic and hour, from 1.',
-  `batch_id` STRING NOT NULL COMMENT 'Identity of the write.',
-  `bronze_ingested_at` TIMESTAMP NOT NULL COMMENT 'When the record was written here.'
+  `range_start` BIGINT NOT NULL COMMENT 'First offset of the commit\'s range.',
+  `range_end` BIGINT NOT NULL COMMENT 'End (exclusive) of the commit\'s range.',
+  `seq` BIGINT NOT NULL COMMENT 'Sequence number of the commit within its topic and hour, from 1.',
+  `batch_id` STRING NOT NULL COMMENT 'Identifier of the write.',
+  `bronze_ingested_at` TIMESTAMP NOT NULL COMMENT 'When the record was written to this table.'
 )
 USING DELTA
 PARTITIONED BY (`arrival_hour`)
-COMMENT 'Every price record as it came from Kafka, with its coordinates. The system of record: all later tables can be rebuilt from it. Appended exactly once; the ranges covered are recorded in the same commit.'
+COMMENT 'Every price record exactly as read from Kafka, with its coordinates. The system of record, from which all downstream tables can be rebuilt. Appended exactly once; each commit also records its offset ranges.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,event_hour,range_start,range_end', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`market_history` (
@@ -31,33 +31,33 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`market_history` (
   `day` DATE NOT NULL COMMENT 'UTC day of the points.',
   `day_start` TIMESTAMP NOT NULL COMMENT 'Start of `day`.',
   `granularity` STRING NOT NULL COMMENT '5m, 1h or 1d: spacing of the reply\'s points.',
-  `raw_json` STRING NOT NULL COMMENT 'The day\'s points of the reply: prices, market_caps, total_volumes.',
+  `raw_json` STRING NOT NULL COMMENT 'The reply\'s points of that day: prices, market_caps, total_volumes.',
   `points` INT NOT NULL COMMENT 'Number of price points.',
-  `fetched_at` TIMESTAMP NOT NULL COMMENT 'When the reply was complete; available_at of its points.',
+  `fetched_at` TIMESTAMP NOT NULL COMMENT 'When the reply was complete; the points\' available_at.',
   `source` STRING NOT NULL COMMENT 'Data mode that fetched it.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Raw market_chart/range replies by coin and day, for days before polling began or with holes.'
+COMMENT 'Raw market_chart/range replies by coin and day, for days before polling started or with gaps.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`silver`.`prices` (
   `coin_id` STRING NOT NULL COMMENT 'Coin.',
   `symbol` STRING NOT NULL COMMENT 'Ticker symbol, upper case.',
-  `name` STRING COMMENT 'Name as the source gave it.',
-  `last_updated_at` TIMESTAMP NOT NULL COMMENT 'Event time: when the source says the quote was made.',
+  `name` STRING COMMENT 'Name reported by the source.',
+  `last_updated_at` TIMESTAMP NOT NULL COMMENT 'Event time: the source\'s timestamp of the quote.',
   `price_usd` DECIMAL(38,18) NOT NULL COMMENT 'Price. [USD]',
   `market_cap_usd` DECIMAL(38,18) COMMENT 'Market capitalisation; null = unknown. [USD]',
   `volume_24h_usd` DECIMAL(38,18) COMMENT 'Rolling 24 h volume; null = unknown. [USD]',
-  `change_1h_pct` DECIMAL(38,18) COMMENT 'Change over 1 h as the source computed it. [percent]',
-  `change_24h_pct` DECIMAL(38,18) COMMENT 'Change over 24 h as the source computed it. [percent]',
-  `change_7d_pct` DECIMAL(38,18) COMMENT 'Change over 7 d as the source computed it. [percent]',
+  `change_1h_pct` DECIMAL(38,18) COMMENT 'Change over 1 h, computed by the source. [percent]',
+  `change_24h_pct` DECIMAL(38,18) COMMENT 'Change over 24 h, computed by the source. [percent]',
+  `change_7d_pct` DECIMAL(38,18) COMMENT 'Change over 7 d, computed by the source. [percent]',
   `ingestion_timestamp` TIMESTAMP COMMENT 'When the producer received the quote; null for history.',
-  `available_at` TIMESTAMP NOT NULL COMMENT 'When the row could first be known: broker timestamp, or fetch time for history.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'When the row became available: broker timestamp, or fetch time for history.',
   `source` STRING NOT NULL COMMENT 'coingecko, replay or simulator.',
   `granularity` STRING NOT NULL COMMENT 'tick for a polled sample; 5m, 1h or 1d for history.',
-  `cadence_s` DOUBLE COMMENT 'Seconds between polls in force; null for history. [seconds]',
-  `poll_id` STRING COMMENT 'Poll that brought it; null for history.',
+  `cadence_s` DOUBLE COMMENT 'Effective poll interval; null for history. [seconds]',
+  `poll_id` STRING COMMENT 'Poll that returned the quote; null for history.',
   `topic_id` STRING COMMENT 'Topic incarnation; null for history.',
   `partition` INT COMMENT 'Kafka partition; null for history.',
   `offset` BIGINT COMMENT 'Kafka offset; null for history.',
@@ -66,28 +66,28 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`silver`.`prices` (
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Typed, deduplicated quotes: one row per coin and source timestamp, the first that arrived. History points fill only 5-minute slots without a live sample.'
+COMMENT 'Typed, deduplicated quotes: one row per coin and source timestamp, first arrival wins. History points fill only 5-minute slots without a live sample.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`silver`.`quarantine` (
   `topic` STRING NOT NULL COMMENT 'Kafka topic.',
-  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic has another id.',
+  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic gets a new id.',
   `partition` INT NOT NULL COMMENT 'Kafka partition.',
-  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.',
-  `kafka_timestamp` TIMESTAMP COMMENT 'Broker\'s timestamp: when the record could first be known. Null for a gap.',
+  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; first missing offset if kind = gap.',
+  `kafka_timestamp` TIMESTAMP COMMENT 'Broker timestamp: when the record became available. Null for a gap.',
   `message_key` STRING COMMENT 'Message key; coin_id for prices.',
-  `raw_json` STRING COMMENT 'The value as it came; null when it is not UTF-8 text.',
-  `raw_bytes` BINARY COMMENT 'The value when it is not UTF-8 text, else null.',
+  `raw_json` STRING COMMENT 'Unmodified record value; null if it is not UTF-8 text.',
+  `raw_bytes` BINARY COMMENT 'Record value if it is not UTF-8 text, else null.',
   `headers` STRING COMMENT 'Record headers as a JSON object with sorted keys.',
-  `coin_id` STRING COMMENT 'coin_id as far as readable.',
+  `coin_id` STRING COMMENT 'coin_id, if readable.',
   `reasons` ARRAY<STRING> NOT NULL COMMENT 'All reasons, sorted.',
-  `detail` STRING NOT NULL COMMENT 'What was found, for people.',
+  `detail` STRING NOT NULL COMMENT 'Offending value, for readers.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Arrival hour.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Records that did not become Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze records = valid + quarantined.'
+COMMENT 'Records rejected by Silver, with every reason that applies. Nothing is dropped: per arrival hour, Bronze records = valid + quarantined.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1m` (
@@ -100,24 +100,24 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1m` (
   `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
   `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
   `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
-  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
-  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null if sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null if sample_count = 1. [ratio]',
   `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
   `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
   `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
-  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `expected_count` BIGINT COMMENT 'Samples expected at the effective cadence; null for history.',
   `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
   `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
   `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
   `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
-  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'Bronze covers the window\'s end + 60 s.',
   `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'OHLC of polled samples per coin and minute: never trade highs and lows. A window without a sample has no row.'
+COMMENT 'OHLC of polled samples, not of trades, per coin and minute. A window without samples has no row.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_5m` (
@@ -130,24 +130,24 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_5m` (
   `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
   `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
   `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
-  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
-  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null if sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null if sample_count = 1. [ratio]',
   `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
   `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
   `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
-  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `expected_count` BIGINT COMMENT 'Samples expected at the effective cadence; null for history.',
   `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
   `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
   `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
   `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
-  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'Bronze covers the window\'s end + 60 s.',
   `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'OHLC of polled samples per coin and 5 minutes: never trade highs and lows. A window without a sample has no row.'
+COMMENT 'OHLC of polled samples, not of trades, per coin and 5 minutes. A window without samples has no row.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1h` (
@@ -160,24 +160,24 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1h` (
   `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
   `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
   `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
-  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
-  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null if sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null if sample_count = 1. [ratio]',
   `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
   `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
   `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
-  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `expected_count` BIGINT COMMENT 'Samples expected at the effective cadence; null for history.',
   `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
   `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
   `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
   `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
-  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'Bronze covers the window\'s end + 60 s.',
   `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'OHLC of polled samples per coin and hour: never trade highs and lows. A window without a sample has no row.'
+COMMENT 'OHLC of polled samples, not of trades, per coin and hour. A window without samples has no row.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1d` (
@@ -190,24 +190,24 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`bars_1d` (
   `low` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample. [USD]',
   `close` DECIMAL(38,18) NOT NULL COMMENT 'Last sample. [USD]',
   `price_avg` DOUBLE NOT NULL COMMENT 'Arithmetic mean of the samples. [USD]',
-  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null when sample_count = 1. [USD]',
-  `range` DOUBLE COMMENT 'high/low - 1; null when sample_count = 1. [ratio]',
+  `price_vol` DOUBLE COMMENT 'Sample standard deviation; null if sample_count = 1. [USD]',
+  `range` DOUBLE COMMENT 'high/low - 1; null if sample_count = 1. [ratio]',
   `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume; null = unknown. [USD]',
   `market_cap_usd` DECIMAL(38,18) COMMENT 'Last market capitalisation; null = unknown. [USD]',
   `sample_count` BIGINT NOT NULL COMMENT 'Samples in the window.',
-  `expected_count` BIGINT COMMENT 'Samples expected from the cadence in force; null for history.',
+  `expected_count` BIGINT COMMENT 'Samples expected at the effective cadence; null for history.',
   `granularity` STRING NOT NULL COMMENT 'tick, or the coarsest history granularity used.',
   `first_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the first sample.',
   `last_event_at` TIMESTAMP NOT NULL COMMENT 'Event time of the last sample.',
   `available_at` TIMESTAMP NOT NULL COMMENT 'Latest available_at of the samples.',
-  `is_closed` BOOLEAN NOT NULL COMMENT 'window_end + 60 s is not later than what Bronze covers.',
+  `is_closed` BOOLEAN NOT NULL COMMENT 'Bronze covers the window\'s end + 60 s.',
   `is_complete` BOOLEAN NOT NULL COMMENT 'Closed and at least 80 % of the expected samples.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `day_start` TIMESTAMP NOT NULL COMMENT 'Start of `day`.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'OHLC of polled samples per coin and day: never trade highs and lows. A window without a sample has no row.'
+COMMENT 'OHLC of polled samples, not of trades, per coin and day. A window without samples has no row.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`dim_coin` (
@@ -218,11 +218,11 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`dim_coin` (
   `aliases` ARRAY<STRING> NOT NULL COMMENT 'Former ids, by date of change.',
   `valid_from` TIMESTAMP NOT NULL COMMENT 'Start (inclusive).',
   `valid_to` TIMESTAMP COMMENT 'End (exclusive); null = current.',
-  `is_current` BOOLEAN NOT NULL COMMENT 'Whether this is the newest version.',
-  `is_active` BOOLEAN NOT NULL COMMENT 'Whether the coin is polled in this span.'
+  `is_current` BOOLEAN NOT NULL COMMENT 'True for the newest version.',
+  `is_active` BOOLEAN NOT NULL COMMENT 'True if the coin is polled in this span.'
 )
 USING DELTA
-COMMENT 'Identity of coins over time (SCD 2): one row per coin and span in which nothing changed.'
+COMMENT 'Coin identities over time (SCD type 2): one row per coin and span without changes.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`dim_date` (
@@ -251,15 +251,15 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`latest_prices` (
   `change_24h_pct` DECIMAL(38,18) COMMENT 'Change over 24 h. [percent]',
   `change_7d_pct` DECIMAL(38,18) COMMENT 'Change over 7 d. [percent]',
   `last_updated_at` TIMESTAMP NOT NULL COMMENT 'Event time of the quote.',
-  `available_at` TIMESTAMP NOT NULL COMMENT 'When the quote could first be known.',
+  `available_at` TIMESTAMP NOT NULL COMMENT 'When the quote became available.',
   `source` STRING NOT NULL COMMENT 'Data mode.',
-  `covered_until` TIMESTAMP NOT NULL COMMENT 'Highest broker timestamp that Bronze covered when this was written.',
-  `covered_offsets` STRING NOT NULL COMMENT 'JSON object: end offset per Kafka partition that this table reflects.',
+  `covered_until` TIMESTAMP NOT NULL COMMENT 'Watermark: highest broker timestamp that Bronze covered when this was written.',
+  `covered_offsets` STRING NOT NULL COMMENT 'JSON object: end offset reflected in this table, per Kafka partition.',
   `age_s` DOUBLE NOT NULL COMMENT 'covered_until - last_updated_at. [seconds]',
   `refreshed_at` TIMESTAMP NOT NULL COMMENT 'When this was written.'
 )
 USING DELTA
-COMMENT 'Newest quote of every coin with its age: what a board shows first.'
+COMMENT 'Newest quote of every coin with its age.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`leaderboard_24h` (
@@ -267,22 +267,22 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`leaderboard_24h` (
   `coin_id` STRING NOT NULL COMMENT 'Coin.',
   `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
   `price_usd` DECIMAL(38,18) NOT NULL COMMENT 'Newest close. [USD]',
-  `price_24h_ago_usd` DECIMAL(38,18) COMMENT 'Close of the newest bar at least 24 h older, not more than 10 min off; else null. [USD]',
-  `change_24h` DOUBLE COMMENT 'Ratio - 1 of the two; null = not known. [ratio]',
+  `price_24h_ago_usd` DECIMAL(38,18) COMMENT 'Close of the newest bar at least 24 h older, at most 10 min off; else null. [USD]',
+  `change_24h` DOUBLE COMMENT 'price_usd / price_24h_ago_usd - 1; null = unknown. [ratio]',
   `high_24h` DECIMAL(38,18) NOT NULL COMMENT 'Highest sample of 24 h. [USD]',
   `low_24h` DECIMAL(38,18) NOT NULL COMMENT 'Lowest sample of 24 h. [USD]',
   `volume_24h_usd` DECIMAL(38,18) COMMENT 'Last rolling 24 h volume. [USD]',
   `window_end` TIMESTAMP NOT NULL COMMENT 'End of the newest bar.'
 )
 USING DELTA
-COMMENT 'Coins by their change over the last 24 hours of bars, best first.'
+COMMENT 'Coins ranked by their change over the last 24 hours of bars, best first.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`features`.`price_features` (
   `coin_id` STRING NOT NULL COMMENT 'Coin.',
   `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the slot.',
-  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot; features know nothing later.',
-  `price` DOUBLE COMMENT 'price(t): newest sample not older than 2 x cadence (at most 10 min), else null. [USD]',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot; features use no later data.',
+  `price` DOUBLE COMMENT 'price(t): newest sample at most 2 x cadence (max. 10 min) old, else null. [USD]',
   `price_at` TIMESTAMP COMMENT 'Event time of that sample.',
   `staleness_s` DOUBLE COMMENT 'window_end - price_at. [seconds]',
   `sample_count` BIGINT NOT NULL COMMENT 'Samples in the slot.',
@@ -296,21 +296,21 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`features`.`price_features` (
   `rv1h` DOUBLE COMMENT 'Root of the sum of r5 squared over 12 slots. [log return]',
   `rsi14` DOUBLE COMMENT 'Cutler\'s RSI (plain means) over 14 slots. [0-100]',
   `macd` DOUBLE COMMENT 'MACD on ln price, finite 130-slot kernels of 12 and 26. [log price]',
-  `macd_signal` DOUBLE COMMENT 'The same kernel of 9 on macd. [log price]',
+  `macd_signal` DOUBLE COMMENT 'The same kernel with span 9, applied to macd. [log price]',
   `macd_hist` DOUBLE COMMENT 'macd - macd_signal. [log price]',
   `bollinger_b` DOUBLE COMMENT 'Bollinger %b: 20 slots, 2 sigma. [ratio]',
   `r5_market` DOUBLE COMMENT 'r5 - median r5 of the other coins (at least two), else null. [log return]',
-  `basket_hash` STRING NOT NULL COMMENT 'Hash of the coins that had r5 in the slot.',
+  `basket_hash` STRING NOT NULL COMMENT 'Hash of the coins with r5 in the slot.',
   `volume_change` DOUBLE COMMENT 'ln(V24(t)/V24(t-5 min)): never a model input. [log ratio]',
   `null_reason` STRING COMMENT 'Why values are null: stale_price, no_lag, short_history, few_coins, no_volume; comma separated, sorted; null = complete.',
-  `available_at` TIMESTAMP COMMENT 'Latest available_at of what entered the row; null when nothing did.',
-  `is_complete` BOOLEAN NOT NULL COMMENT 'Whether the slot\'s bar is complete.',
+  `available_at` TIMESTAMP COMMENT 'Latest available_at of the row\'s inputs; null without inputs.',
+  `is_complete` BOOLEAN NOT NULL COMMENT 'True if the slot\'s bar is complete.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Scale-free features per coin on the 5-minute grid, point in time: nothing after window_end, lags by grid time. A row exists for every active coin and closed slot; what cannot be computed is null, with a reason.'
+COMMENT 'Scale-free, point-in-time features per coin on the 5-minute grid: no data after window_end, lags by grid time. One row per active coin and closed slot; values that cannot be computed are null, with a reason.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`anomalies` (
@@ -318,31 +318,31 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`anomalies` (
   `symbol` STRING NOT NULL COMMENT 'Ticker symbol.',
   `window_start` TIMESTAMP NOT NULL COMMENT 'Start of the slot.',
   `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot.',
-  `anomaly_score` DOUBLE COMMENT 'Score, higher = stranger; null when the inputs are null. [own sigma or forest]',
+  `anomaly_score` DOUBLE COMMENT 'Score, higher = more anomalous; null if inputs are null. [own sigma or forest]',
   `threshold` DOUBLE NOT NULL COMMENT 'Coin\'s threshold in that model version.',
-  `is_anomaly` BOOLEAN NOT NULL COMMENT 'Score above threshold; false when the score is null.',
-  `explanation` STRING COMMENT 'JSON list of the strongest features with their values in own sigma.',
+  `is_anomaly` BOOLEAN NOT NULL COMMENT 'Score above threshold; false if the score is null.',
+  `explanation` STRING COMMENT 'JSON list of the strongest features with their values, in the coin\'s own sigma.',
   `size_sigma` DOUBLE COMMENT '|rz| of the slot. [own sigma]',
   `scope` STRING COMMENT 'market_wide (at least half of the other coins flagged within 5 min), coin_specific, or null.',
   `suspicion` STRING COMMENT 'Data-quality suspicion: stale, single_sample, incomplete; or null.',
   `price` DOUBLE COMMENT 'price(t). [USD]',
   `model_name` STRING NOT NULL COMMENT 'Registered model.',
-  `model_version` STRING NOT NULL COMMENT 'Version that scored.',
-  `scored_at` TIMESTAMP NOT NULL COMMENT 'When it was scored first.',
+  `model_version` STRING NOT NULL COMMENT 'Model version used.',
+  `scored_at` TIMESTAMP NOT NULL COMMENT 'When the row was first scored.',
   `latency_s` DOUBLE NOT NULL COMMENT 'scored_at - window_end. [seconds]',
-  `revision` INT NOT NULL COMMENT '0 at first; raised when a restatement changed the row.',
+  `revision` INT NOT NULL COMMENT '0 initially; incremented when a restatement changes the row.',
   `previous_is_anomaly` BOOLEAN COMMENT 'Flag before the restatement; null at revision 0.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Hour of window_start.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Anomaly score of every coin and closed 5-minute slot, by the model version that was effective then.'
+COMMENT 'Anomaly score of every coin and closed 5-minute slot, by the model version effective at the time.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`price_predictions` (
   `coin_id` STRING NOT NULL COMMENT 'Coin.',
-  `window_end` TIMESTAMP NOT NULL COMMENT 'Slot at whose end the forecast was made.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot from which the forecast was made.',
   `horizon` STRING NOT NULL COMMENT '5m or 1h.',
   `target_at` TIMESTAMP NOT NULL COMMENT 'window_end + horizon.',
   `price` DOUBLE NOT NULL COMMENT 'price(t) the forecast starts from. [USD]',
@@ -351,19 +351,19 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`price_predictions` (
   `lower_90` DOUBLE NOT NULL COMMENT '5 % quantile of the price. [USD]',
   `upper_90` DOUBLE NOT NULL COMMENT '95 % quantile of the price. [USD]',
   `model_name` STRING NOT NULL COMMENT 'Registered model.',
-  `model_version` STRING NOT NULL COMMENT 'Version that forecast.',
+  `model_version` STRING NOT NULL COMMENT 'Model version used.',
   `mode` STRING NOT NULL COMMENT 'live if written before target_at, else backfill.',
-  `predicted_at` TIMESTAMP NOT NULL COMMENT 'When it was written.',
+  `predicted_at` TIMESTAMP NOT NULL COMMENT 'When the forecast was written.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Hour of the slot\'s start.',
-  `chain_seq` BIGINT COMMENT 'Number of the row in its hash chain, from 1, in the order of writing; null for rows that were written before chains were kept.',
-  `chain_previous` STRING COMMENT 'Hash of the row before in its chain, zeros for the first; null like chain_seq.',
-  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest is the table\'s transaction ledger/<table>. Null like chain_seq.',
+  `chain_seq` BIGINT COMMENT 'Position of the row in its hash chain, from 1, in write order; null for rows written before chains were introduced.',
+  `chain_previous` STRING COMMENT 'Hash of the previous row in the chain, zeros for the first; null like chain_seq.',
+  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest equals the table\'s transaction ledger/<table>. Null like chain_seq.',
   `chain_commit_hash` STRING COMMENT 'Hash of all rows of that commit; null like chain_seq.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Forecast ledger: insert-only, never rewritten; rows of a coin, horizon and model form a hash chain. Live forecasts were written before their target time.'
+COMMENT 'Insert-only forecast ledger; the rows of a coin, horizon and model form a hash chain. Live forecasts were written before their target time.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`prediction_accuracy` (
@@ -384,103 +384,103 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`prediction_accuracy` (
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'Forecasts scored against what came: per day, coin, horizon, model version and mode.'
+COMMENT 'Forecasts scored against outcomes, per day, coin, horizon, model version and mode.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ml`.`promotions` (
   `model` STRING NOT NULL COMMENT 'anomaly or price_5m or price_1h.',
   `version` STRING NOT NULL COMMENT 'Registry version; v0 = baseline.',
   `algorithm` STRING NOT NULL COMMENT 'Algorithm of the version.',
-  `cutoff` TIMESTAMP NOT NULL COMMENT 'Nothing later was seen in training.',
-  `effective_from` TIMESTAMP NOT NULL COMMENT 'Start of service when promoted.',
+  `cutoff` TIMESTAMP NOT NULL COMMENT 'Training used no later data.',
+  `effective_from` TIMESTAMP NOT NULL COMMENT 'Start of service if promoted.',
   `decision` STRING NOT NULL COMMENT 'promoted or rejected.',
   `provisional` BOOLEAN NOT NULL COMMENT 'Calibrated on fewer than 28 days.',
   `why` STRING NOT NULL COMMENT 'Reason, with the figures compared.',
   `metrics` STRING NOT NULL COMMENT 'JSON of every metric compared.',
-  `artifact_uri` STRING NOT NULL COMMENT 'Folder of the files, relative to the home; absolute on a volume.',
+  `artifact_uri` STRING NOT NULL COMMENT 'Folder of the model files, relative to the home; absolute on a volume.',
   `artifact_sha256` STRING NOT NULL COMMENT 'Content hash of the artifact.',
-  `content_hash` STRING NOT NULL COMMENT 'Hash of what was learnt; equal data and code give an equal hash.',
+  `content_hash` STRING NOT NULL COMMENT 'Hash of the learnt parameters; equal data and code give an equal hash.',
   `run_id` STRING NOT NULL COMMENT 'MLflow run.',
-  `decided_at` TIMESTAMP NOT NULL COMMENT 'When it was decided.',
-  `chain_seq` BIGINT COMMENT 'Number of the row in its hash chain, from 1, in the order of writing; null for rows that were written before chains were kept.',
-  `chain_previous` STRING COMMENT 'Hash of the row before in its chain, zeros for the first; null like chain_seq.',
-  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest is the table\'s transaction ledger/<table>. Null like chain_seq.',
+  `decided_at` TIMESTAMP NOT NULL COMMENT 'When the decision was made.',
+  `chain_seq` BIGINT COMMENT 'Position of the row in its hash chain, from 1, in write order; null for rows written before chains were introduced.',
+  `chain_previous` STRING COMMENT 'Hash of the previous row in the chain, zeros for the first; null like chain_seq.',
+  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest equals the table\'s transaction ledger/<table>. Null like chain_seq.',
   `chain_commit_hash` STRING COMMENT 'Hash of all rows of that commit; null like chain_seq.'
 )
 USING DELTA
-COMMENT 'Every decision about a model version. Scoring uses the version effective at the scored hour; the registry alias is rendered from here. Insert-only; rows of a model form a hash chain.'
+COMMENT 'Promotion decisions on model versions. Scoring uses the version effective at the scored hour; the registry alias is derived from this table. Insert-only; the rows of a model form a hash chain.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`polls` (
   `topic` STRING NOT NULL COMMENT 'Kafka topic.',
-  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic has another id.',
+  `topic_id` STRING NOT NULL COMMENT 'Incarnation of the topic: a re-created topic gets a new id.',
   `partition` INT NOT NULL COMMENT 'Kafka partition.',
-  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.',
-  `kafka_timestamp` TIMESTAMP COMMENT 'Broker\'s timestamp: when the record could first be known. Null for a gap.',
+  `offset` BIGINT NOT NULL COMMENT 'Kafka offset; first missing offset if kind = gap.',
+  `kafka_timestamp` TIMESTAMP COMMENT 'Broker timestamp: when the record became available. Null for a gap.',
   `message_key` STRING COMMENT 'Message key; coin_id for prices.',
-  `raw_json` STRING COMMENT 'The value as it came; null when it is not UTF-8 text.',
-  `raw_bytes` BINARY COMMENT 'The value when it is not UTF-8 text, else null.',
+  `raw_json` STRING COMMENT 'Unmodified record value; null if it is not UTF-8 text.',
+  `raw_bytes` BINARY COMMENT 'Record value if it is not UTF-8 text, else null.',
   `headers` STRING COMMENT 'Record headers as a JSON object with sorted keys.',
-  `arrival_hour` TIMESTAMP NOT NULL COMMENT 'Start of the hour whose offset range holds the record.',
+  `arrival_hour` TIMESTAMP NOT NULL COMMENT 'Start of the hour whose offset range contains the record.',
   `kind` STRING NOT NULL COMMENT 'record, or gap for offsets lost to retention and accepted as lost.',
-  `range_start` BIGINT NOT NULL COMMENT 'First offset of the range that this commit covered.',
-  `range_end` BIGINT NOT NULL COMMENT 'End (exclusive) of the range that this commit covered.',
-  `seq` BIGINT NOT NULL COMMENT 'Number of the commit within its topic and hour, from 1.',
-  `batch_id` STRING NOT NULL COMMENT 'Identity of the write.',
-  `bronze_ingested_at` TIMESTAMP NOT NULL COMMENT 'When the record was written here.',
-  `poll_id` STRING COMMENT 'Poll; null when the record is unreadable.',
+  `range_start` BIGINT NOT NULL COMMENT 'First offset of the commit\'s range.',
+  `range_end` BIGINT NOT NULL COMMENT 'End (exclusive) of the commit\'s range.',
+  `seq` BIGINT NOT NULL COMMENT 'Sequence number of the commit within its topic and hour, from 1.',
+  `batch_id` STRING NOT NULL COMMENT 'Identifier of the write.',
+  `bronze_ingested_at` TIMESTAMP NOT NULL COMMENT 'When the record was written to this table.',
+  `poll_id` STRING COMMENT 'Poll; null if the record is unreadable.',
   `started_at` TIMESTAMP COMMENT 'Start of the request.',
   `finished_at` TIMESTAMP COMMENT 'End of the request.',
   `source` STRING COMMENT 'Data mode.',
   `outcome` STRING COMMENT 'ok, or the named failure.',
-  `http_status` INT COMMENT 'HTTP status; null without an answer.',
-  `detail` STRING COMMENT 'What failed.',
-  `coins_asked` INT COMMENT 'Coins asked for.',
+  `http_status` INT COMMENT 'HTTP status; null without a reply.',
+  `detail` STRING COMMENT 'Cause of a failure.',
+  `coins_asked` INT COMMENT 'Coins requested.',
   `coins_returned` INT COMMENT 'Coins in the reply.',
-  `coins_unchanged` INT COMMENT 'Coins whose quote was the one already sent.',
-  `coins_missing` ARRAY<STRING> COMMENT 'Coins asked for and not returned.',
+  `coins_unchanged` INT COMMENT 'Coins whose quote had already been sent.',
+  `coins_missing` ARRAY<STRING> COMMENT 'Coins requested but not returned.',
   `age_s` DOUBLE COMMENT 'Age of the reply in a cache. [seconds]',
-  `latency_ms` DOUBLE COMMENT 'Time to the whole answer. [milliseconds]',
-  `cadence_s` DOUBLE COMMENT 'Seconds between polls in force. [seconds]',
+  `latency_ms` DOUBLE COMMENT 'Time to the complete reply. [milliseconds]',
+  `cadence_s` DOUBLE COMMENT 'Effective poll interval. [seconds]',
   `credits_used` INT COMMENT 'Credits used by the poll.',
   `credits_left` INT COMMENT 'Credits left this month.',
   `delivered` INT COMMENT 'Messages confirmed by Kafka.',
-  `coins_absent` ARRAY<STRING> COMMENT 'Coins missing from three answers in a row or more; null before version 2.',
-  `problems` ARRAY<STRING> COMMENT 'Coins with unusable quotes, with the reason; null before version 2.',
-  `nulled` ARRAY<STRING> COMMENT 'Fields of quotes that are null because their number is out of range; null before version 2.',
+  `coins_absent` ARRAY<STRING> COMMENT 'Coins missing from at least three consecutive replies; null before version 2.',
+  `problems` ARRAY<STRING> COMMENT 'Coins with unusable quotes, with reasons; null before version 2.',
+  `nulled` ARRAY<STRING> COMMENT 'Quote fields set to null because their number is out of range; null before version 2.',
   `quote_age_s` DOUBLE COMMENT 'Age of the newest quote at the end of the poll; null without one. [seconds]'
 )
 USING DELTA
 PARTITIONED BY (`arrival_hour`)
-COMMENT 'One row per look of the producer at the source: outcome, missing coins, cadence, credits.'
+COMMENT 'One row per poll of the source: outcome, missing coins, cadence, credits.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.dataSkippingStatsColumns' = 'partition,offset,kafka_timestamp,range_start,range_end', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`pipeline_metrics` (
   `metric` STRING NOT NULL COMMENT 'messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, quarantine_rate, model_inference_latency_ms, polls_ok_rate.',
-  `value` DOUBLE COMMENT 'Value; null = nothing to measure in the hour.',
+  `value` DOUBLE COMMENT 'Value; null = no data in the hour.',
   `unit` STRING NOT NULL COMMENT 'Unit.',
-  `measured_over` BIGINT NOT NULL COMMENT 'Records the value was computed from.',
+  `measured_over` BIGINT NOT NULL COMMENT 'Records that the value was computed from.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
   `hour` TIMESTAMP NOT NULL COMMENT 'Arrival hour.'
 )
 USING DELTA
 PARTITIONED BY (`day`)
-COMMENT 'The pipeline\'s own metrics by arrival hour.'
+COMMENT 'Pipeline metrics by arrival hour.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`alerts` (
   `alert_id` STRING NOT NULL COMMENT 'Idempotency key: hash of cause, state and time of the transition.',
-  `cause` STRING NOT NULL COMMENT 'What the alert is about (asset and check, or a named condition).',
+  `cause` STRING NOT NULL COMMENT 'Subject of the alert (asset and check, or a named condition).',
   `state` STRING NOT NULL COMMENT 'firing or resolved.',
   `severity` STRING NOT NULL COMMENT 'error or warn.',
   `asset` STRING COMMENT 'Asset key; null for a condition of the whole pipeline.',
   `check_name` STRING COMMENT 'Check; null for a condition.',
-  `partition_key` STRING COMMENT 'Partition; null when not partitioned.',
-  `summary` STRING NOT NULL COMMENT 'What was found and what to do.',
-  `at` TIMESTAMP NOT NULL COMMENT 'When the transition was seen.',
-  `delivered_at` TIMESTAMP COMMENT 'When the webhook accepted it; null = not configured or not yet.',
+  `partition_key` STRING COMMENT 'Partition; null if not partitioned.',
+  `summary` STRING NOT NULL COMMENT 'Finding and remedy.',
+  `at` TIMESTAMP NOT NULL COMMENT 'When the transition was detected.',
+  `delivered_at` TIMESTAMP COMMENT 'When the webhook accepted it; null = no webhook, or not yet delivered.',
   `attempts` INT NOT NULL COMMENT 'Delivery attempts.'
 )
 USING DELTA
-COMMENT 'Every alert and recovery: transitions only, one per cause.'
+COMMENT 'All alerts and recoveries: transitions only, one per cause.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
