@@ -58,8 +58,8 @@ def test_ddl_creates_the_table_that_the_contract_says(name, spark, tmp_path):
 def test_ddl_carries_comments_keys_of_partitioning_and_properties():
     text = render.create_table(TABLES["bronze.raw_prices"], "crypto_analytics.bronze.raw_prices")
     assert text.startswith("CREATE TABLE IF NOT EXISTS `crypto_analytics`.`bronze`.`raw_prices` (")
-    assert "`offset` BIGINT NOT NULL COMMENT 'Kafka offset; for kind = gap the first missing offset.'" in text
-    assert "COMMENT 'Broker\\'s timestamp" in text
+    assert "`offset` BIGINT NOT NULL COMMENT 'Kafka offset; first missing offset if kind = gap.'" in text
+    assert "COMMENT 'First offset of the commit\\'s range.'" in text
     assert "PARTITIONED BY (`arrival_hour`)" in text
     assert "'delta.isolationLevel' = 'Serializable'" in text
     assert (
