@@ -1,6 +1,6 @@
 # Every target builds what it needs from a bare Python 3.11, 3.12 or 3.13. `make help` lists them.
 SHELL := /bin/bash
-# The suites start a hundred processes, which would each compile the package anew.
+# The suites start a hundred processes, each of which would otherwise recompile the package.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
@@ -32,22 +32,22 @@ $(VENV)/.dev: $(VENV)/.python requirements-dev.lock pyproject.toml setup.cfg
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@ $(VENV)/.runtime
 
-install: $(VENV)/.runtime ## Install what running needs
-install-dev: $(VENV)/.dev ## Install what developing needs
+install: $(VENV)/.runtime ## Install the runtime
+install-dev: $(VENV)/.dev ## Install the runtime and the development tools
 
-demo: $(VENV)/.runtime ## Two real days through everything (SOURCE=simulator: ten coins)
+demo: $(VENV)/.runtime ## Run two real days end to end (SOURCE=simulator: ten coins)
 	@$(BIN)/crypto-assets demo --source $(SOURCE) $(if $(HOME_DIR),--home $(HOME_DIR))
 
 up: $(VENV)/.runtime ## Run the pipeline until Ctrl-C (SOURCE=coingecko|replay|simulator, PORT=3000)
 	@exec $(BIN)/crypto-assets up --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home "$(HOME_DIR)")
 
-ui: $(VENV)/.runtime ## Open the demo's home in the Dagster UI, automation off (HOME_DIR=... for another)
+ui: $(VENV)/.runtime ## Open the demo's home in the Dagster UI with automation off (HOME_DIR=... for another)
 	@exec $(BIN)/crypto-assets ui --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home "$(HOME_DIR)",--demo)
 
-drill: $(VENV)/.runtime ## Inject six faults and watch each alert arrive and recover
+drill: $(VENV)/.runtime ## Inject six faults; watch each alert fire and resolve
 	@$(BIN)/crypto-assets drill
 
-databricks-standin: $(VENV)/.dev ## Run a Databricks workspace on this machine (OPTIONS=--mlflow|--dbfs|--port=N)
+databricks-standin: $(VENV)/.dev ## Run a local stand-in for a Databricks workspace (OPTIONS=--mlflow|--dbfs|--port=N)
 	@exec $(BIN)/python -m crypto_assets_tests.databricks_standin $(OPTIONS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts, Dagster definitions
@@ -66,42 +66,42 @@ COVERAGE = --cov --cov-append --cov-report=
 ON_EVERY_ENGINE = crypto_assets_tests/storage crypto_assets_tests/transforms
 QUICK = -m "not slow and not jvm and not acceptance"
 
-test: $(VENV)/.dev ## Every part, the whole graph once by launcher, stores and transforms also on JVM Spark
+test: $(VENV)/.dev ## Component tests, the graph once by launcher, stores and transforms also on JVM Spark
 	@$(PYTEST) -m "not acceptance"
 	@$(MAKE) --no-print-directory test-on-jvm
 
 test-on-jvm: WORKERS = $(JVM_WORKERS)
-test-on-jvm: $(VENV)/.dev ## The stores and the transforms on JVM Spark
+test-on-jvm: $(VENV)/.dev ## Tests of stores and transforms on JVM Spark
 	@$(PYTEST) --engine spark $(ON_EVERY_ENGINE)
 
 test-everything: WORKERS = 3
-test-everything: $(VENV)/.dev ## Parts and whole paths in one session, which share the broker, the JVMs and the filled home
+test-everything: $(VENV)/.dev ## Component and end-to-end tests in one session with shared broker, JVMs and filled home
 	@$(PYTEST)
 
 test-fast: WORKERS = 3
-test-fast: $(VENV)/.dev ## Of `test` what needs no Spark on a JVM, no broker or filled home of its own, nor 20 s
+test-fast: $(VENV)/.dev ## Subset of `test` without JVM Spark, own broker or filled home, under 20 s per test
 	@$(PYTEST) $(QUICK)
 
-test-acceptance: $(VENV)/.dev ## Whole paths of a person: demo, up, parity, serverless, models by launcher, pipeline, catalog
+test-acceptance: $(VENV)/.dev ## End-to-end tests: demo, up, parity, serverless, models by launcher, pipeline, catalog
 	@$(PYTEST) -m acceptance
 
 coverage: WORKERS = 3
 coverage: export COVERAGE_CORE ?= sysmon
-coverage: $(VENV)/.dev ## The same as test-fast with coverage; by sys.monitoring, which Python 3.12 and later have
+coverage: $(VENV)/.dev ## test-fast with coverage, by sys.monitoring on Python 3.12 and later
 	@$(PYTEST) $(QUICK) --cov --cov-report=term --cov-fail-under=80
 
-ci: $(VENV)/.dev ## What continuous integration runs: check, then everything beside what is on JVM Spark
+ci: $(VENV)/.dev ## Continuous integration: check, then all tests, those on JVM Spark concurrently
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-everything test-on-jvm JVM_WORKERS=1
 
-test-full: $(VENV)/.dev ## The whole matrix: every test, every engine, long variants and drills
+test-full: $(VENV)/.dev ## Full matrix: every test, every engine, long variants and drills
 	@rm -f .coverage; failed=0; \
 	for engine in spark connect; do echo "On $$engine:"; \
 	  $(PYTEST) --full --engine $$engine $(COVERAGE) $(ON_EVERY_ENGINE) crypto_assets_tests/streaming || failed=1; done; \
 	echo "Everything, on the default engine:"; $(PYTEST) --full $(COVERAGE) || failed=1; \
 	$(BIN)/python -m coverage report --fail-under=90 || failed=1; exit $$failed
 
-bench: $(VENV)/.dev ## Measure throughput, memory and growth; prints tables
+bench: $(VENV)/.dev ## Measure and print throughput, memory and growth
 	@$(BIN)/python -m bench
 
 lock: $(VENV)/.python ## Resolve the two lock files to the newest compatible versions
