@@ -32,7 +32,7 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
             home,
             now,
             dry_run=not apply,
-            elsewhere=tidied_by(settings, instance),
+            remote=tidied_by(settings, instance),
         )
     if as_json:
         output.as_json(rows)

@@ -1,1 +1,1 @@
-"""What moves the assets: jobs, schedules and sensors."""
+"""Dagster orchestration: the asset shell, jobs, schedules and sensors."""

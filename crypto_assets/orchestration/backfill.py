@@ -1,4 +1,4 @@
-"""Submitting a backfill of days: which partitions, from where, and what it costs.
+"""Plans and submits backfills of whole days.
 
 Belongs here: the plan (pure) and its submission to an instance. Does not belong here: printing it (`cli.backfill`).
 """
@@ -23,8 +23,7 @@ from crypto_assets.source_facts import with_history
 
 Origin = Literal["log", "history"]
 DAYS_PER_CALL = 90
-"""Longest range of one call that has a point every hour, however long ago it lies (docs.coingecko.com, Coin Historical
-Chart Data within Time Range: five minutes only for the day before now, above 90 days a point a day)."""
+"""Longest range with hourly points (docs.coingecko.com, Coin Historical Chart Data within Time Range)."""
 
 
 def _assets(wanted: Callable[[Step], bool]) -> tuple[str, ...]:
@@ -32,7 +31,7 @@ def _assets(wanted: Callable[[Step], bool]) -> tuple[str, ...]:
 
 
 def from_log() -> tuple[str, ...]:
-    """Hourly assets that are made again from Kafka and Bronze; the ledger of forecasts only takes new rows."""
+    """Hourly assets rebuilt from Kafka and Bronze; the forecast ledger is insert-only."""
     return _assets(
         lambda s: (
             s.moved_by == "refresh"
@@ -43,18 +42,18 @@ def from_log() -> tuple[str, ...]:
 
 
 def from_history() -> tuple[str, ...]:
-    """Hourly assets that follow from fetched history."""
+    """Hourly assets derived from fetched history."""
     return _assets(lambda s: s.restated and s.grain == "hour")
 
 
 def daily() -> tuple[str, ...]:
-    """Daily assets that are made again; models are not retrained."""
+    """Daily assets that are rebuilt; models are not retrained."""
     return _assets(lambda s: s.restated and s.grain == "day")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a backfill of whole days would do."""
+    """Partitions, cost and caveats of a backfill of whole days."""
 
     days: tuple[str, ...]
     origin: Origin
@@ -67,7 +66,7 @@ class Plan:
 
     @property
     def partitions(self) -> int:
-        """Partitions of all assets together."""
+        """Number of partitions over all assets."""
         return len(self.hourly) * self.hours + len(self.daily) * len(self.days)
 
 
@@ -116,7 +115,7 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
 
 
 def subset(graph: BaseAssetGraph, chosen: Plan) -> AssetGraphSubset:
-    """The plan's partitions in Dagster's terms."""
+    """The plan's partitions as a Dagster subset."""
     span = Slice(key_slice(chosen.days[0], "day").start, key_slice(chosen.days[-1], "day").end)
     pairs = {
         AssetKeyPartitionKey(dg.AssetKey(asset.split("/")), key) for asset in chosen.hourly for key in hour_keys(span)
@@ -127,7 +126,7 @@ def subset(graph: BaseAssetGraph, chosen: Plan) -> AssetGraphSubset:
 def submit(
     instance: dg.DagsterInstance, graph: BaseAssetGraph, chosen: Plan, *, now: datetime, tags: dict[str, str]
 ) -> str:
-    """Hand the backfill to the instance; the daemon of `up` or `ui` runs it.
+    """Submit the backfill to the instance; the daemon started by `up` or `ui` runs it.
 
     Returns:
         The backfill's id.
@@ -149,7 +148,7 @@ def submit(
 
 
 def parse_days(text: str) -> tuple[date, date]:
-    """`2024-05-01` or `2024-05-01..2024-05-07` as first and last day.
+    """Parse `2024-05-01` or `2024-05-01..2024-05-07` into first and last day.
 
     Raises:
         ValueError: The text is neither.

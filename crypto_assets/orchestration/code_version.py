@@ -1,8 +1,8 @@
-"""The code version of an asset: a hash of the source that makes its rows and of its contract's columns.
+"""Code version of an asset: a hash of the source that computes its rows and of its contract's columns.
 
-A version that a person raises is forgotten; a hash of the whole package would mark every asset at every commit. So the
-hash covers the module of the work and what it imports of `ROWS`, without docstrings and lines of comment: what Dagster
-then calls *unsynced* would come out differently. Why so: decision 0018.
+Hand-maintained versions are forgotten, and a hash of the whole package would change every asset with every commit. The
+hash therefore covers the module of the work and its imports within `ROWS`, without docstrings and comments, so that
+*unsynced* in Dagster means that the rows would differ. See decision 0018.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crypto_assets.assets.card import ModelAsset, Step
 from crypto_assets.contracts.model import Table
 
 ROWS = ("crypto_assets.assets.", "crypto_assets.transforms.", "crypto_assets.ml.", "crypto_assets.market.")
-"""Packages whose modules decide rows."""
+"""Packages whose modules determine rows."""
 REPORTING = frozenset(f"crypto_assets.assets.{n}" for n in ("card", "commit_report", "plots", "log_slices.report"))
 """Modules among them that only describe what was written."""
 
@@ -26,7 +26,7 @@ def code_version(step: Step, asset: Table | ModelAsset) -> str:
     """Twelve hexadecimal digits, equal on every machine and Python version that has the same source.
 
     Args:
-        step: What makes the asset.
+        step: Step that materializes the asset.
         asset: One of its assets.
     """
     found = hashlib.sha256()
@@ -40,7 +40,7 @@ def code_version(step: Step, asset: Table | ModelAsset) -> str:
 
 @cache
 def _closure(module: str) -> frozenset[str]:
-    """A module and the modules of `ROWS` that it imports, directly or not."""
+    """A module and its direct and transitive imports within `ROWS`."""
     found, left = {module}, [module]
     while left:
         for name in _imports(left.pop()) - found:
@@ -75,7 +75,7 @@ def _is_module(name: str) -> bool:
 
 @cache
 def _source(module: str) -> str:
-    """Lines of code of a module. By lines: syntax trees and tokens differ between Python versions."""
+    """Code lines of a module; lines, because syntax trees and tokens differ between Python versions."""
     text = _text(module)
     lines = text.splitlines()
     for first, last in _docstrings(ast.parse(text)):
@@ -84,7 +84,7 @@ def _source(module: str) -> str:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """First and last line of every string that stands as a statement: docstrings, and texts below constants."""
+    """First and last line of every string statement: docstrings, and texts below constants."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.lineno, node.end_lineno or node.lineno

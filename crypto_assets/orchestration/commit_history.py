@@ -1,6 +1,6 @@
-"""Where the commits of Bronze, and what Silver has read of them, are known from: the tables, or Dagster's events.
+"""Commits of Bronze and the versions that Silver has read, from the tables or from Dagster's events.
 
-Belongs here: reading both. Does not belong here: which hours are late (`restatement_sensor`), or what a run tells
+Belongs here: reading both. Does not belong here: which hours are late (`restatement_sensor`), and what a run reports
 (`assets.commit_report`).
 """
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 BRONZE, SILVER = dg.AssetKey(list(RAW_PRICES.asset_key)), dg.AssetKey(list(SILVER_PRICES.asset_key))
 COMMITS_AT_ONCE = 200
 UNKNOWN = "UNKNOWN"
-"""Operation of the entry that stands for commits which no event tells of."""
+"""Operation of the placeholder for commits that no event reports."""
 _PAGE = 100
 
 
 class CommitHistory(Protocol):
-    """What the restatement of late records must know."""
+    """Commit history that late-record restatement needs."""
 
     def bronze_after(self, version: int) -> list[Commit]:
         """Commits of `bronze.raw_prices` with a higher version, in order; metadata `touched_hours` as JSON."""
@@ -41,12 +41,12 @@ class CommitHistory(Protocol):
 
 
 def history_of(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore) -> CommitHistory:
-    """The tables where this process has them, the events where steps write them in a workspace."""
-    return ToldHistory(instance) if settings.on_databricks else TableHistory(store)
+    """History from the tables where this process has them, from events where steps write in a workspace."""
+    return EventHistory(instance) if settings.on_databricks else TableHistory(store)
 
 
 class TableHistory:
-    """From the Delta logs of the tables: a commit is known at once, whatever became of its run."""
+    """History from the tables' Delta logs: a commit is visible at once, whatever became of its run."""
 
     def __init__(self, store: DeltaStore) -> None:
         self._store = store
@@ -71,30 +71,30 @@ class TableHistory:
         return read
 
 
-class ToldHistory:
-    """From the materializations of Bronze and Silver.
+class EventHistory:
+    """History from the materializations of Bronze and Silver.
 
-    A commit whose run was killed is known as soon as a later run of Bronze tells of it.
+    A commit whose run was killed becomes known when a later run of Bronze reports it.
     """
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
 
     def bronze_after(self, version: int) -> list[Commit]:
-        """All commits that are told of. One entry with operation `UNKNOWN` stands for a row of those that are not.
+        """All reported commits; one entry with operation `UNKNOWN` stands for each gap.
 
-        Its version is the last of them; metadata `missing_from` and `missing_to`.
+        The entry has the last version of its gap, and metadata `missing_from` and `missing_to`.
         """
         known: dict[int, Commit] = {}
         for metadata, at in self._newest_first():
-            told = metadata.get(commit_report.METADATA)
-            if told is None:
+            entry = metadata.get(commit_report.METADATA)
+            if entry is None:
                 continue
-            for commit in commit_report.from_rows(told.value, at):
+            for commit in commit_report.from_rows(entry.value, at):
                 known.setdefault(commit.version, commit)
             if known and min(known) <= version + 1:
                 break
-        return _without_holes([known[v] for v in sorted(known) if v > version], version)
+        return _with_gaps([known[v] for v in sorted(known) if v > version], version)
 
     def silver_read(self, hours: Sequence[str]) -> dict[str, int]:
         """From the newest materialization of each hour."""
@@ -106,9 +106,10 @@ class ToldHistory:
         wanted = dg.AssetRecordsFilter(asset_key=SILVER, storage_ids=list(newest.values()))
         read: dict[str, int] = {}
         for record in self._instance.fetch_materializations(wanted, limit=len(newest)).records:
-            told = record.asset_materialization.metadata.get("bronze_version") if record.asset_materialization else None
-            if told is not None and record.partition_key is not None:
-                read[record.partition_key] = int(str(told.value))
+            made = record.asset_materialization
+            entry = made.metadata.get("bronze_version") if made else None
+            if entry is not None and record.partition_key is not None:
+                read[record.partition_key] = int(str(entry.value))
         return read
 
     def _newest_first(self) -> Iterator[tuple[Mapping[str, Any], datetime]]:
@@ -123,8 +124,8 @@ class ToldHistory:
             cursor = page.cursor
 
 
-def _without_holes(commits: Sequence[Commit], version: int) -> list[Commit]:
-    """The commits after a version, with an entry for each row of versions that is not among them."""
+def _with_gaps(commits: Sequence[Commit], version: int) -> list[Commit]:
+    """Commits after a version, with a placeholder for each gap of versions."""
     found: list[Commit] = []
     before = version
     for commit in commits:
@@ -137,6 +138,6 @@ def _without_holes(commits: Sequence[Commit], version: int) -> list[Commit]:
 
 
 def unknown(commits: Sequence[Commit]) -> str:
-    """Versions that nobody tells of, as text; empty when all are known."""
+    """Versions that no event reports, as text; empty when all are known."""
     rows = [c.metadata for c in commits if c.operation == UNKNOWN]
     return ", ".join(f"{r['missing_from']}..{r['missing_to']}" for r in rows)

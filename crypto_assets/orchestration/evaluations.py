@@ -1,4 +1,4 @@
-"""One stored evaluation of an asset check, without Dagster's types."""
+"""A stored evaluation of an asset check, free of Dagster's types."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Evaluation:
         partition: Partition key; None for an aggregate or an unpartitioned asset.
         passed: Whether it was green.
         severity: Severity it was evaluated with.
-        at: When (UTC).
-        description: What was found.
+        at: Time of the evaluation (UTC).
+        description: Description that the check gave.
     """
 
     asset: str

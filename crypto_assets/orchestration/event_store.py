@@ -1,9 +1,8 @@
-"""What we need of Dagster's event store beyond its public API, in one place.
+"""Access to Dagster's event store beyond its public API.
 
-Dagster has no public way to follow check evaluations across runs, to know which run holds the latest event of a
-partition, or to remove events that belong to no run. These functions use its storage classes (as of 1.13) and are
-pinned by tests on a real SQLite instance. Does not belong here: what is done with the events (`alerts`,
-`maintenance`).
+Dagster has no public way to follow check evaluations across runs, to find the run that holds the latest event of a
+partition, or to remove events outside of runs. These functions use its storage classes (as of 1.13) and are pinned by
+tests on a real SQLite instance. Does not belong here: what is done with the events (`alerts`, `maintenance`).
 """
 
 from __future__ import annotations
@@ -35,23 +34,23 @@ if TYPE_CHECKING:
 RUNLESS = ""
 """Run id under which Dagster stores what sensors report outside of runs."""
 PLANNED = "PLANNED"
-"""Status of an evaluation that a run has planned and not made (yet)."""
+"""Status of an evaluation that a run has planned but not made yet."""
 INTERRUPTED = "interrupted by a signal, such as Ctrl-C"
 _WHY = 500
-"""Characters of an error that are repeated."""
+"""Longest error text that is kept, in characters."""
 _CHUNK = 500
-"""Ids in one IN list; SQLite allows 32,766 variables."""
+"""Ids per IN list; SQLite allows 32,766 variables."""
 _FREE_SHARE, _FREE_BYTES = 0.2, 2_000_000
-"""A database file is rewritten when so much of it is free: rewriting costs as much as its content."""
+"""Free share from which a database file is rewritten: rewriting costs as much as its content."""
 
 
 class UnsupportedInstanceError(ReportedError):
-    """The instance keeps its events in a store that is not SQL; the message names it."""
+    """The instance does not keep its events in a SQL store; the message names the store."""
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A failed run: storage id of its event, run, job, time (UTC), and why in a line."""
+    """A failed run: storage id of its event, run, job, time (UTC) and reason in one line."""
 
     storage_id: int
     run_id: str
@@ -107,7 +106,7 @@ def check_evaluations(instance: dg.DagsterInstance, after: int, limit: int) -> l
 
 
 def failed_runs(instance: dg.DagsterInstance, after: int, limit: int) -> list[FailedRun]:
-    """Runs that failed, oldest first; arguments as of `check_evaluations`."""
+    """Failed runs, oldest first; arguments as for `check_evaluations`."""
     return [
         FailedRun(
             storage_id,
@@ -133,7 +132,7 @@ def _after(
 
 @dataclass(frozen=True)
 class FailedStep:
-    """A failed step of a run, why, and the assets it was to make; `step` is empty where the run itself failed."""
+    """A failed step of a run, the reason, and its assets; `step` is empty when the run itself failed."""
 
     step: str
     why: str
@@ -144,7 +143,7 @@ class FailedStep:
 
 
 def failed_steps(instance: dg.DagsterInstance, run_id: str) -> list[FailedStep]:
-    """Every failed step of a run in the order of failing; where none failed, why the run itself ended.
+    """Failed steps of a run in order of failure, or the run's own reason when no step failed.
 
     Empty for a run that succeeded, was canceled, or is still in progress.
     """
@@ -175,7 +174,7 @@ def failed_steps(instance: dg.DagsterInstance, run_id: str) -> list[FailedStep]:
 
 
 def _why(event: dg.DagsterEvent) -> str:
-    """First line of what an error says: a `Failure`'s own words, else the exception behind Dagster's wrapper."""
+    """First line of an error: a `Failure`'s description, else the exception behind Dagster's wrapper."""
     data: Any = event.event_specific_data
     own = getattr(data, "user_failure_data", None)
     text = own.description if own is not None and own.description else None
@@ -195,19 +194,19 @@ Verdict = Literal["green", "red", "not evaluated"]
 
 @dataclass(frozen=True)
 class CheckState:
-    """What is known of a check: what the newest run (or sensor tick) that planned or evaluated it found.
+    """Latest state of a check, from the newest run (or sensor tick) that planned or evaluated it.
 
     Args:
         asset: Asset key as `schema/name`.
         check: Check name.
         verdict: `green` when no partition was red; `not evaluated` when the newest run that planned the check ended
-            without evaluating it. While a run is in progress, what was found before it counts.
+            without evaluating it. While a run is in progress, the previous result counts.
         severity: Severity of the first red evaluation; `error` when there is none.
         red: Red partitions, at most 100; empty for an unpartitioned asset.
-        description: What the first red evaluation found, or which run did not evaluate the check.
-        summary: What the newest evaluation says: after a range run, that of all its partitions.
+        description: Description of the first red evaluation, or the run that did not evaluate the check.
+        summary: Description of the newest evaluation; after a range run, of its aggregate.
         metadata: Metadata of the first red evaluation.
-        at: When it was evaluated last (UTC); None when not evaluated.
+        at: Time of the last evaluation (UTC); None when not evaluated.
     """
 
     asset: str
@@ -222,19 +221,19 @@ class CheckState:
 
     @property
     def passed(self) -> bool:
-        """Whether it was evaluated and green."""
+        """Whether the check was evaluated and is green."""
         return self.verdict == "green"
 
     @property
     def label(self) -> str:
-        """The check's name with what a reader must know of a verdict that is not green."""
+        """Check name, with the verdict appended unless green."""
         if self.verdict == "not evaluated":
             return f"{self.check} (not evaluated)"
         return f"{self.check} (warn)" if self.verdict == "red" and self.severity == "warn" else self.check
 
 
 def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
-    """State of every check that was ever planned or evaluated, by asset and check."""
+    """States of all checks ever planned or evaluated, by asset and check."""
     c = AssetCheckExecutionsTable.c
     evaluated = c.execution_status != PLANNED
     groups = (c.asset_key, c.check_name)
@@ -260,7 +259,7 @@ def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
     states = {check: _evaluated(row, reds.get((*check, row.run_id), [])) for check, row in last.items()}
     ended = _ended(instance, {r.run_id for r in planned})
     for row in planned:
-        # A blocking rule that stopped the step was evaluated: what is red in the run stays red.
+        # A blocking rule that stopped the step was evaluated: its red result stands.
         if row.run_id in ended and (*_check(row), row.run_id) not in reds:
             text = f"planned in run {row.run_id[:8]}, which {ended[row.run_id]} without evaluating it"
             states[_check(row)] = CheckState(
@@ -270,7 +269,7 @@ def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
 
 
 def check_state(instance: dg.DagsterInstance, asset: str, check: str) -> CheckState | None:
-    """State of one check, None when it was never planned."""
+    """State of one check; None if it was never planned."""
     return next((s for s in check_states(instance) if (s.asset, s.check) == (asset, check)), None)
 
 
@@ -284,7 +283,7 @@ def _asset(row: Any) -> str:
 
 
 def _ended(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, str]:
-    """Runs that are not in progress any more, and how each ended."""
+    """Runs no longer in progress, with how each ended."""
     if not run_ids:
         return {}
     found = {r.run_id: r for r in instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))}
@@ -322,7 +321,7 @@ def _evaluated(newest: Any, red: list[Any]) -> CheckState:
 
 
 def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | None:
-    """State of the sensor called `name`, None while it has never been started or stopped."""
+    """State of the sensor `name`; None if it was never started or stopped."""
     from crypto_assets.dagster_private import InstigatorType
 
     states = [s for s in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if s.name == name]
@@ -330,7 +329,7 @@ def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | N
 
 
 def newest_ticks(instance: dg.DagsterInstance, state: InstigatorState, limit: int = 5) -> list[InstigatorTick]:
-    """Newest ticks of a sensor, newest first; a skipped tick is a tick."""
+    """Newest ticks of a sensor, newest first, skipped ones included."""
     return list(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=limit))
 
 
@@ -338,11 +337,11 @@ def newest_ticks(instance: dg.DagsterInstance, state: InstigatorState, limit: in
 
 
 def holders(instance: dg.DagsterInstance) -> set[str]:
-    """Runs that may not be deleted, because they hold the latest event of something.
+    """Runs that must be kept because they hold the latest event of something.
 
     That is, per asset and partition the latest event of each kind (materialization, observation, planned, ...), per
-    asset, check and partition the latest evaluation and the latest plan of one, and the newest event of all (SQLite
-    would give its id to another event again, and cursors would skip that one).
+    asset, check and partition the latest evaluation and the latest plan, and the newest event of all (SQLite would
+    reuse its id, and cursors would skip that event).
     """
     events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
     with _store(instance).index_connection() as connection:
@@ -362,16 +361,16 @@ def _latest_events() -> Any:
 
 def _latest_checks() -> Any:
     c = AssetCheckExecutionsTable.c
-    # A plan apart: until its run has ended, the evaluation before it is what is known of the check.
+    # Plans separately: until their run has ended, the evaluation before them is the check's state.
     groups = (c.asset_key, c.check_name, c.partition, c.execution_status == PLANNED)
     return db.select(db.func.max(c.id)).group_by(*groups)
 
 
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete a run with everything it stored: the public `delete_run`, and what that leaves behind.
+    """Delete a run, with what the public `delete_run` leaves behind.
 
-    Left behind are its evaluations in the table of checks, its log files, and on SQLite the emptied file of its
-    events. The caller makes sure that the run is none of the `holders`.
+    Left behind are its evaluations in the table of checks, its log files, and on SQLite the emptied file of its events.
+    The caller ensures that the run is none of the `holders`.
     """
     store = _store(instance)
     instance.delete_run(run_id)
@@ -385,7 +384,7 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def delete_runless(instance: dg.DagsterInstance, before: datetime, *, dry_run: bool) -> int:
-    """Delete what sensors reported before a time, but for the latest event of everything; the number of events.
+    """Delete sensor-reported events before a time, except the latest of everything; return their number.
 
     Args:
         instance: Dagster instance.
@@ -415,7 +414,7 @@ def delete_runless(instance: dg.DagsterInstance, before: datetime, *, dry_run: b
             )
         )
     if isinstance(store, SqliteEventLogStorage):
-        # The index above is what is read; this is the copy in the file of the events without run.
+        # The index above is what is read; this is the copy in the file of run-less events.
         with store.run_connection(RUNLESS) as connection:
             connection.execute(events.delete().where(events.c.timestamp < moment))
     return len(ids)
@@ -430,7 +429,7 @@ def _chunks(ids: list[int]) -> Iterator[list[int]]:
 
 
 def stray_files(instance: dg.DagsterInstance, before: datetime) -> list[Path]:
-    """Event files of runs that do not exist any more, last written before a time; none on other stores."""
+    """Event files of deleted runs, last written before a time; none on other stores."""
     store = _store(instance)
     if not isinstance(store, SqliteEventLogStorage):
         return []
@@ -444,7 +443,7 @@ def stray_files(instance: dg.DagsterInstance, before: datetime) -> list[Path]:
 
 
 def event_log_bytes(instance: dg.DagsterInstance) -> int | None:
-    """Bytes of all files of the event log; None when it is no SQLite."""
+    """Size of all event log files in bytes; None if the store is not SQLite."""
     store = _store(instance)
     if not isinstance(store, SqliteEventLogStorage):
         return None
@@ -455,10 +454,10 @@ def event_log_bytes(instance: dg.DagsterInstance) -> int | None:
 def reclaim(
     instance: dg.DagsterInstance, *, dry_run: bool, progress: Callable[[str], None] = lambda _text: None
 ) -> int | None:
-    """Give the free pages of the shared event files back to the disk.
+    """Return free pages of the shared event files to the disk.
 
     Returns:
-        Bytes that were (or could be) freed; None when the store is no SQLite.
+        Bytes that were (or could be) freed; None if the store is not SQLite.
     """
     store = _store(instance)
     if not isinstance(store, SqliteEventLogStorage):

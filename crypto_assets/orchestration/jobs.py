@@ -1,4 +1,4 @@
-"""Jobs: what is refreshed together, and what a person rebuilds from the UI.
+"""Jobs: refreshes, and rebuilds started from the UI.
 
 Hourly and daily assets are in different jobs because a job has one partition picker.
 """
@@ -16,7 +16,7 @@ DAILY_MAX_RUNTIME_S = 3600
 
 
 ONE_AT_A_TIME = {"crypto_assets/one_at_a_time": "refresh"}
-"""The packaged dagster.yaml lets one run with this tag through at a time."""
+"""Tag of runs of which the packaged dagster.yaml lets one through at a time."""
 
 
 def _job(
@@ -31,7 +31,7 @@ def _job(
 
 
 def jobs(step_limit_s: int = 0) -> list[dg.UnresolvedAssetJobDefinition]:
-    """All asset jobs; their partitions are those of their assets.
+    """Build all asset jobs; their partitions are those of their assets.
 
     Args:
         step_limit_s: Seconds that one launched step may take, its queueing included; 0 = steps run here. Run

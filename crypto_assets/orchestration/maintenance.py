@@ -1,6 +1,6 @@
-"""Housekeeping: tables, Dagster's events and stray files, with a rehearsal that changes nothing.
+"""Housekeeping of tables, Dagster's events and stray files, with a dry run.
 
-Belongs here: what is tidied and by which rule. Does not belong here: the tables' part (`orchestration.tidying`),
+Belongs here: what is cleaned up, and by which rule. Does not belong here: the tables' part (`orchestration.tidying`),
 Dagster's storage (`event_store`), when it runs (`schedules`, `maintenance_job`, `crypto-assets maintain`).
 """
 
@@ -25,7 +25,7 @@ OTHER_RUNS_KEPT = timedelta(days=14)
 SENSOR_EVENTS_KEPT = timedelta(hours=24)
 SKIPPED_TICKS_KEPT = timedelta(hours=24)
 STRAY_AFTER = timedelta(hours=24)
-"""A temporary file that nobody has written for so long belongs to nobody any more."""
+"""Age from which a temporary file counts as abandoned."""
 
 REFRESH_JOB = "refresh"
 _PAGE = 1000
@@ -41,35 +41,35 @@ def housekeeping(
     *,
     dry_run: bool,
     progress: Progress | None = None,
-    elsewhere: Part | None = None,
+    remote: Part | None = None,
 ) -> list[Row]:
-    """Tidy everything once, or say what would be done.
+    """Run every part of housekeeping once, or report what it would do.
 
-    One part that fails does not keep the others from being done; its row says `failed`.
+    A failed part does not stop the others; its row says `failed`.
 
     Args:
-        store: Tables of this process: closed hours are compacted, expired rows and files removed, logs cleaned.
+        store: Tables of this process: compacted, rid of expired rows and files, logs cleaned.
         instance: Dagster instance whose events are pruned, or None to leave them.
         home: Home whose stray files are removed.
         now: Present time (UTC). Hours before the start of the previous one are closed.
         dry_run: Change nothing.
         progress: Called with a line before each part.
-        elsewhere: Tables that are not in `store`, and what says who tidies them.
+        remote: Part that reports who maintains the tables that are not in `store`.
 
     Returns:
         Rows of `part`, `result`, `failed`, `seconds`, in the order done.
     """
     say = progress or (lambda _text: None)
-    parts = [*table_parts(store, now, dry_run=dry_run), *([elsewhere] if elsewhere else [])]
+    parts = [*table_parts(store, now, dry_run=dry_run), *([remote] if remote else [])]
     if instance is not None:
         parts += _dagster_parts(instance, now, dry_run, say)
     parts.append(("places of models", lambda: rewrite_places(home.path, dry_run=dry_run)))
     parts.append(("stray files", lambda: remove_stray_files(home.path, now, dry_run=dry_run)))
-    return tidy(parts, lambda name: say(f"{'looking at' if dry_run else 'tidying'} {name}"))
+    return tidy(parts, lambda name: say(f"{'checking' if dry_run else 'tidying'} {name}"))
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a markdown table."""
+    """Format rows as a markdown table."""
     lines = ["| part | result | seconds |", "|---|---|---:|"]
     for row in rows:
         result = str(row["result"]).replace("|", "\\|").replace("\n", " ")
@@ -114,10 +114,10 @@ def _dagster_parts(instance: dg.DagsterInstance, now: datetime, dry_run: bool, s
 def prune_runs(
     instance: dg.DagsterInstance, now: datetime, *, dry_run: bool, progress: Progress = lambda _text: None
 ) -> tuple[int, int]:
-    """Delete finished runs that are old and hold nothing: refresh runs after 6 hours, others after 14 days.
+    """Delete old finished runs that hold nothing: refresh runs after 6 hours, others after 14 days.
 
-    A run holds something when it has the latest event of a kind for some asset and partition, or the latest
-    evaluation of some check and partition; deleting it would change what is materialized or red.
+    A run holds something when it has the latest event of a kind for an asset and partition, or the latest evaluation of
+    a check and partition; deleting it would change what is materialized or red.
 
     Args:
         instance: Dagster instance.
@@ -161,7 +161,7 @@ def _old_runs(instance: dg.DagsterInstance, now: datetime) -> Iterator[str]:
 
 
 def purge_ticks(instance: dg.DagsterInstance, now: datetime, *, dry_run: bool) -> str:
-    """Delete skipped ticks that are older than a day; Dagster's own retention counts in whole days and runs rarely."""
+    """Delete skipped ticks older than a day; Dagster's own retention counts whole days and runs rarely."""
     from crypto_assets.dagster_private import TickStatus
 
     before = (now - SKIPPED_TICKS_KEPT).timestamp()
@@ -176,13 +176,13 @@ def purge_ticks(instance: dg.DagsterInstance, now: datetime, *, dry_run: bool) -
 
 
 def rewrite_places(home: Path, *, dry_run: bool) -> str:
-    """Make absolute paths in the home's MLflow database, which versions before recorded, relative to the home."""
+    """Make absolute paths in the home's MLflow database, as recorded by earlier versions, relative to the home."""
     count = places.rewrite_database(home / places.DATABASE, dry_run=dry_run)
     return f"{count} absolute ones {'would be' if dry_run else 'were'} rewritten"
 
 
 def remove_stray_files(home: Path, now: datetime, *, dry_run: bool) -> str:
-    """Remove temporary files that were left behind in the home, outside of the lake and the broker's data."""
+    """Remove abandoned temporary files in the home, outside of the lake and the broker's data."""
     before = (now - STRAY_AFTER).timestamp()
     folders = [home, home / "state", home / "kafka", home / "logs", home / "dagster", home / "mlflow"]
     found = [

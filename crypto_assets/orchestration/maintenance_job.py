@@ -1,12 +1,12 @@
-"""Housekeeping as runs, so that its result is kept and a failure alerts: `maintain`, and beside it `maintain_tables`.
+"""Housekeeping as runs, so that results are kept and failures alert: `maintain` and `maintain_tables`.
 
-Belongs here: the jobs, the schedule of the second, and the sentence that says who tidies a workspace's tables. Does not
-belong here: what housekeeping does (`maintenance`, `orchestration.tidying`).
+Belongs here: the jobs, the schedule of the second, and the row that reports who maintains a workspace's tables. Does
+not belong here: what housekeeping does (`maintenance`, `orchestration.tidying`).
 
-Where tables are in a workspace, they are tidied by a launched step once a day, since each costs a cluster's start. The
-job `maintain` then tidies what the driver has.
+Tables in a workspace are maintained by a launched step once a day, since each step costs a cluster start. The job
+`maintain` then covers what the driver has.
 
-Annotations are not postponed in this module: Dagster looks at those of `context` and `config` when it decorates.
+Annotations are not postponed in this module: Dagster inspects those of `context` and `config` when it decorates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,17 +24,17 @@ TABLES_JOB, TABLES_SCHEDULE = "maintain_tables", "tidy_tables"
 
 
 class MaintainOptions(dg.Config):
-    """What a person may set in the launchpad.
+    """Launchpad options.
 
     Attributes:
-        dry_run: Say what would be done and change nothing.
+        dry_run: Report what would be done and change nothing.
     """
 
     dry_run: bool = False
 
 
 def build() -> dg.JobDefinition:
-    """The job `maintain`."""
+    """Build the job `maintain`."""
 
     @dg.op(
         name="housekeeping",
@@ -50,7 +50,7 @@ def build() -> dg.JobDefinition:
             datetime.now(UTC),
             dry_run=config.dry_run,
             progress=context.log.info,
-            elsewhere=tidied_by(given.settings, context.instance),
+            remote=tidied_by(given.settings, context.instance),
         )
         _end(context, rows, dry_run=config.dry_run)
 
@@ -66,7 +66,7 @@ def build() -> dg.JobDefinition:
 
 
 def build_tables_job(max_runtime_s: int) -> dg.JobDefinition:
-    """The job `maintain_tables`.
+    """Build the job `maintain_tables`.
 
     Args:
         max_runtime_s: Seconds after which run monitoring ends it; more than a launched step may take.
@@ -80,12 +80,12 @@ def build_tables_job(max_runtime_s: int) -> dg.JobDefinition:
     def tables_op(context: dg.OpExecutionContext, config: MaintainOptions) -> None:
         resources, mode = context.resources, (tidying.DRY_RUN,) if config.dry_run else ()
         inputs = resources.step_inputs.build(now=datetime.now(UTC), run_id=context.run_id, keys=[None])
-        # As with assets: a launched step has no launcher where its body runs; Pipes runs the work alone elsewhere.
-        elsewhere = resources.step_launcher
-        if elsewhere is None:
+        # As with assets: a launched step has no launcher where its body runs; Pipes runs only the work remotely.
+        remote = resources.step_launcher
+        if remote is None:
             result = tidying.work(resources.engine, [None], inputs, mode=mode)
         else:
-            result = elsewhere.run(context, tidying.work, [None], inputs, {"mode": mode}, {})
+            result = remote.run(context, tidying.work, [None], inputs, {"mode": mode}, {})
         _end(context, [table.metadata for table in result.tables.values()], dry_run=config.dry_run)
 
     @dg.job(
@@ -100,7 +100,7 @@ def build_tables_job(max_runtime_s: int) -> dg.JobDefinition:
 
 
 def tables_schedule(job: dg.JobDefinition, *, running: bool) -> dg.ScheduleDefinition:
-    """When `maintain_tables` runs: once a day.
+    """Daily schedule of `maintain_tables`.
 
     Args:
         job: That job.
@@ -117,10 +117,10 @@ def tables_schedule(job: dg.JobDefinition, *, running: bool) -> dg.ScheduleDefin
 
 
 def tidied_by(settings: Settings, instance: dg.DagsterInstance) -> tidying.Part | None:
-    """The tables that the driver does not have, and what says who tidies them and when; None = it has all.
+    """Part that reports who maintains the tables that the driver lacks, and when; None = it has all.
 
     Args:
-        settings: Their target says where tables are.
+        settings: Their target decides where tables are.
         instance: Knows the runs of `maintain_tables`.
     """
     if not settings.on_databricks:

@@ -1,7 +1,8 @@
 """Dagster partitions and partition mappings of every asset.
 
-Belongs here: partition definitions built from the start date, and mappings of what cards declare. Keys' arithmetic is
-in `contracts.slices`. Hourly partitions from 2024-01-01 reach Dagster's limit of 100,000 keys in 2035.
+Belongs here: partition definitions built from the start date, and mappings for the reads that cards declare. Does not
+belong here: key arithmetic (`contracts.slices`). Hourly partitions from 2024-01-01 reach Dagster's limit of 100,000
+keys in 2035.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ LIMIT = 100_000
 
 @dataclass(frozen=True)
 class Partitions:
-    """HOURLY includes the running hour; DAILY only days that have ended."""
+    """Partition definitions: hourly ones include the running hour, daily ones only days that have ended."""
 
     hourly: dg.HourlyPartitionsDefinition
     daily: dg.DailyPartitionsDefinition
 
     @classmethod
     def since(cls, start: date) -> Partitions:
-        """Partitions from `start` (a UTC day) on.
+        """Build partitions that start at `start` (a UTC day).
 
         Raises:
-            ValueError: Hourly keys would pass `LIMIT` within a year of now; said with the setting that moves it.
+            ValueError: Hourly keys would pass `LIMIT` within a year of now; names the setting that moves it.
         """
         hourly = dg.HourlyPartitionsDefinition(
             start_date=start.strftime(HOUR_FORMAT.replace("%H:%M", "00:00")), end_offset=1, timezone="UTC"
@@ -50,7 +51,7 @@ class Partitions:
 
 
 def mapping(reads: Reads) -> dg.PartitionMapping | None:
-    """Dagster's mapping of what a card says it reads; None = the default one, partition by partition."""
+    """Dagster's mapping for a card's read; None = the default, partition by partition."""
     if reads.day_before:
         # An hour's mapping counts hours: H - 24 h lies in the day before, whose model is the newest that may serve H.
         return dg.TimeWindowPartitionMapping(

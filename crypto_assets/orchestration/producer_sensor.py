@@ -1,4 +1,4 @@
-"""The sensor that polls the source in a 10 s loop, and asks for a refresh once Kafka has confirmed delivery.
+"""Sensor that polls the source every 10 s and requests a refresh once Kafka has confirmed delivery.
 
 Belongs here: translating a producer tick into Dagster events and a run request. Does not belong here: polling and
 publishing (`producer.loop`), which `crypto-assets produce` shares.
@@ -34,11 +34,11 @@ IN_PROGRESS = [
 
 
 APPENDED = {DATA_VERSION_TAG: "appended"}
-"""Data version of the topics, always the same."""
+"""Constant data version of the topics."""
 
 
 def shared_producer(settings: Settings) -> Callable[[], Producer]:
-    """The process's producer, opened at the first tick and kept: its source, connection and cursor are reused."""
+    """Factory of the process's producer, opened at the first tick and kept for the next ones."""
     kept: list[Producer] = []
 
     def get() -> Producer:
@@ -52,15 +52,15 @@ def shared_producer(settings: Settings) -> Callable[[], Producer]:
 
 
 def refresh_request(poll_id: str, now: datetime, source: str) -> dg.RunRequest:
-    """One refresh run of the running window. A range of two hours is one run."""
+    """Build a run request for the running window; a range of two hours is one run."""
     tags = {"crypto_assets/poll_id": poll_id, "crypto_assets/source": source}
     return hours_request(poll_id, running_window(now), tags)
 
 
 def refresh_due(cursor: Mapping[str, Any], now: datetime, every_s: int) -> bool:
-    """Whether enough time has passed since the last refresh that this sensor asked for.
+    """Return whether enough time has passed since this sensor last requested a refresh.
 
-    An hourly refresh is never this sensor's: the schedule close_hour makes it, or every hour would be refreshed twice.
+    Hourly refreshes are left to the schedule close_hour; otherwise every hour would be refreshed twice.
     """
     if every_s >= HOURLY_REFRESH_S:
         return False
@@ -69,15 +69,15 @@ def refresh_due(cursor: Mapping[str, Any], now: datetime, every_s: int) -> bool:
 
 
 def refresh_in_progress(instance: dg.DagsterInstance) -> bool:
-    """Whether a refresh is queued or running; then the next tick asks again."""
+    """Return whether a refresh is queued or running; the next tick then asks again."""
     return bool(instance.get_runs(dg.RunsFilter(job_name="refresh", statuses=IN_PROGRESS), limit=1))
 
 
 def poll_events(tick: TickSummary) -> list[Any]:
-    """Materializations of the topics and check evaluations of one poll.
+    """Events of one poll: materializations of the topics and check evaluations.
 
-    The data version is constant: another one at each poll would mark every Bronze hour stale. A poll that was not
-    recorded, or whose messages were not confirmed, materialized nothing and is an observation.
+    The data version is constant, because a new one at each poll would mark every Bronze hour stale. A poll that was not
+    recorded, or whose messages were not confirmed, yields an observation instead of a materialization.
     """
     delivered = {"messages_sent": tick.sent, "unchanged": tick.unchanged, "poll_id": tick.poll_id}
     prices = dg.AssetMaterialization if tick.ok else dg.AssetObservation
@@ -104,15 +104,15 @@ def evaluate(
     source: str,
     every_s: int = 0,
 ) -> dg.SensorResult:
-    """One tick: poll if due, say what happened, ask for a refresh once Kafka has confirmed.
+    """Run one tick: poll if due, report events, request a refresh once Kafka has confirmed.
 
     Args:
         producer: The process's producer.
         instance: Asked whether a refresh is in progress.
-        cursor_text: Cursor of the tick before: the poll whose refresh is still wanted.
+        cursor_text: Cursor of the previous tick: the poll whose refresh is still wanted.
         now: Time of the tick (UTC).
         source: Data mode, for run tags.
-        every_s: Seconds between refreshes at least.
+        every_s: Minimum seconds between refreshes.
     """
     cursor = json.loads(cursor_text) if cursor_text else {}
     tick = producer.tick(now)
@@ -142,14 +142,14 @@ def build(
     refresh_every_s: int = 0,
     status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
 ) -> dg.SensorDefinition:
-    """The sensor definition.
+    """Build the sensor definition.
 
     Args:
         refresh: Job that is requested.
         open_producer: Returns the process's producer, opened once and kept between ticks.
         source: Data mode, for run tags.
         interval_s: Seconds between ticks.
-        refresh_every_s: Seconds between refreshes at least.
+        refresh_every_s: Minimum seconds between refreshes.
         status: Whether it runs before a person has switched it.
     """
 

@@ -1,7 +1,7 @@
-"""Resources of the code location with typed fields: what the UI's Resources page shows, and what a run may override.
+"""Typed resources of the code location: shown on the UI's Resources page and overridable per run.
 
 Secrets are never fields: they stay in the settings, which a process reads from its own environment. Does not belong
-here: what runs steps remotely (`databricks.launcher`, `databricks.pipes`).
+here: running steps remotely (`databricks.launcher`, `databricks.pipes`).
 """
 
 # Dagster reads the annotations of resources at run time, so this module has no `annotations` future import.
@@ -17,10 +17,10 @@ from crypto_assets.settings import Settings
 
 
 def engine_resource(settings: Settings) -> dg.ConfigurableResource:
-    """The engine of the configured target. The class is made here because it keeps the settings, secrets included."""
+    """Engine of the configured target; the class is defined here because it holds the settings, secrets included."""
 
     class EngineResource(dg.ConfigurableResource):
-        """Tables of the lakehouse, and a Spark session that starts at its first use."""
+        """Tables of the lakehouse, and a Spark session that starts on first use."""
 
         __qualname__ = "EngineResource"
 
@@ -30,7 +30,7 @@ def engine_resource(settings: Settings) -> dg.ConfigurableResource:
         spark_master: str = Field(description="Spark master of target spark.")
 
         def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002
-            """The engine; opens nothing."""
+            """Create the engine without opening anything."""
             return make_engine(settings.model_copy(update=dict(self)))
 
     return EngineResource(
@@ -39,10 +39,10 @@ def engine_resource(settings: Settings) -> dg.ConfigurableResource:
 
 
 def inputs_resource(settings: Settings) -> dg.ConfigurableResource:
-    """What builds the inputs of steps; made here for the same reason."""
+    """Builder of step inputs; defined here for the same reason as the engine."""
 
     class StepInputsResource(dg.ConfigurableResource):
-        """Builds what a step is given beside its tables: offset bounds, coins, cut-offs."""
+        """Builds step inputs other than tables: offset bounds, coins, cut-offs."""
 
         __qualname__ = "StepInputsResource"
 
@@ -54,7 +54,7 @@ def inputs_resource(settings: Settings) -> dg.ConfigurableResource:
         anomaly_budget: float = Field(description="Anomaly flags wanted per coin and day.")
 
         def create_resource(self, context: dg.InitResourceContext) -> StepInputBuilder:  # noqa: ARG002
-            """The builder; opens nothing."""
+            """Create the builder without opening anything."""
             chosen = dict(self)
             return input_builder(settings.model_copy(update={**chosen, "home_path": Path(chosen["home_path"])}))
 

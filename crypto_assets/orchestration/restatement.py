@@ -1,4 +1,4 @@
-"""Which partitions a late record restates: the graph's own mappings, clipped to what is materialized.
+"""Partitions that a late record restates: the graph's mappings, clipped to what is materialized.
 
 Belongs here: the arithmetic over the asset graph, used by the restatement sensor and by `crypto-assets backfill
 --dry-run`. Does not belong here: when it happens (`restatement_sensor`).
@@ -27,11 +27,7 @@ ORIGIN = dg.AssetKey(["silver", "prices"])
 
 
 def restated() -> list[dg.AssetKey]:
-    """What follows restated Silver hours, in flow order.
-
-    Models are never retrained for old hours, the forecast ledger is insert-only, and unpartitioned tables show the
-    present: their cards are not `restated`.
-    """
+    """Assets that follow restated Silver hours, in flow order."""
     found = [dg.AssetKey(asset.split("/")) for step in steps() if step.restated for asset in step.assets]
     return [key for key in found if key != ORIGIN]
 
@@ -41,7 +37,7 @@ MODELS = (dg.AssetKey(["ml", "anomaly_model"]), dg.AssetKey(["ml", "price_model"
 
 
 def expired(hours: Iterable[str], now: datetime) -> list[str]:
-    """Hours whose records Bronze may no longer hold: their late records are quarantined, and Silver refuses a rewrite.
+    """Hours that Bronze may no longer hold: late records are quarantined, and Silver refuses a rewrite.
 
     Args:
         hours: Hourly keys.
@@ -87,12 +83,12 @@ def affected(
 def models_that_saw(
     instance: dg.DagsterInstance, graph: BaseAssetGraph, partitions: Mapping[dg.AssetKey, Sequence[str]], now: datetime
 ) -> dict[dg.AssetKey, dict[str, int]]:
-    """Materialized days of models that were trained on hours which are being restated, with the number of such hours.
+    """Count restated training hours by materialized model and day.
 
     Args:
         instance: Instance whose materialized partitions clip the answer.
         graph: Asset graph with the mappings.
-        partitions: What is restated, from `affected`.
+        partitions: Restated partitions, from `affected`.
         now: Time at which partitions are enumerated.
     """
     view = AssetGraphView(
@@ -111,10 +107,7 @@ def models_that_saw(
 
 
 def request(graph: BaseAssetGraph, partitions: dict[dg.AssetKey, list[str]], tags: dict[str, str]) -> dg.RunRequest:
-    """One backfill of exactly these partitions.
-
-    Uses `RunRequest.for_asset_graph_subset`, which Dagster marks as not yet public: pinned by a test on our version.
-    """
+    """Request one backfill of exactly these partitions."""
     pairs = {AssetKeyPartitionKey(key, k) for key, keys in partitions.items() for k in keys}
     return dg.RunRequest.for_asset_graph_subset(
         AssetGraphSubset.from_asset_partition_set(pairs, graph, validate_time_range=False), tags=tags

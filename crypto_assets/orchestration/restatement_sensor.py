@@ -1,8 +1,8 @@
 """The sensor that restates old hours when late records arrive.
 
 It follows the commits of `bronze/raw_prices`: each carries the event hours it touched, so a crash between a commit and
-its Dagster event loses nothing, and the cursor (a Delta version) survives missed ticks. Does not belong here: where
-those commits are known from (`commit_history`), what an hour restates (`restatement`).
+its Dagster event loses nothing, and the cursor (a Delta version) survives missed ticks. Does not belong here: the
+source of those commits (`commit_history`), and what an hour restates (`restatement`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def pending_hours(
 ) -> tuple[dict[int, list[str]], int | None]:
     """Event hours that late records touched and Silver has not read yet, by Bronze version.
 
-    The running window is left to the refresh. A commit that touched it is waited for, not skipped, once its hour has
+    The running window is left to the refresh. A commit that touched it is retained, not skipped, until its hour has
     ended: if the refresh did not reread the hour within its settling time, the hour is pending.
 
     Args:
@@ -60,25 +60,25 @@ def pending_hours(
     return pending, settled
 
 
-def look(
+def pending_commits(
     history: CommitHistory, after: int, now: datetime
 ) -> tuple[Sequence[Commit], dict[int, list[str]], int | None]:
-    """Bronze commits after a version, with what `pending_hours` says of them.
+    """Read the Bronze commits after a version and their `pending_hours`.
 
     Args:
-        history: Where commits are known from.
+        history: Source of commits.
         after: Bronze version that was settled last, -1 = none.
         now: Present time (UTC).
     """
     commits = history.bronze_after(after)
     touched = sorted({h for c in commits for h in json.loads(c.metadata.get("touched_hours", "[]"))})
-    # The ordinary commit touches only the running hour: what Silver has read is looked up for the others alone.
+    # Ordinary commits touch only the running hour, so Silver's versions are read for the other hours alone.
     older = [h for h in touched if h != hour_key(now)]
     return commits, *pending_hours(commits, history.silver_read(older) if older else {}, now)
 
 
 def stale_models(seen: Mapping[dg.AssetKey, Mapping[str, int]], bronze_version: str) -> list[dg.AssetCheckEvaluation]:
-    """Warnings on the days of models that were trained on hours being restated: models of old days stay as they are.
+    """Warnings on model days whose training hours are restated; old models stay as they are.
 
     Args:
         seen: Hours restated by day and model.
@@ -100,7 +100,7 @@ def stale_models(seen: Mapping[dg.AssetKey, Mapping[str, int]], bronze_version: 
 
 
 def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> dg.SensorDefinition:
-    """The sensor definition; stopped by default."""
+    """Build the sensor definition; stopped by default."""
 
     @dg.sensor(
         name="restatement",
@@ -115,12 +115,12 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         settings = context.resources.step_inputs.settings
         cursor = int(context.cursor) if context.cursor else -1
         if settings.on_databricks and refresh_in_progress(context.instance):
-            # Launched steps take minutes: what Bronze has committed, the same run's Silver may be about to read.
+            # Launched steps take minutes: Silver of the same run may be about to read what Bronze has committed.
             return dg.SensorResult(
                 skip_reason="a refresh is in progress: its Silver comes first", cursor=context.cursor
             )
         history = commit_history.history_of(settings, context.instance, context.resources.engine.store)
-        commits, pending, settled = look(history, cursor, now)
+        commits, pending, settled = pending_commits(history, cursor, now)
         if lost := commit_history.unknown(commits):
             context.log.warning("no run tells which hours the Bronze commits %s touched: %s", lost, WHEN_UNKNOWN)
         position = str(cursor if settled is None else settled)

@@ -1,6 +1,6 @@
-"""Schedules: closing an hour, closing a day, housekeeping. All are stopped until `crypto-assets up` starts them.
+"""Schedules for closing an hour, closing a day, and housekeeping; stopped until `crypto-assets up`.
 
-Keys come from the scheduled time. `build_schedule_from_partitioned_job` would target the running hour's successor,
+Keys come from the scheduled time. `build_schedule_from_partitioned_job` would target the hour after the running one,
 because the running hour is itself a partition.
 """
 
@@ -22,13 +22,13 @@ def schedules(
     running: bool = False,
     hourly: bool = False,
 ) -> list[dg.ScheduleDefinition]:
-    """All schedules.
+    """Build all schedules.
 
     Args:
         jobs: Asset jobs.
         maintain: The housekeeping job.
         running: Whether they run before a person has switched them.
-        hourly: Whether closing an hour is the only refresh there is: it then takes the running hour too.
+        hourly: Whether closing an hour is the only refresh; it then covers the running hour too.
     """
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     by_name = {job.name: job for job in jobs}

@@ -1,7 +1,7 @@
-"""The one shell around every step: a Dagster asset that calls `work` and reports what came of it.
+"""The one shell around every step: a Dagster asset that calls `work` and reports its outcome.
 
 Belongs here: turning cards and contracts into asset specs, a step's `Result` into events, and its exceptions into
-outcomes. Does not belong here: which assets exist and how rows are made (`assets`).
+outcomes. Does not belong here: which assets exist and how rows are computed (`assets`).
 """
 
 # Dagster reads the annotations of asset functions at run time, so this module has no `annotations` future import.
@@ -37,11 +37,11 @@ SLOT_ENDED = (
     & ~dg.AutomationCondition.any_deps_in_progress().with_label("no refresh is writing an input")
     & ~dg.AutomationCondition.in_progress().with_label("not running already")
 )
-"""What moves an asset that no job moves: it follows its inputs, at most once a slot."""
+"""Trigger of an asset in no job: it follows its inputs, at most once a slot."""
 
 
 class StepOptions(dg.Config):
-    """What a person may set in the launchpad; recorded in the run.
+    """Launchpad options of a step; recorded in the run.
 
     Attributes:
         rebuild: Allow a closed slice to shrink to zero rows.
@@ -55,7 +55,7 @@ class StepOptions(dg.Config):
 
 
 def code_references(step: Step) -> dg.CodeReferencesMetadataValue:
-    """Where the UI's *Code* link of an asset leads: the function that makes its rows."""
+    """Target of the UI's *Code* link: the function that computes the asset's rows."""
     code = step.work.__code__  # type: ignore[attr-defined]
     place = dg.LocalFileCodeReference(
         file_path=code.co_filename, line_number=code.co_firstlineno, label=f"{step.work.__module__}.{code.co_name}"
@@ -71,13 +71,13 @@ def asset_spec(
     step: Step | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
 ) -> dg.AssetSpec:
-    """The Dagster spec of a table or model: everything the UI shows before any run.
+    """Dagster spec of a table or model: everything the UI shows before any run.
 
     Args:
-        asset: What is described.
-        freshness: Its policy, where something keeps it fresh.
-        table_uri: Place of a table by its full name.
-        step: What makes it; None for a table that Dagster does not materialize itself.
+        asset: Table or model.
+        freshness: Its policy, if anything keeps it fresh.
+        table_uri: Maps a table's full name to its location.
+        step: Step that materializes it; None if Dagster does not.
         partitions_def: Of the step.
     """
     metadata: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def build_step(
 
 
 def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions, *, partitioned: bool) -> Iterator[Any]:
-    """Run a step's work within a Dagster step and yield what came of it.
+    """Run a step's work within a Dagster step and yield its events.
 
     Raises:
         dg.Failure: An input is missing, expired or unreachable, a blocking rule failed, or a slice was refused; the
@@ -165,12 +165,12 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
             as_of=datetime.fromisoformat(config.as_of) if config.as_of else None,
         )
         arguments = {"tables": tuple(selected)} if step.subset else {}
-        # A launched step has no launcher any more where its body runs; only Pipes runs the work alone elsewhere.
-        elsewhere = context.resources.step_launcher
-        if elsewhere is None:
+        # A launched step has no launcher where its body runs; Pipes runs only the work remotely.
+        launcher = context.resources.step_launcher
+        if launcher is None:
             result = step.work(context.resources.engine, keys, inputs, **arguments)
         else:
-            result = elsewhere.run(context, step.work, keys, inputs, arguments, ran)
+            result = launcher.run(context, step.work, keys, inputs, arguments, ran)
     except AuditFailed as error:
         _log_blocking(context, step, error)
         raise dg.Failure(f"nothing was committed: {error}", ran, allow_retries=False) from error
@@ -181,7 +181,7 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
 
 
 def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFailed) -> None:
-    """Show the evaluations that stopped the write; the failure alone would leave the check's last state green."""
+    """Log the evaluations that stopped the write; with the failure alone the check's last state stays green."""
     for asset in step.makes:
         key = dg.AssetKey(asset.asset_key)
         for partition, outcome in error.outcomes:  # type: ignore[misc]
@@ -191,7 +191,7 @@ def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFai
 
 
 def _log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
-    """Store an evaluation of one partition: Dagster takes it as it takes observations, but does not declare that."""
+    """Store an evaluation of one partition; Dagster accepts it like an observation, but does not declare so."""
     context.log_event(evaluation)  # type: ignore[arg-type]
 
 
@@ -202,14 +202,14 @@ def report(
     keys: Sequence[Any],
     facts: Mapping[str, Any] | None = None,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """Translate a `Result`: one materialization event a partition, one evaluation a partition and check, one aggregate.
+    """Translate a `Result` into materializations and evaluations by partition, and one aggregate per check.
 
     Args:
-        context: Of the step.
-        step: What ran.
-        result: What came of it.
+        context: Context of the step.
+        step: Step that ran.
+        result: Its result.
         keys: Its partitions.
-        facts: Metadata of every materialization.
+        facts: Metadata for every materialization.
 
     Yields:
         `MaterializeResult` per materialized asset; for a skipped asset only its failed checks, so that nothing counts
@@ -224,18 +224,18 @@ def report(
             yield _materialized(context, key, result.tables[name], keys, declared, facts or {})
         else:
             known = {**(facts or {}), "code_version": code_version(step, asset)}
-            said = [replace(o, metadata={**o.metadata, **known}) for o in result.skipped.get(name, [])]
-            yield from _aggregates(key, {None: _of_skipped(said, declared)}, declared)
+            skipped = [replace(o, metadata={**o.metadata, **known}) for o in result.skipped.get(name, [])]
+            yield from _aggregates(key, {None: _of_skipped(skipped, declared)}, declared)
 
 
 def _of_skipped(outcomes: Sequence[CheckOutcome], declared: Sequence[str]) -> list[CheckOutcome]:
-    """What a skipped asset's checks say: its own outcomes, and of the others that there was nothing to evaluate."""
+    """Check outcomes of a skipped asset: its own, and *not evaluated* for the others."""
     reasons = "; ".join(o.description for o in outcomes if not o.passed)
-    said = {o.name for o in outcomes}
+    skipped = {o.name for o in outcomes}
     rest = [
         CheckOutcome(name, False, f"not evaluated, nothing was materialized: {reasons}", "warn")
         for name in declared
-        if reasons and name not in said
+        if reasons and name not in skipped
     ]
     return [*outcomes, *rest]
 
@@ -276,20 +276,20 @@ def _materialized(
 def _aggregates(
     key: dg.AssetKey, outcomes: Mapping[Any, Sequence[CheckOutcome]], declared: Iterable[str]
 ) -> Iterator[dg.AssetCheckResult]:
-    """One result per declared check over all partitions; a check that was not evaluated is red and says so."""
+    """One result per declared check over all partitions; red with a message if it was not evaluated."""
     for name in declared:
         yield checks.aggregate(key, name, {p: o for p, outs in outcomes.items() for o in outs if o.name == name})
 
 
 def _listed(value: Any) -> Any:
-    """A container as JSON can hold it; sets in order of their text."""
+    """Convert a container to JSON types; sets are sorted as text."""
     if isinstance(value, Mapping):
         return dict(value)
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata values that Dagster stores as they are; containers become JSON."""
+    """Metadata in types that Dagster stores; containers become JSON."""
     plain: dict[str, Any] = {}
     for name, value in metadata.items():
         if value is None:

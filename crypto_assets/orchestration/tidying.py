@@ -1,7 +1,7 @@
-"""Housekeeping of the tables of an engine: one after the other, and one that fails does not keep the others from it.
+"""Housekeeping of an engine's tables, one after the other; a failure does not stop the rest.
 
-Belongs here: the list of parts and what their outcome is called. Does not belong here: how a table is compacted
-(`DeltaStore.maintain`), or housekeeping of anything else (`orchestration.maintenance`).
+Belongs here: the list of parts and their results as text. Does not belong here: compaction itself
+(`DeltaStore.maintain`), and other housekeeping (`orchestration.maintenance`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Row = dict[str, Any]
 
 
 def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs, *, mode: Sequence[str] = ()) -> Result:
-    """Tidy every table of the engine's store that exists.
+    """Maintain every existing table of the engine's store.
 
     Args:
-        engine: Engine whose store is tidied.
-        partition_keys: Not used: tables are tidied as a whole.
+        engine: Engine whose store is maintained.
+        partition_keys: Not used: tables are maintained as a whole.
         inputs: `now`.
         mode: With `DRY_RUN` in it nothing is changed.
 
     Returns:
-        By table one row of `tidy` as its metadata; no partition of anything is made.
+        One row of `tidy` per table as its metadata; no partition is materialized.
     """
     del partition_keys
     rows = tidy(table_parts(engine.store, inputs.now, dry_run=DRY_RUN in mode))
@@ -41,7 +41,7 @@ def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs, *, m
 
 
 def table_parts(store: DeltaStore, now: datetime, *, dry_run: bool) -> list[Part]:
-    """Every table that exists, as something to tidy.
+    """Build a part for every existing table.
 
     Args:
         store: Tables.
@@ -56,19 +56,19 @@ def table_parts(store: DeltaStore, now: datetime, *, dry_run: bool) -> list[Part
     ]
 
 
-def tidy(parts: Iterable[Part], say: Callable[[str], None] = lambda _name: None) -> list[Row]:
-    """Do every part; one that fails has a row that says so.
+def tidy(parts: Iterable[Part], progress: Callable[[str], None] = lambda _name: None) -> list[Row]:
+    """Run every part; a failed one gets a row that says so.
 
     Args:
-        parts: Names, and what gives each result.
-        say: Called with the name before each part.
+        parts: Names and functions that return a result.
+        progress: Called with the name before each part.
 
     Returns:
         Rows of `part`, `result`, `failed`, `seconds`, in the order done.
     """
     rows = []
     for name, do in parts:
-        say(name)
+        progress(name)
         began = time.monotonic()
         failed = False
         try:
@@ -80,16 +80,16 @@ def tidy(parts: Iterable[Part], say: Callable[[str], None] = lambda _name: None)
 
 
 def _counts(done: Mapping[str, object]) -> str:
-    """What a table's maintenance found and did; counts of zero are left out."""
+    """Format a table's maintenance counts; zeros are left out."""
     left_out = {"exists", "version", "bytes", "log_files_before", "log_files_after"}
-    said = [
+    texts = [
         f"{value:,} {name.replace('_', ' ')}"
         for name, value in done.items()
         if name not in left_out and isinstance(value, int) and value
     ]
     if isinstance(size := done.get("bytes"), int):
-        said.append(f"{size / 1e6:,.1f} MB")
+        texts.append(f"{size / 1e6:,.1f} MB")
     before, after = done.get("log_files_before"), done.get("log_files_after")
     if before is not None and after is not None:
-        said.append(f"log files {before} → {after}")
-    return ", ".join(said) or "nothing to do"
+        texts.append(f"log files {before} → {after}")
+    return ", ".join(texts) or "nothing to do"

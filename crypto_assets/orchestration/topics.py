@@ -1,6 +1,6 @@
-"""The two topics as assets: the producer sensor writes them and reports so; *Observe* in the UI asks the log.
+"""The two topics as assets: reported by the producer sensor; *Observe* in the UI queries the log.
 
-Observations and evaluations come from here and from the producer sensor; no step makes a topic.
+Observations and evaluations come from here and from the producer sensor; no step materializes a topic.
 """
 
 # Dagster reads the annotations of check functions at run time, so this module has no `annotations` future import.
@@ -21,11 +21,11 @@ KEYS = {"prices": PRICES, "polls": POLLS}
 
 
 def observed(landing: str | None = None, freshness: dg.FreshnessPolicy | None = None) -> dg.AssetsDefinition:
-    """The topics as observable assets. They keep their keys when records land in files instead.
+    """The topics as observable assets; keys are the same when records land in files.
 
     Args:
-        landing: Folder of landed files, when that is the transport; it is then in the metadata.
-        freshness: Policy where the producer sensor runs by itself.
+        landing: Folder of landed files if that is the transport; shown in the metadata.
+        freshness: Policy if the producer sensor runs by itself.
     """
     where = {} if landing is None else {"transport": f"landing: JSON lines by date and hour below {landing}, not Kafka"}
     common: Mapping[str, Any] = {
@@ -70,12 +70,12 @@ def observed(landing: str | None = None, freshness: dg.FreshnessPolicy | None = 
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:
-    """Checks that the producer sensor evaluates at every poll, and that a person may run from the UI."""
+    """Specs of the checks that the producer sensor evaluates at every poll and the UI can run."""
     return [dg.AssetCheckSpec(name, asset=KEYS[topic], description=text) for name, (topic, text) in CHECKS.items()]
 
 
 def checks() -> list[dg.AssetChecksDefinition]:
-    """The topics' checks as something that can be run: they then judge the newest polls in the polls topic."""
+    """Executable checks of the topics; they judge the newest polls in the polls topic."""
 
     @dg.multi_asset_check(
         name="source_checks",

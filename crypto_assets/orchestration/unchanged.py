@@ -1,12 +1,12 @@
-"""Which partitions would come out as they are: what a restart or a second demo need not make again.
+"""Finds partitions that a rerun would reproduce, so that a restart or second demo skips them.
 
-A partition follows from slices of other tables, the log, the coins and its code. Each of these is compared with what
-its newest materialization recorded. Whatever cannot be compared counts as changed: a partition is left out only where
-everything it follows from is known to be as it was, and its own rows are as that run left them. Upstream, Delta's
-commits say what was written after it was read, and Dagster's events where housekeeping has cleaned the commits.
+A partition depends on slices of other tables, the log, the coins and its code. Each is compared with what its newest
+materialization recorded, and whatever cannot be compared counts as changed: a partition is skipped only if all its
+inputs, and its own rows, are known to be unchanged. Later upstream writes come from Delta's commits, or from Dagster's
+events where housekeeping has cleaned the commits.
 
 Belongs here: that judgement. Does not belong here: running what is left (`cli.runs`). Dagster's own staleness does not
-see the log, rows written outside of runs, or a lake that was replaced.
+cover the log, rows written outside of runs, or a replaced lake.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ if TYPE_CHECKING:
     from crypto_assets.storage.store import DeltaStore
 
 ANY = "*"
-"""Key that stands for all partitions, and for an unpartitioned asset's only one."""
+"""Key of all partitions, and of the only one of an unpartitioned asset."""
 BRONZE, SILVER = dg.AssetKey(list(RAW_PRICES.asset_key)), dg.AssetKey(list(SILVER_PRICES.asset_key))
 ENOUGH_DATA = "enough_data"
 REFUSALS = 100
-"""Evaluations of that check that are looked through."""
+"""Number of that check's evaluations that are read."""
 LOGS = {BRONZE: "prices_topic", dg.AssetKey(list(POLLS.asset_key)): "polls_topic"}
-"""Assets that are read from a topic, and the setting that names it."""
+"""Assets that read a topic, with the setting that names it."""
 NOT_DATA = frozenset({"CREATE TABLE", "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", HISTORY_CLEANED})
 INCOMPARABLE = "what it follows from cannot be compared from here"
 NEVER_MADE, NO_VERSION = "it was never made", "its newest run recorded no version"
 ONCE_IS_ENOUGH = frozenset({INCOMPARABLE, NEVER_MADE, NO_VERSION})
-"""Reasons that a run need not remove: a model without data is not made, and an unread log stays unread."""
+"""Reasons that a run cannot remove: a model without data is not made, and an unread log stays unread."""
 TICK = timedelta(seconds=1)
 """Commits and events are stamped by one clock, in this order, to the millisecond."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a partition's newest materialization recorded.
+    """Contents of a partition's newest materialization.
 
     Args:
-        storage_id: Id of its event: events are in the order of what they tell.
-        at: When (UTC).
+        storage_id: Id of its event; ids follow the order of writes.
+        at: Time (UTC).
         code_version: Code version of the asset then.
         metadata: Its metadata as plain values.
-        refused: Whether it says that there was too little data to make the partition.
+        refused: Whether it reports too little data to make the partition.
     """
 
     storage_id: int
@@ -82,21 +82,21 @@ class Receipt:
         return self.metadata.get("delta_version")
 
     def read(self, table: str) -> int | None:
-        """Version of another table that it was made from; None when that was not recorded."""
+        """Version of another table that was read; None if not recorded."""
         return self.metadata.get("read_versions", {}).get(table)
 
 
 @dataclass
 class Plan:
-    """Partitions to make, by asset in flow order, each with why; `unchanged` counts those that need not be."""
+    """Partitions to make, by asset in flow order, each with its reason; `unchanged` counts the rest."""
 
     stale: dict[dg.AssetKey, dict[str, str]] = field(default_factory=dict)
     unchanged: dict[dg.AssetKey, int] = field(default_factory=dict)
 
     def segments(self, assets: Iterable[str]) -> list[tuple[list[str], list[str]]]:
-        """The partitions of a job's assets as range runs in time order: keys, and the assets that each run makes.
+        """Partitions of a job's assets as range runs in time order: keys, and the assets of each run.
 
-        What one run reads was made by an earlier one or lies in its own range, since assets look back only.
+        A run reads only earlier runs or its own range, since assets look back only.
 
         Args:
             assets: Assets of one grain, as `schema/name`.
@@ -114,7 +114,7 @@ class Plan:
         return found
 
     def why(self) -> dict[str, int]:
-        """Reasons, with the number of partitions that have each."""
+        """Number of partitions by reason."""
         counts: dict[str, int] = defaultdict(int)
         for keys in self.stale.values():
             for reason in keys.values():
@@ -136,15 +136,15 @@ def plan(
     coins: CoinRegistry,
     now: datetime,
 ) -> Plan:
-    """Judge partitions.
+    """Decide which partitions to make.
 
     Args:
-        settings: Settings of the home. Where tables are in a workspace, or records land in files, all are stale.
+        settings: Settings of the home. With tables in a workspace or landed files, all are stale.
         instance: Its Dagster instance.
         graph: Asset graph with mappings and code versions.
         store: Its tables.
         wanted: Partition keys by asset (`schema/name`); empty for an unpartitioned asset.
-        coins: The coins of the home, as steps are given them.
+        coins: Coins of the home, as passed to steps.
         now: Present time (UTC).
     """
     comparable = not settings.on_databricks and settings.transport == "kafka"
@@ -156,7 +156,7 @@ def plan(
 
 
 def inputs_digest(settings: Settings, coins: CoinRegistry) -> str:
-    """What every step is given beside tables, as `orchestration.shell` records it."""
+    """Digest of step inputs other than tables, as `orchestration.shell` records it."""
     from crypto_assets.engine.base import given
 
     return given(settings.source, coins, settings.anomaly_budget)
@@ -219,7 +219,7 @@ class _Judge:
         return self._receipts[asset]
 
     def _refusals(self, asset: dg.AssetKey) -> dict[str, Receipt]:
-        """Days of a model for which there was too little data, as its runs said of all their partitions."""
+        """Days of a model with too little data, as its runs reported for all their partitions."""
         check = dg.AssetCheckKey(asset, ENOUGH_DATA)
         if check not in self.graph.get(asset).check_keys:
             return {}
@@ -238,7 +238,7 @@ class _Judge:
         return found
 
     def planned(self, asset: dg.AssetKey) -> Mapping[str, int]:
-        """Id of the newest plan of every partition."""
+        """Id of the newest planned event by partition."""
         if asset not in self._planned:
             kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
             store = self.instance.event_log_storage
@@ -246,7 +246,7 @@ class _Judge:
         return self._planned[asset]
 
     def commits(self, table: Table) -> list[Commit]:
-        """Commits of a table that changed its rows, as far back as its log goes."""
+        """Row-changing commits of a table, as far back as its log goes."""
         name = table.full_name
         if name not in self._commits:
             self._commits[name] = [
@@ -275,7 +275,7 @@ class _Judge:
         return None if table is None or receipt.refused else self._rows(table, key, receipt)
 
     def _rows(self, table: Table, key: str, receipt: Receipt) -> str | None:
-        """Why the rows may not be those that the receipt tells of."""
+        """Reason why the rows may differ from those of the receipt; None if they cannot."""
         written, current = receipt.delta_version, self.store.version(table.full_name)
         if written is None:
             return NO_VERSION
@@ -292,7 +292,7 @@ class _Judge:
     # --- the log ---
 
     def _log(self, asset: dg.AssetKey, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Hours of which the log has, or may have, records that are not stored."""
+        """Hours of which the log has, or may have, unstored records."""
         if asset not in LOGS:
             return
         from crypto_assets.log.errors import LogError
@@ -314,7 +314,7 @@ class _Judge:
         if start.topic_id != topic_id:
             yield from ((key, f"topic {topic} is another than the one that was read") for key in keys)
         elif any(start.uncovered.values()):
-            # Records that are stamped ahead of the clock are of the running hour.
+            # Records stamped ahead of the clock belong to the running hour.
             first = hour_key(floor_hour(start.oldest or self.now))
             yield from ((key, f"topic {topic} has new records") for key in keys if key >= first)
 
@@ -323,7 +323,7 @@ class _Judge:
     def _upstream(
         self, asset: dg.AssetKey, parent: dg.AssetKey, keys: Sequence[str], stale: Mapping[str, str]
     ) -> Iterator[tuple[str, str]]:
-        """Partitions that read something of a parent which is newer than they are, or which will be."""
+        """Partitions that read something of a parent that is newer than they are, or will be."""
         name, table = parent.to_user_string(), TABLES.get(".".join(parent.path))
         yield from ((key, f"{name} is made again") for key in self._children(asset, parent, stale, keys))
         by_version: dict[tuple[int | None, int], list[str]] = defaultdict(list)
@@ -351,7 +351,7 @@ class _Judge:
         return first is None or first.operation != HISTORY_CLEANED
 
     def _newer(self, parent: dg.AssetKey, storage_id: int) -> Iterator[str]:
-        """Partitions of a parent that were made anew, or were to be and were not, after an event."""
+        """Parent partitions that were remade, or planned and not made, after an event."""
         receipts = self.receipts(parent)
         for key, receipt in receipts.items():
             changed = receipt.metadata.get("written", True) and receipt.metadata.get("rows_appended", 1)
@@ -363,7 +363,7 @@ class _Judge:
                 yield key  # a run that failed or was killed may have written
 
     def _still_open(self, asset: dg.AssetKey, keys: Sequence[str], *, grows: bool) -> Iterator[tuple[str, str]]:
-        """Partitions whose last windows were not closed by what Bronze held then, when it holds more, or will."""
+        """Partitions whose last windows Bronze had not closed then, if it holds more now, or will."""
         name, table = RAW_PRICES.full_name, TABLES.get(".".join(asset.path))
         if table is None or not (table is PRICE_FEATURES or "is_closed" in table.column_names):
             return
@@ -383,14 +383,14 @@ class _Judge:
                     yield key, "records came that close its last windows"
 
     def _known(self, asset: dg.AssetKey, parent: dg.AssetKey) -> set[str]:
-        """Partitions of a parent that a commit may touch: those that it or its child was ever made of."""
+        """Parent partitions that a commit may touch: all ever made of it or of its child."""
         if not self.graph.get(parent).is_partitioned:
             return {ANY}
         same = self.graph.get(asset).partitions_def == self.graph.get(parent).partitions_def
         return {*self.receipts(parent), *(self.receipts(asset) if same else ())} - {ANY}
 
     def _children(self, asset: dg.AssetKey, parent: dg.AssetKey, keys: Iterable[str], among: Iterable[str]) -> set[str]:
-        """Of some partitions of an asset those that read these of a parent."""
+        """Partitions of an asset, among some, that read these of a parent."""
         chosen, above = set(keys), self.graph.get(parent).partitions_def
         if not chosen:
             return set()
@@ -412,7 +412,7 @@ def _receipt(record: dg.EventLogRecord) -> Receipt:
 
 
 def _reached(commits: Iterable[Commit]) -> datetime | None:
-    """How far Bronze reached with these commits; a time later than its commit was stamped ahead and says nothing."""
+    """How far Bronze reached with these commits, ignoring times later than their commit."""
     times = (
         (datetime.fromisoformat(c.metadata["max_kafka_timestamp"]), c.at)
         for c in commits
@@ -422,13 +422,13 @@ def _reached(commits: Iterable[Commit]) -> datetime | None:
 
 
 def _touched(commit: Commit, table: Table, keys: Iterable[str], *, by_event: bool = False) -> set[str]:
-    """Of some partitions those that a commit may have changed; one that does not say what it wrote changed them all.
+    """Partitions, among some, that a commit may have changed: all of them if it does not list its slices.
 
     Args:
         commit: A commit.
         table: Its table.
         keys: Partition keys.
-        by_event: Of Bronze: hours in which its records happened rather than arrived.
+        by_event: For Bronze: hours of event time instead of arrival.
     """
     if by_event and "touched_hours" in commit.metadata:
         return set(keys) & set(json.loads(commit.metadata["touched_hours"]))

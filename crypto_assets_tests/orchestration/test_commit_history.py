@@ -19,7 +19,7 @@ from crypto_assets.definitions import build_definitions
 from crypto_assets.engine.base import PartitionResult, Result, StepInputs, TableResult
 from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.orchestration import commit_history
-from crypto_assets.orchestration.commit_history import BRONZE, SILVER, TableHistory, ToldHistory
+from crypto_assets.orchestration.commit_history import BRONZE, SILVER, EventHistory, TableHistory
 from crypto_assets.storage.base import Commit
 from crypto_assets_tests.orchestration.test_restatement import bronze_version, target, tick
 
@@ -99,7 +99,7 @@ def test_events_and_tables_ask_for_the_same_after_a_killed_run(home):
 
 def test_both_histories_know_the_same_of_silver(home):
     asked = [home.hour(n) for n in (0, 2, 25, 77)]
-    known = ToldHistory(home.instance).silver_read(asked)
+    known = EventHistory(home.instance).silver_read(asked)
     assert set(known) == set(asked[:3]), "the last one was never materialized"
     assert known == TableHistory(home.engine.store).silver_read(asked)
 
@@ -164,7 +164,7 @@ def tell(instance: dg.DagsterInstance, rows: list[list[Any]] | None) -> None:
 
 def test_what_nobody_tells_of_is_said_to_be_unknown():
     with dg.DagsterInstance.ephemeral() as instance:
-        history = ToldHistory(instance)
+        history = EventHistory(instance)
         assert history.bronze_after(-1) == []
         assert history.silver_read([]) == {}
         tell(instance, [[0, 4, []]])
@@ -183,7 +183,7 @@ def test_older_events_are_read_until_the_version_is_reached():
     with dg.DagsterInstance.ephemeral() as instance:
         for version in range(250):
             tell(instance, [[version, version, []]])
-        history = ToldHistory(instance)
+        history = EventHistory(instance)
         assert [c.version for c in history.bronze_after(-1)] == list(range(250))
         assert [c.version for c in history.bronze_after(200)] == list(range(201, 250))
 

@@ -107,7 +107,7 @@ def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka
 
 def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engine: Engine, other: Engine):
     from crypto_assets.orchestration.commit_history import TableHistory
-    from crypto_assets.orchestration.restatement_sensor import look
+    from crypto_assets.orchestration.restatement_sensor import pending_commits
 
     ten = today_at(8)
     publish(settings, walk(ten, ten + 3 * MINUTE, 20 * SECOND))
@@ -122,7 +122,7 @@ def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engi
     stream.finish()
     assert rows(kafka_engine, "silver.prices") == before
     assert stream.summary.late_hours == [hour_key(ten)]
-    _, found, _ = look(TableHistory(kafka_engine.store), -1, ten + 6 * HOUR)
+    _, found, _ = pending_commits(TableHistory(kafka_engine.store), -1, ten + 6 * HOUR)
     assert {h for hours in found.values() for h in hours} == {hour_key(ten)}
     batch(settings, kafka_engine, [hour_key(ten)])
     assert_as_batch(settings, kafka_engine, other)
