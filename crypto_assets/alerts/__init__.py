@@ -1,1 +1,1 @@
-"""Alerts: what one is made of, the sensor, delivery."""
+"""Alerts: routing, the sensor, delivery."""

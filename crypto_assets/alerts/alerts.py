@@ -1,4 +1,4 @@
-"""Alert routing: what was observed and what is already known, to transitions. Pure.
+"""Alert routing: turns observations and prior state into transitions. Pure.
 
 Belongs here: when a red check, failed run or missing tick becomes an alert, what is only its consequence, and when it
 is over. Does not belong here: reading Dagster's events (`event_store`), storing and delivering (`alert_sensor`,
@@ -6,7 +6,7 @@ is over. Does not belong here: reading Dagster's events (`event_store`), storing
 
 One alert per cause. A red subject is a *consequence* of an open alert when it lies downstream of it, is not more
 severe, concerns overlapping partitions and turned red within `EXPLAINS_FOR` of it. A consequence is counted in the
-cause's summary; it becomes an alert of its own when it is still red after the cause has recovered.
+cause's summary; it becomes a separate alert when it is still red after the cause has recovered.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ Ancestors = Callable[[str], frozenset[str]]
 """All upstream asset keys (`schema/name`) of an asset, the asset itself excluded."""
 
 WARN_ALERTS = frozenset({*polls.CHECKS, "quarantine_below_1pct"})
-"""Checks that alert (at severity warn) although they only warn; every other warning stays in the UI."""
+"""Checks that alert at severity warn; every other warning stays in the UI."""
 
 CAUSES_ELSEWHERE: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("kafka/crypto_polls", "polls_recorded"): (("kafka/crypto_prices_raw", "delivered"),),
 }
-"""Causes that the asset graph does not show: (asset, check) and what explains it."""
+"""Causes beyond the asset graph: (asset, check) and what explains it."""
 
 EXPLAINS_ITS_ASSET = frozenset({"enough_data"})
-"""Checks that explain every other red check of their asset: without data a model's other checks are not evaluated."""
+"""Checks that explain every other red check of their asset: without data the others are not evaluated."""
 
 EXPLAINS_FOR = timedelta(hours=2)
-"""So long after an alert fired it may explain what turns red downstream; later reds speak for themselves, or a cause
-that nobody repairs would hide every new problem behind it."""
+"""How long an alert may explain downstream reds; beyond, an unrepaired cause would hide every new problem."""
 
 LOOK_BACK = timedelta(hours=28)
-"""Partitions read at most so far back (features 26 h, bars_1d its day): a cause in an older hour explains nothing."""
+"""Furthest look-back of a partition (features 26 h, bars_1d its day); a cause in an older hour explains nothing."""
 
 GRACE = timedelta(minutes=10)
-"""A consequence that is not evaluated again within this time after its cause recovered becomes an alert itself."""
+"""Grace after a cause's recovery, after which a consequence not evaluated again becomes an alert itself."""
 
 OWN_ASSET = "ops/alerts"
 EVERYTHING = "*"
@@ -58,8 +57,8 @@ class RunOutcome:
         job: Job name.
         run_id: Run.
         succeeded: Whether it succeeded; canceled runs are not reported.
-        at: When it ended (UTC).
-        description: Why it failed.
+        at: End time (UTC).
+        description: Reason of the failure.
         assets: Assets of the steps that failed; empty when the run was lost as a whole.
     """
 
@@ -73,12 +72,12 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class Condition:
-    """A named condition of the whole pipeline, as it is now.
+    """A named condition of the whole pipeline in its present state.
 
     Args:
         name: Name; becomes the cause.
         firing: Whether it holds.
-        at: When it began to hold, or ended (UTC).
+        at: Time when it began to hold, or ended (UTC).
         summary: What is wrong and what to do, or what recovered.
         severity: Severity of its alert.
     """
@@ -92,7 +91,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Subject:
-    """What can be red: (asset, check, partition), a job, or a condition."""
+    """A subject that can be red: (asset, check, partition), a job, or a condition."""
 
     kind: Literal["condition", "check", "run"]
     name: str
@@ -101,7 +100,7 @@ class Subject:
 
     @property
     def cause(self) -> str:
-        """The cause as people read it."""
+        """The cause as shown to people."""
         if self.kind == "check":
             return f"{self.asset} {self.name}"
         return f"run of {self.name}" if self.kind == "run" else self.name
@@ -118,7 +117,7 @@ class Subject:
 
 @dataclass
 class Red:
-    """A subject that is red. `alert` is the alert it belongs to, None until it is judged (anew)."""
+    """A red subject with the alert it belongs to; None until it is judged (again)."""
 
     severity: Severity
     since: datetime
@@ -155,20 +154,20 @@ class Alert:
     at: datetime
 
     def row(self) -> dict[str, Any]:
-        """The row as first stored: not delivered yet."""
+        """The row as first stored, not delivered yet."""
         return {**asdict(self), "delivered_at": None, "attempts": 0}
 
 
 @dataclass
 class State:
-    """What the router remembers between calls; JSON by `to_json`."""
+    """Router state kept between calls; JSON by `to_json`."""
 
     reds: dict[Subject, Red] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     partitioned: set[tuple[str, str]] = field(default_factory=set)
 
     def failing_jobs(self) -> dict[str, datetime]:
-        """Jobs whose last known run failed, and when."""
+        """Jobs whose last known run failed, with the time."""
         return {s.name: red.last for s, red in self.reds.items() if s.kind == "run"}
 
     def firing(self, condition: str) -> bool:
@@ -223,17 +222,17 @@ def route(
     ancestors: Ancestors,
     now: datetime,
 ) -> Routed:
-    """Work observations into the state and say which alerts fire and which are over.
+    """Apply observations to the state; return the alerts that fire and that resolve.
 
-    Within one call only what a subject ends up as counts: red and green again before anyone looked is no transition.
-    The same observations give the same alert ids, so that storing them twice stores them once.
+    Only a subject's final state within one call counts: red and green again within it is no transition. The same
+    observations give the same alert ids, so that storing them twice stores them once.
 
     Args:
         state: Changed in place.
         evaluations: Check evaluations since the last call, oldest first. An evaluation without partition is ignored
-            when per-partition ones of the same (asset, check) exist, but for ending a red of its own.
+            if per-partition ones of the same (asset, check) exist, unless it ends its own red.
         runs: Finished runs since the last call, oldest first.
-        conditions: Named conditions as they are now.
+        conditions: Present named conditions.
         ancestors: Upstream of an asset.
         now: Present time (UTC), for the grace of consequences.
     """
@@ -252,7 +251,7 @@ def route(
 
 
 class _Router:
-    """One call of `route`."""
+    """State of one call of `route`."""
 
     def __init__(self, state: State, ancestors: Ancestors, now: datetime) -> None:
         self.state, self.ancestors, self.now = state, ancestors, now
@@ -356,7 +355,7 @@ class _Router:
             yield subject, red
 
     def _rank(self, item: tuple[Subject, Red]) -> tuple[Any, ...]:
-        """Causes first: conditions, then checks and runs by their depth in the graph, checks before runs."""
+        """Sort key with causes first: conditions, then checks and runs by depth in the graph, checks before runs."""
         subject, red = item
         depth = min((len(self.ancestors(a)) for a in red.assets if a != EVERYTHING), default=0)
         order = {"condition": 0, "check": 1, "run": 2}[subject.kind]
@@ -385,7 +384,7 @@ class _Router:
             return subject.kind == "check"
         for asset in red.assets:
             above = self.ancestors(asset)
-            # A failed run at an asset whose own check is red, or the other way round, has that one cause.
+            # A failed run and a red check of the same asset share one cause.
             same = asset in its.assets and (cause.kind != subject.kind or cause.name in EXPLAINS_ITS_ASSET)
             if same or any(a in above for a in its.assets):
                 return True
@@ -420,7 +419,7 @@ def _alert(
 
 
 def _transition_time(red: Red) -> datetime:
-    """When the red became an alert: its last evaluation, or the recovery of the cause that had explained it."""
+    """Time when the red became an alert: its last evaluation, or the recovery of the cause that explained it."""
     return max(red.last, red.freed_at) if red.freed_at else red.last
 
 
@@ -436,7 +435,7 @@ def _base_summary(group: Sequence[tuple[Subject, Red]]) -> str:
 
 
 def _overlap(cause: str | None, consequence: str | None) -> bool:
-    """Whether a red partition may have been read for another one; no partition means the present, which may."""
+    """Whether one red partition may have been read for another; no partition means the present, which may."""
     if cause is None or consequence is None:
         return True
     a, b = _slice(cause), _slice(consequence)
@@ -459,7 +458,7 @@ def _many(consequences: int) -> str:
 
 
 def _span(duration: timedelta) -> str:
-    """A duration for people."""
+    """Format a duration for people."""
     duration = max(duration, timedelta(0))
     if duration < timedelta(minutes=2):
         return f"{duration.total_seconds():.0f} s"

@@ -1,4 +1,4 @@
-"""`ops/alerts` in Dagster: the alert sensor writes the table and reports its materializations; no step makes it."""
+"""`ops/alerts` in Dagster: written and reported by the alert sensor; no step materializes it."""
 
 # Dagster reads the annotations of check functions at run time, so this module has no `annotations` future import.
 
@@ -21,14 +21,14 @@ EXTRA_CHECKS = {
 PATIENCE = timedelta(minutes=10)
 LOOK_BACK = timedelta(days=1)
 FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=2), fail_window=timedelta(hours=4))
-"""The sensor reports the table at least once an hour, also when there is no alert."""
+"""Maximum interval between reports of the table, also when there is no alert."""
 
 
 def spec(*, promised: bool) -> dg.AssetSpec:
-    """The asset.
+    """Spec of the asset.
 
     Args:
-        promised: Whether the sensor runs by itself, which then keeps it fresh.
+        promised: Whether the sensor runs by itself and so keeps the table fresh.
     """
     return asset_spec(ALERTS, freshness=FRESHNESS if promised else None)
 
@@ -45,15 +45,15 @@ def judge(alerts: Sequence[Mapping[str, Any]], now: datetime, *, configured: boo
         return CheckOutcome(ACCEPTED, True, "no webhook (ALERT_WEBHOOK_URL): alerts are in the table only")
     due = [a for a in alerts if now - LOOK_BACK < a["at"] < now - PATIENCE]
     lost = [a for a in due if a["delivered_at"] is None]
-    told = f"{len(due)} alerts of the last day were accepted"
+    message = f"{len(due)} alerts of the last day were accepted"
     if lost:
         oldest = min(a["at"] for a in lost)
-        told = f"{len(lost)} of {len(due)} alerts were not accepted, the oldest of {oldest:%Y-%m-%d %H:%M}"
-    return CheckOutcome(ACCEPTED, not lost, told, metadata={"violations": len(lost)})
+        message = f"{len(lost)} of {len(due)} alerts were not accepted, the oldest of {oldest:%Y-%m-%d %H:%M}"
+    return CheckOutcome(ACCEPTED, not lost, message, metadata={"violations": len(lost)})
 
 
 def table_checks() -> dg.AssetChecksDefinition:
-    """Checks of the table. No run writes it, so they run by themselves: from the UI and with `maintain`."""
+    """Checks of the table. No run writes it, so they run separately: from the UI and with `maintain`."""
     specs = checks.specs(ALERTS.asset_key, ALERTS, EXTRA_CHECKS)
 
     @dg.multi_asset_check(

@@ -1,7 +1,7 @@
 """The sensor that turns red checks, failed runs and missing ticks into alerts, stores and delivers them.
 
-Belongs here: one tick: read what is new, route it, write `ops.alerts`, deliver what waits. Does not belong here: which
-observation is an alert (`alerts`), HTTP (`webhook`), Dagster's storage (`event_store`).
+Belongs here: one tick: read new events, route them, write `ops.alerts`, deliver waiting alerts. Does not belong here:
+which observation is an alert (`alerts`), HTTP (`webhook`), Dagster's storage (`event_store`).
 
 It cannot report its own death: `crypto-assets status --json` exits non-zero when ticks are missing, for cron or a
 health check.
@@ -35,18 +35,18 @@ EVALUATIONS_PER_TICK = 2000
 FAILURES_PER_TICK = 50
 DELIVERIES_PER_TICK = 20
 DELIVERING_AT_MOST_S = 20.0
-"""Seconds after which a tick begins no other delivery: a tick may take 60, and one delivery 16."""
+"""Seconds after which a tick starts no further delivery: a tick may take 60, and one delivery 16."""
 TICKS_MISSING = "producer_ticks_missing"
 TICK_TIMEOUT = timedelta(seconds=60)
 REPORTED_EVERY = timedelta(hours=1)
-"""The table is reported at least so often, also when no alert changed: that keeps it fresh."""
+"""Maximum interval between reports of the table, which keeps it fresh also without alerts."""
 GIVE_UP = timedelta(hours=24)
-"""An alert that the webhook has not accepted for so long is no longer sent; it stays in the table."""
+"""Age from which an unaccepted alert is no longer sent; it stays in the table."""
 
 
 @dataclass
 class Waiting:
-    """An alert that waits for delivery: since when, POSTs made, and when to try next."""
+    """An alert waiting for delivery: since when, POSTs made, time of the next try."""
 
     since: datetime
     attempts: int = 0
@@ -55,7 +55,7 @@ class Waiting:
 
 @dataclass
 class Cursor:
-    """What the sensor keeps between ticks."""
+    """Sensor state kept between ticks."""
 
     evaluations: int
     failures: int
@@ -81,7 +81,7 @@ class Cursor:
 
     @classmethod
     def from_text(cls, text: str | None, newest: int) -> Cursor:
-        """Rebuild; without text begin at the present: what is still red will be evaluated again."""
+        """Rebuild the cursor; without text begin at the present, since whatever is still red is evaluated again."""
         if not text:
             return cls(newest, newest)
         raw = json.loads(text)
@@ -151,14 +151,14 @@ def tick(
     cursor_text: str | None,
     now: datetime,
 ) -> dg.SensorResult:
-    """One tick.
+    """Run one tick: observe, route, store, deliver, report.
 
     Args:
         instance: Instance whose events are read.
         store: Store that holds `ops.alerts`.
         settings: Webhook address and source.
         ancestors: Upstream asset keys of an asset.
-        cursor_text: Cursor of the tick before.
+        cursor_text: Cursor of the previous tick.
         now: Present time (UTC).
     """
     cursor = Cursor.from_text(cursor_text, event_store.newest_id(instance))
@@ -188,7 +188,7 @@ def tick(
     due = cursor.reported_at is None or now - cursor.reported_at >= REPORTED_EVERY
     if written or delivered or given_up or due:
         cursor.reported_at = now
-    text = _told(evaluations, routed.transitions, cursor, delivered, given_up, configured=url is not None)
+    text = _message(evaluations, routed.transitions, cursor, delivered, given_up, configured=url is not None)
     events = _events(store, routed.transitions, delivered) if cursor.reported_at == now else []
     return dg.SensorResult(asset_events=events, skip_reason=text, cursor=cursor.to_text())
 
@@ -199,7 +199,7 @@ def tick(
 def _run_outcomes(
     instance: dg.DagsterInstance, failures: Sequence[event_store.FailedRun], state: State
 ) -> Iterator[RunOutcome]:
-    """Failures in order, and for every job that fails its newest success if that came later."""
+    """Failures in order, and each failing job's newest success if that came later."""
     failing = state.failing_jobs()
     for failed in failures:
         steps = event_store.failed_steps(instance, failed.run_id)
@@ -216,7 +216,7 @@ def _run_outcomes(
 
 
 def _named(steps: Sequence[event_store.FailedStep]) -> str:
-    """The first failure in words, the others by name; empty without any."""
+    """The first failure with its error, the others by name; empty without any."""
     if not steps:
         return ""
     others = ", ".join(step.step for step in steps[1:])
@@ -224,13 +224,13 @@ def _named(steps: Sequence[event_store.FailedStep]) -> str:
 
 
 def _note_liveness(cursor: Cursor, now: datetime) -> None:
-    """Since when this sensor itself ticks without a hole: after a pause it cannot blame the producer yet."""
+    """Record since when this sensor ticks without a gap: after a pause it cannot blame the producer yet."""
     if cursor.last_tick is None or now - cursor.last_tick > TICK_TIMEOUT:
         cursor.alive_since = now
 
 
 def ticks_missing(instance: dg.DagsterInstance, cursor: Cursor, now: datetime) -> Condition | None:
-    """Whether the running producer sensor has not ticked for `TICK_TIMEOUT`; None when there is nothing to say.
+    """Condition that the running producer sensor has not ticked for `TICK_TIMEOUT`; None if unknown.
 
     A skipped tick is alive; a failed one is not, since it published nothing.
     """
@@ -278,7 +278,7 @@ def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str |
 
 
 def store_transitions(store: DeltaStore, transitions: Sequence[Alert]) -> int:
-    """Insert new alerts; a repeated tick inserts nothing and leaves what is known of their delivery."""
+    """Insert new alerts; a repeated tick inserts nothing and leaves their delivery state."""
     if not transitions:
         return 0
     rows = _arrow([a.row() for a in {a.alert_id: a for a in transitions}.values()])
@@ -286,7 +286,7 @@ def store_transitions(store: DeltaStore, transitions: Sequence[Alert]) -> int:
 
 
 def recount(store: DeltaStore, summaries: Mapping[str, str]) -> int:
-    """Give stored alerts a new summary; the number of rows changed."""
+    """Update the summaries of stored alerts; return the number of rows changed."""
     rows = _stored(store, list(summaries))
     changed = [{**r, "summary": summaries[r["alert_id"]]} for r in rows if r["summary"] != summaries[r["alert_id"]]]
     if changed:
@@ -297,7 +297,7 @@ def recount(store: DeltaStore, summaries: Mapping[str, str]) -> int:
 def deliver_waiting(
     store: DeltaStore, waiting: dict[str, Waiting], url: Any, source: str, now: datetime
 ) -> tuple[int, int]:
-    """Deliver what is due, oldest first, until one is not accepted; the numbers delivered and given up.
+    """Deliver due alerts, oldest first, until one is not accepted; return the numbers delivered and given up.
 
     Order is kept, so a receiver never sees a recovery before its alert. `waiting` is changed in place.
     """
@@ -358,7 +358,7 @@ def _events(store: DeltaStore, transitions: Sequence[Alert], delivered: int) -> 
     return [dg.AssetMaterialization(KEY, metadata=metadata)]
 
 
-def _told(
+def _message(
     evaluations: Sequence[tuple[int, Evaluation]],
     transitions: Sequence[Alert],
     cursor: Cursor,

@@ -22,13 +22,13 @@ from crypto_assets.web import Client, NoReply
 ATTEMPTS = 3
 TIMEOUT_S = 5.0
 THREAD = "webhook"
-"""Name of the threads that send."""
+"""Name of the sender threads."""
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of one delivery.
+    """Outcome of one delivery.
 
     Args:
         accepted: Whether the receiver answered with a status of 200-299.
@@ -46,7 +46,7 @@ class _NotNowError(Exception):
 
 
 def payload(row: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The JSON body of an alert row. `text` is one line for receivers such as chat channels that show only that.
+    """JSON body of an alert row; `text` is one line for receivers, such as chat channels, that show only that.
 
     Args:
         row: A row of `ops.alerts`.
@@ -71,18 +71,18 @@ def deliver(
     timeout_s: float = TIMEOUT_S,
     wait_initial_s: float = 0.2,
 ) -> Delivery:
-    """POST `body` as JSON until it is accepted or the attempts are used up. Never raises for what the receiver does.
+    """POST `body` as JSON until it is accepted or the attempts are used up.
 
-    No answer, 408, 425, 429 and 5xx are tried again; any other status is final for this call. Redirects are not
-    followed, because they would carry the alert to another address. A receiver may see the same alert twice (an
-    answer can be lost) and tells the copies by the header `Idempotency-Key`.
+    Never raises for the receiver's behaviour. No answer, 408, 425, 429 and 5xx are retried; any other status is final
+    for this call. Redirects are not followed, because they would carry the alert to another address. A receiver may get
+    the same alert twice (an answer can be lost) and recognizes the copy by the header `Idempotency-Key`.
 
     Args:
         url: Address.
         body: JSON object.
         idempotency_key: Identity of the alert.
-        attempts: POSTs at most.
-        timeout_s: Seconds for each attempt, whatever the receiver does: three end within 16 s, waits included.
+        attempts: Maximum number of POSTs.
+        timeout_s: Seconds for each attempt, enforced overall: three end within 16 s, waits included.
         wait_initial_s: First wait between attempts; it doubles, with jitter.
     """
     import stamina
@@ -106,7 +106,7 @@ def deliver(
 def _client(url: SecretStr) -> Client:
     try:
         here = urlsplit(url.get_secret_value()).hostname in LOOPBACK
-    except ValueError:  # the attempt will say that it is no address
+    except ValueError:  # the attempt will report the malformed address
         here = False
     return Client(trust_env=not here, name=THREAD)
 
@@ -114,7 +114,7 @@ def _client(url: SecretStr) -> Client:
 def _post(
     client: Client, url: SecretStr, body: Mapping[str, Any], idempotency_key: str, timeout_s: float
 ) -> tuple[int | None, str]:
-    """One POST: the status, or None with the kind of error."""
+    """Send one POST; return the status, or None with the kind of error."""
     try:
         reply = client.send(
             "POST",
