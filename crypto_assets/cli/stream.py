@@ -64,7 +64,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
                 available_now=available_now,
                 interval_s=interval_s,
                 for_s=limit,
-                told=_nothing if as_json else Lines(),
+                on_batch=_nothing if as_json else Lines(),
             )
         except (AuditFailed, StorageError, WriteConflict) as error:
             raise StepFailed(f"{error}. What was committed before stays; start the stream again to go on") from error

@@ -1,1 +1,1 @@
-"""Freshness of seconds: micro-batches from the log to Gold, with the transforms and writes of the steps."""
+"""Streaming with seconds of latency: micro-batches from the log to Gold, by the steps' transforms and writes."""

@@ -1,6 +1,6 @@
-"""What a micro-batch brings to Bronze, and which rows Silver has not seen yet.
+"""Rows that a micro-batch brings to Bronze, and Bronze rows that Silver has not seen yet.
 
-Belongs here: the next piece of the log (cut at hours and at a size), the rows of Bronze commits by whoever made them.
+Belongs here: the next piece of the log (cut at hours and at a size), and the rows of Bronze commits, whoever made them.
 Does not belong here: how Bronze is written (`assets.bronze`), what becomes of the rows (`streaming.silver`).
 """
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 BRONZE = RAW_PRICES.full_name
 MOST_OFFSETS = 200_000
-"""Offsets of one micro-batch; bounds its memory, and what a crash leaves to do again."""
+"""Offsets per micro-batch; bounds its memory and the work repeated after a crash."""
 HOURS_AHEAD = 48
-"""Hours that are looked at together when the log was silent for long."""
+"""Hours queried together after a long silence of the log."""
 WITHOUT_RECORDS = ("CREATE TABLE", "CREATE", "OPTIMIZE", "VACUUM START", "VACUUM END", "DELETE", "SET TBLPROPERTIES")
 """Operations of Bronze commits that bring no records."""
 MOST_COMMITS = 200
-"""Commits of others that are read one by one; beyond, the hours are built anew."""
+"""Maximum number of foreign commits read one by one; beyond, the hours are rebuilt."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Arrival:
 
     Args:
         slice: Arrival hour.
-        rows: Its rows, without `seq` and `batch_id`.
-        covers: Ranges that it recorded.
+        rows: Rows, without `seq` and `batch_id`.
+        covers: Recorded ranges.
     """
 
     slice: Slice
@@ -56,11 +56,11 @@ def arrivals_after(engine: Engine, version: int, own: Mapping[str, Arrival]) -> 
     Args:
         engine: Engine whose Bronze is read.
         version: The last version whose rows are known.
-        own: Rows that need not be read, by `batch_id`.
+        own: Cached rows by `batch_id`.
 
     Returns:
-        The rows, and whether that is all: False when commits are gone from the log, are too many, or do not say which
-        rows are theirs.
+        The rows, and whether they are complete: False when commits are gone from the log, too many,
+        or without a list of their rows.
     """
     found: list[Arrival] = []
     commits = engine.store.commits_after(BRONZE, version, MOST_COMMITS + 1)
@@ -91,11 +91,11 @@ def _stored(engine: Engine, piece: Slice, batch_id: str) -> Arrival:
 
 @dataclass(frozen=True)
 class Piece:
-    """What the next micro-batch reads.
+    """Offsets that the next micro-batch reads.
 
     Args:
         hour: Arrival hour.
-        bounds: Its offsets, cut to `MOST_OFFSETS`.
+        bounds: Offsets, cut to `MOST_OFFSETS`.
         begins: Whether it is the first of its hour in this process.
     """
 
@@ -110,16 +110,16 @@ class Piece:
 
 
 class Cursor:
-    """Where the stream stands in the log. Only a guess that saves questions: what is stored decides what is read.
+    """Position of the stream in the log. Only a hint that saves queries: stored ranges decide what is read.
 
     Args:
         settings: Settings of the home: topic and broker.
         ends: End offsets that Bronze holds, by Kafka partition.
-        topic_id: Incarnation that they belong to.
+        topic_id: Incarnation of the topic.
         hour: Arrival hour to begin with; None = that of the oldest record.
 
     Attributes:
-        lag: Offsets of the hour that was looked at last which were not stored then.
+        lag: Unstored offsets of the hour queried last.
     """
 
     def __init__(
@@ -134,13 +134,13 @@ class Cursor:
         self._begun: datetime | None = None
 
     def next(self, now: datetime) -> Piece | None:
-        """The next piece that Bronze lacks; None when it has everything that the log holds.
+        """The next piece that Bronze lacks; None when Bronze is up to date.
 
         Args:
             now: Present time (UTC): records stamped later close no hour.
 
         Raises:
-            StepFailed: The log cannot be asked; says what helps.
+            StepFailed: The log cannot be queried; the message names the fix.
         """
         try:
             if self.hour is None:
@@ -160,12 +160,12 @@ class Cursor:
         return Piece(self.hour, self._cut(bounds), begins)
 
     def reached(self, ends: Mapping[int, int]) -> None:
-        """End offsets that are stored now; none falls."""
+        """Raise the stored end offsets; none falls."""
         for partition, end in ends.items():
             self.ends[partition] = max(self.ends.get(partition, 0), end)
 
     def _first_hour(self, now: datetime) -> datetime | None:
-        """Hour of the oldest record that is there wholly: after retention has begun to remove, the one after it."""
+        """Hour of the oldest record that is complete: once retention has removed records, the following one."""
         start = reading.lag_start(self._settings, self._topic, {}, now)
         if start.oldest is None:
             return None
@@ -179,17 +179,17 @@ class Cursor:
         self.topic_id = bounds.topic_id
 
     def _lacks(self, bounds: LogBounds) -> bool:
-        """Whether there is something to do; a log that ends before what is stored is Bronze's to refuse."""
+        """Whether Bronze lacks offsets; a log that ends before what is stored is Bronze's to refuse."""
         return any(b.end > self._stored(b) or (b.provisional and b.end < self._stored(b)) for b in bounds.partitions)
 
     def _stored(self, b: PartitionBounds) -> int:
-        # A partition without rows, of a topic that has some, was added since: it is stored from its beginning.
+        # A partition without rows, in a topic that has some, was added later: it is stored from its beginning.
         return self.ends.get(b.partition, b.log_start if self.ends else b.start)
 
     def _later(self, bounds: LogBounds, now: datetime) -> LogBounds:
-        """Bounds of the next hour that has what Bronze lacks; of the newest record's hour if none has."""
+        """Bounds of the next hour that Bronze lacks, else of the newest record's hour."""
         newest = reading.newest_timestamp_ms(self._settings, self._topic)
-        # A record stamped ahead lies in no later hour than the present.
+        # Records stamped ahead lie in no later hour than the present.
         last = floor_hour(now if is_ahead_ms(newest, now) else datetime.fromtimestamp(newest / 1000, UTC))
         assert self.hour is not None
         while self.hour < last:
@@ -203,7 +203,7 @@ class Cursor:
         return bounds
 
     def _cut(self, bounds: LogBounds) -> LogBounds:
-        """At most `MOST_OFFSETS` offsets; what a Kafka partition leaves of its share goes to those that lack more."""
+        """Limit bounds to `MOST_OFFSETS` offsets; unused shares go to Kafka partitions that lack more."""
         lacking = {b.partition: max(0, b.end - max(b.start, self.ends.get(b.partition, 0))) for b in bounds.partitions}
         taken, room = {}, MOST_OFFSETS
         for done, partition in enumerate(sorted(lacking, key=lacking.__getitem__)):

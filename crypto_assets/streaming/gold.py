@@ -1,7 +1,7 @@
-"""Bars of the windows that new samples touch, and the newest quotes, without reading whole hours again.
+"""Recomputes bars of touched windows and the newest quotes without rereading whole hours.
 
-Belongs here: which windows must be recomputed, and putting them among the stored ones. Does not belong here: how a bar
-is made (`transforms.bars`), or when it is done (`streaming.loop`).
+Belongs here: which windows must be recomputed, and merging them into the stored ones. Does not belong here: how a bar
+is computed (`transforms.bars`), and when (`streaming.loop`).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COVERED = "covered_offsets"
-"""Metadata of a commit of bars: JSON of the end offsets, by Kafka partition, that its rows reflect."""
+"""Commit metadata of bars: JSON of the end offsets, by Kafka partition, that its rows reflect."""
 COVERED_TOPIC = "covered_topic"
-"""Likewise: the incarnation of the topic that they belong to."""
+"""Commit metadata of bars: the topic incarnation of those offsets."""
 
 QUOTED = [c for c in LATEST_PRICES.column_names if c not in latest_step.VOLATILE]
-"""Columns of Silver that a newest quote is made of."""
+"""Columns of Silver that the newest quotes need."""
 
 Span = tuple[datetime, datetime]
 """Event times [first, end)."""
 
 
 @dataclass
-class Lately:
-    """Rows of Gold as this process wrote them last; another version of a table means that they must be read."""
+class RecentRows:
+    """Caches the Gold rows this process wrote last; another version of the table invalidates them."""
 
     rows: dict[str, tuple[Slice | None, int, pa.Table]] = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class Lately:
         return store.read_arrow(table, slice_)
 
     def wrote(self, table: str, slice_: Slice | None, version: object, rows: pa.Table) -> None:
-        """Keep what a version of a table holds of a slice."""
+        """Cache a slice's rows at a table version."""
         if isinstance(version, int):
             self.rows[table] = (slice_, version, rows)
 
@@ -77,20 +77,20 @@ def refresh_bars(
     touched: Mapping[datetime, Span | None],
     inputs: StepInputs,
     covered: Coverage,
-    lately: Lately,
+    recent: RecentRows,
 ) -> TableResult:
-    """Recompute the windows of some hours that samples touched, and those that have meanwhile closed.
+    """Recompute the windows of hours that samples touched, and those that have meanwhile closed.
 
-    What a bar says of its own closing depends on how far Bronze reaches, so windows that were stored as open are
-    computed again once they can close. All others are kept as they are stored.
+    A bar's closing depends on how far Bronze reaches, so windows stored as open are recomputed once they can close. All
+    others are kept as stored.
 
     Args:
         engine: Engine whose store is read and written.
         name: One of the hourly tables of bars.
-        touched: By hour the event times of new samples; None = only windows that may have closed.
-        inputs: As the steps take them.
-        covered: What Silver reflects at least.
-        lately: What this process wrote last.
+        touched: Event times of new samples by hour; None = only windows that may have closed.
+        inputs: Step inputs.
+        covered: Minimum offsets that Silver reflects.
+        recent: Cache of rows written last.
 
     Raises:
         AuditFailed: A blocking rule failed; nothing of that slice was committed.
@@ -105,7 +105,7 @@ def refresh_bars(
         import pyarrow as pa
         from pyspark.sql import functions as F
 
-        stored = lately.read(engine.store, name, slice_)
+        stored = recent.read(engine.store, name, slice_)
         starts, ends, closed = (stored.column(n).to_pylist() for n in ("window_start", "window_end", "is_closed"))
         due = timedelta(seconds=GRACE_S)
         stale = [s for s, e, c in zip(starts, ends, closed, strict=True) if not c and e + due <= as_of]
@@ -137,7 +137,7 @@ def refresh_bars(
         commit_metadata={COVERED: _json(covered), COVERED_TOPIC: str(covered.topic_id)},
     )
     for slice_, rows in built:  # of the newest slice alone, which was written last
-        lately.wrote(name, slice_, done.metadata["delta_version_after"], rows)
+        recent.wrote(name, slice_, done.metadata["delta_version_after"], rows)
     return done
 
 
@@ -151,23 +151,23 @@ def refresh_latest(
     rows: pa.Table,
     inputs: StepInputs,
     covered: Coverage,
-    lately: Lately,
+    recent: RecentRows,
 ) -> TableResult:
-    """Bring `gold.latest_prices` up to new rows of Silver.
+    """Update `gold.latest_prices` with new rows of Silver.
 
     Args:
         engine: Engine whose store is read and written.
         rows: Rows of Silver, new since the table was last written.
-        inputs: As the steps take them.
-        covered: What Silver reflects at least.
-        lately: What this process wrote last.
+        inputs: Step inputs.
+        covered: Minimum offsets that Silver reflects.
+        recent: Cache of rows written last.
     """
     import pyarrow as pa
 
     from crypto_assets.contracts.arrow import arrow_schema
 
     assert covered.until is not None
-    stored = lately.read(engine.store, LATEST_PRICES.full_name, None)
+    stored = recent.read(engine.store, LATEST_PRICES.full_name, None)
     names = QUOTED
     wanted = {c.coin_id for c in inputs.coins.active_at(inputs.now)}
     newest: dict[str, dict[str, Any]] = {}
@@ -182,7 +182,7 @@ def refresh_latest(
     made = conform(LATEST_PRICES, latest_prices(frame, covered.until, _json(covered), inputs.now).toArrow())
     done = publish_whole(engine, LATEST_PRICES, inputs, made, volatile=latest_step.VOLATILE)
     if done.partitions[None].metadata["written"]:
-        lately.wrote(LATEST_PRICES.full_name, None, done.metadata["delta_version_after"], made)
+        recent.wrote(LATEST_PRICES.full_name, None, done.metadata["delta_version_after"], made)
     return done
 
 
@@ -191,7 +191,7 @@ def _json(covered: Coverage) -> str:
 
 
 def _newest(rows: pa.Table) -> pa.Table:
-    """Of each coin the row with the latest event."""
+    """The row with the latest event of each coin."""
     if not rows.num_rows:
         return rows
     last = rows.group_by("coin_id").aggregate([("last_updated_at", "max")])

@@ -1,9 +1,9 @@
-"""The micro-batch: what Bronze lacks, Silver of it, the bars it touches, the newest quotes.
+"""The micro-batch: missing Bronze rows, their Silver, the touched bars, the newest quotes.
 
-The same on every engine, and the same whatever wakes it (`streaming.wake`). The tables are the truth: nothing is
-remembered that decides what is written, so a process may be killed anywhere and another, or a batch run, goes on. What
-this process knows beyond the tables only saves reading: a start reads it from them again, and a commit of anybody else
-is noticed by the version of Bronze and its rows are taken as if they were our own.
+It is the same on every engine and whatever triggers it (`streaming.wake`). The tables are the truth: no state of the
+process decides what is written, so it may be killed anywhere and another, or a batch run, continues. What it caches
+beyond the tables only saves reading: a restart reads it from them again, and commits of other writers are noticed by
+Bronze's version and handled like its own.
 
 Belongs here: the order of one micro-batch and the settling of hours. Does not belong here: reading the log
 (`streaming.arrivals`), rows (`streaming.silver`, `streaming.gold`), Dagster (`streaming.reports`).
@@ -42,27 +42,27 @@ if TYPE_CHECKING:
 
 BARS = ("gold.bars_1m", "gold.bars_5m", "gold.bars_1h")
 SHARE = 12
-"""Each table of bars is made again for at most a thirteenth of the time: one window's samples may be many batches."""
+"""Idle time after each refresh of a table of bars, in multiples of its duration: one window may span many batches."""
 GRACE = timedelta(seconds=GRACE_S)
 
 
 @dataclass
-class Pace:
-    """Spans that a table of bars has yet to reflect, how far Bronze reached when it was made, when it may be again."""
+class RefreshThrottle:
+    """Throttles refreshes of a table of bars: pending spans, Bronze's last end, earliest next refresh."""
 
     spans: list[gold.Span] = field(default_factory=list)
     as_of: datetime | None = None
     not_before: float = 0.0
 
     def done(self, as_of: datetime, began: float) -> None:
-        """It has been made in the time since `began` (monotonic seconds)."""
+        """Record a refresh that began at `began` (monotonic seconds)."""
         now = time.monotonic()
         self.spans, self.as_of, self.not_before = [], as_of, now + SHARE * (now - began)
 
 
 @dataclass
 class Summary:
-    """What a stream did in its life."""
+    """Totals of a stream since its start."""
 
     batches: int = 0
     records: int = 0
@@ -77,7 +77,7 @@ class Summary:
     reported: int = 0
 
     def to_record(self) -> dict[str, object]:
-        """For `--json`."""
+        """Values for `--json`."""
         took = sorted(self.seconds)
         quantile = (
             {f"batch_seconds_p{q}": round(took[min(len(took) - 1, len(took) * q // 100)], 3) for q in (50, 99)}
@@ -88,7 +88,7 @@ class Summary:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """Summary for people."""
         took = sorted(self.seconds)
         middle = f", {took[len(took) // 2]:.2f} s a batch (median)" if took else ""
         late = f"; late records of {', '.join(self.late_hours)} are left to the restatement" if self.late_hours else ""
@@ -101,11 +101,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a stream stands after a micro-batch.
+    """Position of a stream after a micro-batch.
 
     Args:
-        records: Records brought into Bronze in its life.
-        waiting: Records that the log held when the micro-batch began and that it did not take.
+        records: Records brought into Bronze since its start.
+        waiting: Records in the log at the start of the micro-batch that it did not take.
         covered_until: Highest broker timestamp that Gold reflects (UTC); None = nothing has been read yet.
     """
 
@@ -122,7 +122,7 @@ class Loop:
         engine: Engine; the stream is its only user in this process.
         reports: Where materializations are reported.
         clock: Present time (UTC).
-        told: Called after every micro-batch, also one that found nothing.
+        on_batch: Called after every micro-batch, empty ones included.
     """
 
     def __init__(
@@ -131,10 +131,10 @@ class Loop:
         engine: Engine,
         reports: Reports,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        told: Callable[[Progress], None] = lambda _progress: None,
+        on_batch: Callable[[Progress], None] = lambda _progress: None,
     ) -> None:
         self.summary = Summary()
-        self._told = told
+        self._on_batch = on_batch
         self.lock = threading.RLock()
         self._settings, self._engine, self._reports, self._clock = settings, engine, reports, clock
         self._builder = StepInputBuilder(settings)
@@ -144,18 +144,18 @@ class Loop:
         self._cursor: Cursor | None = None
         self._bronze_version = -1
         self._until: datetime | None = None
-        self._bars = {name: Pace() for name in BARS}
+        self._bars = {name: RefreshThrottle() for name in BARS}
         self._open: set[datetime] = set()
         self._arrived: set[datetime] = set()
         self._days: set[datetime] = set()
         self._latest: list[pa.Table] = []
         self._latest_known = False
-        self._lately = gold.Lately()
+        self._recent = gold.RecentRows()
 
     # --- one micro-batch ------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One micro-batch; whether Bronze may still lack something that the log holds.
+        """Run one micro-batch; return True while unread records may remain.
 
         Raises:
             StepFailed: The log cannot be read, went backwards, or lost records that were never stored.
@@ -170,40 +170,40 @@ class Loop:
             changed = self._follow(inputs)
             self._refresh(inputs, everything=piece is None)
             self._settle()
-            self._tell()
+            self._send_due()
             if changed:
                 self.summary.batches += 1
                 self.summary.seconds.append(time.monotonic() - began)
             self.summary.records += written
-            self._told(Progress(self.summary.records, max(0, cursor.lag - written), self._until))
+            self._on_batch(Progress(self.summary.records, max(0, cursor.lag - written), self._until))
             return piece is not None
 
     def drain(self, stop: threading.Event | None = None) -> None:
-        """Micro-batches until Bronze has what the log held when this was called, or until told to stop.
+        """Run micro-batches until Bronze has what the log held at the call, or until stopped.
 
-        A log that is written to faster than it is read would never be read to its end.
+        The end is fixed at the call, because a log that is written faster than it is read never ends.
         """
         goal = {p: end for p, (_, end) in end_offsets(self._settings, self._settings.prices_topic).items()}
         while self.step() and not self._has(goal) and not (stop is not None and stop.is_set()):
             pass
 
     def _has(self, goal: Mapping[int, int]) -> bool:
-        """Whether Bronze reaches these end offsets."""
+        """Return whether Bronze reaches these end offsets."""
         return self._cursor is not None and all(self._cursor.ends.get(p, 0) >= end for p, end in goal.items())
 
     def finish(self) -> None:
-        """What was put off: wide bars, and every report that waits for its minute."""
+        """Do postponed work: wide bars, and every report that waits for its minute."""
         with self.lock:
             if self._cursor is not None:
                 inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
                 self._follow(inputs)
                 self._refresh(inputs, everything=True)
-            self._tell(everything=True)
+            self._send_due(everything=True)
 
     # --- its parts ------------------------------------------------------------------------------------------------
 
     def _begin(self, inputs: StepInputs) -> Cursor:
-        """Find out from the tables where to go on, and bring what depends on Bronze up to it."""
+        """Find the position from the tables, and bring what depends on Bronze up to date."""
         covered = resume.reached(self._engine)
         self._until = covered.until if covered.topic_id is not None else None
         hour = floor_hour(self._until) if self._until is not None else None
@@ -217,7 +217,7 @@ class Loop:
                 self._rebuild([hour_key(h) for h in hours], inputs)
                 done = version
             self._bronze_version = done if done is not None else version
-            # A stream that was killed between Silver and Gold has left rows that Gold lacks.
+            # A stream killed between Silver and Gold has left rows that Gold lacks.
             quoted = [c.coin_id for c in inputs.coins.active_at(inputs.now)]
             lacking = resume.unreflected(self._engine, tuple(self._bars), covered, quoted)
             if known and lacking is not None:
@@ -230,7 +230,7 @@ class Loop:
         return cursor
 
     def _append(self, cursor: Cursor, piece: Piece) -> int:
-        """Append what Bronze lacks of a piece; records written."""
+        """Append the rows of a piece that Bronze lacks; return their number."""
         inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
         inputs = _with_bounds(inputs, piece)
         writes = bronze.append(
@@ -247,7 +247,7 @@ class Loop:
                 assert isinstance(ends, dict)
                 cursor.reached(ends)
         if not any(w.committed for w in writes):
-            # Somebody else has stored it: what is stored, not what we know, says where to go on.
+            # Another writer has stored it: continue from what is stored.
             covered = coverage(self._engine)
             if covered.topic_id == cursor.topic_id:
                 cursor.reached(covered.offsets)
@@ -255,11 +255,11 @@ class Loop:
         return sum(w.rows for w in writes if w.committed)
 
     def _keep(self, slice_: Slice, batch: AppendBatch, batch_id: str) -> None:
-        """Keep appended rows until they go into Silver, so that they need not be read back."""
+        """Cache appended rows until they go into Silver, so that they need not be read back."""
         self._appended[batch_id] = Arrival(slice_, batch.rows, batch.covers)
 
     def _follow(self, inputs: StepInputs) -> bool:
-        """Bring every Bronze commit since the last look into Silver, whoever made it; whether there was one."""
+        """Bring every new Bronze commit into Silver; return whether there was one."""
         version = self._engine.store.version(BRONZE)
         own, self._appended = self._appended, {}
         if version is None or version <= self._bronze_version:
@@ -301,14 +301,14 @@ class Loop:
                 self._cursor.reached({piece.partition: piece.end for piece in arrival.covers})
 
     def _arrival_hours(self, hours: Iterable[datetime]) -> list[datetime]:
-        """Those of some hours in which Bronze holds records."""
+        """The hours, among some, in which Bronze holds records."""
         store = self._engine.store
         found = [h for h in hours if store.read(BRONZE, Slice(h, h + HOUR)).select("kind").limit(1).toArrow().num_rows]
         self._arrived |= set(found)
         return found
 
     def _rebuild(self, keys: list[str], inputs: StepInputs) -> None:
-        """Silver and quarantine of whole hours, by the steps."""
+        """Rebuild Silver and quarantine of whole hours by the steps."""
         if keys:
             silver.work(self._engine, keys, inputs)
             silver.work_quarantine(self._engine, keys, inputs)
@@ -320,18 +320,18 @@ class Loop:
         self._open |= set(gold.by_hour(spans))
 
     def _refresh(self, inputs: StepInputs, *, everything: bool) -> None:
-        """Newest quotes, and bars when it is their time or when there is nothing else to do."""
+        """Refresh the newest quotes, and bars when due or when there is nothing else to do."""
         if self._until is None or self._cursor is None:
             return
         as_of, covered = self._until, Coverage(self._until, self._cursor.topic_id, dict(self._cursor.ends))
-        self._refresh_latest(inputs)  # first: it is what people look at
+        self._refresh_latest(inputs)  # first, because people watch it
         for name, pace in self._bars.items():
             began = time.monotonic()
             behind = pace.spans or pace.as_of != as_of
             if behind and (everything or began >= pace.not_before):
                 # Windows of all open hours may have closed meanwhile.
                 touched = {**dict.fromkeys(self._open), **gold.by_hour(pace.spans)}
-                done = gold.refresh_bars(self._engine, name, touched, inputs, covered, self._lately)
+                done = gold.refresh_bars(self._engine, name, touched, inputs, covered, self._recent)
                 pace.done(as_of, began)
                 self._reports.offer_result(name, done)
 
@@ -342,7 +342,7 @@ class Loop:
             done = latest.work(self._engine, [None], inputs).tables[LATEST_PRICES.full_name]
             self._latest_known = True
             for row in self._engine.store.read_arrow(LATEST_PRICES.full_name, columns=["covered_offsets"]).to_pylist():
-                # Partitions without recent records are known by this table alone.
+                # Only this table knows partitions without recent records.
                 known = {int(p): end for p, end in json.loads(row["covered_offsets"]).items()}
                 self._cursor.ends = {**known, **self._cursor.ends}
         elif self._latest:
@@ -351,18 +351,18 @@ class Loop:
             names = gold.QUOTED
             rows = pa.concat_tables([t.select(names) for t in self._latest])
             covered = Coverage(self._until, self._cursor.topic_id, dict(self._cursor.ends))
-            done = gold.refresh_latest(self._engine, rows, inputs, covered, self._lately)
+            done = gold.refresh_latest(self._engine, rows, inputs, covered, self._recent)
         else:
             return
         self._latest = []
         self._reports.offer_result(LATEST_PRICES.full_name, done)
 
-    # --- hours that are over --------------------------------------------------------------------------------------
+    # --- ended hours ----------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Hand hours that are over to the steps: all their checks, and the bars that close only now.
+        """Hand ended hours to the steps: all their checks, and the bars that close only now.
 
-        An hour is over once the stream reads a later one and Bronze covers its end by the bars' grace.
+        An hour has ended once the stream reads a later one and Bronze covers its end by the bars' grace.
         """
         if self._until is None or self._cursor is None or self._cursor.hour is None:
             return
@@ -372,7 +372,7 @@ class Loop:
         for hour in over:
             key = hour_key(hour)
             inputs = self._builder.build(now=self._clock(), run_id=self._run_id, keys=[key], reads_log="prices")
-            # An hour of events alone is none of Bronze's: its records arrived in the next.
+            # Bronze has no hour of events alone: its records arrived in the next.
             steps = (bronze.work, silver.work_quarantine) if hour in self._arrived else ()
             for work in (*steps, silver.work, bars.work):
                 self._report(work(self._engine, [key], inputs))
@@ -390,8 +390,8 @@ class Loop:
         for name, table in result.tables.items():
             self._reports.offer_result(name, table, final=True)
 
-    def _tell(self, *, everything: bool = False) -> None:
-        """Report what is due, with the running hour of the tables that have no report of their own."""
+    def _send_due(self, *, everything: bool = False) -> None:
+        """Report what is due, with the running hour of the tables that have no separate report."""
         cursor = self._cursor
         if cursor is not None and self._until is not None:
             self.summary.covered_until = self._until.isoformat()

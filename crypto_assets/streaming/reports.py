@@ -1,4 +1,4 @@
-"""What the stream wrote, as materializations in Dagster: at most one a partition and minute.
+"""Reports the stream's writes to Dagster as materializations: at most one per partition and minute.
 
 Belongs here: events outside of runs, and their rate. Does not belong here: what was written.
 """
@@ -21,10 +21,10 @@ EVERY_S = 60.0
 
 
 class Reports:
-    """Waiting reports; the newest of a partition replaces the one before.
+    """Queue of reports; the newest of a partition replaces the one before.
 
     Args:
-        instance: Where they go; None = nowhere (a cluster has no Dagster instance).
+        instance: Target instance; None = no reports (a cluster has no Dagster instance).
         banner: Sentence that names the data mode.
         every_s: Seconds between two reports of one partition.
         clock: Monotonic seconds.
@@ -46,19 +46,19 @@ class Reports:
     def offer(
         self, table: str, partition: str | None, metadata: Mapping[str, Any], done: PartitionResult | None = None
     ) -> None:
-        """Have a partition reported when its minute is over. What a step said of it is not replaced by less."""
+        """Queue a report of a partition for the end of its minute; a step's report is not replaced by a lesser one."""
         key = (table, partition)
         if self._instance is None or (key in self._final and done is None):
             return
         self._waiting[key] = (dict(metadata), done)
 
     def offer_result(self, table: str, result: TableResult, *, final: bool = False) -> None:
-        """Have the partitions of a step's result reported, with its checks.
+        """Queue reports of a step's partitions, with its checks.
 
         Args:
             table: Full name.
-            result: What was done.
-            final: The partition is over: nothing less than a step's result is reported of it from now on.
+            result: Its result.
+            final: The partition has ended: from now on only a step's result is reported for it.
         """
         for partition, done in result.partitions.items():
             self.offer(table, partition, done.metadata, done)
@@ -66,7 +66,7 @@ class Reports:
                 self._final.add((table, partition))
 
     def flush(self, *, everything: bool = False) -> int:
-        """Report what is due, or all that waits; the number of materializations."""
+        """Report what is due, or everything; return the number of materializations."""
         if self._instance is None:
             return 0
         now = self._clock()
@@ -98,7 +98,7 @@ class Reports:
             )
         ]
         for outcome in done.checks if done is not None else ():
-            # Outside of runs Dagster takes one evaluation of a check and partition, ever: it is named in the text.
+            # Outside of runs Dagster accepts one evaluation per check and partition, ever; the text names it instead.
             text = f"{partition}: {outcome.description}" if partition else outcome.description
             events.append(checks.evaluation(replace(outcome, description=text), asset, None))
         return events

@@ -1,7 +1,7 @@
-"""Where a starting stream goes on: told by the newest commits, and by whole hours where they do not tell.
+"""Where a starting stream continues: from the newest commits, or by whole hours where they do not suffice.
 
-A stream that was killed may have left records in Bronze that Silver lacks, and rows in Silver that Gold lacks. Commits
-say what they cover, so that only those rows are read, and a restart costs what was missed rather than what is stored.
+A killed stream may have left records in Bronze that Silver lacks, and rows in Silver that Gold lacks. Commits record
+what they cover, so only those rows are read: a restart costs what was missed, not what is stored.
 
 Belongs here: reading that. Does not belong here: what is done about it (`streaming.loop`).
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 RECENT = 60
-"""Commits of a table that are looked at."""
+"""Number of a table's newest commits that are read."""
 
 
 def reached(engine: Engine) -> Coverage:
-    """How far Bronze reaches; from its newest commits when they are of its newest hour, else from its rows.
+    """How far Bronze reaches: from its newest commits if they are of its newest hour, else from its rows.
 
-    A Kafka partition that they do not name is absent, as it is where it had no record for long.
+    Kafka partitions that they do not name are absent, like those without records for long.
     """
     from pyspark.sql import functions as F
 
@@ -43,20 +43,20 @@ def reached(engine: Engine) -> Coverage:
         return Coverage(None, None, {})
     hours = engine.store.read(RAW_PRICES.full_name, version=version).agg(F.max("arrival_hour").alias("hour"))
     newest = hours.toArrow().column("hour")[0].as_py()
-    told = [c for c in _recent(engine, RAW_PRICES.full_name, version) if _tells(c, newest)]
-    if not told:
+    commits = [c for c in _recent(engine, RAW_PRICES.full_name, version) if _covers(c, newest)]
+    if not commits:
         return coverage(engine)
-    topic_id = _topic_id(told[-1])
+    topic_id = _topic_id(commits[-1])
     ends: dict[int, int] = {}
-    for commit in told:
+    for commit in commits:
         if _topic_id(commit) == topic_id:
             for partition, _, end in json.loads(commit.metadata["covers"]):
                 ends[partition] = max(end, ends.get(partition, 0))
-    until = max(datetime.fromisoformat(c.metadata["max_kafka_timestamp"]) for c in told)
+    until = max(datetime.fromisoformat(c.metadata["max_kafka_timestamp"]) for c in commits)
     return Coverage(until, topic_id, ends)
 
 
-def _tells(commit: Commit, hour: datetime | None) -> bool:
+def _covers(commit: Commit, hour: datetime | None) -> bool:
     named = commit.metadata
     wanted = ("app_id", "covers", "max_kafka_timestamp", "slice_start")
     return hour is not None and all(n in named for n in wanted) and named["slice_start"] == hour.isoformat()
@@ -75,13 +75,12 @@ def unreflected(engine: Engine, tables: Sequence[str], covered: Coverage, coins:
 
     Args:
         engine: Engine whose tables are read.
-        tables: Tables of bars; `gold.latest_prices` is looked at too.
+        tables: Tables of bars; `gold.latest_prices` is read too.
         covered: How far Bronze reaches.
         coins: Coins of which Gold must have a newest quote.
 
     Returns:
-        The rows; None when the tables do not say what they reflect: nothing has been streamed of this incarnation of
-        the topic lately, or a coin has no quote.
+        The rows; None when unknown: no recent stream of this incarnation of the topic, or a coin has no quote.
     """
     if covered.until is None:
         return None
@@ -98,7 +97,7 @@ def unreflected(engine: Engine, tables: Sequence[str], covered: Coverage, coins:
 
 
 def _reflected(engine: Engine, table: str, topic_id: str | None) -> Mapping[int, int] | None:
-    """End offsets that a table of bars reflects by its newest commit that says so."""
+    """End offsets that a table of bars reflects, by the newest commit that records them."""
     version = engine.store.version(table)
     for commit in reversed(_recent(engine, table, version) if version is not None else []):
         if COVERED in commit.metadata:
@@ -111,7 +110,7 @@ def _ends(text: str) -> dict[int, int]:
 
 
 def _beyond(ends: Mapping[int, int], topic_id: str | None) -> Column:
-    """Whether a row's record lies at or after the end of its Kafka partition, or in one that is not among them."""
+    """Whether a row's record lies at or after the end of its Kafka partition, or in an unlisted one."""
     from pyspark.sql import functions as F
 
     known = [(F.col("partition") == p) & (F.col("offset") >= end) for p, end in ends.items()]

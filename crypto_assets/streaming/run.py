@@ -1,4 +1,4 @@
-"""A stream from its settings to its end: engine, reports, what wakes it, summary.
+"""Runs a stream from its settings: engine, reports, trigger, summary.
 
 Does not belong here: printing and signals (`cli.stream`).
 """
@@ -23,7 +23,7 @@ SERVERLESS = "databricks-serverless"
 
 
 def refuse_unfit(settings: Settings, *, available_now: bool = False) -> None:
-    """Refuse settings under which no stream runs here.
+    """Refuse settings under which no stream can run here.
 
     Args:
         settings: Settings of the home.
@@ -57,18 +57,18 @@ def stream(
     available_now: bool = False,
     interval_s: float = INTERVAL_S,
     for_s: float | None = None,
-    told: Callable[[Progress], None] = lambda _progress: None,
+    on_batch: Callable[[Progress], None] = lambda _progress: None,
 ) -> Summary:
-    """Run until told to stop.
+    """Run until stopped.
 
     Args:
         settings: Settings of the home.
-        instance: Where materializations are reported; None = nowhere.
+        instance: Where materializations are reported; None = not at all.
         stop: Ends the stream after the running micro-batch.
         available_now: Stop when everything that the log holds at the start is in Gold.
         interval_s: Seconds between micro-batches.
-        for_s: Set `stop` after so many seconds.
-        told: Called after every micro-batch.
+        for_s: Set `stop` after this many seconds.
+        on_batch: Called after every micro-batch.
 
     Raises:
         StepFailed: No stream can run with these settings, or the log cannot be read on from where Bronze ends.
@@ -79,7 +79,7 @@ def stream(
     refuse_unfit(settings, available_now=available_now)
     _require_topic(settings)
     engine = make_engine(settings)
-    loop = Loop(settings, engine, Reports(instance, settings.source_facts.banner), told=told)
+    loop = Loop(settings, engine, Reports(instance, settings.source_facts.banner), on_batch=on_batch)
     if for_s is not None:
         timer = threading.Timer(for_s, stop.set)
         timer.daemon = True
@@ -100,15 +100,15 @@ def stream(
             interval_s=interval_s,
         )
     elif not available_now:
-        wake.by_looking(loop, stop, interval_s=interval_s)
+        wake.by_polling(loop, stop, interval_s=interval_s)
     if available_now and not stop.is_set():
-        loop.drain(stop)  # on Spark: what a checkpoint believed to be done
+        loop.drain(stop)  # on Spark: the checkpoint's record of completed work
     loop.finish()
     return loop.summary
 
 
 def _require_topic(settings: Settings) -> None:
-    """Ask for the topic before an engine is started, which takes seconds.
+    """Check that the topic exists before an engine is started, which takes seconds.
 
     Raises:
         StepFailed: No broker answers, or there is no such topic.
@@ -123,14 +123,14 @@ def _require_topic(settings: Settings) -> None:
 
 
 def has_queries(settings: Settings) -> bool:
-    """Whether the engine has Structured Streaming whose functions run in this process."""
+    """Return whether the engine has Structured Streaming with functions that run in this process."""
     if settings.is_remote:
         return settings.target != SERVERLESS  # a session of serverless compute is Spark Connect
     return settings.target == "spark" and not settings.spark_remote
 
 
 def checkpoint_folder(settings: Settings) -> str:
-    """Where the query keeps its checkpoint: a volume on Databricks, else below the home."""
+    """Folder of the query's checkpoint: a volume on Databricks, else below the home."""
     if settings.is_remote:
         return f"/Volumes/{settings.catalog}/ops/checkpoints/stream/{settings.prices_topic}"
     return str(settings.home / "state" / "stream" / settings.prices_topic)

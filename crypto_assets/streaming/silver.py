@@ -1,11 +1,11 @@
-"""New records into Silver and its quarantine, without reading the hour again.
+"""Inserts new records into Silver and its quarantine without rereading the hour.
 
-Belongs here: inserting rows where that provably equals building the hour anew, and saying where it does not. Does not
-belong here: judging records (`transforms.parse`), building hours (`assets.silver`).
+Belongs here: inserting rows where that provably equals rebuilding the hour, and naming the hours where it does not.
+Does not belong here: judging records (`transforms.parse`), building hours (`assets.silver`).
 
-Of several records of a quote the first that arrived counts. Records come in order of arrival within a Kafka partition,
-so a stored row stays; only a record that arrived before the stored one (through another partition), or one whose quote
-or slot history has filled, changes stored rows. Such hours are built anew by the step.
+Of several records of a quote the first to arrive counts. Records come in order of arrival within a Kafka partition, so
+a stored row stays; only a record that arrived before the stored one (through another partition), or one whose quote or
+slot history has filled, changes stored rows. The step rebuilds such hours.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COMPLETE_TO = "stream_bronze_version"
-"""Metadata of a commit of Silver: everything that Bronze held at this version has been looked at by a stream."""
+"""Commit metadata of Silver: a stream has processed all of Bronze up to this version."""
 NEEDED = (
     "topic", "topic_id", "partition", "offset", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers",
     "arrival_hour", "event_hour", "kind",
 )  # fmt: skip
 
 OF_THE_QUARANTINE = ("raw_json", "raw_bytes", "headers", "message_key", "detail", "reasons")
-"""Columns of a judged record that only its row of the quarantine shows; most of its bytes."""
+"""Columns of a judged record that only its quarantine row shows; most of its bytes."""
 
 
 @dataclass
 class Merged:
-    """What new records came to.
+    """Outcome of merging new records.
 
     Args:
         rows: Their rows of Silver, whether or not they were stored before.
-        inserted: How many were not.
-        quarantined: Records refused.
+        inserted: Number of rows not stored before.
+        quarantined: Number of refused records.
         hours: Event hours of the rows.
         late: Event hours that are left to the restatement of late records.
-        rebuilt: Hours that had to be built anew.
+        rebuilt: Hours that had to be rebuilt.
     """
 
     rows: pa.Table
@@ -64,13 +64,13 @@ class Merged:
 def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronze_version: int) -> Merged:
     """Bring the rows of Bronze commits into Silver and its quarantine.
 
-    An event hour before the one before its arrival is late: its records stay in Bronze, where the commit names their
-    hours, and the restatement of late records rebuilds those hours with all that follows from them.
+    An event hour before the one preceding its arrival is late: its records stay in Bronze, where the commit names their
+    hours, and the restatement of late records rebuilds those hours with everything downstream.
 
     Args:
         engine: Engine whose store is written.
         arrivals: Rows of Bronze, of every commit since the last call.
-        inputs: As the steps take them.
+        inputs: Step inputs.
         bronze_version: Version of Bronze that the arrivals reach up to; recorded in the commit.
 
     Raises:
@@ -105,7 +105,7 @@ def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronz
 
 
 def complete_to(engine: Engine, look_back: int = 400) -> int | None:
-    """Version of Bronze up to which a stream has brought everything into Silver; None when no stream says so lately."""
+    """Bronze version up to which a stream has brought everything into Silver; None if no recent commit records it."""
     version = engine.store.version(SILVER_PRICES.full_name)
     if version is None:
         return None
@@ -114,18 +114,17 @@ def complete_to(engine: Engine, look_back: int = 400) -> int | None:
 
 
 def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> tuple[pa.Table, list[str]]:
-    """All records judged, loaded because both tables need them.
+    """Judge all records, loaded because both tables need them.
 
     Returns:
-        What `parse_bronze` gives, with `_timely`, and of valid records without what only the quarantine shows; and the
-        late event hours.
+        Rows of `parse_bronze` with `_timely`, valid ones without quarantine-only columns; and the late event hours.
     """
     import pyarrow as pa
     from pyspark.sql import functions as F
 
     pc = compute()
     records = pa.concat_tables([a.rows.select(list(NEEDED)) for a in arrivals])
-    # All nullable: what an engine makes of a null where none may be is the audit's to say.
+    # All nullable: nulls where none may be are left to the audit.
     records = records.cast(pa.schema([f.with_nullable(True) for f in records.schema]))
     judged = parse_bronze(engine.frame(records), inputs.coins, inputs.partitions_start)
     refused = {name: F.when(~F.col("is_valid"), F.col(name)) for name in OF_THE_QUARANTINE}
@@ -137,7 +136,7 @@ def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> 
 
 
 def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
-    """Put what is not valid into the quarantine; how many records that are."""
+    """Quarantine invalid records; return their number."""
     pc = compute()
     invalid = parsed.filter(pc.invert(parsed.column("is_valid")))
     if not invalid.num_rows:
@@ -155,7 +154,7 @@ def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
 
 
 def _silver_rows(engine: Engine, parsed: pa.Table) -> pa.Table:
-    """Rows of Silver that the timely valid records alone give."""
+    """Rows of Silver from the timely valid records alone."""
     pc = compute()
     mine = parsed.filter(pc.and_(parsed.column("is_valid"), parsed.column("_timely")))
     if not mine.num_rows:
@@ -167,9 +166,9 @@ def _silver_rows(engine: Engine, parsed: pa.Table) -> pa.Table:
 
 
 def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> bool:
-    """Whether inserting the rows would give another Silver than building their hours anew."""
+    """Return whether inserting the rows would differ from rebuilding their hours."""
     days = Slice(floor_day(hours[0]), floor_day(hours[-1]) + DAY)
-    # Where history lies beside live samples, a sample takes its whole slot from it.
+    # Where history lies beside live samples, a sample replaces its whole slot of history.
     if engine.store.read_arrow(MARKET_HISTORY.full_name, days, columns=["coin_id"]).num_rows:
         return True
     names = [*SILVER_PRICES.key, "available_at", "topic_id", "partition", "offset", "granularity"]
@@ -186,7 +185,7 @@ def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> 
 
 
 def touched_windows(rows: pa.Table) -> list[tuple[datetime, datetime]]:
-    """Of every event hour among rows with `last_updated_at`, their first and last event time (the end exclusive)."""
+    """First and last event time (end exclusive) of every event hour among rows with `last_updated_at`."""
     pc = compute()
     event = rows.column("last_updated_at")
     hours = pc.floor_temporal(event, unit="hour")

@@ -1,15 +1,14 @@
-"""What wakes the micro-batch: Spark's Structured Streaming, or a look at the log every few seconds.
+"""Triggers micro-batches: by Spark's Structured Streaming, or by polling the log every few seconds.
 
-On Spark a query `readStream.format("kafka")` drives it by `foreachBatch`, with the triggers available-now and
-processing time. The function takes no rows from the query: a micro-batch reads the offsets that Bronze lacks by
-explicit ranges. So exactly-once rests on one thing alone, the ranges that a Bronze commit holds; rows handed over by
-the query would be right only as long as its checkpoint agrees with the table, which a restored table, a second
-stream, a batch run between two micro-batches or a lost checkpoint all end. The query brings what it is good at:
-Spark's triggers, progress and listeners, and no work while nothing arrives (its frame is never read, so nothing is
-read twice). A checkpoint that says too much or too little is harmless.
+On Spark, a query `readStream.format("kafka")` drives it by `foreachBatch`, with the triggers available-now and
+processing time. The function ignores the query's rows: a micro-batch reads the offsets that Bronze lacks by explicit
+ranges. So exactly-once rests solely on the ranges that Bronze commits hold; the query's rows would be right only while
+its checkpoint agrees with the table, which a restored table, a second stream, a batch run between two micro-batches or
+a lost checkpoint all end. The query contributes Spark's triggers, progress and listeners, and no work while nothing
+arrives (its frame is never read, so nothing is read twice). A checkpoint that is ahead or behind is harmless.
 
-Without a JVM in this process (embedded engine, Spark Connect, where `foreachBatch` would run elsewhere) the ends of
-the log are looked at every interval.
+Without a JVM in this process (embedded engine, or Spark Connect, where `foreachBatch` would run remotely) the ends of
+the log are polled every interval.
 
 Does not belong here: what a micro-batch does (`streaming.loop`).
 """
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 IDLE_S = 5.0
-"""Seconds without records after which put-off work is done and hours are settled."""
+"""Seconds without records after which postponed work is done and hours are settled."""
 
 
-def by_looking(loop: Loop, stop: threading.Event, *, interval_s: float) -> None:
-    """Look at the log every interval until told to stop.
+def by_polling(loop: Loop, stop: threading.Event, *, interval_s: float) -> None:
+    """Poll the log every interval until stopped.
 
     Args:
         loop: The stream.
@@ -55,7 +54,7 @@ def by_query(
     available_now: bool,
     interval_s: float,
 ) -> None:
-    """Let a Structured Streaming query wake the micro-batch.
+    """Run micro-batches from a Structured Streaming query.
 
     Args:
         loop: The stream.
@@ -64,11 +63,11 @@ def by_query(
         source: Options of Spark's Kafka source.
         topic: The topic.
         checkpoint: Folder of the query's checkpoint.
-        available_now: End with the query that the trigger of this name gives, which is one micro-batch.
+        available_now: Use the trigger of this name, which runs one micro-batch and ends.
         interval_s: Trigger interval.
 
     Raises:
-        Exception: What a micro-batch raised, as it raised it.
+        Exception: A micro-batch's own exception.
     """
     errors: list[BaseException] = []
     over = threading.Event()
@@ -82,7 +81,7 @@ def by_query(
             errors.append(error)
             raise
 
-    # The query's own view of the log need not be complete: it reads nothing.
+    # The query need not see the whole log: it reads nothing.
     options = {**source, "subscribe": topic, "startingOffsets": "earliest", "failOnDataLoss": "false"}
     writer = spark.readStream.format("kafka").options(**options).load().writeStream.foreachBatch(on_batch)
     writer = writer.queryName("crypto-assets-stream").option("checkpointLocation", checkpoint)
@@ -90,14 +89,14 @@ def by_query(
         writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=_interval(interval_s))
     )
     query = writer.start()
-    looked = time.monotonic()
+    polled = time.monotonic()
     try:
         while query.isActive and not stop.wait(0.1):
-            if not available_now and time.monotonic() - looked > IDLE_S:
+            if not available_now and time.monotonic() - polled > IDLE_S:
                 with loop.lock:
                     if query.isActive and not query.status["isTriggerActive"]:
                         loop.step()
-                looked = time.monotonic()
+                polled = time.monotonic()
     except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
         errors.append(error)
     finally:

@@ -80,7 +80,7 @@ def test_available_now_ends_although_records_go_on_arriving(home: Settings):
     publish(home, walk(ten, ten + 4 * MINUTE, 20 * SECOND))
     # Without a bound, what arrives during each micro-batch would call for another until there are no more.
     summary = stream(
-        home, None, threading.Event(), available_now=True, told=lambda _progress: publish(home, [next(more)])
+        home, None, threading.Event(), available_now=True, on_batch=lambda _progress: publish(home, [next(more)])
     )
     assert summary.records >= 36
     assert next(more, None) is not None
