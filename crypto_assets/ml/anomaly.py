@@ -1,6 +1,6 @@
-"""Anomaly detectors: robust z, the champion to beat, and an IsolationForest on inputs in the coin's own sigma.
+"""Anomaly detectors: robust z (the champion to beat) and an IsolationForest on inputs in the coin's own sigma.
 
-Belongs here: fitting, calibrating on out-of-sample scores, comparing. Does not belong here: reading rows, keeping
+Belongs here: fitting, calibrating on out-of-sample scores, comparing. Does not belong here: reading rows, storing
 models (`ml.registry`), or scoring tables (`ml.scoring`).
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIT_DAYS = 7
 CALIBRATION_DAYS, LEAST_CALIBRATION_DAYS = 28, 7
 LEAST_SHARE = 0.5
-"""Share of slots whose inputs must be known for a day, or a week, to count."""
+"""Share of slots with known inputs from which a day, or a week, counts."""
 
 TREES, SEED = 200, 42
 COMPARED = faults.KINDS
@@ -44,7 +44,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Training:
-    """What a day's training found: the calibrated robust z, the forest if there was data for it, which one serves."""
+    """Result of a day's training: calibrated robust z, the forest if there was data for it, and the one that serves."""
 
     champion: Detector
     challenger: Detector | None
@@ -54,14 +54,14 @@ class Training:
 
 
 def z_scores(data: Panel) -> np.ndarray:
-    """|robust z| of the 5-minute return, C x T; NaN where unknown. Its scale is of the past, so it is out of sample."""
+    """|robust z| of the 5-minute return, C x T; NaN where unknown. Its scale comes from the past: out of sample."""
     import numpy as np
 
     return np.abs(data["rz"])
 
 
 def fit_forest(data: Panel) -> Any:
-    """An IsolationForest (Liu, Ting and Zhou 2008) on all usable slots of a panel."""
+    """Fit an IsolationForest (Liu, Ting and Zhou 2008) on all usable slots of a panel."""
     from sklearn.ensemble import IsolationForest
 
     inputs = anomaly_inputs(data)
@@ -69,7 +69,7 @@ def fit_forest(data: Panel) -> Any:
 
 
 def forest_scores(forest: Any, data: Panel) -> np.ndarray:
-    """Anomaly score of the forest in [0, 1], higher = stranger; C x T, NaN where inputs are missing."""
+    """Anomaly score of the forest in [0, 1], higher = more anomalous; C x T, NaN where inputs are missing."""
     import numpy as np
 
     inputs = anomaly_inputs(data)
@@ -91,7 +91,7 @@ def thresholds(scores: np.ndarray, coins: tuple[str, ...], budget: float) -> dic
     found = {"*": float(np.nanquantile(scores, level))}
     for i, coin in enumerate(coins):
         known = scores[i][np.isfinite(scores[i])]
-        # A quantile so far out needs at least a few slots beyond it.
+        # Such an extreme quantile needs at least a few slots beyond it.
         if len(known) >= LEAST_CALIBRATION_DAYS * SLOTS_A_DAY // 2:
             found[coin] = float(np.quantile(known, level))
     return found
@@ -105,8 +105,8 @@ def train(data: Panel, budget: float) -> Training:
         budget: Flags wanted per coin and day.
 
     Raises:
-        NotEnoughData: Fewer than seven days with scores, or a budget below one a day with fewer than 28; says what is
-            missing.
+        NotEnoughData: Fewer than seven days with scores, or a budget below one a day with fewer than 28; names what
+            is missing.
     """
     import numpy as np
 
@@ -148,7 +148,7 @@ def _require(days: int, budget: float) -> None:
 
 
 def _out_of_sample(data: Panel, days: list[tuple[int, int]]) -> list[np.ndarray]:
-    """Scores of each day by a forest that was fitted on the seven days before it alone."""
+    """Scores of each day by a forest fitted on the seven days before it alone."""
     scored = []
     for start, end in days:
         before = data.cut(start - FIT_DAYS * SLOTS_A_DAY, start)
@@ -158,7 +158,7 @@ def _out_of_sample(data: Panel, days: list[tuple[int, int]]) -> list[np.ndarray]
 
 
 def _compare(data: Panel, champion: Detector, scores: np.ndarray, days: int, budget: float) -> Training:
-    """Recall of both on injected faults of the last week, at thresholds that flag equally often there."""
+    """Compare both by recall on injected faults of the last week, at thresholds with equal flag rates."""
     last = data.cut(data.slots - FIT_DAYS * SLOTS_A_DAY, data.slots)
     forest = fit_forest(last)
     challenger = Detector("isolation_forest", thresholds(scores, data.coins, budget), days, forest)
@@ -172,14 +172,14 @@ def _compare(data: Panel, champion: Detector, scores: np.ndarray, days: int, bud
         recalls["champion"][kind] = faults.recall(_flags(z_scores(hurt.data), last.coins, z_level), hurt)
         recalls["challenger"][kind] = faults.recall(_flags(forest_scores(forest, hurt.data), last.coins, f_level), hurt)
     worse = [k for k in COMPARED if not recalls["challenger"][k] >= recalls["champion"][k]]
-    told = ", ".join(f"{k} {recalls['challenger'][k]:.0%} against {recalls['champion'][k]:.0%}" for k in COMPARED)
+    figures = ", ".join(f"{k} {recalls['challenger'][k]:.0%} against {recalls['champion'][k]:.0%}" for k in COMPARED)
     metrics = {
         "recall": recalls,
         "flag_rate": rate,
         **flag_statistics(_flags(scores, data.coins, challenger.thresholds), data.coins),
     }
     challenger = Detector("isolation_forest", challenger.thresholds, days, forest, metrics)
-    why = f"recall on injected faults at {rate:g} flags a day, forest against robust z: {told}"
+    why = f"recall on injected faults at {rate:g} flags a day, forest against robust z: {figures}"
     return Training(champion, challenger, not worse, why, None)
 
 

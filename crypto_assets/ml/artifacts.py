@@ -17,13 +17,13 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
 )
-"""Types beyond skops' own trusted ones that our models may hold: the trees of the forest and of the boosting."""
+"""Types beyond skops' own trusted ones that models may hold: the trees of the forest and of the boosting."""
 
 MODEL_FILE, PARAMETERS_FILE = "model.skops", "parameters.json"
 
 
 class ArtifactRefused(StepFailed):
-    """A model file is missing, altered, or holds types that are not allowed; the message says which and what to do."""
+    """A model file is missing, altered, or holds types that are not allowed; the message names it and the fix."""
 
 
 def save(folder: Path, parameters: Mapping[str, Any], model: Any = None) -> str:

@@ -1,4 +1,4 @@
-"""The models that exist before any training, and that every trained one has to beat."""
+"""Baseline models: they exist before any training, and every trained model has to beat them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ HORIZONS = {"5m": 1, "1h": 12}
 """Slots ahead by horizon."""
 
 V0_THRESHOLD = 5.5
-"""|robust z| that a Student t with 4 degrees of freedom (a usual fit of short crypto returns) passes once in 288 slots:
-its two-sided quantile 6.1 over its MAD-sigma 1.10. Used until seven days have been seen to calibrate on."""
+"""|robust z| that a Student t with 4 degrees of freedom (a usual fit of short crypto returns) exceeds once in 288
+slots: its two-sided quantile 6.1 over its MAD-sigma 1.10. Used until seven days of calibration data exist."""
 
 V0_INTERVAL = 1.6449
-"""90 % interval of the v0 forecast in own sigmas times the root of the slots: Gaussian, until errors have been seen."""
+"""90 % interval of the v0 forecast in own sigmas times the root of the slots: Gaussian, until errors are known."""
 
 REGISTERED = {ANOMALY: "crypto_anomaly", PRICE_5M: "crypto_price_5m", PRICE_1H: "crypto_price_1h"}
-"""Name in the model registry by model."""
+"""Registered model name by model."""
 
 
 def v0_rows(begin: datetime, now: datetime) -> list[dict[str, Any]]:
     """Rows of `ml.promotions` for the three baselines, effective from the first partition.
 
     Args:
-        begin: Start of the first partition; nothing before it was seen.
+        begin: Start of the first partition; no data precedes it.
         now: Time of the decision.
     """
     algorithms = {
@@ -59,7 +59,7 @@ def v0_rows(begin: datetime, now: datetime) -> list[dict[str, Any]]:
 
 
 def effective(promotions: Sequence[dict[str, Any]], model: str, at: datetime) -> dict[str, Any]:
-    """The promotion in force for a model at a time: the newest with effective_from <= at.
+    """Promotion in force for a model at a time: the newest with effective_from <= at.
 
     Raises:
         LookupError: There is none, not even the baseline.

@@ -1,4 +1,4 @@
-"""Measures: skill with its uncertainty, flag rates, episodes, recall on injected faults."""
+"""Evaluation measures: skill with its uncertainty, flag rates, episodes, recall on injected faults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def skill(errors: np.ndarray, outcomes: np.ndarray, forecasts: np.ndarray, day: 
         errors: Outcome - forecast.
         outcomes: Outcomes.
         forecasts: Forecasts.
-        day: Day number of each; days are resampled whole, because errors within a day hang together.
+        day: Day number of each; days are resampled whole, because errors within a day are correlated.
         seed: Seed of the bootstrap.
     """
     import numpy as np
@@ -45,8 +45,8 @@ def skill(errors: np.ndarray, outcomes: np.ndarray, forecasts: np.ndarray, day: 
     drawn = np.random.default_rng(seed).integers(0, len(days), (RESAMPLES, len(days)))
     resampled = 1 - model[drawn].sum(axis=1) / base[drawn].sum(axis=1)
     lower, upper = np.quantile(resampled, [0.025, 0.975])
-    told = (forecasts != 0) & (outcomes != 0)
-    hit = float((np.sign(forecasts[told]) == np.sign(outcomes[told])).mean()) if told.any() else float("nan")
+    moved = (forecasts != 0) & (outcomes != 0)
+    hit = float((np.sign(forecasts[moved]) == np.sign(outcomes[moved])).mean()) if moved.any() else float("nan")
     value = float(1 - model.sum() / base.sum())
     return Skill(value, float(lower), float(upper), len(errors), len(days), hit)
 
@@ -74,7 +74,7 @@ def flag_statistics(flags: np.ndarray, coins: tuple[str, ...]) -> dict[str, obje
 
 
 def episodes(flags: np.ndarray) -> int:
-    """Number of groups of flags in a row of slots, where gaps up to 30 minutes do not part a group."""
+    """Number of episodes in a row of slots; gaps up to 30 minutes do not split an episode."""
     import numpy as np
 
     at = np.flatnonzero(flags)

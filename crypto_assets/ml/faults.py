@@ -1,6 +1,6 @@
-"""Faults injected into real features, to measure what a detector finds: spikes, freezes, drifts.
+"""Injects faults (spikes, freezes, drifts) into real features, to measure what a detector finds.
 
-A fault moves the price, and every return that sees the moved price is recomputed; the scale is of the past and stays.
+A fault moves the price, and every return that includes it is recomputed; the scale comes from the past and stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = ("spike_6", "spike_12", "freeze", "drift")
 
 @dataclass(frozen=True)
 class Injected:
-    """A panel with faults: where each begins (coin index, slot index) and how many slots it lasts."""
+    """A panel with faults: start of each (coin index, slot index) and its length in slots."""
 
     data: Panel
     starts: list[tuple[int, int]]
@@ -62,7 +62,7 @@ def inject(data: Panel, kind: str, seed: int = 42) -> Injected:
 
 
 def _recomputed(data: Panel, logs: np.ndarray) -> Panel:
-    """Returns, volatility and market-relative return from moved log prices; s and the median as they were."""
+    """Recompute returns, volatility and market-relative return from moved log prices; s and the median stay."""
     import numpy as np
 
     def back(slots: int) -> np.ndarray:

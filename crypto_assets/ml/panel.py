@@ -1,4 +1,4 @@
-"""Feature rows as dense arrays: coins x slots. What models compute on.
+"""Feature rows as dense coins x slots arrays, on which models compute.
 
 Belongs here: pivoting, and the inputs derived from features. Does not belong here: any model.
 """
@@ -53,7 +53,7 @@ class Panel:
         )
 
     def days(self) -> list[tuple[int, int]]:
-        """Index spans of the whole UTC days, counted from the end; a shorter first piece is left out."""
+        """Index spans of whole UTC days, counted from the end; a shorter first piece is left out."""
         spans = []
         end = self.slots
         while end - SLOTS_A_DAY >= 0:
@@ -73,8 +73,8 @@ def panel(rows: pa.Table, end: datetime, *, known_at: datetime | None = None) ->
     Args:
         rows: Rows of `features.price_features`, any order.
         end: Rows whose window_end is later are left out (UTC).
-        known_at: Rows whose available_at is later are left out too: a training's cut-off. None for scoring, where the
-            newest row always becomes available only after its slot.
+        known_at: Rows whose available_at is later are left out too: the cut-off of a training. None for scoring, where
+            the newest row becomes available only after its slot.
 
     Returns:
         A panel whose last slot ends at `end`; empty (T = 0) when no row is left.

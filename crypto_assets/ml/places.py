@@ -1,9 +1,9 @@
-"""Where a home's models lie, recorded so that the home can be moved, copied or restored into another folder.
+"""Locations of a home's model files, recorded so that the home can be moved, copied or restored elsewhere.
 
-What a home records of its own files is relative: to the home in `ml.promotions`, to the folder of artifacts (MLflow's
-scheme `mlflow-artifacts:`) in its MLflow database. Earlier versions recorded absolute paths, which after a move are of
-another home. Promotions are never rewritten, so theirs are read as what they mean; those of MLflow, which reads its
-database itself, are rewritten. Folders outside of any home stay as they are.
+A home records its own files relative to itself: to the home in `ml.promotions`, to the artifact folder (MLflow's scheme
+`mlflow-artifacts:`) in its MLflow database. Earlier versions recorded absolute paths, which go stale after a move.
+Promotions are never rewritten, so old ones are translated on reading; those of MLflow, which reads its database itself,
+are rewritten. Folders outside of any home stay as they are.
 
 Belongs here: the form of these records. Does not belong here: models (`artifacts`, `registry`).
 """
@@ -21,9 +21,9 @@ from typing import Any
 from crypto_assets.ml.baselines import REGISTERED
 
 FOLDER = "mlflow/artifacts"
-"""Folder of a home's model files: `<model>/<version>`, and below `runs` what MLflow keeps of runs."""
+"""Folder of a home's model files: `<model>/<version>`, and below `runs` MLflow's run artifacts."""
 SCHEME = "mlflow-artifacts:"
-"""An address that MLflow's server looks up in its `--artifacts-destination`."""
+"""Scheme that MLflow's server resolves in its `--artifacts-destination`."""
 DATABASE = "mlflow/mlflow.db"
 
 _VERSION = re.compile(rf"/(?:.*/)?({FOLDER}/(?:{'|'.join(REGISTERED)})/[^/]+)")
@@ -38,12 +38,12 @@ _FIRST = (
     "SELECT rowid FROM experiments WHERE experiment_id = 0 AND artifact_location LIKE '/%/mlruns/0' "
     "AND NOT EXISTS (SELECT * FROM runs WHERE experiment_id = 0)"
 )
-"""MLflow's own first experiment, which it placed in the folder where the first command was given."""
+"""MLflow's default experiment, located in the working folder of the first command."""
 _LOG = logging.getLogger(__name__)
 
 
 def recorded(artifact_uri: str) -> str:
-    """An `artifact_uri` of `ml.promotions` as it would be recorded now: relative to the home, if below one."""
+    """Normalize an `artifact_uri` of `ml.promotions`: relative to the home, if below one."""
     match = _VERSION.fullmatch(artifact_uri)
     return match[1] if match else artifact_uri
 
@@ -53,20 +53,20 @@ def folder(promotion: Mapping[str, Any], home: str | None) -> Path:
 
     Args:
         promotion: Row of `ml.promotions`.
-        home: The home that uses it; None where there is none, and places are absolute.
+        home: The home that uses it; None without one, when places are absolute.
     """
     return Path(home) / recorded(promotion["artifact_uri"]) if home else Path(promotion["artifact_uri"])
 
 
 def rewrite_database(database: Path, *, dry_run: bool = False) -> int:
-    """Make the places in a home's MLflow database relative.
+    """Make locations in a home's MLflow database relative.
 
     Args:
         database: MLflow's SQLite file; may be absent.
         dry_run: Count only.
 
     Returns:
-        Number of places that were, or would be, rewritten.
+        Number of locations that were, or would be, rewritten.
     """
     if not database.exists():
         return 0

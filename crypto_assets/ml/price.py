@@ -1,7 +1,7 @@
 """Price forecasters: log returns 5 minutes and 1 hour ahead, compared with persistence day by day.
 
 Targets are ln(price[t+h] / price[t]) of grid prices, never of averages: averaging alone fakes skill. Inputs and targets
-are in units of the coin's own sigma, so that no coin dominates. Expect no skill, and say so.
+are in units of the coin's own sigma, so that no coin dominates. Expect no skill; report it.
 """
 
 from __future__ import annotations
@@ -19,42 +19,41 @@ if TYPE_CHECKING:
 
 TRAIN_DAYS, EVALUATION_DAYS = 28, 14
 LOOK_BACK_DAYS = TRAIN_DAYS + EVALUATION_DAYS + 14
-"""Days read: days with long gaps do not count, so there are some to spare."""
+"""Days read, with spares for days with long gaps, which do not count."""
 
 LEAST_DAY_SHARE = 0.05
-"""Share of a day's slots that must have all inputs and an outcome for the day to count. It is low, because the inputs
-of a first day are known only after 22 hours."""
+"""Share of complete slots (inputs and outcome) from which a day counts; low, as a first day's inputs start at 22 h."""
 
 SEED = 42
 RIDGE_ALPHA = 10.0
 CANDIDATES = ("ridge", "gradient_boosting")
 LEAST_ERRORS = 500
-"""Errors that the empirical quantiles of persistence rest on at least."""
+"""Minimum number of errors for the empirical quantiles of persistence."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm's walk-forward result: skill on the target, and on the target that starts a bar later.
+    """Walk-forward result of one algorithm: skill on the target, and on the target that starts a bar later.
 
-    What is only an echo of the newest price (a stale or averaged quote) is gone a bar later; what is a property of the
-    market is weaker, but there. None = not asked, because there is no skill on the target itself.
+    An echo of the newest price (a stale or averaged quote) is gone a bar later; a property of the market is weaker, but
+    present. None = not evaluated, because there is no skill on the target itself.
     """
 
     algorithm: str
     skill: Skill
     skill_delayed: Skill | None
     interval: tuple[float, float]
-    """5 % and 95 % quantiles of the errors of these forecasts, which no model had seen, in own sigmas."""
+    """5 % and 95 % quantiles of out-of-sample forecast errors, in own sigmas."""
 
     @property
     def passes(self) -> bool:
-        """Both lower 95 % bounds are above zero."""
+        """Return whether both lower 95 % bounds are above zero."""
         return self.skill.lower > 0 and self.skill_delayed is not None and self.skill_delayed.lower > 0
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A version: algorithm, model (None = persistence), and the 5 % and 95 % quantiles of its errors in own sigmas."""
+    """A forecaster version: algorithm, model (None = persistence), 5 % and 95 % error quantiles in own sigmas."""
 
     algorithm: str
     horizon_slots: int
@@ -97,15 +96,15 @@ def target(data: Panel, slots: int, delay: int = 0) -> np.ndarray:
 
 
 def train(data: Panel, slots: int, candidates: tuple[str, ...] = CANDIDATES) -> Forecaster:
-    """Calibrate persistence on what is known, and evaluate the candidates where there are days enough.
+    """Calibrate persistence, and evaluate the candidates if there are enough days.
 
     Args:
-        data: Everything known before the cut-off; labels end at the cut-off, because the panel does.
+        data: Everything known before the cut-off, where labels end too.
         slots: Horizon.
         candidates: Algorithms tried.
 
     Raises:
-        NotEnoughData: Fewer than 500 known outcomes to take persistence's error quantiles from.
+        NotEnoughData: Fewer than 500 known outcomes for persistence's error quantiles.
     """
     import numpy as np
 
@@ -138,7 +137,7 @@ def train(data: Panel, slots: int, candidates: tuple[str, ...] = CANDIDATES) -> 
 def _best(
     data: Panel, days: list[tuple[int, int]], slots: int, candidates: tuple[str, ...], persistence: Forecaster
 ) -> Forecaster:
-    """The passing candidate with most skill, fitted on the last 28 days; persistence when none passes."""
+    """The passing candidate with the most skill, fitted on the last 28 days; persistence when none passes."""
     tried = tuple(_evaluate(data, days, slots, name) for name in candidates)
     passing = [c for c in tried if c.passes]
     if not passing:
@@ -149,9 +148,9 @@ def _best(
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Within it, boosted trees use one thread.
+    """Context within which boosted trees use one thread.
 
-    Their threads wait for each other by spinning: on cores that others use too, one is over ten times as fast.
+    Their threads spin while waiting for each other: on shared cores one thread is over ten times as fast.
     """
     from threadpoolctl import threadpool_limits
 
@@ -159,14 +158,14 @@ def one_thread() -> AbstractContextManager[Any]:
 
 
 def _whole_days(data: Panel, slots: int) -> list[tuple[int, int]]:
-    """Index spans of the days that can be learnt from."""
+    """Index spans of the days usable for training."""
     _, _, at = _samples(data, slots)
     least = LEAST_DAY_SHARE * SLOTS_A_DAY * len(data.coins)
     return [(start, end) for start, end in data.days() if ((at >= start) & (at < end)).sum() >= least]
 
 
 def _evaluate(data: Panel, days: list[tuple[int, int]], slots: int, algorithm: str) -> Candidate:
-    """Skill of an algorithm, and where there is any, its skill on the target that starts a bar later."""
+    """Skill of an algorithm, and if positive, its skill on the target that starts a bar later."""
     import numpy as np
 
     errors, now = _walk_forward(data, days, slots, algorithm, 0)
@@ -177,10 +176,10 @@ def _evaluate(data: Panel, days: list[tuple[int, int]], slots: int, algorithm: s
 def _walk_forward(
     data: Panel, days: list[tuple[int, int]], slots: int, algorithm: str, delay: int
 ) -> tuple[np.ndarray, Skill]:
-    """Each of the last 14 days is forecast by a model of the 28 days before it, for the target `delay` bars later.
+    """Forecast each of the last 14 days by a model of the 28 days before it, the target `delay` bars later.
 
-    A training label may end at the day's start at the latest: the training panel is cut there, so its last rows have
-    no label (the embargo equals the horizon).
+    A training label ends at the day's start at the latest: the training panel is cut there, so its last rows have no
+    label (the embargo equals the horizon).
 
     Returns:
         Errors and skill.

@@ -1,7 +1,7 @@
 """The model registry: MLflow runs and versions, and the alias `champion` rendered from the promotions.
 
-MLflow is imported only here, and only when a model is trained or the alias is moved: scoring reads the artifact's own
-folder, whose checksum the promotion records.
+MLflow is imported only here, when a model is trained or the alias is moved; scoring reads the artifact's folder, whose
+checksum the promotion records.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Store:
-    """Where models are kept.
+    """Location of the model store.
 
     Args:
         tracking_uri: MLflow's tracking URI.
         registry_uri: MLflow's registry URI.
-        artifact_root: Folder of artifacts, as versions' places are recorded: relative to the home, or absolute.
-        home: The home; empty where there is none.
+        artifact_root: Folder of artifacts, as promotions record it: relative to the home, or absolute.
+        home: The home; empty without one.
     """
 
     tracking_uri: str
@@ -43,18 +43,18 @@ class Store:
 
     @property
     def database(self) -> Path | None:
-        """MLflow's database, if it is the home's own; it names places relative to the folder of artifacts."""
+        """MLflow's database if it is the home's own; it records locations relative to the artifact folder."""
         own = Path(self.home, places.DATABASE)
         return own if self.home and self.tracking_uri == f"sqlite:///{own}" else None
 
     def address(self, *parts: str) -> str:
-        """What MLflow calls a folder below that of artifacts."""
+        """MLflow's address of a folder below that of artifacts."""
         if self.database:
             return "/".join((places.SCHEME, *parts))
         return Path(self.home, self.artifact_root, *parts).absolute().as_uri()
 
     def client(self) -> Any:
-        """An MLflow client; creates the folder of a sqlite store, and makes places in a home's own relative."""
+        """An MLflow client; creates a sqlite store's folder, and makes locations in a home's own database relative."""
         import logging
 
         from mlflow import MlflowClient
@@ -67,7 +67,7 @@ class Store:
         if self.database and not places.rewrite_database(self.database) and not self.database.exists():
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            # A client would place the first experiment in the working folder, by SQL that no quote in it survives.
+            # A client would place the first experiment in the working folder, in SQL that breaks on quotes in the path.
             SqlAlchemyStore(self.tracking_uri, f"{places.SCHEME}/")
         return MlflowClient(self.tracking_uri, self.registry_uri)
 
@@ -85,7 +85,7 @@ def log_version(
     """Save a version's files, log its run, and register it.
 
     Args:
-        store: Where.
+        store: Model store.
         model: `anomaly`, `price_5m` or `price_1h`.
         version: Our version text; the registry's own number is kept in its tags.
         parameters: What was learnt, JSON-safe.
@@ -94,7 +94,7 @@ def log_version(
         tags: More run tags (cut-off, algorithm).
 
     Returns:
-        Place of the files as promotions record it, their SHA-256, and the MLflow run id.
+        Location of the files as promotions record it, their SHA-256, and the MLflow run id.
     """
     place = f"{store.artifact_root}/{model}/{version}"
     folder = Path(store.home, place)
@@ -117,7 +117,7 @@ def log_version(
     else:
         client.log_text(run_id, text, artifacts.PARAMETERS_FILE)
     if not store.tracking_uri.startswith("sqlite:"):
-        # A server registers no folder that is not a run's own, so the run gets a copy. Scoring reads the folder.
+        # A server registers only folders inside a run, so the run gets a copy. Scoring reads the folder.
         client.log_artifacts(run_id, str(folder), "model")
         source = f"runs:/{run_id}/model"
     client.set_terminated(run_id)
@@ -140,11 +140,11 @@ def _register(client: Any, model: str, version: str, source: str, run_id: str, s
 def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str) -> str | None:
     """Point `champion` at the newest promoted version, by compare-and-set.
 
-    The registry has no such operation, so the alias is looked at before and after: one that points at a newer version
-    than these promotions know of is left alone.
+    The registry has no such operation, so the alias is read before and after: one that points at a newer version than
+    these promotions contain is left alone.
 
     Returns:
-        Our version text that the alias points at, or None when only the baseline was promoted.
+        Version text that the alias points at, or None when only the baseline was promoted.
 
     Raises:
         LookupError: The promoted version is not registered, or someone else moves the alias at the same time.
@@ -188,11 +188,11 @@ def _champion(client: Any, name: str) -> int | None:
 
 
 def load(promotion: Mapping[str, Any], home: str | None = None) -> Version:
-    """The version of a promotion; the process keeps the last few.
+    """Load the version of a promotion; the process caches the last few.
 
     Args:
         promotion: Row of `ml.promotions`.
-        home: The home whose files are used; None where places are absolute.
+        home: The home whose files are used; None if places are absolute.
 
     Raises:
         ArtifactRefused: Files are missing, altered or not allowed.

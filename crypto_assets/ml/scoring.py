@@ -1,6 +1,6 @@
-"""Scoring slots with a version that was effective then: anomalies and forecasts as plain rows.
+"""Scores slots with the version effective at the time: anomalies and forecasts as plain rows.
 
-Belongs here: from features and a loaded version to rows. Does not belong here: which version scores
+Belongs here: from features and a loaded version to rows. Does not belong here: choice of the version
 (`ml.baselines.effective`), reading or writing tables.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXPLAINED = 3
-"""Strongest features named with a score."""
+"""Number of strongest features named with a score."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def scores(data: Panel, version: Version) -> np.ndarray:
 
 
 def threshold(version: Version, coin: str) -> float:
-    """A coin's threshold in a version; a coin that was not calibrated has the pooled one."""
+    """A coin's threshold in a version, pooled for coins that were not calibrated."""
     levels = version.parameters.get("thresholds")
     if levels is None:
         return float(version.parameters["threshold"])
@@ -54,18 +54,20 @@ def threshold(version: Version, coin: str) -> float:
 
 
 def explanations(data: Panel) -> list[list[str | None]]:
-    """By coin and slot, JSON of the strongest inputs with their values in own sigma; None where nothing is known."""
+    """JSON of the strongest inputs, with values in own sigma, by coin and slot; None where nothing is known."""
     import numpy as np
 
     values = anomaly_inputs(data)
-    told: list[list[str | None]] = []
+    explained: list[list[str | None]] = []
     for row in values:
-        told.append([])
+        explained.append([])
         for slot in row:
             known = [(n, float(v)) for n, v in zip(ANOMALY_INPUTS, slot, strict=True) if np.isfinite(v)]
             strongest = sorted(known, key=lambda p: -abs(p[1]))[:EXPLAINED]
-            told[-1].append(json.dumps([{"feature": n, "sigma": round(v, 3)} for n, v in strongest]) if known else None)
-    return told
+            explained[-1].append(
+                json.dumps([{"feature": n, "sigma": round(v, 3)} for n, v in strongest]) if known else None
+            )
+    return explained
 
 
 def scope(flags: np.ndarray, coin: int, slot: int) -> str | None:
@@ -83,7 +85,7 @@ def scope(flags: np.ndarray, coin: int, slot: int) -> str | None:
 
 
 def suspicion(row: Mapping[str, Any]) -> str | None:
-    """Why the data behind a slot may be at fault: stale, single_sample, incomplete; None = nothing seen."""
+    """Reason why the data behind a slot may be at fault: stale, single_sample, incomplete; None = no sign."""
     if row["price"] is None or (row["staleness_s"] or 0) > SLOT_S:
         return "stale"
     if row["sample_count"] == 1:
@@ -126,7 +128,7 @@ def forecasts(
                 "price": row["price"],
                 "predicted_return": drift,
                 "predicted_price": row["price"] * math.exp(drift),
-                # The forecast lies within its interval also when the errors were one-sided.
+                # Keeps the forecast within its interval also when the errors were one-sided.
                 "lower_90": row["price"] * math.exp(drift + min(lower, 0.0) * unit),
                 "upper_90": row["price"] * math.exp(drift + max(upper, 0.0) * unit),
                 "model_name": version.promotion["model"],
