@@ -1,4 +1,4 @@
-"""`gold.prediction_accuracy`: forecasts of a day against what came."""
+"""`gold.prediction_accuracy`: a day's forecasts against outcomes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GROUP = ("day", "coin_id", "horizon", "model_name", "model_version", "mode")
     restated=True,
 )
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Score the forecasts whose target lies in days.
+    """Score the forecasts whose target lies in the given days.
 
     Args:
         engine: Engine whose store is read and written.
@@ -68,7 +68,7 @@ def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
     closes = {(b["coin_id"], b["window_end"]): float(b["close"]) for b in bars.to_pylist() if b["is_closed"]}
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for f in made:
-        # A target on midnight belongs to the day that ends there, like the bar that shows it.
+        # A target on midnight belongs to the day that ends there, like its bar.
         at = f["target_at"] - timedelta(microseconds=1)
         if slice_.start <= at < slice_.end:
             day = floor_day(at)
@@ -78,7 +78,7 @@ def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
 
 
 def _score(key: tuple[Any, ...], forecasts: Sequence[Mapping[str, Any]], closes: Mapping[Any, float]) -> dict[str, Any]:
-    """Figures of one group: errors of log returns, in percent; skill against forecasting no change."""
+    """Measures of one group: errors of log returns, in percent; skill against forecasting no change."""
     pairs = []
     for f in forecasts:
         came = closes.get((f["coin_id"], f["target_at"]))

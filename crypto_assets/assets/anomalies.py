@@ -1,4 +1,4 @@
-"""`gold.anomalies`: every slot of an hour scored by the version that was effective then."""
+"""`gold.anomalies`: every slot of an hour, scored by the version effective then."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
 PLOTTED = 3 * DAY
-"""So much of a long range is plotted."""
+"""Longest plotted part of a range."""
 VOLATILE = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
 FIRST = ("scored_at", "latency_s")
-"""Columns that tell of the first scoring of a slot and outlive restatements."""
+"""Columns of a slot's first scoring, which outlive restatements."""
 
 
 @Step(
@@ -48,11 +48,11 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         inputs: `now` is scored_at of new rows; `coins` gives symbols.
 
     Returns:
-        Rows and checks by hour. A row that was scored before keeps scored_at; a changed one gets the next revision and
-        remembers its flag.
+        Rows and checks by hour. A row scored before keeps scored_at; a changed one gets the next revision and keeps its
+        former flag.
 
     Raises:
-        AuditFailed: A version would score slots that it has seen; nothing of that slice was committed.
+        AuditFailed: A version would score slots it was trained on; nothing of that slice was committed.
     """
     decided = training.promotions(engine, inputs)
 
@@ -117,13 +117,13 @@ def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], in
 def _day(
     features: pa.Table, part: Slice, version: scoring.Version, symbols: Mapping[str, str], now: datetime
 ) -> list[dict[str, Any]]:
-    """Rows of one day's part; the hour before is in the panel, so that a flag's neighbours are seen."""
+    """Rows of one day's part; the panel includes the hour before, for a flag's neighbours."""
     import numpy as np
 
     data = panel(features, part.end)
     if not data.slots:
         return []
-    scores, told = scoring.scores(data, version), scoring.explanations(data)
+    scores, reasons = scoring.scores(data, version), scoring.explanations(data)
     limits = {c: scoring.threshold(version, c) for c in data.coins}
     level = np.array([limits[c] for c in data.coins])[:, None]
     flags = np.nan_to_num(scores, nan=-np.inf) > level
@@ -144,7 +144,7 @@ def _day(
                 "anomaly_score": score if known else None,
                 "threshold": limits[f["coin_id"]],
                 "is_anomaly": bool(flags[c, t]),
-                "explanation": told[c][t],
+                "explanation": reasons[c][t],
                 "size_sigma": abs(f["rz"]) if f["rz"] is not None else None,
                 "scope": scoring.scope(flags, c, t),
                 "suspicion": scoring.suspicion(f),
@@ -163,7 +163,7 @@ def _day(
 
 
 def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The row as it should stand beside what was stored for its slot."""
+    """Merge a row with the one stored for its slot."""
     if old is None:
         return row
     first = {n: old[n] for n in FIRST}

@@ -1,4 +1,4 @@
-"""`ml/anomaly_model`: one training a day, and the decision which detector serves from the next."""
+"""`ml/anomaly_model`: one training per day, and the choice of the detector that serves from the next."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         inputs: `anomaly_budget`, and `params` of the model store.
 
     Returns:
-        A version and its figures by day. If no day had data enough, only the red check `enough_data`.
+        A version and its figures by day. If no day had enough data, only the red check `enough_data`.
     """
 
     def learn(cutoff: datetime) -> Training:
@@ -67,7 +67,7 @@ def _decide(
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
-    """Record champion and challenger of the day, both at once; a day that was decided before keeps its decision."""
+    """Record the day's champion and challenger at once; a day decided before keeps its decision."""
     serving = trained.challenger if trained.challenger_wins and trained.challenger else trained.champion
     learnt = artifacts.content_hash(_parameters(serving), serving.forest)
     rows = training.decided_on(decided, ANOMALY, cutoff)
@@ -119,7 +119,7 @@ def _row(
     promoted: bool,
     why: str,
 ) -> dict[str, Any]:
-    """The promotion row of a detector, its files saved and registered."""
+    """Promotion row of a detector, with its files saved and registered."""
     parameters = _parameters(detector)
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),

@@ -1,6 +1,6 @@
-"""From Silver to bars: the bodies of gold/bars_1m, bars_5m, bars_1h and bars_1d.
+"""Bodies of gold/bars_1m, bars_5m, bars_1h and bars_1d: from Silver to bars.
 
-Belongs here: reading Silver and the lake's coverage, writing bars. Does not belong here: how a bar is made
+Belongs here: reading Silver and the lake's coverage, writing bars. Does not belong here: how a bar is computed
 (`transforms.bars`).
 """
 
@@ -38,7 +38,7 @@ COMPLETE = "complete_windows"
 def work(
     engine: Engine, partition_keys: Sequence[str], inputs: StepInputs, tables: Sequence[str] = tuple(HOURLY)
 ) -> Result:
-    """Write hours of the bars of one minute, five minutes and one hour, or of some of them.
+    """Write hours of the one-minute, five-minute and one-hour bars, or of some of them.
 
     Args:
         engine: Engine whose store is read and written.
@@ -62,7 +62,7 @@ def work(
     restated=True,
 )
 def work_day(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Write days of `gold.bars_1d`, from the day's samples: a deviation cannot be had from bars of hours.
+    """Write days of `gold.bars_1d` from the day's samples: a deviation cannot be derived from hourly bars.
 
     Raises:
         SliceRefused: A day is older than Silver's retention less one day.
@@ -73,9 +73,9 @@ def work_day(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) 
         day = key_slice(str(key), "day")
         red = next((c for c in partition.checks if c.name == COMPLETE and not c.passed), None)
         if red is not None and not _samples_before(engine, day.start) and (begun := _complete_since(engine, day)):
-            told = f"the first day of the home: complete since its first sample at {begun:%H:%M}Z"
+            message = f"the first day of the home: complete since its first sample at {begun:%H:%M}Z"
             kept = {name: red.metadata[name] for name in ("rows", "blocking") if name in red.metadata}
-            green = CheckOutcome(COMPLETE, True, told, red.severity, {**kept, "violations": 0})
+            green = CheckOutcome(COMPLETE, True, message, red.severity, {**kept, "violations": 0})
             partition.checks = [green if c is red else c for c in partition.checks]
     return Result({DAILY: done})
 
@@ -86,7 +86,7 @@ def _samples_before(engine: Engine, moment: datetime) -> bool:
 
 
 def _complete_since(engine: Engine, day: Slice) -> datetime | None:
-    """Time of a day's first sample, if from there on every closed bar has its share of expected samples; else None."""
+    """Time of a day's first sample if every closed bar after it has its share of samples; else None."""
     columns = ["first_event_at", "sample_count", "expected_count", "is_closed", "is_complete"]
     rows = engine.store.read_arrow(DAILY, day, columns=columns).to_pylist()
     begun = min((r["first_event_at"] for r in rows), default=None)
@@ -107,7 +107,7 @@ def _publish(engine: Engine, name: str, width: Width, keys: Sequence[str], input
     def build(slice_: Slice) -> DataFrame:
         from pyspark.sql import functions as F
 
-        # Coverage first: what is read afterwards reaches at least as far.
+        # Coverage first, so that what is read afterwards reaches at least as far.
         as_of = covered_until(engine, inputs.as_of)
         silver = engine.store.read(SILVER_PRICES.full_name, slice_)
         if inputs.as_of is not None:

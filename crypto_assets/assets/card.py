@@ -1,4 +1,4 @@
-"""Cards: what a step makes, reads and is moved by, declared once on the function that does the work.
+"""Cards: a step's outputs, inputs and trigger, declared once on the function that does the work.
 
 Dagster's dependencies and partition mappings, jobs, freshness, grants, backfills and the data dictionary are derived
 from cards. Belongs here: the vocabulary and the registry. Does not belong here: Dagster (`orchestration.shell` builds
@@ -28,7 +28,7 @@ RoleName = Literal["ingest", "transform", "train", "serve"]
 
 @dataclass(frozen=True)
 class ModelAsset:
-    """An asset that is no table: a model in the registry.
+    """An asset that is not a table: a model in the registry.
 
     Args:
         schema: First part of the asset key.
@@ -61,13 +61,13 @@ class ModelAsset:
 
 @dataclass(frozen=True)
 class Reads:
-    """An upstream asset, and which of its partitions a partition of the reader needs.
+    """An upstream asset, and the partitions of it that a partition of the reader needs.
 
     Args:
         asset: `schema/name`.
         back: Partitions of the reader (hours or days) before its own that are read too.
         day_before: An hour reads the day before the one that holds it: a model of day D serves from D + 1 00:00.
-        if_there: A partition that does not exist (yet) is no obstacle: the running day has no daily partition.
+        if_there: A missing partition is no obstacle: the running day has no daily partition.
     """
 
     asset: str
@@ -85,20 +85,20 @@ _REGISTERED: dict[str, Step] = {}
 
 @dataclass(frozen=True)
 class Step:
-    """One launchable step and the assets that it materializes; used as the decorator of its work, it is registered.
+    """A launchable step and the assets that it materializes; decorates and registers its work.
 
     Args:
         name: Op name.
         makes: Tables or models of one grain.
         reads: Upstream assets of every asset of the step.
-        moved_by: What keeps the assets fresh; None = a person materializes them.
+        moved_by: Trigger that keeps the assets fresh; None = materialized by hand.
         role: Role that runs it on Databricks; see `databricks.deploy.unity`.
         checks: Checks that the step evaluates beside the contract's: name to description.
-        also_writes: Tables that are no asset of the step and that it writes.
+        also_writes: Tables written beside the step's assets.
         log: Logical topic (`prices`, `polls`) whose bounds the step needs.
-        subset: Whether `work` can materialize some of the assets alone.
+        subset: Whether `work` can materialize a subset of the assets.
         skippable: Whether the step may end without output (too little data): only red checks, no materialization.
-        restated: Whether a late record makes the partitions that read it again, and a backfill from history too.
+        restated: Whether late records, and backfills from history, rebuild the partitions that read them.
         work: `work(engine, partition_keys, inputs)`, with `tables=` when `subset`; given by the decorated function.
     """
 
@@ -116,7 +116,7 @@ class Step:
     work: Work = field(default=_undeclared, repr=False)
 
     def __call__(self, work: Work) -> Work:
-        """Register the step with its work; the function itself is returned, so that it is pickled as any other."""
+        """Register the step with its work; returns the function itself, which stays picklable."""
         _REGISTERED[self.name] = replace(self, work=work)
         return work
 
@@ -133,7 +133,7 @@ class Step:
 
 @cache
 def steps() -> tuple[Step, ...]:
-    """All steps of the modules in this folder, each after those whose assets it reads, else by name."""
+    """All steps of the modules in this folder, in dependency order, else by name."""
     for module in pkgutil.iter_modules(crypto_assets.assets.__path__, "crypto_assets.assets."):
         importlib.import_module(module.name)
     makers = {asset: s.name for s in _REGISTERED.values() for asset in s.assets}
@@ -144,17 +144,17 @@ def steps() -> tuple[Step, ...]:
 
 
 def assets_of(*moved_by: MovedBy) -> tuple[str, ...]:
-    """Assets that these move, as `schema/name`, each after what it reads."""
+    """Assets with these triggers, as `schema/name`, in dependency order."""
     return tuple(asset for s in steps() if s.moved_by in moved_by for asset in s.assets)
 
 
 def step_of(asset: str) -> Step | None:
-    """The step that makes an asset (`schema/name`); None for one that no step makes (topics, alerts, promotions)."""
+    """The step that materializes an asset (`schema/name`); None for topics, alerts and promotions."""
     return next((s for s in steps() if asset in s.assets), None)
 
 
 def upstream(table: Table) -> tuple[str, ...]:
-    """Assets that a table is made from, as `schema/name`."""
+    """Assets from which a table is built, as `schema/name`."""
     made_by = step_of("/".join(table.asset_key))
     writers = [made_by] if made_by else [s for s in steps() if table in s.also_writes and s.role == "train"]
     return tuple(dict.fromkeys(r.asset for s in writers for r in s.reads))

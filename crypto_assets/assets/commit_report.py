@@ -1,9 +1,9 @@
-"""Bronze's newest commits in the metadata of a run, for those who see Dagster's events and not the tables.
+"""Bronze's newest commits as run metadata, for readers of Dagster's events without access to the tables.
 
-Belongs here: which commits a run tells of, and their form, both ways. Does not belong here: what follows from them
+Belongs here: which commits a run reports, and their format, both ways. Does not belong here: what follows from them
 (`orchestration.commit_history`).
 
-A run tells of more than its own commits: what a killed run committed without any event is told by the next one.
+A run reports more than its own commits: those of a killed run, which left no event, are reported by the next one.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from crypto_assets.storage.base import Commit
 
 _LOG = logging.getLogger(__name__)
 METADATA = "recent_commits"
-"""Name in the metadata of the last partition of a run."""
+"""Metadata key on the last partition of a run."""
 WANTED = "tell_commits"
-"""Parameter of the inputs that asks for it: where the tables can be read, nobody needs it."""
+"""Input parameter that requests it; unnecessary where the tables can be read."""
 BEFORE = (200, 5000)
-"""Commits before a run's own that it tells of too, because they may lack an event; the second where a stream commits so
-often that the first do not reach back `SPAN`."""
+"""Commits before a run's own that it reports too, because they may lack an event; the second applies where a stream
+commits so often that the first do not reach back `SPAN`."""
 SPAN = 3 * HOUR
 
 
 def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInputs) -> Result:
-    """The result of a step on a log table, with the table's newest commits in the metadata of its last partition.
+    """Add the table's newest commits to the metadata of the result's last partition.
 
     Args:
         engine: Engine that wrote.
         table: Table that was written.
-        result: What the step says.
-        inputs: `params[WANTED]` asks for the commits; otherwise the result stays as it is.
+        result: Result of the step.
+        inputs: `params[WANTED]` asks for the commits; otherwise the result is unchanged.
     """
     done = result.tables.get(table.full_name)
     if not inputs.params.get(WANTED) or done is None or not done.partitions:
@@ -51,14 +51,14 @@ def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInput
     try:
         rows = to_rows(_newest(engine, table, min(own, newest), newest, inputs.now))
     except Exception as error:  # noqa: BLE001 - what the step wrote stands, and the next run tells of these commits too
-        _LOG.warning("%s: version %d is committed; commits cannot be told: %s", table.full_name, newest, error)
+        _LOG.warning("%s: version %d is committed; commits cannot be reported: %s", table.full_name, newest, error)
         return result
     done.partitions[last].metadata[METADATA] = rows
     return result
 
 
 def _newest(engine: Engine, table: Table, own: int, newest: int, now: datetime) -> list[Commit]:
-    """Commits up to a version, from `BEFORE` those after another one on."""
+    """Commits up to a version, starting `BEFORE` those that follow another one."""
     commits: list[Commit] = []
     for before in BEFORE:
         after = max(-1, own - before)
@@ -69,7 +69,7 @@ def _newest(engine: Engine, table: Table, own: int, newest: int, now: datetime) 
 
 
 def to_rows(commits: Iterable[Commit]) -> list[list[Any]]:
-    """Commits in order as [first version, last version, [touched hours]]; neighbours that touched the same are one.
+    """Commits in order as [first version, last version, [touched hours]]; neighbours with equal hours are merged.
 
     An entry for commits that the log no longer holds spans all of them.
     """
@@ -85,11 +85,11 @@ def to_rows(commits: Iterable[Commit]) -> list[list[Any]]:
 
 
 def from_rows(rows: Sequence[Sequence[Any]], at: datetime) -> list[Commit]:
-    """Commits of `to_rows`, one a version, in order.
+    """Commits of `to_rows`, one per version, in order.
 
     Args:
-        rows: What a run told.
-        at: When it told (UTC); taken for the time of each commit.
+        rows: Rows that a run reported.
+        at: Time of the report (UTC), used as the time of each commit.
     """
     found: list[Commit] = []
     for first, last, hours in rows:

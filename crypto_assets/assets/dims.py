@@ -17,7 +17,7 @@ from crypto_assets.transforms.dim_coin import dim_coin, dim_date
 
 @Step("gold_dim_coin", [DIM_COIN], moved_by="daily", role="transform")
 def work_dim_coin(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
-    """Make `gold.dim_coin` equal to what the registry says now. Unpartitioned: `partition_keys` is ignored."""
+    """Make `gold.dim_coin` equal to the present registry. Unpartitioned: `partition_keys` is ignored."""
     del partition_keys
     return _write(engine, DIM_COIN, inputs, dim_coin(inputs.coins))
 

@@ -1,4 +1,4 @@
-"""Features of hours: reads 26 hours of closed bars before each."""
+"""Features by hour, from the 26 hours of closed bars before each."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _text(moment: datetime | None) -> str:
 
 
 def _scale_known(slice_: Slice, rows: pa.Table) -> dict[str, list[CheckOutcome]]:
-    """By hour, the share of rows with a scale; young homes are red here until they have twelve hours of bars."""
+    """Share of rows with a scale by hour; young homes are red until they have twelve hours of bars."""
     hours = rows.column("hour").to_pylist()
     known = rows.column("s").is_valid().to_pylist()
     found: dict[str, list[CheckOutcome]] = {}

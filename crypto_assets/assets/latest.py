@@ -1,4 +1,4 @@
-"""`gold.latest_prices`: what a board shows first."""
+"""`gold.latest_prices`: the newest quote of every coin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOOKS = (2 * HOUR, 2 * DAY, 365 * DAY)
-"""How far back a coin's newest quote is searched: nearly always the first look finds them all."""
+"""Search spans for a coin's newest quote: nearly always the first finds them all."""
 
 VOLATILE = ("refreshed_at", "covered_until", "covered_offsets", "age_s")
 
@@ -72,16 +72,16 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
 
 
 def _with_silent_partitions(engine: Engine, covered: Coverage, stored: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """End offsets with those of partitions that had no recent record, as the stored rows remember them.
+    """End offsets, with those of partitions without recent records carried over from the stored rows.
 
-    Nothing is carried over from another incarnation of the topic, where offsets began anew.
+    Nothing is carried over from another incarnation of the topic, where offsets restarted.
     """
     newest = max(stored, key=lambda r: r["refreshed_at"], default=None)
     before = {int(p): int(end) for p, end in json.loads(newest["covered_offsets"]).items()} if newest else {}
     if newest is None or before.keys() <= covered.offsets.keys():
         return dict(covered.offsets)
     until = newest["covered_until"]
-    # The record that those offsets reached up to tells their incarnation; it never lies in an hour before its own.
+    # The record at those offsets identifies their incarnation; it never lies in an hour before its own.
     where = (
         f"arrival_hour >= '{floor_hour(until):%Y-%m-%dT%H:%M:%SZ}' "
         f"AND kafka_timestamp = '{until:%Y-%m-%dT%H:%M:%S.%fZ}'"

@@ -1,6 +1,6 @@
-"""Body of bronze/market_history: days of quotes fetched from the source's archive, kept as they came.
+"""Body of bronze/market_history: days of quotes fetched from the source's archive, stored unchanged.
 
-Belongs here: which calls a set of days needs, the day's share of a reply. Does not belong here: the HTTP call
+Belongs here: which calls a set of days needs, a day's share of a reply. Does not belong here: the HTTP call
 (`sources.coingecko`), reading points (`transforms.silver.history_points`).
 """
 
@@ -36,7 +36,7 @@ EXTRA_CHECKS = {
 }
 SERIES = ("prices", "market_caps", "total_volumes")
 REFUSALS = ("rate_limited", "unauthorized")
-"""Failures that the next call would meet too."""
+"""Failures that the next call would hit too."""
 DAYS_PER_CALL = 90
 """The API's longest range with points closer than a day (docs.coingecko.com, market_chart/range)."""
 CAN_FILL = {"5m": "bars_5m and coarser", "1h": "bars_1h and bars_1d", "1d": "bars_1d"}
@@ -44,10 +44,10 @@ CAN_FILL = {"5m": "bars_5m and coarser", "1h": "bars_1h and bars_1d", "1d": "bar
 
 @Step("bronze_market_history", [MARKET_HISTORY], moved_by=None, role="ingest", checks=EXTRA_CHECKS)
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Fetch and store days: one call for up to 90 days in a row of a coin, and none for days that are stored.
+    """Fetch and store days: one call per coin for up to 90 days in a row, none for stored days.
 
-    Each run of days is stored coin by coin before the next call, so a rate limit loses nothing: the same command goes
-    on where it stopped.
+    Each run of days is stored coin by coin before the next call, so a rate limit loses nothing: the same command
+    resumes where it stopped.
 
     Args:
         engine: Engine whose store is written.
@@ -91,7 +91,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 
 def open_archive(inputs: StepInputs) -> AbstractContextManager[Archive]:
-    """The source's archive, configured by this process's own settings: keys never travel in step inputs."""
+    """Open the source's archive, configured by this process's own settings: keys never travel in step inputs."""
     from crypto_assets.settings import load_settings
     from crypto_assets.sources.registry import source_of
 
@@ -100,7 +100,7 @@ def open_archive(inputs: StepInputs) -> AbstractContextManager[Archive]:
 
 
 def _calls(slice_: Slice) -> Iterator[Slice]:
-    """A run of days in pieces of at most `DAYS_PER_CALL`."""
+    """Split a run of days into pieces of at most `DAYS_PER_CALL`."""
     start = slice_.start
     while start < slice_.end:
         end = min(start + DAYS_PER_CALL * DAY, slice_.end)
@@ -109,7 +109,7 @@ def _calls(slice_: Slice) -> Iterator[Slice]:
 
 
 def _fetch(engine: Engine, archive: Archive, part: Slice, inputs: StepInputs, failures: list[str]) -> bool:
-    """Store what is lacking of a run of days and add the failures by coin; whether the source refuses more calls."""
+    """Store the missing replies of a run of days, collect failures by coin; return whether to stop calling."""
     for coin in inputs.coins:
         lacking = _lacking(engine, coin, part, inputs.rebuild)
         if not lacking:
@@ -140,13 +140,13 @@ def _lacking(engine: Engine, coin: Coin, part: Slice, again: bool) -> list[datet
 def day_rows(
     coin_id: str, reply: Mapping[str, Any], days: Iterable[datetime], fetched_at: datetime, source: str
 ) -> list[dict[str, Any]]:
-    """A reply split into days; a day without a price point gives no row.
+    """Split a reply into days; a day without a price point gives no row.
 
     Args:
         coin_id: Coin.
         reply: `prices`, `market_caps`, `total_volumes`: lists of [milliseconds, number].
         days: Day starts (UTC).
-        fetched_at: When the reply was complete.
+        fetched_at: Time when the reply was complete.
         source: Data mode.
     """
     rows = []
@@ -171,7 +171,7 @@ def day_rows(
 
 
 def granularity(stamps: Sequence[int]) -> str:
-    """Spacing of points by the middle of their gaps: 5m, 1h or 1d.
+    """Spacing of points by their median gap: 5m, 1h or 1d.
 
     Args:
         stamps: Times in milliseconds.
@@ -186,7 +186,7 @@ def granularity(stamps: Sequence[int]) -> str:
 
 
 def _number_text(value: object) -> str:
-    """Exact decimals as text: a float would round them."""
+    """Exact decimal text of a number: a float would round it."""
     if isinstance(value, Decimal):
         return format(value, "f")
     raise TypeError(f"{value!r} is no number of the reply")

@@ -37,7 +37,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     Args:
         engine: Engine whose store is read and written.
         partition_keys: Arrival hours.
-        inputs: `source` tells whether arrivals are virtual.
+        inputs: `source` decides whether arrivals are virtual.
 
     Raises:
         SliceRefused: An hour is older than Bronze's retention less one day: its figures stay as they were.
@@ -62,7 +62,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 
 def _event_span(bronze: DataFrame, slice_: Slice, inputs: StepInputs) -> Slice:
-    """Event hours that the slice's records may lie in: late ones reach further back."""
+    """Event hours that the slice's records may lie in; late ones reach further back."""
     from pyspark.sql import functions as F
 
     oldest = bronze.agg(F.min("event_hour").alias("oldest")).toArrow().column(0)[0].as_py()

@@ -1,4 +1,4 @@
-"""Small plots for run metadata: where a person would rather look than read.
+"""Small plots for run metadata.
 
 Belongs here: series to SVG, as markdown that the Dagster UI shows. Does not belong here: what is plotted.
 """
@@ -17,26 +17,26 @@ WIDTH, HEIGHT, MARGIN = 640, 220, 24
 LEGEND_ROW = 14
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 POINTS_AT_MOST = 160
-"""Points a line keeps: more would not be seen, and the text is stored with every event."""
+"""Maximum points per line: more are not visible, and the text is stored with every event."""
 
 HOLE = 5
-"""Times the usual distance of points beyond which a line is broken."""
+"""Gap, in multiples of the usual distance of points, beyond which a line is broken."""
 
 Point = tuple[datetime, float]
 Series = Mapping[str, Sequence[Point]]
 
 
 def lines(title: str, unit: str, series: Series, *, marks: Series | None = None) -> Markdown | None:
-    """Lines over time, one a name, with marks on them.
+    """Lines over time, one per name, with marked points.
 
     Args:
-        title: What is shown.
+        title: Title of the plot.
         unit: Unit of the values.
         series: Points by name; times UTC, in order.
         marks: Points to circle, by the same names.
 
     Returns:
-        An image as markdown; None when there are not two points to connect.
+        An image as markdown; None with fewer than two points to connect.
     """
     drawn = {name: _thinned(points) for name, points in series.items() if len(points) > 1}
     if not drawn:
@@ -72,14 +72,14 @@ def lines(title: str, unit: str, series: Series, *, marks: Series | None = None)
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
-    """Of every few points the one farthest from zero, so that peaks stay; the last point always."""
+    """The point farthest from zero of every few, so that peaks stay; always the last."""
     step = max(1, len(points) // POINTS_AT_MOST)
     kept = [max(points[i : i + step], key=lambda p: abs(p[1])) for i in range(0, len(points) - 1, step)]
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
 
 def _unbroken(points: Sequence[Point]) -> list[list[Point]]:
-    """The points in pieces: a line across a hole in time would show what nobody measured."""
+    """Split points into pieces: a line across a gap in time would show unmeasured values."""
     steps = sorted(b[0] - a[0] for a, b in pairwise(points))
     usual = steps[len(steps) // 2]
     pieces = [[points[0]]]

@@ -1,4 +1,4 @@
-"""`gold.price_predictions`: forecasts inserted once and never rewritten."""
+"""`gold.price_predictions`: forecasts, inserted once and never rewritten."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trai
     also_writes=[PROMOTIONS],
 )
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Forecast from every slot of hours, where the key is not in the ledger yet.
+    """Forecast from every slot of hours whose key is not in the ledger yet.
 
     Args:
         engine: Engine whose store is read and written.
@@ -108,7 +108,7 @@ def _of_horizon(
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> list[dict[str, Any]]:
-    """Forecasts by the version in force, and by the baseline where that one's inputs are unknown."""
+    """Forecasts by the version in force, or by the baseline if that version's inputs are unknown."""
     made = scoring.forecasts(rows, data, registry.load(promotion, inputs.params.get("home")), horizon, inputs.now)
     there = {(r["coin_id"], r["window_end"]) for r in made}
     rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]

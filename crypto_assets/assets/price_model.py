@@ -1,4 +1,4 @@
-"""`ml/price_model`: forecasters of both horizons, one training a day; most days end with "no skill"."""
+"""`ml/price_model`: forecasters of both horizons, one training per day; most days end with "no skill"."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         inputs: `params` of the model store.
 
     Returns:
-        Versions and figures by day. If no day had data enough, only the red check `enough_data`.
+        Versions and figures by day. If no day had enough data, only the red check `enough_data`.
     """
 
     def learn(cutoff: datetime) -> dict[str, Forecaster]:
@@ -70,7 +70,7 @@ def _decide(
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
-    """Record both horizons' versions at once; a day that was decided before keeps its decision."""
+    """Record both horizons' versions at once; a day decided before keeps its decision."""
     rows = [r for h in trained for r in training.decided_on(decided, f"price_{h}", cutoff)]
     if not rows:
         rows = [_row(key, f"price_{h}", f, cutoff, inputs) for h, f in trained.items()]
@@ -111,16 +111,16 @@ def _decide(
 
 
 def _why(forecaster: Forecaster) -> str:
-    """What was decided, with the figures."""
+    """Describe the decision, with its figures."""
     if not forecaster.candidates:
         measured = f"persistence serves, its errors measured on {forecaster.errors:,} outcomes"
         return f"{measured}; {forecaster.metrics.get('missing')}"
-    told = "; ".join(
+    figures = "; ".join(
         f"{c.algorithm} {_figures(c.skill)}" + (f", a bar later {_figures(c.skill_delayed)}" if c.skill_delayed else "")
         for c in forecaster.candidates
     )
     verdict = "promoted" if forecaster.model is not None else "no skill, not promoted"
-    return f"{verdict}: skill over persistence {told}"
+    return f"{verdict}: skill over persistence {figures}"
 
 
 def _figures(skill: Skill) -> str:
@@ -144,7 +144,7 @@ def _row(
     cutoff: datetime,
     inputs: StepInputs,
 ) -> dict[str, Any]:
-    """The promotion row. What serves is always promoted: at least persistence with its errors measured anew."""
+    """Promotion row. The serving version is always promoted: at least persistence with new error quantiles."""
     version = f"{key}-{forecaster.algorithm.replace('_', '-')}"
     parameters = _parameters(forecaster)
     metrics = {

@@ -1,7 +1,7 @@
-"""What all step bodies share: publish slices with audit, rules and data versions, in one place.
+"""Publishes slices for all step bodies: audit, rules and data versions in one place.
 
-Belongs here: turning "these keys of this table are built by that function" into writes and a `TableResult`.
-Does not belong here: the logic of any table, or Dagster.
+Belongs here: turning a build function and keys into writes and a `TableResult`. Does not belong here: the logic of any
+table, or Dagster.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 LONGEST_SLICE = 8 * DAY
-"""Longest slice computed at once: bounds memory of a range run; a longer range is written piece by piece."""
+"""Longest slice computed at once, which bounds the memory of a range run; longer ranges are written in pieces."""
 
 EVENT_COLUMNS = ("last_updated_at", "last_event_at", "kafka_timestamp", "window_end", "decided_at", "at")
-"""Columns that say when something happened, best first; a table without one is measured by its slices."""
+"""Event time columns, best first; a table without one is measured by its slices."""
 NEWEST_EVENT = "run_newest_event"
-"""Name in the metadata of a run."""
+"""Metadata key of a run."""
 
 Build = Callable[[Slice], "DataFrame | pa.Table"]
 ExtraChecks = Callable[[Slice, "pa.Table"], Mapping[str, Sequence[CheckOutcome]]]
 
 
 def pieces(keys: Sequence[str], grain: Grain) -> list[tuple[Slice, list[str]]]:
-    """Contiguous runs of keys, cut so that none is longer than `LONGEST_SLICE`, in time order."""
+    """Contiguous runs of keys in time order, none longer than `LONGEST_SLICE`."""
     cut: list[tuple[Slice, list[str]]] = []
     for _, run in contiguous(keys, grain):
         per_piece = int(LONGEST_SLICE / (key_slice(run[0], grain).end - key_slice(run[0], grain).start))
@@ -44,12 +44,12 @@ def pieces(keys: Sequence[str], grain: Grain) -> list[tuple[Slice, list[str]]]:
 
 
 def has_rows(rows: int, why_empty: str, not_yet: str | None = None) -> CheckOutcome:
-    """The check that a partition is not empty; an empty one is materialized all the same, and red.
+    """Check that a partition is not empty; an empty one is materialized all the same, and red.
 
     Args:
         rows: Rows of the partition.
         why_empty: Reason if there are none.
-        not_yet: Why there cannot be any yet, if so: then an empty partition is no fault.
+        not_yet: Reason why there cannot be any yet, which makes an empty partition no fault.
     """
     if rows:
         return CheckOutcome("has_rows", True, f"{rows:,} rows", metadata={"rows": rows})
@@ -74,8 +74,8 @@ def publish(
 ) -> TableResult:
     """Write partitions of a `replace_slice` table and report on each.
 
-    Every contiguous run of keys is one slice: staged, audited by the contract's blocking rules, committed, and
-    then reported by partition (rules, `has_rows`, `extra_checks`, content hash as data version).
+    Every contiguous run of keys is one slice: staged, audited by the contract's blocking rules, committed, and then
+    reported by partition (rules, `has_rows`, `extra_checks`, content hash as data version).
 
     Args:
         engine: Engine whose store is written.
@@ -85,9 +85,9 @@ def publish(
         build: Returns all rows of a slice. It reads its sources itself and may be called again after a conflict.
         input_retention_days: Shortest retention of the sources, or None if they are kept for ever.
         extra_checks: More outcomes by partition key, from the rows written.
-        volatile: Columns that say when, not what; they do not enter the data version.
+        volatile: Columns of processing time, left out of the data version.
         why_empty: Reason given by `has_rows` when a partition is empty.
-        not_yet: Asked for an empty partition: why it cannot have rows yet, None if it should.
+        not_yet: Returns why an empty partition cannot have rows yet, None if it should.
         commit_metadata: Recorded in the Delta commit.
 
     Raises:
@@ -179,7 +179,7 @@ def publish_whole(
 
 
 def newest_event(rows: pa.Table) -> dict[str, object]:
-    """The newest time of the first of `EVENT_COLUMNS` that the rows have, as run metadata; empty without one."""
+    """Newest time in the first of `EVENT_COLUMNS` among the rows, as run metadata; empty without one."""
     for column in EVENT_COLUMNS:
         if column in rows.column_names and (found := compute().max(rows.column(column)).as_py()) is not None:
             return {NEWEST_EVENT: found}

@@ -1,4 +1,4 @@
-"""From Bronze to Silver and its quarantine: the bodies of silver/prices and silver/quarantine.
+"""Bodies of silver/prices and silver/quarantine: from Bronze to Silver.
 
 Belongs here: which records of Bronze an hour needs, the balance of records as a check. Does not belong here: judging
 records (`transforms.parse`), the shape of rows (`transforms.silver`).
@@ -19,7 +19,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key, hou
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
 from crypto_assets.transforms.parse import parse_bronze
-from crypto_assets.transforms.silver import examined, history_points, silver
+from crypto_assets.transforms.silver import history_points, silver
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,13 +53,13 @@ QUARANTINE_CHECKS = {
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
     """Write hours of `silver.prices`.
 
-    Silver of hour H is every valid record with an event in H, from all of Bronze that may hold one: arrival hours
-    from H - 1 on, because an event may be up to 60 s later than its arrival. History fills 5-minute slots without one.
+    Silver of hour H is every valid record with an event in H, from all of Bronze that may hold one: arrival hours from
+    H - 1 on, because an event may be up to 60 s later than its arrival. History fills 5-minute slots without one.
 
     Args:
         engine: Engine whose store is read and written.
         partition_keys: Hours by event time, in any order.
-        inputs: `coins`, `partitions_start`, `now`, `run_id`, `rebuild`, `as_of` (what was available later is left out).
+        inputs: `coins`, `partitions_start`, `now`, `run_id`, `rebuild`, `as_of` (records available later are left out).
 
     Raises:
         SliceRefused: An hour is older than Bronze's retention less one day, so its records may be gone.
@@ -101,9 +101,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     checks=QUARANTINE_CHECKS,
 )
 def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Write arrival hours of `silver.quarantine`, and check that no record of them is unaccounted for.
+    """Write arrival hours of `silver.quarantine`, and check that each of their records is accounted for.
 
-    `has_rows` here asks whether the hour had records to look at: a quarantine without rows is good news.
+    `has_rows` here checks that the hour had records to examine: an empty quarantine is good news.
 
     Raises:
         SliceRefused: An hour is older than Bronze's retention less one day.
@@ -137,11 +137,11 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
     )
     for key, partition in result.partitions.items():
         balance = balances[str(key)]
-        looked_at = has_rows(balance.stored, "Bronze holds no record that arrived in this hour")
-        if looked_at.passed:
-            told = f"{balance.stored:,} records were examined, {balance.quarantined:,} quarantined"
-            looked_at = replace(looked_at, description=told, metadata={"rows": partition.rows})
-        partition.checks = [looked_at if check.name == looked_at.name else check for check in partition.checks]
+        examined = has_rows(balance.stored, "Bronze holds no record that arrived in this hour")
+        if examined.passed:
+            message = f"{balance.stored:,} records were examined, {balance.quarantined:,} quarantined"
+            examined = replace(examined, description=message, metadata={"rows": partition.rows})
+        partition.checks = [examined if check.name == examined.name else check for check in partition.checks]
         partition.metadata |= {
             "bronze_records": balance.stored,
             "valid": balance.valid,
@@ -155,7 +155,7 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
 
 @dataclass(frozen=True)
 class Balance:
-    """What became of the records of one arrival hour.
+    """Balance of the records of one arrival hour.
 
     Args:
         stored: Records in Bronze, counted without parsing any.
@@ -187,13 +187,13 @@ def _parsed(bronze: DataFrame, inputs: StepInputs) -> DataFrame:
 
 
 def _at_least(engine: Engine) -> dict[str, str]:
-    """The Bronze version that the write reads, or an earlier one: it is looked up before the target is opened."""
+    """The Bronze version that the write reads, or an earlier one: it is read before the target is opened."""
     version = engine.store.version(RAW_PRICES.full_name)
     return {} if version is None else {"bronze_version": str(version)}
 
 
 def _history(engine: Engine, slice_: Slice, inputs: StepInputs) -> DataFrame | None:
-    """Points of the slice's days, or None when no reply is stored for them."""
+    """History points of the slice's days; None if no reply is stored for them."""
     from pyspark.sql import functions as F
 
     days = Slice(floor_day(slice_.start), floor_day(slice_.end - HOUR) + 24 * HOUR)
@@ -214,15 +214,15 @@ def _coins_present(slice_: Slice, rows: pa.Table, inputs: StepInputs) -> dict[st
     for hour, coins in present.items():
         wanted = {c.coin_id for c in inputs.coins if c.active_throughout(hour, hour + HOUR)}
         absent = sorted(wanted - coins)
-        told = (
+        message = (
             f"{len(wanted)} active coins have rows" if not absent else f"no row of {', '.join(absent)}; see ops/polls"
         )
-        outcomes[hour_key(hour)] = [CheckOutcome(ALL_COINS, not absent, told, "warn", {"absent": absent})]
+        outcomes[hour_key(hour)] = [CheckOutcome(ALL_COINS, not absent, message, "warn", {"absent": absent})]
     return outcomes
 
 
 def _stored(engine: Engine, slice_: Slice, version: int | None, as_of: datetime | None) -> Counter[str]:
-    """Records of Bronze by arrival hour, counted from the stored rows themselves."""
+    """Records of Bronze by arrival hour, counted from the stored rows."""
     known = "" if as_of is None else f" AND kafka_timestamp <= '{as_of:%Y-%m-%dT%H:%M:%S.%fZ}'"
     hours = engine.store.read_arrow(
         RAW_PRICES.full_name, slice_, columns=["arrival_hour"], where=f"kind = 'record'{known}", version=version
@@ -231,7 +231,7 @@ def _stored(engine: Engine, slice_: Slice, version: int | None, as_of: datetime 
 
 
 def _refused(records: pa.Table) -> pa.Table:
-    """The records that have a reason, as rows of the quarantine."""
+    """Records with a reason, as rows of the quarantine."""
     pc = compute()
     return records.filter(pc.invert(records.column("is_valid"))).select(QUARANTINE.column_names)
 
@@ -269,23 +269,27 @@ def _by_hour(rows: pa.Table) -> Counter[str]:
 
 def _accounted_for(balance: Balance) -> CheckOutcome:
     lost = balance.stored - balance.valid - balance.quarantined
-    told = f"{balance.stored:,} records = {balance.valid:,} valid + {balance.quarantined:,} quarantined"
+    message = f"{balance.stored:,} records = {balance.valid:,} valid + {balance.quarantined:,} quarantined"
     if lost:
-        told = (
+        message = (
             f"{balance.stored:,} records, but {balance.valid:,} valid + {balance.quarantined:,} quarantined: {lost:+,} "
             "unaccounted for; run crypto-assets verify, which lists them"
         )
     figures = {"bronze": balance.stored, "valid": balance.valid, "quarantined": balance.quarantined}
-    return CheckOutcome(ACCOUNTED_FOR, not lost, told, metadata={**figures, "duplicates": balance.duplicates})
+    return CheckOutcome(ACCOUNTED_FOR, not lost, message, metadata={**figures, "duplicates": balance.duplicates})
 
 
 def _reasons(balance: Balance) -> CheckOutcome:
     listed = ", ".join(f"{name} {count:,}" for name, count in balance.reasons.items())
-    told = f"{balance.quarantined:,} of {balance.stored:,} records: {listed}" if listed else "nothing was quarantined"
-    return CheckOutcome(REASONS, not balance.quarantined, told, "warn", dict(balance.reasons))
+    message = (
+        f"{balance.quarantined:,} of {balance.stored:,} records: {listed}" if listed else "nothing was quarantined"
+    )
+    return CheckOutcome(REASONS, not balance.quarantined, message, "warn", dict(balance.reasons))
 
 
 def _in_range(balance: Balance) -> CheckOutcome:
     listed = ", ".join(f"{name} of {count:,} records" for name, count in balance.out_of_range.items())
-    told = f"beyond decimal(38,18), and therefore null in Silver: {listed}" if listed else "Silver holds every number"
-    return CheckOutcome(IN_RANGE, not listed, told, "warn", dict(balance.out_of_range))
+    message = (
+        f"beyond decimal(38,18), and therefore null in Silver: {listed}" if listed else "Silver holds every number"
+    )
+    return CheckOutcome(IN_RANGE, not listed, message, "warn", dict(balance.out_of_range))

@@ -1,4 +1,4 @@
-"""What the model steps share: a training a day, what was known, promotions, checks on cut-offs and restatements."""
+"""Shared by the model steps: daily training, data known at a cut-off, promotions, checks on cut-offs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = ("coin_id", "window_end", "available_at", *FIELDS)
 
 
 def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
-    """Features of the last days before a cut-off, as they were known at it.
+    """Features of the last days before a cut-off, as known at it.
 
     Args:
         engine: Engine whose store is read.
@@ -63,12 +63,12 @@ def by_day(
         asset: Name of the model's asset.
         engine: Engine whose store is read and whose `ml.promotions` is written.
         partition_keys: Days.
-        inputs: Of the step.
-        learn: Trains from what was known at a cut-off, the end of a day (UTC); raises `NotEnoughData`.
-        decide: Records what serves from the next day on, given what was trained and all promotions.
+        inputs: Inputs of the step.
+        learn: Trains on data known at a cut-off, the end of a day (UTC); raises `NotEnoughData`.
+        decide: Records the version that serves from the next day on, given the training and all promotions.
 
     Returns:
-        What was decided by day; days without data enough are named. If none had it, only the red check `enough_data`.
+        Decisions by day; days without enough data are named. If none had enough, only the red check `enough_data`.
     """
     result = TableResult()
     short: list[str] = []
@@ -91,7 +91,7 @@ def by_day(
 
 
 def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
-    """All promotions; the baselines are written at first use, so that there always is a version to score with."""
+    """All promotions; the baselines are written at first use, so that there always is a version."""
     rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
     if not any(r["version"] == BASELINE for r in rows):
         record(engine, v0_rows(inputs.partitions_start, inputs.now))
@@ -100,7 +100,7 @@ def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
 
 
 def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
-    """Add promotions that are not there yet; a decision is never rewritten."""
+    """Insert missing promotions; a decision is never rewritten."""
     import pyarrow as pa
 
     frame: pa.Table = pa.Table.from_pylist(list(rows), schema=arrow_schema(PROMOTIONS))
@@ -108,18 +108,18 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:
-    """What was decided about a model at a cut-off before; it stands, whatever a later training finds."""
+    """Earlier decisions about a model at a cut-off; they stand, whatever a later training finds."""
     return [d for d in decided if d["model"] == model and d["cutoff"] == cutoff and d["version"] != BASELINE]
 
 
 def cutoff_outcome(
     scored: Iterable[tuple[str, str, datetime]], decided: Sequence[Mapping[str, Any]], *, blocking: bool = False
 ) -> CheckOutcome:
-    """The check that no slot was scored by a version that had seen it.
+    """Check that no slot was scored by a version that had seen it.
 
     Args:
         scored: Model, version and window_start of rows.
-        decided: All promotions. A version that is not among them counts as one that has seen everything.
+        decided: All promotions. An unknown version counts as having seen everything.
         blocking: Whether a violation stops the write.
     """
     cutoffs = {(d["model"], d["version"]): d["cutoff"] for d in decided}
@@ -140,7 +140,7 @@ def cutoff_outcome(
 def refuse_seen(
     table: str, keyed: Mapping[str, Sequence[tuple[str, str, datetime]]], decided: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Stop a write of rows by versions that had seen their slots.
+    """Stop a write of rows scored by versions that had seen their slots.
 
     Args:
         table: Table that would be written.
@@ -157,7 +157,7 @@ def refuse_seen(
 
 
 def restated(engine: Engine, cutoff: datetime, days: int, decided: Sequence[dict[str, Any]]) -> CheckOutcome:
-    """Whether feature slices of the training window were rewritten after an earlier decision on this cut-off."""
+    """Check whether feature slices of the training window were rewritten after an earlier decision on this cut-off."""
     earlier = [p["decided_at"] for p in decided if p["cutoff"] == cutoff and p["version"] != BASELINE]
     if not earlier:
         return CheckOutcome(RESTATED, True, "trained for the first time", "warn")

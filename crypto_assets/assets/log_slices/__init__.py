@@ -1,1 +1,1 @@
-"""Slices of a log as rows of Bronze: reading, continuity with what is stored, adoption, coverage."""
+"""Slices of a log as rows of Bronze: reading, continuity with stored rows, adoption, coverage."""

@@ -1,7 +1,7 @@
-"""Where a log that was cut begins to differ from what is stored of it.
+"""Finds the offset from which a cut log differs from its stored records.
 
-Belongs here: that offset, by comparing hour after hour backwards. Does not belong here: keeping the decision
-(`log.kafka.adoption`), refusing to go on (`assets.log_slices.continuity`).
+Belongs here: that offset, by comparing hours backwards. Does not belong here: recording the decision
+(`log.kafka.adoption`), refusing to continue (`assets.log_slices.continuity`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Fork:
 def forks(
     engine: Engine, table: Table, topic: str, incarnation: str, retained: Mapping[int, tuple[int, int]]
 ) -> list[Fork]:
-    """Where the log of each Kafka partition begins to differ from the rows of one incarnation.
+    """First differing offset per Kafka partition between the log and the rows of one incarnation.
 
-    A log is equal to what is stored up to where it was cut, so the search ends with the first hour, going backwards,
-    of which every retained record is equal.
+    A log equals the stored rows up to where it was cut, so the backward search ends at the first hour of which every
+    retained record is equal.
 
     Args:
-        engine: Engine whose store is read and whose log is asked.
+        engine: Engine whose store and log are read.
         table: The append-once table.
         topic: The topic.
         incarnation: The incarnation under which its records are stored.
@@ -76,7 +76,7 @@ def _first_differences(
     hour: datetime,
     retained: Mapping[int, tuple[int, int]],
 ) -> dict[int, int]:
-    """First offset at which the log differs from one hour's rows, of the Kafka partitions where it does."""
+    """First differing offset within one hour's rows, for the Kafka partitions that differ."""
     from pyspark.sql import functions as F
 
     rows = engine.store.read(table.full_name, Slice(hour, hour + HOUR))
@@ -97,7 +97,7 @@ def _first_differences(
             for offset, record in records.items():
                 if mine.pop(offset, None) != record:
                     first[partition] = min(offset, first.get(partition, offset))
-    for piece in ranges:  # what is stored and was not found
+    for piece in ranges:  # stored but not found
         for offset in stored[piece.partition]:
             if piece.start <= offset < piece.end:
                 first[piece.partition] = min(offset, first.get(piece.partition, offset))

@@ -1,9 +1,9 @@
-"""Whether the log still is the one that a table was filled from: its last stored records, read again.
+"""Checks that the log still is the one a table was filled from, by rereading its last stored records.
 
 A log that lost its newest records (power loss, a folder restored from an older copy) grows again under the same topic
-id, and soon ends after what is stored: its end says nothing, its contents do. So what follows the stored records is
-appended only when the log still holds those records. And a topic may be re-created between the question for bounds and
-the read, so its id is asked once more after the read.
+id and soon ends after the stored end: its end proves nothing, its contents do. So records are appended only while the
+log still holds the stored ones before them. And since a topic may be re-created between the query for bounds and the
+read, its id is queried again after the read.
 
 Belongs here: the last stored records of a Kafka partition, and comparing them. Does not belong here: which offsets an
 hour lacks (`assets.log_slices.kafka`), reading (`log.kafka.reading`).
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TAIL = 16
-"""Offsets before the stored end of which the records are compared: the last alone might be equal by chance."""
+"""Offsets before the stored end whose records are compared: the last alone might be equal by chance."""
 NEAR = 4 * HOUR
-"""Hours in which the last records are looked for first."""
+"""Hours searched first for the last records."""
 COLUMNS = ("partition", "offset", "kafka_timestamp", "message_key", "raw_json", "raw_bytes")
 SHOWN = 10
-"""Differences that a message names."""
+"""Maximum number of differences that a message names."""
 
 
 @dataclass(frozen=True)
 class LogRecord:
-    """What one record is known again by; the value as SHA-256, None for a record without value."""
+    """Identity of one record; the value as SHA-256, None for a record without value."""
 
     at: datetime
     key: str | None
@@ -60,9 +60,9 @@ class Continuity:
     """The comparisons of one step, or of one stream.
 
     Args:
-        tails: Last records that this process has stored, by table, incarnation and Kafka partition, with the stored
-            end that they were stored up to: a stream need not read them back. Only believed while the table ends there.
-        always: Compare before every commit, as a stream does, whose life is long; else once a step.
+        tails: Last records that this process has stored, by table, incarnation and Kafka partition, with their stored
+            end, so that a stream need not read them back. Used only while the table ends there.
+        always: Compare before every commit, for long-running streams; else once per step.
     """
 
     always: bool = False
@@ -70,19 +70,19 @@ class Continuity:
     _compared: set[tuple[str, str, int]] = field(default_factory=set)
 
     def require(self, engine: Engine, table: Table, bounds: LogBounds, ends: Mapping[int, int], slice_: Slice) -> None:
-        """Prove that the log still holds what is stored of it; to be called after reading and before committing.
+        """Verify that the log still holds the stored records; call it after reading and before committing.
 
         Args:
-            engine: Engine whose store is read and whose log is asked.
+            engine: Engine whose store and log are read.
             table: The append-once table.
             bounds: Names the topic and its incarnation.
-            ends: Stored ends of the Kafka partitions of which more is to be stored.
+            ends: Stored ends of the Kafka partitions to extend.
             slice_: Arrival hour that is written.
 
         Raises:
-            LogReplaced: The log holds other records than those that are stored; names partitions, offsets, both.
-            TopicRecreated: The topic has another id than when its bounds were asked for.
-            LogError: The log cannot be asked.
+            LogReplaced: The log and the stored records differ; names partitions, offsets and both records.
+            TopicRecreated: The topic's id has changed since its bounds were queried.
+            LogError: The log cannot be queried.
         """
         place = (table.full_name, bounds.topic_id)
         wanted = {p: end for p, end in ends.items() if self.always or (*place, p) not in self._compared}
@@ -95,7 +95,7 @@ class Continuity:
         self._compared |= {(*place, p) for p in wanted}
 
     def stored(self, table: Table, topic_id: str, covers: Iterable[OffsetRange], rows: pa.Table) -> None:
-        """Remember the last of the rows that were stored just now."""
+        """Cache the last of the rows just stored."""
         for piece in covers:
             self._compared.add((table.full_name, topic_id, piece.partition))
             if self.always:
@@ -114,10 +114,10 @@ class Continuity:
 
 
 def last_records(engine: Engine, table: Table, topic_id: str, ends: Mapping[int, int], slice_: Slice) -> Records:
-    """The stored records within `TAIL` offsets before the last record below a stored end, by Kafka partition.
+    """Stored records within `TAIL` offsets before the last record below a stored end, by Kafka partition.
 
-    Transactions leave holes, gap rows hold no record, and a partition may have been silent for long: the last record
-    is looked for near the end and near the hour first, then in all of the table.
+    Transactions leave holes, gap rows hold no record, and a partition may have been silent for long: the last record is
+    searched for near the end and near the hour first, then in the whole table.
     """
     from pyspark.sql import functions as F
 
@@ -142,7 +142,7 @@ def last_records(engine: Engine, table: Table, topic_id: str, ends: Mapping[int,
 
 
 def records_of(rows: pa.Table | None) -> Records:
-    """Rows of the table, or of the log (with the column `value`), as what they are known again by."""
+    """Identities of rows of the table, or of the log (with the column `value`)."""
     found: Records = {}
     for row in rows.to_pylist() if rows is not None else ():
         text = row.get("raw_json")
@@ -155,7 +155,7 @@ def records_of(rows: pa.Table | None) -> Records:
 
 @dataclass(frozen=True)
 class Difference:
-    """One offset at which the log does not hold the stored record; `found` None = it has no record there."""
+    """An offset at which log and stored record differ; `found` None = the log has no record there."""
 
     partition: int
     offset: int
@@ -170,7 +170,7 @@ class Difference:
 def different(stored: Records, found: Records, compared: Iterable[OffsetRange]) -> list[Difference]:
     """Stored offsets within compared ranges at which the log holds another record, or none, in order.
 
-    Offsets that are not stored say nothing: between two stored hours may lie one that was not made yet.
+    Offsets that are not stored prove nothing: an hour between two stored ones may be missing.
     """
     pairs = [(piece, stored.get(piece.partition, {}), found.get(piece.partition, {})) for piece in compared]
     return [
@@ -182,7 +182,7 @@ def different(stored: Records, found: Records, compared: Iterable[OffsetRange]) 
 
 
 def replaced(topic: str, topic_id: str, differences: list[Difference]) -> str:
-    """The message for a log that holds other records than were stored from it; one difference a Kafka partition."""
+    """Message for a log that holds other records than were stored from it; one difference per Kafka partition."""
     last = {d.partition: d for d in differences}
     listed = "; ".join(str(d) for d in list(last.values())[:SHOWN])
     return (
@@ -194,7 +194,7 @@ def replaced(topic: str, topic_id: str, differences: list[Difference]) -> str:
 
 
 def _last_rows(rows: pa.Table, partition: int) -> pa.Table:
-    """The last rows of one Kafka partition, which are in order of their offsets."""
+    """The last rows of one Kafka partition, in offset order."""
     import numpy as np
 
     pc = compute()

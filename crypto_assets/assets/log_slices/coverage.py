@@ -1,4 +1,4 @@
-"""How far the lake reaches, in time (the clock by which windows are closed) and in offsets.
+"""How far the lake reaches: in time (the clock that closes windows) and in offsets.
 
 Does not belong here: reading the log itself (`assets.bronze`).
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def covered_until(engine: Engine, as_of: datetime | None = None) -> datetime | None:
     """Highest broker timestamp that Bronze covers, at most `as_of` (UTC).
 
-    In a lake that holds only history it is the newest time of fetching. None = nothing has been read yet.
+    For a lake that holds only history, the newest time of fetching. None = nothing has been read yet.
     """
     found = _newest_record(engine) or _newest_reply(engine)
     if found is None or as_of is None:
@@ -37,8 +37,8 @@ class Coverage:
     Args:
         until: Highest broker timestamp (UTC); None = nothing has been read yet.
         topic_id: Incarnation of the topic that the newest record came from; None = no record.
-        offsets: By partition, the end of what has been read of that incarnation. A partition that has had no record
-            since the hour before the newest one is absent.
+        offsets: End offset read of that incarnation by partition; partitions without a record since the hour before the
+            newest one are absent.
     """
 
     until: datetime | None
@@ -47,7 +47,7 @@ class Coverage:
 
 
 def coverage(engine: Engine) -> Coverage:
-    """How far Bronze reaches now, read from its newest two arrival hours."""
+    """Present coverage, read from Bronze's newest two arrival hours."""
     table = "bronze.raw_prices"
     until = covered_until(engine)
     version = engine.store.version(table)
@@ -67,7 +67,7 @@ def coverage(engine: Engine) -> Coverage:
 
 
 def _newest_record(engine: Engine) -> datetime | None:
-    """Only the newest arrival hours are read: a record never lies in an hour before that of its timestamp."""
+    """Newest record's time from the newest arrival hours: a record never lies in an hour before its timestamp."""
     from pyspark.sql import functions as F
 
     table = "bronze.raw_prices"
@@ -83,7 +83,7 @@ def _newest_record(engine: Engine) -> datetime | None:
         table, columns=["kafka_timestamp", "bronze_ingested_at"], where=where, version=version
     )
     found = compute().max(believed_times(rows)).as_py()
-    if found is None:  # the newest hours hold nothing but gaps, or records stamped ahead
+    if found is None:  # the newest hours hold only gaps, or records stamped ahead
         stamped = F.col("kafka_timestamp") <= F.col("bronze_ingested_at") + F.expr(
             f"INTERVAL {CLOCK_SKEW_LIMIT_S} SECONDS"
         )
@@ -92,9 +92,9 @@ def _newest_record(engine: Engine) -> datetime | None:
 
 
 def believed_times(rows: pa.Table) -> pa.ChunkedArray:
-    """Broker times of rows, null where a row was stored before it is said to have arrived: a clock was ahead.
+    """Broker times of rows; null where a row was stored before its stated arrival: a clock was ahead.
 
-    That is known for good, whatever the present is: covered times never run ahead of the records behind them.
+    The answer never changes later, so covered times never run ahead of the records behind them.
     """
     pc = compute()
     stamped = rows.column("kafka_timestamp")

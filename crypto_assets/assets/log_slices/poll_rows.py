@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PollRows:
-    """Makes rows of `ops.polls` (a `RowMaker`): the message's fields as columns, null where they cannot be held."""
+    """Builds rows of `ops.polls` (a `RowMaker`): the message's fields as columns, null where they cannot be held."""
 
     def rows(
         self,
@@ -32,7 +32,7 @@ class PollRows:
         chunk: pa.Table,
         now: datetime,
     ) -> pa.Table:
-        """Rows of one chunk: one for every record, whatever its value."""
+        """Rows of one chunk, one per record, whatever its value."""
         import pyarrow as pa
 
         columns = common_columns(bounds, slice_, ranges, chunk, now)
@@ -42,5 +42,5 @@ class PollRows:
         return rows_table(table, columns)
 
     def touched(self, rows: pa.Table) -> list[str]:  # noqa: ARG002
-        """Polls are read by their arrival alone."""
+        """No event hours: polls are read by their arrival alone."""
         return []

@@ -1,4 +1,4 @@
-"""What an append-once hour holds, read back for its report; shared by Kafka's hours and landed ones.
+"""Reads an append-once hour back for its report; shared by Kafka's hours and landed ones.
 
 Does not belong here: what an hour lacks (`assets.log_slices.kafka`, `assets.log_slices.landing`).
 """
@@ -24,18 +24,18 @@ _LOG = logging.getLogger(__name__)
 def read_back(
     engine: Engine, table: Table, slice_: Slice, topic_id: str
 ) -> tuple[pa.Table, list[tuple[int, int, int]]]:
-    """What a slice holds, by one query.
+    """Read a slice back with one query.
 
     Returns:
-        Its rows as far as rules look at them (the other columns, all nullable, are left null), and the distinct
+        Its rows with the columns that rules use (the others, all nullable, stay null), and the distinct
         (partition, range_start, range_end) of one topic incarnation, sorted.
     """
     import pyarrow as pa
 
     from crypto_assets.contracts.arrow import arrow_schema, compute
 
-    said = " ".join(rule.sql for rule in table.rules)
-    needed = [c.name for c in table.columns if not c.nullable or c.name in table.key or c.name in said]
+    sql = " ".join(rule.sql for rule in table.rules)
+    needed = [c.name for c in table.columns if not c.nullable or c.name in table.key or c.name in sql]
     ranges = ["partition", "range_start", "range_end"]
     columns = list(dict.fromkeys([*needed, "topic_id", *ranges]))
     rows = engine.store.read_arrow(table.full_name, slice_, columns=columns)
@@ -50,9 +50,9 @@ def read_back(
 
 
 def of_a_commit(write: WriteResult, topic_id: str, report: Callable[[], PartitionResult]) -> PartitionResult:
-    """The report of an hour. When what was committed cannot be read back, it says so: the commit stands.
+    """Report an hour; if the committed rows cannot be read back, the report notes that and the commit stands.
 
-    Its checks are then left out, and red: a check that a step did not evaluate is.
+    Its checks are then omitted, which makes them red.
 
     Raises:
         StorageError: Nothing was committed, and the hour cannot be read.

@@ -1,10 +1,10 @@
-"""Hours of a table of log records whose files are lost, read again from a log that still has the records.
+"""Rebuilds hours of a log table whose files are lost, from a log that still has the records.
 
-Belongs here: which offsets an hour lacks, and the rows that it holds afterwards. Does not belong here: finding damaged
-files (`storage.damage`), new records (`assets.bronze`).
+Belongs here: which offsets an hour lacks, and its rows afterwards. Does not belong here: finding damaged files
+(`storage.damage`), new records (`assets.bronze`).
 
-An hour is written by one commit that replaces it: the rows of its whole files, the records read again, and a gap for
-what the log no longer has. Its ranges then follow each other as if nothing had happened, one batch from gap to gap.
+One commit replaces an hour by the rows of its intact files, the reread records, and a gap for what the log no longer
+has. Its ranges then follow each other as before the loss, one batch from gap to gap.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Stored:
 
 @dataclass
 class HourPlan:
-    """What becomes of one hour.
+    """Plan of one hour's repair.
 
     Attributes:
         key: The hour.
@@ -55,7 +55,7 @@ class HourPlan:
 
 
 def stored_ranges(diagnosis: Diagnosis) -> list[Stored]:
-    """Ranges in the whole files of a table."""
+    """Ranges in the intact files of a table."""
     import pyarrow.parquet as pq
 
     found: set[Stored] = set()
@@ -70,11 +70,11 @@ def stored_ranges(diagnosis: Diagnosis) -> list[Stored]:
 
 
 def plan(stored: list[Stored], keys: Sequence[str], bounds: Mapping[str, LogBounds]) -> list[HourPlan]:
-    """What each of some hours lacks, in order.
+    """Plan what each of some hours lacks, in order.
 
     Args:
-        stored: What the whole files hold; what is planned is added.
-        keys: Hours of which files are lost.
+        stored: Ranges of the intact files; planned ranges are added.
+        keys: Hours with lost files.
         bounds: Offsets of these hours in the log.
     """
     plans = []
@@ -86,7 +86,7 @@ def plan(stored: list[Stored], keys: Sequence[str], bounds: Mapping[str, LogBoun
             before, mine, after = _around(stored, hour, current.topic_id, b.partition)
             start = before if before is not None else b.start
             if before is None and b.log_start and b.start <= b.log_start:
-                start = b.log_start  # where the hour began can no longer be known
+                start = b.log_start  # the beginning of the hour is no longer known
             if mine:
                 start = min(start, mine[0].start)
             end = b.end if after is None else after[1]
@@ -117,20 +117,20 @@ def hour_rows(
     first_seq: int,
     now: datetime,
 ) -> tuple[pa.Table, int]:
-    """All rows of an hour, and the highest sequence number among those of the present topic.
+    """All rows of an hour, and the highest sequence number of the present topic.
 
     Args:
         table: Contract.
-        diagnosis: Whose whole files give the rows that were not lost.
-        todo: What to read, and what to record as lost.
+        diagnosis: Diagnosis with the intact files.
+        todo: Ranges to read, and to record as lost.
         bounds: Offsets of the hour.
-        maker: Makes rows of records.
+        maker: Builds rows from records.
         read_log: Reads ranges of a topic.
         first_seq: Sequence number of the first batch.
         now: Present time (UTC).
 
     Raises:
-        LogError: The log does not give the records.
+        LogError: The records cannot be read.
     """
     import pyarrow as pa
 
@@ -144,7 +144,7 @@ def hour_rows(
     )
     others = kept.filter(compute().not_equal(kept.column("topic_id"), bounds.topic_id))
     mine = [kept.filter(compute().equal(kept.column("topic_id"), bounds.topic_id)).select(names)]
-    for piece in todo.reads:  # one by one: a row says which range it was read in
+    for piece in todo.reads:  # one by one, because a row names its range
         mine += [maker.rows(table, bounds, slice_, [piece], chunk, now) for chunk in read_log(bounds.topic, [piece])]
     gaps_now = [piece for topic_id, piece in todo.gaps if topic_id == bounds.topic_id]
     mine.append(gap_rows(table, bounds, slice_, gaps_now, now))
@@ -165,7 +165,7 @@ def hour_rows(
 def _around(
     stored: Sequence[Stored], hour: datetime, topic_id: str, partition: int
 ) -> tuple[int | None, list[OffsetRange], tuple[datetime, int] | None]:
-    """Highest end of earlier hours, ranges of the hour in order, nearest later hour and the lowest start there."""
+    """Highest end of earlier hours, ranges of the hour in order, nearest later hour and its lowest start."""
     same = [s for s in stored if s.topic_id == topic_id and s.piece.partition == partition]
     before = max((s.piece.end for s in same if s.hour < hour), default=None)
     mine = sorted((s.piece for s in same if s.hour == hour), key=lambda p: p.start)
@@ -174,7 +174,7 @@ def _around(
 
 
 def _holes(partition: int, start: int, end: int, held: Sequence[OffsetRange]) -> list[OffsetRange]:
-    """What of [start, end) is not held."""
+    """Uncovered parts of [start, end)."""
     holes, at = [], start
     for piece in held:
         if at < piece.start:
@@ -186,7 +186,7 @@ def _holes(partition: int, start: int, end: int, held: Sequence[OffsetRange]) ->
 
 
 def _holes_of_former_topics(stored: Sequence[Stored], hour: datetime, now: str) -> list[tuple[str, OffsetRange]]:
-    """What earlier incarnations of the topic lack between stored ranges: it is gone with them."""
+    """Gaps between stored ranges of earlier topic incarnations, lost with them."""
     found = []
     for topic_id, partition in sorted({(s.topic_id, s.piece.partition) for s in stored if s.topic_id != now}):
         before, mine, after = _around(stored, hour, topic_id, partition)
@@ -211,7 +211,7 @@ def _rows_of(table: Table, diagnosis: Diagnosis, file: DataFile) -> pa.Table:
 
 
 def _batched(table: Table, rows: pa.Table, todo: HourPlan, first_seq: int) -> tuple[pa.Table, int]:
-    """The rows with one range and one batch from gap to gap, numbered in the order of their offsets."""
+    """Rows with one range and one batch from gap to gap, numbered in offset order."""
     import pyarrow as pa
 
     spans: dict[int, list[list[int]]] = {}  # by partition: [start, end, is a gap]
