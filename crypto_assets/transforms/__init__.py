@@ -1,1 +1,1 @@
-"""Table logic: functions DataFrame -> DataFrame on the PySpark API, the same on every engine. No I/O, no clock."""
+"""Table logic: `DataFrame -> DataFrame` functions on the PySpark API, the same on every engine. No I/O, no clock."""

@@ -1,9 +1,9 @@
 """Bars: OHLC of polled samples by window, a function of Silver alone.
 
-Belongs here: the one transform behind `gold.bars_1m`, `bars_5m`, `bars_1h` and `bars_1d`. Does not belong here:
-returns or anything that needs another window (`transforms.features`), reading or writing tables.
+Belongs here: the one transform behind `gold.bars_1m`, `bars_5m`, `bars_1h` and `bars_1d`. Does not belong here: returns
+or anything that needs another window (`transforms.features`), reading or writing tables.
 
-Aggregates are exact, so that neither the order of rows nor the number of threads shows in a result: sums are made of
+Aggregates are exact, so that results depend neither on the order of rows nor on the number of threads: sums are of
 decimals, and doubles appear only in what is computed from finished sums.
 """
 
@@ -30,14 +30,14 @@ FEEDS: dict[str, tuple[str, ...]] = {
     "1h": ("tick", "5m", "1h"),
     "1d": GRANULARITIES,
 }
-"""Samples that each width takes: a point says nothing about windows finer than its spacing, but for 5-minute points,
-which are samples like any other."""
+"""Samples used by each width: a point is unknown in windows finer than its spacing, except 5-minute points, which count
+as ordinary samples."""
 
 GRACE_S = 60
-"""Seconds after its end at which a window counts as closed: the clock skew that records may have."""
+"""Seconds after its end at which a window counts as closed: the allowed clock skew of records."""
 
 COMPLETE_TENTHS = 8
-"""A window is complete with this many tenths of its expected samples."""
+"""Tenths of its expected samples from which a window is complete."""
 
 _SQUARES = "decimal(38,27)"
 """Type of squared relative deviations: a sum over n samples is at most n squared, so 300,000 samples fit, and a
@@ -47,14 +47,14 @@ deviation of 3e-14 of the mean still counts."""
 def bars(silver: DataFrame, width: Width, as_of: datetime | Column | None) -> DataFrame:
     """Bars of one width, one row per coin and window that has a sample.
 
-    open, high, low, close are the first, highest, lowest and last sample by last_updated_at; volume and
-    capitalisation those of the last sample, null when it has none. price_avg is the mean, price_vol the sample
-    standard deviation (n - 1), both in USD. expected_count is the window's length by the cadence of its last sample,
-    at least 1; it is null when the window holds history or that cadence is unknown. A window of polled samples whose
-    cadence is unknown is never complete, because nobody can say so; one with history is complete once closed.
+    open, high, low, close are the first, highest, lowest and last sample by last_updated_at; volume and capitalisation
+    those of the last sample, null when it has none. price_avg is the mean, price_vol the sample standard deviation (n -
+    1), both in USD. expected_count is the window's length by the cadence of its last sample, at least 1; it is null
+    when the window holds history or that cadence is unknown. A window of polled samples with unknown cadence is never
+    complete; one with history is complete once closed.
 
     Args:
-        silver: Rows of `silver.prices` that cover the windows wholly.
+        silver: Rows of `silver.prices` that cover the windows completely.
         width: Width of the windows; they begin at multiples of it since 1970-01-01T00:00Z.
         as_of: Highest broker timestamp that Bronze covers (UTC), or a column that is one value for all rows; None =
             nothing is known to be closed.
@@ -78,8 +78,8 @@ def bars(silver: DataFrame, width: Width, as_of: datetime | Column | None) -> Da
         F.max("available_at").alias("available_at"),
         F.max(_rank()).alias("_rank"),
     )
-    # A second look at the samples with their window known: cheaper than min_by and max_by on many windows, and the
-    # deviations are taken from the finished mean.
+    # Joins samples with their finished window: cheaper than min_by and max_by on many windows, and deviations use the
+    # final mean.
     known = windows.select(*key, "first_event_at", "last_event_at", "price_avg")
     is_first = F.col("last_updated_at") == F.col("first_event_at")
     is_last = F.col("last_updated_at") == F.col("last_event_at")
@@ -98,7 +98,7 @@ def bars(silver: DataFrame, width: Width, as_of: datetime | Column | None) -> Da
 
 
 def _judged(windows: DataFrame, width: str, as_of: datetime | Column | None) -> DataFrame:
-    """What follows from a window's finished aggregates."""
+    """Columns derived from a window's finished aggregates."""
     from pyspark.sql import functions as F
 
     start, several = F.col("window_start"), F.col("sample_count") > 1
@@ -129,7 +129,7 @@ def _judged(windows: DataFrame, width: str, as_of: datetime | Column | None) -> 
 
 
 def _rank() -> Column:
-    """0 for a polled sample, then the coarser the higher."""
+    """0 for a polled sample; the coarser, the higher."""
     from pyspark.sql import functions as F
 
     rank = F.lit(0)

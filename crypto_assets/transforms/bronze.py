@@ -1,10 +1,10 @@
-"""The one thing Bronze reads from a payload: the hour of the event, leniently.
+"""`event_hour`, the only field that Bronze reads from a payload, leniently.
 
 Belongs here: `event_hour`. Does not belong here: judging records (`transforms.parse`), reading the log or writing.
 
-Works on Arrow chunks as they come from the log, because a frame would first have to be staged: per 200,000 records
-of 330 bytes on two cores, the pattern on a split text takes 0.1 s, `get_json_object` on the embedded engine 0.4 s and
-a JSON parser 1.0 s.
+Works on Arrow chunks as they come from the log, because a frame would first have to be staged: per 200,000 records of
+330 bytes on two cores, the pattern on a split text takes 0.1 s, `get_json_object` on the embedded engine 0.4 s and a
+JSON parser 1.0 s.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _HEAD = 64
 def event_hour(raw_json: pa.Array, arrival: pa.Array, partitions_start: datetime) -> pa.Array:
     """UTC hour of every record's `last_updated_at`.
 
-    Lenient: a record that is wrong elsewhere, or is no JSON at all, still has an hour when the field can be found.
-    Records whose field stands once, before any nested value, and is written as our producer writes it take the fast
-    way; all others are parsed one by one.
+    Lenient: a record with other faults, or that is not JSON at all, still has an hour if the field can be found.
+    Records whose field occurs once, before any nested value, and in our producer's format take the fast path; all
+    others are parsed one by one.
 
     Args:
         raw_json: Values as text, null when not UTF-8.
@@ -47,8 +47,8 @@ def event_hour(raw_json: pa.Array, arrival: pa.Array, partitions_start: datetime
     pc = compute()
     zoned = pa.timestamp("us", "UTC")
     parts = pc.split_pattern(raw_json, f'"{FIELD}"')
-    # What follows the field where it stands once, cut short before anything is copied; null elsewhere. Where nothing
-    # before it opens another object or list, or escapes a letter, it is a member of the record itself.
+    # What follows the field if it occurs once, cut short before anything is copied; null otherwise. If nothing before
+    # it opens another object or list, or escapes a letter, it is a member of the record itself.
     once = pc.equal(pc.list_value_length(parts), 2)
     before = parts.values.take(pc.if_else(once, parts.offsets[:-1], pa.scalar(None, parts.offsets.type)))
     own = pc.and_kleene(once, pc.match_substring_regex(before, _FLAT))
@@ -57,7 +57,7 @@ def event_hour(raw_json: pa.Array, arrival: pa.Array, partitions_start: datetime
     text = pc.struct_field(pc.extract_regex(tails, _FAST), [0])
     try:
         moment = text.cast(zoned)
-    except pa.ArrowInvalid:  # some text looks like a time and is none, such as the 30th of February
+    except pa.ArrowInvalid:  # some text has the form of a time but is none, such as the 30th of February
         moment = pa.nulls(len(raw_json), zoned)
     moment = _with_slow_ones(raw_json, moment)
     limit = pc.add(arrival, pa.scalar(CLOCK_SKEW_LIMIT_S * 1_000_000, pa.duration("us")))
@@ -66,7 +66,7 @@ def event_hour(raw_json: pa.Array, arrival: pa.Array, partitions_start: datetime
 
 
 def _with_slow_ones(raw_json: pa.Array, moment: pa.Array) -> pa.Array:
-    """The moments, with those that the fast way did not find read by a JSON parser."""
+    """The moments, with those that the fast path missed read by a JSON parser."""
     import pyarrow as pa
 
     pc = compute()

@@ -1,4 +1,4 @@
-"""Dimensions that follow from the registry and the calendar alone: coins over time, and days."""
+"""Dimensions derived from the registry and the calendar alone: coins over time, and days."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def dim_coin(coins: CoinRegistry) -> list[dict[str, Any]]:
     """Versions of every coin (SCD 2) as rows of `gold.dim_coin`.
 
     A coin changes identity when an alias ends (until then it has the alias's symbol), begins when it becomes active,
-    and ends when it is retired; the span after retirement is a version of its own, not active.
+    and ends when it is retired; the span after retirement is a separate, inactive version.
 
     Args:
         coins: The registry.

@@ -1,8 +1,8 @@
 """Scale-free features per coin on the 5-minute grid, point in time.
 
-Every active coin has a row at every closed slot. All lags are by grid time: the grid is complete, so that "so many rows
-before" is "so many slots before". Nothing later than a row's window_end enters it. Definitions are in the contract and
-in the functions below; windows end at the row itself unless said otherwise.
+Every active coin has a row at every closed slot. All lags are by grid time: the grid is complete, so that n rows before
+is n slots before. Nothing later than a row's window_end enters it. Definitions are in the contract and in the functions
+below; windows end at the row itself unless noted otherwise.
 
 Belongs here: DataFrame -> DataFrame. Does not belong here: which slice is read, or writing.
 """
@@ -27,7 +27,7 @@ NAME, VERSION = "price_features", "1"
 SLOT = timedelta(minutes=5)
 LOOK_BACK = timedelta(hours=26)
 SETTLED = timedelta(seconds=60)
-"""A slot is closed when the log covers its end by so much."""
+"""How far past a slot's end the log must reach for the slot to be closed."""
 
 MAX_AGE_S = 600
 MAD_SLOTS, MAD_PRESENT = 288, 144
@@ -38,11 +38,11 @@ MAD_TO_SIGMA = 1.4826
 KERNEL = 130
 BAND = 20
 _EXACT = "decimal(38,24)"
-"""Type of terms to be summed. Sums of doubles depend on the order of the terms, and a sliding window's also on slots
-that have left it: then a row would depend on where its slice begins. Prices have 14 digits before the point here."""
+"""Type of summed terms. Sums of doubles depend on the order of terms, and a sliding window's also on slots that have
+left it, so a row would depend on where its slice begins. Prices have 14 digits before the point here."""
 
 DIGITS = 12
-"""Decimals kept: what engines compute differently in the last bits of a double is not told."""
+"""Decimals kept, which hides differences between engines in the last bits of a double."""
 
 
 def features(bars_5m: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: datetime) -> DataFrame:
@@ -156,7 +156,7 @@ def _with_returns(grid: DataFrame) -> DataFrame:
             "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
             "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
             "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
-            # A return sees its own slot, the one before, and the one before that where a price is carried over.
+            # A return depends on its own slot, the one before, and the one before that if a price is carried over.
             "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
         }
     )
@@ -176,11 +176,11 @@ _LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
 
 
 def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
-    """What needs every single one of the last 288 slots: MAD around the row's own median, spread, and MACD's sums.
+    """Values that need every one of the last 288 slots: MAD around the row's own median, spread, and MACD's sums.
 
-    MACD is EMA12 - EMA26 of ln price and its signal EMA9 of that, each a finite kernel of 130 slots with weights
-    (1 - a)^k, a = 2 / (n + 1), scaled to sum to 1. The signal is therefore one kernel of 259 slots on ln price. All
-    slots under a kernel must have a price. The Bollinger band's spread is here too, because it needs the finished mean.
+    MACD is EMA12 - EMA26 of ln price and its signal EMA9 of that, each a finite kernel of 130 slots with weights (1 -
+    a)^k, a = 2 / (n + 1), scaled to sum to 1. The signal is therefore one kernel of 259 slots on ln price. All slots
+    under a kernel must have a price. The Bollinger band's spread is here too, because it needs the finished mean.
     """
     from pyspark.sql import functions as F
 
@@ -248,7 +248,7 @@ def _market(wanted: DataFrame) -> DataFrame:
 
 
 def _baskets(wanted: DataFrame) -> DataFrame:
-    """Hash of the coins that had r5 in the slot, and when the last of these returns could be known."""
+    """Hash of the coins that had r5 in the slot, and when the last of these returns became known."""
     from pyspark.sql import functions as F
 
     having = F.when(F.col("r5").isNotNull(), F.col("coin_id"))
@@ -259,7 +259,7 @@ def _baskets(wanted: DataFrame) -> DataFrame:
 
 
 def basket_hash(coin_ids: Sequence[str]) -> str:
-    """The hash that a basket of coins has in the table: SHA-256 of the sorted ids, joined by commas, 16 hex digits."""
+    """Hash of a basket of coins: SHA-256 of the sorted ids, joined by commas, 16 hex digits."""
     return hashlib.sha256(",".join(sorted(coin_ids)).encode()).hexdigest()[:16]
 
 
@@ -345,7 +345,7 @@ def _by_coin() -> Any:
 
 
 def _last(slots: int) -> Any:
-    """The row's slot and those before it, `slots` in all."""
+    """The row's slot and those before it, `slots` in total."""
     return _by_coin().rowsBetween(1 - slots, 0)
 
 
@@ -376,7 +376,7 @@ def _seconds(later: str, earlier: str) -> Column:
 
 
 def manifest() -> dict[str, Any]:
-    """Name, version, columns with definitions, and a hash of this code: what a model records of its inputs."""
+    """Name, version, columns with definitions, and a hash of this code: a model's record of its inputs."""
     code = inspect.getsource(inspect.getmodule(manifest) or features)
     return {
         "name": NAME,

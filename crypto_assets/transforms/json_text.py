@@ -1,18 +1,18 @@
-r"""The members of a JSON object as text, exactly and alike on every engine.
+r"""Members of a JSON object as text, exact and identical on every engine.
 
-Belongs here: which texts are JSON (RFC 8259), and what their top-level members hold. Does not belong here: what a
-member means (`transforms.parse`).
+Belongs here: which texts are JSON (RFC 8259), and the contents of their top-level members. Does not belong here: the
+meaning of a member (`transforms.parse`).
 
 Engines read JSON differently: bare numbers pass through a double on Spark, single quotes and raw control characters are
-JSON there, and text after the object is ignored everywhere. So an engine's parser is trusted with two things alone:
+JSON there, and text after the object is ignored everywhere. So an engine's parser is trusted with only two things:
 nesting, and the escapes within names and texts. Its input is not the record but the record's tokens, which are a
 regular language, so that one pattern finds them, each consumed whole:
 
     {"a\u005fb": 1.50, "c": {"d": null}}   becomes   {"sa\u005fb": "n1.50", "sc": {"sd": "nnull"}}
 
-Every text begins with `s`, whatever stands bare with `n`: no digit is lost, and no kind is taken for another. Records
-in the layout of our producer need none of this: `plain` knows them by one pattern, and none of their members is
-nested, repeated or has an escaped name.
+Every text begins with `s`, every bare value with `n`: no digit is lost, and no kind is mistaken for another. Records in
+our producer's layout need none of this: `plain` recognizes them by one pattern, and none of their members is nested,
+repeated or has an escaped name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NUMBER = "-?[0-9]{1,20}([.][0-9]{1,18})?"
 """Numbers that a cast to decimal(38,18) reads exactly, whatever the engine."""
 
-# Stand-ins while tokens are marked. Raw control characters are no JSON, so no record that is read has any of these.
+# Stand-ins while tokens are marked. Raw control characters are not JSON, so no readable record contains any.
 _BACKSLASH, _QUOTE, _TEXT, _TEXT_END, _BARE, _BARE_END = (chr(code) for code in range(1, 7))
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 _PIECE = r'"([^"]*)"|([^"{}\[\]:, \t\r\n]+)'
@@ -38,13 +38,13 @@ _ESCAPE = (
     rf"\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}|\\u[0-9a-ce-fA-CE-F]{_HEX}{{3}}|\\u[dD][0-7]{_HEX}{{2}}"
     r"|\\[/bfnrt]"
 )
-"""Escapes but those of quotes and backslashes; a surrogate only with its partner, since UTF-8 cannot hold one alone."""
+"""Escapes except those of quotes and backslashes; surrogates only in pairs, since UTF-8 cannot hold one alone."""
 
 
 def plain(text: Column) -> Column:
-    """Whether a text is an object as our producer writes it: known fields in order, numbers as `NUMBER` in quotes.
+    """Whether a text is an object in our producer's layout: known fields in order, numbers as `NUMBER` in quotes.
 
-    A backslash may stand before a quote or another backslash only. Null for null.
+    A backslash may precede only a quote or another backslash. Null for null.
     """
     from pyspark.sql import functions as F
 
@@ -66,7 +66,7 @@ def plain(text: Column) -> Column:
 
 
 def marked(text: Column) -> Column:
-    """A text with its tokens marked; null where one of them is no token of JSON, or limits are exceeded."""
+    """Mark the tokens of a text; null if one of them is no token of JSON, or limits are exceeded."""
     from pyspark.sql import functions as F
 
     # What follows a backslash belongs to it; pairs of backslashes go first, or the second would take the quote.
@@ -82,7 +82,7 @@ def marked(text: Column) -> Column:
 
 
 def tagged(marks: Column) -> Column:
-    """What `marked` found as JSON in which every name and text is `s...` and every other scalar the text `n...`."""
+    """Convert `marked` text to JSON in which every name and text is `s...` and every other scalar the text `n...`."""
     return _replaced(
         marks,
         (_TEXT_END + _BARE + _BARE_END, '"'),
@@ -95,7 +95,7 @@ def tagged(marks: Column) -> Column:
 
 
 def is_one_value(tags: Column) -> Column:
-    """Whether `tagged` text is one JSON value with nothing after it: between two names that no record can have."""
+    """Whether `tagged` text is one JSON value with nothing after it, by parsing it between two impossible names."""
     from pyspark.sql import functions as F
 
     between = F.concat(F.lit('{"x":'), tags, F.lit(',"y":0}'))

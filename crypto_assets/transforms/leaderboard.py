@@ -1,4 +1,4 @@
-"""Coins by their change over 24 hours of bars."""
+"""Leaderboard of coins by their change over 24 hours."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def leaderboard_24h(bars_5m: DataFrame) -> DataFrame:
     )
     change = F.col("price_usd").cast("double") / F.col("price_24h_ago_usd").cast("double") - 1
     board = board.withColumn("change_24h", F.round(change, 12)).withColumnRenamed("newest_end", "window_end")
-    # One row a coin: a single partition is what is wanted.
+    # One row per coin, so a single partition is intended.
     order = Window.partitionBy(F.lit(1)).orderBy(F.col("change_24h").desc_nulls_last(), F.col("coin_id"))
     board = board.withColumn("rank", F.row_number().over(order))
     return board.select(*(F.col(c.name).cast(c.type).alias(c.name) for c in LEADERBOARD.columns))

@@ -46,7 +46,7 @@ def pipeline_metrics(
         quarantine: Rows of `silver.quarantine` of the hours.
         polls: Rows of `ops.polls` of the hours.
         anomalies: Rows of `gold.anomalies` of the hours.
-        virtual_time: Whether records carry a virtual arrival: then latencies say nothing and are null.
+        virtual_time: Whether records carry a virtual arrival, which makes latencies null.
     """
     from pyspark.sql import functions as F
 

@@ -1,12 +1,12 @@
-"""Bronze records as typed columns, each with every reason why it may not become Silver.
+"""Parses Bronze records into typed columns, with every reason why a record may not become Silver.
 
 Belongs here: reading one record's JSON, numbers, times and headers exactly, and judging it. Does not belong here:
 comparing records with each other (`transforms.silver`), reading or writing tables.
 
 Every value is read as text first (`transforms.json_text`). Texts become numbers and times through a pattern and
-`try_cast`, so that no record can fail a batch and none is changed on the way: a typed `from_json` fails whole batches
-on some engines, and a cast of `double` to `decimal(38,18)` turns 1e5 into 99999.999999999991611392 on Sail.
-Hours and days are computed from seconds since 1970, so that no result depends on the session's time zone.
+`try_cast`, so that no record can fail a batch or change on the way: a typed `from_json` fails whole batches on some
+engines, and a cast of `double` to `decimal(38,18)` turns 1e5 into 99999.999999999991611392 on Sail. Hours and days are
+computed from seconds since 1970, so that no result depends on the session's time zone.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 RESTATABLE_DAYS = 89
-"""A record whose event hour is older than its arrival hour by more is too late: Bronze's 90 days less one."""
+"""Maximum delay of an event hour behind its arrival hour: Bronze's 90 days less one."""
 
 PRICE_LIMIT = 10**15
-"""Prices from here on are no prices in USD (all the world's money is less); below it sums of a day stay exact."""
+"""Prices from here on are implausible in USD (all the world's money is less); below it sums of a day stay exact."""
 
 MAY_BE_NULL = ("market_cap_usd", "volume_24h_usd", "change_24h_pct", "change_7d_pct")
 """Required fields that may be present as null."""
 
 EXPONENT_LIMIT = 60
-"""Largest power of ten that a number in scientific notation may carry; beyond it nothing fits decimal(38,18)."""
+"""Largest power of ten in scientific notation; beyond it nothing fits decimal(38,18)."""
 
 COORDINATES = (
     "topic",
@@ -65,12 +65,12 @@ _EXACT = rf"^{json_text.NUMBER}\z"
 _NUMBER = r"^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?\z"
 _SECONDS = r"^[0-9]{1,9}([.][0-9]{1,9})?\z"
 _TEXT_ONLY = ("coin_id", "symbol", "name")
-"""Fields that hold text or nothing: a number or a list is no name."""
+"""Fields that hold text or nothing: a number or a list is not a name."""
 _RFC3339 = rf"^{RFC3339}\z"
 _FRACTION_DIGITS = 30
-"""Digits after the point that decide how the 18th is rounded."""
+"""Digits after the point that determine how the 18th is rounded."""
 _SHOWN = 60
-"""Characters of a value that a detail repeats."""
+"""Maximum number of characters of a value quoted in a detail."""
 
 
 def parse_bronze(bronze: DataFrame, coins: CoinRegistry, partitions_start: datetime) -> DataFrame:
@@ -85,7 +85,7 @@ def parse_bronze(bronze: DataFrame, coins: CoinRegistry, partitions_start: datet
         partitions_start: Earlier events have no partition (UTC).
 
     Returns:
-        The coordinates of Bronze and arrival_hour; coin_id (the registry's, or what was read), symbol, name,
+        Coordinates of Bronze and arrival_hour; coin_id (the registry's, or what was read), symbol, name,
         last_updated_at, price_usd, market_cap_usd, volume_24h_usd, change_1h_pct, change_24h_pct, change_7d_pct,
         ingestion_timestamp, source, cadence_s, poll_id, event_hour; reasons (array of text, sorted), detail (text),
         is_valid (boolean, never null); out_of_range (array of text: numeric fields that are null because
@@ -102,14 +102,14 @@ _MOST_KEPT = 8
 
 
 def _stages(coins: CoinRegistry, partitions_start: datetime) -> list[list[Column | str]]:
-    """Columns of the selects that follow each other.
+    """Columns of the successive selects.
 
-    They are built once for a registry: on a JVM session that takes twenty thousand calls into the JVM, three seconds
-    however few the rows, and a stream parses every few seconds.
+    Built once per registry: on a JVM session that takes twenty thousand calls into the JVM, three seconds however few
+    the rows, and a stream parses every few seconds.
     """
     from pyspark.sql import functions as F
 
-    # A process may have columns of both kinds, of a JVM session and of Spark Connect.
+    # A process may have columns of both kinds: of a JVM session and of Spark Connect.
     key = (type(F.lit(None)), coins, partitions_start)
     if key not in _KEPT:
         if len(_KEPT) >= _MOST_KEPT:
@@ -146,7 +146,7 @@ def _judged() -> list[Column | str]:
 
 
 def _named(flags: Mapping[str, Column]) -> Column:
-    """Names of the flags that are true, as an array."""
+    """Names of the true flags, as an array."""
     from pyspark.sql import functions as F
 
     return F.array_compact(F.array(*[F.when(flag, F.lit(name)) for name, flag in flags.items()]))
@@ -155,11 +155,11 @@ def _named(flags: Mapping[str, Column]) -> Column:
 def where_computed(frame: DataFrame, condition: Column) -> DataFrame:
     """Rows of a frame that fulfil a condition on costly computed columns.
 
-    An optimizer moves a plain filter below the columns it reads, and so copies their expressions into it: for the
-    columns of `parse_bronze` the planning of a thousand rows grows from 0.5 s to more than ten minutes on Sail 0.7.
-    A row whose array is null has nothing to explode, and that no optimizer moves. The rows have one more column,
-    `_kept`, for callers to leave out when they select: dropping it would need the frame to be analysed, which a
-    declarative pipeline does not allow before all of it is known.
+    An optimizer pushes a plain filter below the columns it reads, and so copies their expressions into it: for the
+    columns of `parse_bronze` planning a thousand rows grows from 0.5 s to more than ten minutes on Sail 0.7. Exploding
+    an array that is null for unwanted rows is not pushed down. The rows have one more column, `_kept`, which callers
+    leave out when they select: dropping it would need the frame to be analysed, which a declarative pipeline does not
+    allow before all of it is known.
     """
     from pyspark.sql import functions as F
 
@@ -183,9 +183,9 @@ def day_of(moment: Column) -> Column:
 
 
 def decimal_of(text: Column) -> Column:
-    """The exact decimal(38,18) that a plain or scientific text says, rounded to 18 places.
+    """Exact decimal(38,18) of a plain or scientific text, rounded to 18 places.
 
-    Null for what is no number, has 21 digits or more before the point, or an exponent beyond `EXPONENT_LIMIT`.
+    Null for non-numbers, 21 digits or more before the point, or an exponent beyond `EXPONENT_LIMIT`.
     """
     from pyspark.sql import functions as F
 
@@ -200,9 +200,9 @@ def moment_of(text: Column) -> Column:
 
 
 def _scaled(text: Column) -> Column:
-    """Plain decimal text of a number, by moving its point and cutting digits that decide nothing.
+    """Plain decimal text of a number, by moving its point and cutting insignificant digits.
 
-    The digits stand between zeros enough for any move. The expression repeats `text` as seldom as it can, because a
+    The digits are padded with enough zeros for any move. The expression repeats `text` as rarely as possible, because a
     plan holds it once for each numeric field.
     """
     from pyspark.sql import functions as F
@@ -219,9 +219,9 @@ def _scaled(text: Column) -> Column:
 
 
 def _texts() -> list[list[Column | str]]:
-    """Every field and header as text, null where it is absent, null or of a kind that the field cannot have.
+    """Every field and header as text; null if absent, null or of a kind that the field cannot have.
 
-    A record with a repeated name is not read, as it cannot be known which one holds.
+    A record with a repeated name is not read, because it is ambiguous.
     """
     from pyspark.sql import functions as F
 
@@ -244,20 +244,20 @@ def _texts() -> list[list[Column | str]]:
 
 
 def _field(name: str) -> Column:
-    """Text of a field: of a text its content, of a number or time also a scalar as it is written."""
+    """Text of a field: the content of a text, and for numbers and times also a scalar as written."""
     from pyspark.sql import functions as F
 
     tag = F.when(F.col("_readable"), json_text.member(F.col("_tags"), name))
     if name in _TEXT_ONLY:
         text = F.when(tag.startswith("s"), tag.substr(F.lit(2), F.length(tag)))
     else:
-        # Of a list or an object its bracket stays, which is no number and no time.
+        # The bracket of a list or an object stays, which is neither number nor time.
         text = F.when(tag != "nnull", F.regexp_replace(tag, r"^([\[{])[^\x00]*|^[sn]", "$1"))
     return F.when(F.col("_plain"), F.get_json_object("raw_json", f"$.{name}")).otherwise(text)
 
 
 def _typed(coins: CoinRegistry) -> list[list[Column | str]]:
-    """The texts as numbers and times, the registry's id of the coin, and the event hour."""
+    """The texts as numbers and times, the coin's registry id, and the event hour."""
     from pyspark.sql import functions as F
 
     texts = {name: F.col(f"_{name}") for name in NUMERIC}
@@ -266,7 +266,7 @@ def _typed(coins: CoinRegistry) -> list[list[Column | str]]:
     ]
     times = [moment_of(F.col(f"_{name}")).alias(name) for name in ("last_updated_at", "ingestion_timestamp")]
     cadence = F.when(F.col("_cadence").rlike(_SECONDS), F.col("_cadence").try_cast("double"))
-    # A coin that cannot be dated by its quote is judged by its arrival.
+    # A coin whose quote has no date is judged by its arrival.
     dated = F.coalesce("last_updated_at", "kafka_timestamp")
     canonical = canonical_coin(F.col("_coin_id"), dated, coins).alias("_canonical")
     return [
@@ -276,7 +276,7 @@ def _typed(coins: CoinRegistry) -> list[list[Column | str]]:
 
 
 def canonical_coin(coin_id: Column, at: Column, coins: CoinRegistry) -> Column:
-    """The registry's id of a coin that was active at a time, by its id or a former one; else null."""
+    """Registry id of a coin that was active at a time, by its present or a former id; else null."""
     from pyspark.sql import functions as F
 
     def within(start: datetime, end: datetime | None) -> list[Column]:
@@ -290,13 +290,13 @@ def canonical_coin(coin_id: Column, at: Column, coins: CoinRegistry) -> Column:
         for alias in coin.aliases:
             limits = [*within(start, end), at < F.lit(datetime.combine(alias.until, time(), UTC))]
             found.append(F.when(reduce(and_, limits, coin_id == alias.old_id), F.lit(coin.coin_id)))
-    # Coins of one span are one look-up, so that hundreds of coins cost what one does.
+    # One look-up per activity span, so that hundreds of coins cost as much as one.
     known = [F.when(reduce(and_, within(*span), coin_id.isin(ids)), coin_id) for span, ids in same_span.items()]
     return F.coalesce(*known, *found, F.lit(None).cast("string"))
 
 
 def _conditions(partitions_start: datetime) -> dict[str, Column]:
-    """By reason, whether it applies; true or false, never null."""
+    """Whether each reason applies: true or false, never null."""
     from pyspark.sql import functions as F
 
     readable, event, arrived = F.col("_readable"), F.col("last_updated_at"), F.col("kafka_timestamp")
@@ -304,7 +304,7 @@ def _conditions(partitions_start: datetime) -> dict[str, Column]:
     oldest = F.col("arrival_hour") - F.expr(f"INTERVAL {RESTATABLE_DAYS * 24} HOURS")
     late = (F.col("_hour") < oldest) | (event < F.lit(partitions_start))
     times = [F.col(f"_{n}").isNotNull() & F.col(n).isNull() for n in ("last_updated_at", "ingestion_timestamp")]
-    # Silver is read by Bronze's event_hour: a record that Bronze placed elsewhere would be in no slice at all.
+    # Silver is read by Bronze's event_hour: a record with another one would be in no slice at all.
     astray = event.isNotNull() & ~_true(skewed) & ~_true(late) & ~F.col("_bronze_hour").eqNullSafe(F.col("_hour"))
     is_bytes = F.col("raw_json").isNull() & F.col("raw_bytes").isNotNull()
     conditions = {
@@ -336,7 +336,7 @@ def _present(name: str) -> Column:
 
 
 def _missing() -> dict[str, Column]:
-    """By field (or header), whether it is absent; a text field with anything but text counts as absent."""
+    """Whether each field (or header) is absent; a text field with anything but text counts as absent."""
     from pyspark.sql import functions as F
 
     missing = {name: ~_present(name) for name in REQUIRED if name not in MAY_BE_NULL}
@@ -347,7 +347,7 @@ def _missing() -> dict[str, Column]:
 
 
 def _not_a_number(name: str) -> Column:
-    """Whether a field's text is no number; of the price, also whether it is one that the column cannot hold."""
+    """Whether a field's text is not a number or, for the price, not one that the column can hold."""
     from pyspark.sql import functions as F
 
     text, unread = F.col(f"_{name}"), F.col(f"_{name}").isNotNull() & F.col(name).isNull()
@@ -357,14 +357,14 @@ def _not_a_number(name: str) -> Column:
 
 
 def _out_of_range(name: str) -> Column:
-    """Whether a field other than the price is a number that its column cannot hold; it does not cost the price."""
+    """Whether a field other than the price is a number that its column cannot hold; the price stays."""
     from pyspark.sql import functions as F
 
     return F.col(f"_{name}").isNotNull() & F.col(name).isNull() & F.col(f"_{name}").rlike(_NUMBER)
 
 
 def _found(reason: str) -> Column:
-    """What a person reads about one reason."""
+    """Detail of one reason, for people."""
     from pyspark.sql import functions as F
 
     def shown(*names: str) -> Column:

@@ -1,6 +1,6 @@
 """Silver and its quarantine: from parsed records and history replies to rows.
 
-Belongs here: which of several records of one quote counts, which history points fill a hole, the shape of both tables.
+Belongs here: which of several records of one quote counts, which history points fill a gap, the shape of both tables.
 Does not belong here: judging single records (`transforms.parse`), reading or writing tables.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TICK = "tick"
 SLOT_S = 300
-"""Seconds of a slot: a history point counts only where no live sample lies in its slot."""
+"""Seconds of a slot: a history point counts only if its slot has no live sample."""
 
 POINT_COLUMNS = (
     *("coin_id", "symbol", "last_updated_at", "price_usd", "market_cap_usd", "volume_24h_usd"),
@@ -30,15 +30,15 @@ POINT_COLUMNS = (
 """Columns of a history point."""
 
 ARRIVAL_ORDER = ("kafka_timestamp", "topic_id", "partition", "offset")
-"""Order in which records arrived: the first of a quote wins, so that later copies change nothing."""
+"""Order of arrival: the first record of a quote wins, so that later copies change nothing."""
 
 
 def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataFrame:
     """Rows of `silver.prices` of some hours.
 
     Args:
-        parsed: What `parse_bronze` returns, of all records whose event lies in the slice.
-        history: What `history_points` returns, or None when there is none (the parse then runs once, not twice).
+        parsed: Rows of `parse_bronze` for all records whose event lies in the slice.
+        history: Rows of `history_points`, or None without history (the parse then runs once, not twice).
         slice_: Hours by event time (UTC).
 
     Returns:
@@ -49,17 +49,17 @@ def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataF
     live = _first_arrived(parsed, slice_)
     if history is None:
         return live
-    # Grouped and not `distinct`, which needs the frame to be analysed (see `where_computed`).
+    # `groupBy` instead of `distinct`, which needs the frame to be analysed (see `where_computed`).
     slots = live.groupBy("coin_id", _slot("last_updated_at").alias("_slot")).agg(F.count("*").alias("_samples"))
     points = history.where(_within(F.col("last_updated_at"), slice_)).withColumn("_slot", _slot("last_updated_at"))
     return live.unionByName(_as_silver(points.join(slots, ["coin_id", "_slot"], "left_anti")))
 
 
 def examined(parsed: DataFrame) -> DataFrame:
-    """Every parsed record as a row of `silver.quarantine`, with what its balance needs of `parse_bronze` beside it.
+    """Every parsed record as a row of `silver.quarantine`, with the columns of `parse_bronze` that its balance needs.
 
-    Those that are not valid are the quarantine, the others its balance: one pass tells both. Of a valid record the
-    value, the headers and the detail are null, so that all records of many hours fit into memory.
+    The invalid ones are the quarantine, the others its balance, both in one pass. Value, headers and detail of valid
+    records are null, so that all records of many hours fit into memory.
     """
     from pyspark.sql import functions as F
 
@@ -109,7 +109,7 @@ def history_points(market_history: DataFrame, coins: CoinRegistry) -> DataFrame:
 
 
 def _first_arrived(parsed: DataFrame, slice_: Slice) -> DataFrame:
-    """Of the valid records of each quote the first that arrived, as rows of Silver."""
+    """The first valid record of each quote to arrive, as rows of Silver."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -118,14 +118,14 @@ def _first_arrived(parsed: DataFrame, slice_: Slice) -> DataFrame:
         "coin_id", "symbol", "name", "last_updated_at", *NUMERIC, "ingestion_timestamp", "kafka_timestamp", "source",
         "cadence_s", "poll_id", "topic_id", "partition", "offset",
     )  # fmt: skip
-    # Times differ more often than coins do, so they come first: comparing them decides most of the sort.
+    # Times differ more often than coins do, so they come first: they decide most of the sort.
     copies = Window.partitionBy("last_updated_at", "coin_id").orderBy(*ARRIVAL_ORDER)
     first = needed.withColumn("_copy", F.row_number().over(copies)).where(F.col("_copy") == 1)
     return _shaped(first.withColumns({"available_at": F.col("kafka_timestamp"), "granularity": F.lit(TICK)}))
 
 
 def _as_silver(points: DataFrame) -> DataFrame:
-    """History points as rows of Silver; what only a record has is null."""
+    """History points as rows of Silver; record-only columns are null."""
     from pyspark.sql import functions as F
 
     absent = [c for c in SILVER_PRICES.columns if c.name not in (*POINT_COLUMNS, "day", "hour")]
@@ -152,7 +152,7 @@ def _slot(moment: str) -> Column:
 
 
 def _symbol(coins: CoinRegistry) -> Column:
-    """Symbol that a coin had at the start of `day`: its former one before the date of change."""
+    """Symbol of a coin at the start of `day`: its former one before the date of change."""
     from pyspark.sql import functions as F
 
     found: list[Column] = []
@@ -167,14 +167,14 @@ def _symbol(coins: CoinRegistry) -> Column:
 
 
 def _points(market_history: DataFrame, array: str, value: str) -> DataFrame:
-    """`[[milliseconds, value], ...]` of one array of the replies as rows (coin_id, day, last_updated_at, value).
+    """One array of the replies, `[[milliseconds, value], ...]`, as rows (coin_id, day, last_updated_at, value).
 
     The text is split rather than parsed: Sail's `from_json` passes numbers through a double that can be off by one in
     its last digit.
     """
     from pyspark.sql import functions as F
 
-    # From the text itself: Spark gives bare numbers of a JSON array as the nearest double's text.
+    # From the text itself: Spark returns bare numbers of a JSON array as the nearest double's text.
     pairs = F.regexp_extract("raw_json", rf'(?s)"{array}"\s*:\s*\[(\s*\[.*?\]\s*)\]', 1)
     text = F.regexp_replace(F.when(pairs != "", pairs), r'[\s"]', "")
     inner = F.regexp_replace(text, r"^\[|\]$", "")
