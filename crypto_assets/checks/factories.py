@@ -1,4 +1,4 @@
-"""Contracts as Dagster asset checks: specs, evaluations, aggregates, and the metadata the UI shows of a table.
+"""Contracts as Dagster asset checks: specs, evaluations, aggregates, and a table's metadata in the UI.
 
 Belongs here: translating contracts and outcomes into Dagster's classes. Does not belong here: evaluating anything
 (`checks.rules`), or deciding what a red check stops (the steps audit before they write).
@@ -20,11 +20,11 @@ from crypto_assets.engine.base import CheckOutcome
 
 HAS_ROWS = "has_rows"
 NAMED = 10
-"""Runs of failing partitions that an aggregate names; the count is always of all."""
+"""Maximum number of failing partition runs that an aggregate names; all are counted."""
 
 
 def described(table: Table) -> dict[str, str]:
-    """Every check of a table by name, with what a person should know about it.
+    """Descriptions of a table's checks, by name.
 
     Partitioned tables have `has_rows`; an unpartitioned one may rightly be empty.
     """
@@ -48,7 +48,7 @@ def specs(
 
     Args:
         asset_key: Path of the asset's key.
-        table: Contract, or None for an asset that is no table (a model): it has only the extra checks.
+        table: Contract, or None for a model, which has only the extra checks.
         extra: Checks that the step evaluates beside the contract's, name to description.
         partitions_def: Partitions of the asset: a run of one partition then evaluates that partition's checks.
 
@@ -78,12 +78,12 @@ def specs(
 
 
 def belongs(outcome: CheckOutcome, table: Table) -> bool:
-    """Whether the outcome is of one of the contract's own checks."""
+    """Whether the outcome belongs to one of the contract's own checks."""
     return outcome.name in described(table)
 
 
 def evaluation(outcome: CheckOutcome, asset_key: dg.AssetKey, partition: str | None) -> dg.AssetCheckEvaluation:
-    """One outcome as the event that Dagster stores, and shows, per partition."""
+    """An outcome as the event that Dagster stores and shows per partition."""
     return dg.AssetCheckEvaluation(
         asset_key=asset_key,
         check_name=outcome.name,
@@ -99,8 +99,8 @@ def evaluation(outcome: CheckOutcome, asset_key: dg.AssetKey, partition: str | N
 def aggregate(asset_key: dg.AssetKey, name: str, outcomes: Mapping[str | None, CheckOutcome]) -> dg.AssetCheckResult:
     """One result of a check over all partitions of a run, naming the failing ones.
 
-    The severity is that of the worst failure. A declared check that nobody evaluated is red: otherwise it would be
-    one that cannot fail.
+    The severity is that of the worst failure. A declared check that was not evaluated is red, since otherwise it could
+    never fail.
     """
     if not outcomes:
         return dg.AssetCheckResult(
@@ -122,7 +122,7 @@ def aggregate(asset_key: dg.AssetKey, name: str, outcomes: Mapping[str | None, C
         if all(count in o.metadata for o in outcomes.values()):
             metadata[count] = sum(o.metadata[count] for o in outcomes.values())
     if not red:
-        told = (
+        message = (
             next(iter(outcomes.values())).description if len(outcomes) == 1 else f"holds in {len(outcomes)} partitions"
         )
     else:
@@ -130,22 +130,22 @@ def aggregate(asset_key: dg.AssetKey, name: str, outcomes: Mapping[str | None, C
         spans = key_spans(red)
         more = f" and {len(spans) - NAMED} more" if len(spans) > NAMED else ""
         where = f"{', '.join(spans[:NAMED])}{more}"
-        told = f"red in {len(red)} of {len(outcomes)} partitions: {where}. {red[shown[0]].description}"
+        message = f"red in {len(red)} of {len(outcomes)} partitions: {where}. {red[shown[0]].description}"
         metadata["failing"] = dg.MetadataValue.json({key: red[key].description for key in shown})
     worst_is_error = any(o.severity == "error" for o in red.values())
     severity = dg.AssetCheckSeverity.ERROR if worst_is_error or not red else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        asset_key=asset_key, check_name=name, passed=not red, severity=severity, description=told, metadata=metadata
+        asset_key=asset_key, check_name=name, passed=not red, severity=severity, description=message, metadata=metadata
     )
 
 
 def coverage_version(versions: Sequence[str]) -> str:
-    """Data version of a run over several partitions: a digest of theirs, in the order of the keys."""
+    """Data version of a run over several partitions: a digest of theirs, in key order."""
     return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:32]
 
 
 def column_metadata(table: Table) -> dict[str, Any]:
-    """Column schema and lineage of a table as Dagster metadata, the lineage also as markdown for people."""
+    """Column schema and lineage of a table as Dagster metadata, the lineage also as markdown."""
     about = render.columns(table)
     schema = dg.TableSchema(
         columns=[
@@ -183,7 +183,7 @@ def _dagster_severity(outcome: CheckOutcome) -> dg.AssetCheckSeverity:
 
 
 def _metadata(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that Dagster stores: numbers, booleans and text as they are, containers as JSON, the rest as text."""
+    """Values as Dagster stores them: numbers, booleans and text unchanged, containers as JSON, the rest as text."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         if value is None or name == "blocking":

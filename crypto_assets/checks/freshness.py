@@ -1,4 +1,4 @@
-"""How fresh each table is promised to be: thresholds from the polling cadence, and as a sentence.
+"""Freshness promises of tables: thresholds from the polling cadence, and as a sentence.
 
 Belongs here: the arithmetic of the promise. Does not belong here: measuring lag (`status`), or checks on the newest
 quote (the producer sensor).
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 LONG_MONTH = datetime(2024, 1, 1, tzinfo=UTC)
-"""Start of some month of 31 days."""
+"""Start of an arbitrary month of 31 days."""
 
 DAILY_WARN, DAILY_FAIL = timedelta(hours=26), timedelta(hours=50)
-"""A daily table is due once a day at 00:15; a day missed warns within two hours, a second one fails."""
+"""A daily table is due once a day at 00:15; a missed day warns within two hours, a second one fails."""
 
 SLOT_S = 300.0
-"""Seconds between two moves of what moves once a 5-minute slot, whatever the cadence."""
+"""Seconds between updates of assets that follow 5-minute slots, whatever the cadence."""
 
 
 def cadence_s(settings: Settings) -> float:
@@ -36,7 +36,7 @@ def cadence_s(settings: Settings) -> float:
 
 
 def pace_s(settings: Settings) -> float:
-    """Seconds between new rows: those between polls, or between refreshes where these are fewer."""
+    """Seconds between new rows: the interval of polls, or of refreshes if these are rarer."""
     return max(cadence_s(settings), settings.refresh_every_s)
 
 
@@ -50,7 +50,7 @@ def thresholds(cadence: float) -> tuple[timedelta, timedelta]:
 
 
 def windows(settings: Settings) -> Mapping[str, tuple[timedelta, timedelta]]:
-    """Age at which an asset is late, and at which it is stale, by what moves it (`assets.card.MovedBy`)."""
+    """Ages at which an asset is late and stale, by its trigger (`assets.card.MovedBy`)."""
     pace = pace_s(settings)
     return {
         "refresh": thresholds(pace),
@@ -60,7 +60,7 @@ def windows(settings: Settings) -> Mapping[str, tuple[timedelta, timedelta]]:
 
 
 def promise(cadence: float, refresh_every_s: float = 0) -> str:
-    """What a reader may expect: data age, and how full the bar tables are.
+    """Promise to readers: data age, and how full the bar tables are.
 
     Args:
         cadence: Seconds between polls.
@@ -68,8 +68,8 @@ def promise(cadence: float, refresh_every_s: float = 0) -> str:
     """
     warn, _ = thresholds(max(cadence, refresh_every_s))
     age = warn.total_seconds()
-    told = f"{age / 60:g} min" if age % 60 == 0 else f"{age:g} s"
+    age_text = f"{age / 60:g} min" if age % 60 == 0 else f"{age:g} s"
     sparse = [name for name, width in (("bars_1m", 60), ("bars_5m", 300)) if cadence > width]
     filled = f"{' and '.join(sparse)} mostly empty" if sparse else "every bar table filled"
     refreshed = f", refreshed every {refresh_every_s:g} s" if refresh_every_s > cadence else ""
-    return f"cadence {cadence:g} s{refreshed} → data age ≤ {told}; {filled}"
+    return f"cadence {cadence:g} s{refreshed} → data age ≤ {age_text}; {filled}"

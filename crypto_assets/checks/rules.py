@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NOT_NULL = "not_null"
 UNIQUE_KEY = "unique_key"
 EXAMPLES = 5
-"""Offending keys shown with a red check."""
+"""Maximum number of offending keys shown with a red check."""
 
 FILLED_BY_STORE = ("seq", "batch_id")
 """Columns of an `append_once` table that its store adds after the audit."""
@@ -43,7 +43,7 @@ _local = threading.local()
 
 
 def evaluate(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcomes:
-    """Evaluate everything that the contract says about rows, by partition.
+    """Evaluate all of the contract's checks on rows, by partition.
 
     Args:
         table: Contract of the rows.
@@ -53,7 +53,7 @@ def evaluate(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcom
     Returns:
         By key, `not_null`, `unique_key` and every rule, in this order. `metadata` holds `violations`, `rows`,
         `blocking`, for red ones `examples` (at most five keys of offending rows) and for `not_null` also `columns`
-        (nulls by column). A key without rows passes with zero rows: emptiness is `has_rows`' business.
+        (nulls by column). A key without rows passes with zero rows: emptiness is left to `has_rows`.
 
     Raises:
         ValueError: A contract column is missing from the rows, or a row belongs to none of the keys.
@@ -64,7 +64,7 @@ def evaluate(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcom
     required = _required(table, rows)
     with _registered(rows) as connection:
         totals = _counts(connection, table, keys)
-        # Green is the normal case and cheap: one pass without groups; which partition is red is asked only then.
+        # Green is the normal case and cheap: one pass without groups; red partitions are located only afterwards.
         nulls_of = [n for n in required if rows.column(n).null_count]
         conditions = [f"{_quote(n)} IS NULL" for n in nulls_of] + [violates(table, rule) for rule in table.rules]
         columns = [f"count_if({condition})" for condition in conditions]
@@ -94,17 +94,17 @@ def evaluate(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcom
 
 
 def blocking(outcomes: Sequence[CheckOutcome]) -> list[CheckOutcome]:
-    """The outcomes that must stop a write: red, and of a rule that would make downstream wrong."""
+    """Outcomes that must stop a write: red ones of rules that would corrupt downstream data."""
     return [o for o in outcomes if not o.passed and o.metadata.get("blocking")]
 
 
 def is_blocking(table: Table, name: str) -> bool:
-    """Whether a red check called `name` stops a write of `table`."""
+    """Whether a red check `name` stops a write of `table`."""
     return name in (NOT_NULL, UNIQUE_KEY) or any(rule.name == name and rule.blocking for rule in table.rules)
 
 
 def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None]:
-    """The function that a `DeltaStore` calls with staged rows before it commits them.
+    """Audit function that a `DeltaStore` calls with staged rows before it commits them.
 
     Returns:
         A function of the staged rows that raises `AuditFailed`, naming every blocking violation of every partition;
@@ -113,14 +113,14 @@ def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None
 
     def check(rows: pa.Table) -> None:
         if table.write == "append_once" and _keeps_all(table, rows):
-            return  # as nearly always: what the hour then holds is evaluated and reported when it is read back
+            return  # nearly always: the hour is evaluated and reported when it is read back
         outcomes = evaluate(table, rows, keys)
         stops = [(key, outcome) for key, found in outcomes.items() for outcome in blocking(found)]
         if stops:
-            told = "; ".join(f"{'' if key is None else f'{key}: '}{o.name}: {o.description}" for key, o in stops)
+            message = "; ".join(f"{'' if key is None else f'{key}: '}{o.name}: {o.description}" for key, o in stops)
             raise AuditFailed(
                 f"{table.full_name}: {len(stops)} blocking check(s) failed on the staged rows, so nothing was "
-                f"written. {told}",
+                f"written. {message}",
                 [(key, outcome) for key, found in outcomes.items() for outcome in found],
             )
 
@@ -142,18 +142,18 @@ def row_counts(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> dict
 def content_version(
     table: Table, rows: pa.Table, keys: Sequence[str | None], volatile: Sequence[str] = ()
 ) -> dict[str | None, str]:
-    """Hash of what the rows of each partition say, whatever their order: the partition's data version.
+    """Order-independent hash of the rows of each partition: the partition's data version.
 
-    DuckDB's 64-bit hash of every row is summed over the partition (a sum, unlike an exclusive or, sees repeated
-    rows) and digested with the row count and the column names. Values are cast to the contract's types first, so
-    that equal content gives an equal version in every process and from every engine. Another release of DuckDB may
-    hash differently; partitions then look changed when they are next materialized, and nothing else happens.
+    DuckDB's 64-bit hash of every row is summed over the partition (a sum, unlike an exclusive or, detects repeated
+    rows) and digested with the row count and the column names. Values are cast to the contract's types first, so that
+    equal content gives an equal version in every process and on every engine. Another release of DuckDB may hash
+    differently, whose only effect is that partitions then appear changed when next materialized.
 
     Args:
         table: Contract of the rows; its `code_version` does not enter.
         rows: Rows of all the keys.
         keys: Partition keys.
-        volatile: Columns that say when, not what; a ledger's chain columns are left out as well.
+        volatile: Columns of processing time, left out; a ledger's chain columns are left out as well.
 
     Returns:
         By key, 32 hexadecimal digits; a partition without rows has a version too.
@@ -175,7 +175,7 @@ def content_version(
 
 
 def _keeps_all(table: Table, rows: pa.Table) -> bool:
-    """Whether rows of the log surely keep every blocking rule, by one query."""
+    """Whether rows of the log certainly fulfil every blocking rule, by one query."""
     if any(rows.column(n).null_count for n in _required(table, rows)) or not _offsets_differ(table, rows):
         return False
     broken = " OR ".join(violates(table, rule) for rule in table.rules if rule.blocking) or "false"
@@ -184,7 +184,7 @@ def _keeps_all(table: Table, rows: pa.Table) -> bool:
 
 
 def _offsets_differ(table: Table, rows: pa.Table) -> bool:
-    """Whether the keys are coordinates of one topic that surely differ; False says nothing.
+    """Whether the keys are certainly distinct coordinates of one topic; False proves nothing.
 
     Twenty times as fast as counting distinct keys, which takes a fifth of the time of an append.
     """
@@ -202,14 +202,14 @@ def _offsets_differ(table: Table, rows: pa.Table) -> bool:
 
 
 def violates(table: Table, rule: Rule) -> str:
-    """DuckDB condition that is true for rows that break a rule; false or null, NaN and infinities break it."""
+    """DuckDB condition that is true for rows that break a rule; false, null, NaN and infinities break it."""
     names = set(table.column_names)
     kept = _TOKEN.sub(lambda m: _quote(m[0]) if m[0] in names else m[0], table.condition(rule))
     return f"NOT {kept}"
 
 
 class _Examples:
-    """Keys of offending rows of one partition, looked up only when something is red."""
+    """Keys of offending rows of one partition, queried only when something is red."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, table: Table, keys: Sequence[str | None], key: str | None
@@ -241,8 +241,8 @@ def _not_null(rows: int, nulls: Mapping[str, int], examples: _Examples) -> Check
         return CheckOutcome(NOT_NULL, True, f"no null where none is allowed in {rows:,} rows", metadata=metadata)
     metadata["columns"] = dict(nulls)
     metadata["examples"] = examples.where(" OR ".join(f"{_quote(n)} IS NULL" for n in nulls))
-    told = ", ".join(f"{name} ({count:,} of {rows:,})" for name, count in nulls.items())
-    return CheckOutcome(NOT_NULL, False, f"null in {told}; e.g. {_told(metadata)}", metadata=metadata)
+    message = ", ".join(f"{name} ({count:,} of {rows:,})" for name, count in nulls.items())
+    return CheckOutcome(NOT_NULL, False, f"null in {message}; e.g. {_example_keys(metadata)}", metadata=metadata)
 
 
 def _unique_key(table: Table, rows: int, surplus: int, examples: _Examples) -> CheckOutcome:
@@ -252,7 +252,7 @@ def _unique_key(table: Table, rows: int, surplus: int, examples: _Examples) -> C
         return CheckOutcome(UNIQUE_KEY, True, f"({named}) is unique in {rows:,} rows", metadata=metadata)
     metadata["examples"] = examples.duplicated()
     return CheckOutcome(
-        UNIQUE_KEY, False, f"{surplus:,} row(s) repeat a key ({named}): {_told(metadata)}", metadata=metadata
+        UNIQUE_KEY, False, f"{surplus:,} row(s) repeat a key ({named}): {_example_keys(metadata)}", metadata=metadata
     )
 
 
@@ -261,11 +261,11 @@ def _rule(rule: Rule, rows: int, violations: int, table: Table, examples: _Examp
     if not violations:
         return CheckOutcome(rule.name, True, f"holds for {rows:,} rows", rule.severity, metadata)
     metadata["examples"] = examples.where(violates(table, rule))
-    told = f"{violations:,} of {rows:,} rows break `{rule.sql}` ({rule.description}); e.g. {_told(metadata)}"
-    return CheckOutcome(rule.name, False, told, rule.severity, metadata)
+    message = f"{violations:,} of {rows:,} rows break `{rule.sql}` ({rule.description}); e.g. {_example_keys(metadata)}"
+    return CheckOutcome(rule.name, False, message, rule.severity, metadata)
 
 
-def _told(metadata: Mapping[str, Any]) -> str:
+def _example_keys(metadata: Mapping[str, Any]) -> str:
     return "; ".join(f"[{text}]" for text in metadata["examples"])
 
 
@@ -278,9 +278,9 @@ def _quote(name: str) -> str:
 
 
 def _bucket(table: Table, keys: Sequence[str | None]) -> str:
-    """DuckDB expression of a row's partition: whole hours or days since 1970, or null when all rows are one partition.
+    """DuckDB expression of a row's partition: whole hours or days since 1970; null without partitioning.
 
-    Integer arithmetic, because formatting or truncating a zoned timestamp costs a microsecond a row.
+    Integer arithmetic, because formatting or truncating a zoned timestamp costs a microsecond per row.
     """
     if list(keys) == [None]:
         return "NULL"
@@ -307,7 +307,7 @@ def _counts(connection: duckdb.DuckDBPyConnection, table: Table, keys: Sequence[
 
 
 def _required(table: Table, rows: pa.Table) -> list[str]:
-    """Non-nullable columns that the rows have.
+    """Non-nullable contract columns among the rows' columns.
 
     Raises:
         ValueError: Contract columns are missing from the rows.
@@ -348,7 +348,7 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 
 class _registered:  # noqa: N801 - used as a function
-    """This thread's connection with the rows visible as `staged`; forgotten on exit so that they can be freed."""
+    """This thread's connection with the rows visible as `staged`; unregistered on exit so that they can be freed."""
 
     def __init__(self, rows: pa.Table) -> None:
         self._rows = rows
@@ -363,7 +363,7 @@ class _registered:  # noqa: N801 - used as a function
 
 
 def _remember(table: Table, rows: pa.Table, keys: Sequence[str | None], outcomes: Outcomes) -> None:
-    """Keep the last result: the audit of staged rows is followed by a report on the very same, immutable rows."""
+    """Cache the last result: the audit of staged rows is followed by a report on the same, immutable rows."""
     _local.last = (table, weakref.ref(rows), tuple(keys), outcomes)
 
 
