@@ -1,4 +1,4 @@
-"""Java and pinned jars: what the embedded broker and JVM Spark run on.
+"""Java and pinned jars for the embedded broker and JVM Spark.
 
 Does not belong here: the broker (`log.kafka.broker`) or Spark (`engine.spark`).
 """

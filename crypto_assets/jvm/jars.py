@@ -1,7 +1,7 @@
-"""The jars that the product fetches: every coordinate pinned, with the sha256 of its file.
+"""Jars that the product fetches: every coordinate pinned, with the sha256 of its file.
 
 Belongs here: the lists and nothing else. Each is a transitive closure; to upgrade, resolve the new version once,
-transitively, and write down what came. Does not belong here: fetching or checking (`crypto_assets.jvm.fetch`).
+transitively, and record the result. Does not belong here: fetching or checking (`crypto_assets.jvm.fetch`).
 """
 
 # ruff: noqa: E501 - a coordinate and its checksum belong on one line
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class JarSet:
-    """Jars that are fetched together into `<cache>/<name>`.
+    """Jars fetched together into `<cache>/<name>`.
 
     Args:
         name: Folder, with the version.
-        what: What people call it.
+        what: Name for people.
         megabytes: Size of the download.
         jars: `organisation:artifact:version` -> sha256 of the jar, in hexadecimal.
-        again: What to do when fetching failed.
+        again: Advice for a failed fetch.
     """
 
     name: str
@@ -112,5 +112,4 @@ SPARK_JARS = JarSet(
     _SPARK,
     "try again: crypto-assets doctor. Or use the embedded engine: CRYPTO_ASSETS_TARGET=local",
 )
-"""The closure of `io.delta:delta-spark_4.2_2.13` and `org.apache.spark:spark-sql-kafka-0-10_2.13`, without what the
-pyspark wheel has."""
+"""Closure of `io.delta:delta-spark_4.2_2.13` and `org.apache.spark:spark-sql-kafka-0-10_2.13`, less the pyspark wheel."""
