@@ -1,6 +1,6 @@
-"""The poll loop: look at the source when the budget allows, publish what changed, remember what was delivered.
+"""The poll loop: polls the source within the budget, publishes changes, records what was delivered.
 
-The Dagster sensor and `crypto-assets produce` both run it. Its state is saved only after the broker has confirmed
+Run by the Dagster sensor and by `crypto-assets produce`. Its state is saved only after the broker has confirmed
 delivery, so a crash in between sends a quote twice (which Silver removes) and never loses one. Does not belong here:
 the sensor, the source, the budget's arithmetic (`crypto_assets.market.credits`).
 """
@@ -40,8 +40,8 @@ ANCHOR_FILE = "replay.json"
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One poll and what it means for this home, before anything is sent."""
+class _Polled:
+    """One poll and its consequences for this home, before anything is sent."""
 
     poll: Poll
     poll_id: str
@@ -60,12 +60,12 @@ class Producer:
     """Polls a source and publishes what changed. Use as a context manager, or call `close`.
 
     Args:
-        source: What is polled.
-        publisher: Where messages go.
-        registry: Gives the coins at the time of a tick, so that an added coin is polled without a restart.
-        governor: The budget.
+        source: Source to poll.
+        publisher: Publisher of messages.
+        registry: Returns the coins at the time of a tick, so that an added coin is polled without a restart.
+        governor: Governor of the budget.
         state_path: File of the state; beside it lies the lock that keeps two producers of a home apart.
-        loop_s: Seconds between looks of `run`.
+        loop_s: Poll interval of `run` in seconds.
         on_close: Called by `close`.
     """
 
@@ -104,7 +104,7 @@ class Producer:
         """The saved state.
 
         Raises:
-            LogError: The file is damaged; says what to do.
+            LogError: The file is damaged; names the fix.
         """
         return read_state(self._path.parent, self._path.name)
 
@@ -114,9 +114,9 @@ class Producer:
         return self.state.last_poll_at
 
     def tick(self, now: datetime) -> TickSummary:
-        """Poll if it is due, publish what changed, save the state.
+        """Poll if due, publish what changed, save the state.
 
-        Never raises for what source or broker do: that is in the summary.
+        Never raises for faults of source or broker: they are in the summary.
 
         Args:
             now: The time (UTC); virtual time in replay and simulator homes.
@@ -145,14 +145,14 @@ class Producer:
         report: Callable[[str], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> RunSummary:
-        """Tick until told to stop; a tick in progress is always finished.
+        """Tick until stopped; a tick in progress is always finished.
 
         Args:
             for_s: Stop after this many seconds of `clock`; None = no limit.
             once: Make one tick only.
             stop_event: Stops the loop when set.
             report: Called with one line per poll.
-            clock: Gives the time of each tick.
+            clock: Returns the time of each tick.
         """
         stop = stop_event or threading.Event()
         summary = RunSummary()
@@ -171,7 +171,7 @@ class Producer:
     def catch_up(
         self, moments: Iterable[datetime], advance: Callable[[int], object] = lambda _polls: None
     ) -> RunSummary:
-        """Poll at many virtual times, whether due or not, and publish in batches.
+        """Poll at many virtual times, due or not, and publish in batches.
 
         Args:
             moments: Virtual times, rising.
@@ -185,21 +185,21 @@ class Producer:
         with self._exclusive():
             state = self.state
             for batch in _batches(moments, CATCH_UP_BATCH):
-                looks = []
+                polls = []
                 for moment in batch:
-                    look = self._look(state, moment)
-                    state = look.state
-                    self._enqueue_prices(look)
-                    looks.append(look)
+                    polled = self._query(state, moment)
+                    state = polled.state
+                    self._enqueue_prices(polled)
+                    polls.append(polled)
                 self.publisher.flush()
-                for look in looks:
-                    # only now is it true that they were delivered
-                    self._enqueue_record(look, delivered=len(look.fresh))
+                for polled in polls:
+                    # only now have they been delivered
+                    self._enqueue_record(polled, delivered=len(polled.fresh))
                 self.publisher.flush()
                 self._save(state)
-                for look in looks:
-                    summary.add(self._summary(look, delivered=len(look.fresh), recorded=True, error=None))
-                advance(len(looks))
+                for polled in polls:
+                    summary.add(self._summary(polled, delivered=len(polled.fresh), recorded=True, error=None))
+                advance(len(polls))
         return summary
 
     @contextmanager
@@ -208,7 +208,7 @@ class Producer:
             yield
 
     def _settled(self, state: ProducerState, now: datetime) -> ProducerState:
-        """The state without times of the future, which a clock that was ahead has left; saved where it differs."""
+        """State without future times, which a clock that was ahead has left; saved if it differs."""
         settled = self.governor.settled(state.credits, now)
         if settled == state.credits:
             return state
@@ -238,24 +238,24 @@ class Producer:
         )
 
     def _poll(self, state: ProducerState, now: datetime) -> TickSummary:
-        look = self._look(state, now)
+        polled = self._query(state, now)
         delivered, recorded, error = 0, False, None
         try:
-            self._enqueue_prices(look)
+            self._enqueue_prices(polled)
             delivered = self.publisher.flush()
-            # the quotes are safe; from here on a crash would only send them again
-            self._enqueue_record(look, delivered=delivered)
+            # the quotes are safe: from here on a crash only sends them again
+            self._enqueue_record(polled, delivered=delivered)
             self.publisher.flush()
             recorded = True
         except LogError as failure:
             error = str(failure)
-        # what a poll cost is spent either way; what was sent counts only if confirmed
-        sent = look.state.sent if delivered == len(look.fresh) else state.sent
-        lost = None if error is None else {"poll": self._message(look, delivered), "error": error}
-        self._save(replace(look.state, sent=sent, unrecorded=lost))
-        return self._summary(look, delivered=delivered, recorded=recorded, error=error)
+        # credits are spent either way; messages count only if confirmed
+        sent = polled.state.sent if delivered == len(polled.fresh) else state.sent
+        lost = None if error is None else {"poll": self._message(polled, delivered), "error": error}
+        self._save(replace(polled.state, sent=sent, unrecorded=lost))
+        return self._summary(polled, delivered=delivered, recorded=recorded, error=error)
 
-    def _look(self, state: ProducerState, now: datetime) -> _Look:
+    def _query(self, state: ProducerState, now: datetime) -> _Polled:
         coins = [coin.coin_id for coin in self.registry().active_at(now)]
         cadence = self.governor.cadence_s(state.credits, now)
         poll = self.source.poll(coins, now)
@@ -271,8 +271,8 @@ class Producer:
         if poll.outcome == "ok":
             absent = {coin: state.absent.get(coin, 0) + 1 for coin in poll.missing}
         else:
-            absent = state.absent  # a failed poll says nothing about a coin
-        return _Look(
+            absent = state.absent  # a failed poll proves nothing about a coin
+        return _Polled(
             poll=poll,
             poll_id=poll_id,
             asked=len(coins),
@@ -288,51 +288,50 @@ class Producer:
             arrival=poll.finished_at if self.publisher.virtual else None,
         )
 
-    def _arrival(self, look: _Look, topic: str) -> datetime | None:
-        """Virtual arrival of a look's records: when the reply was there, but never before what the topic holds.
+    def _arrival(self, polled: _Polled, topic: str) -> datetime | None:
+        """Virtual arrival of a poll's records: time of the reply, but never before what the topic holds.
 
-        After a crash a poll may be made again that the topic already has; its records then arrive, like anything sent
-        again, after what is there.
+        After a crash a poll may repeat one that the topic already has; its records then arrive after those.
         """
-        if look.arrival is None:
+        if polled.arrival is None:
             return None
         floor = self.publisher.floor(topic)
-        return look.arrival if floor is None else max(look.arrival, floor)
+        return polled.arrival if floor is None else max(polled.arrival, floor)
 
-    def _enqueue_prices(self, look: _Look) -> None:
-        if not look.fresh:
+    def _enqueue_prices(self, polled: _Polled) -> None:
+        if not polled.fresh:
             return
         self.publisher.enqueue_prices(
-            [tick_to_message(tick, look.poll.finished_at) for tick in look.fresh],
-            poll_id=look.poll_id,
-            cadence_s=look.cadence_s,
-            headers=look.poll.headers,
-            arrival=self._arrival(look, self.publisher.prices_topic),
+            [tick_to_message(tick, polled.poll.finished_at) for tick in polled.fresh],
+            poll_id=polled.poll_id,
+            cadence_s=polled.cadence_s,
+            headers=polled.poll.headers,
+            arrival=self._arrival(polled, self.publisher.prices_topic),
         )
 
-    def _enqueue_record(self, look: _Look, *, delivered: int) -> None:
-        message = self._message(look, delivered)
-        self.publisher.enqueue_poll(message, arrival=self._arrival(look, self.publisher.polls_topic))
+    def _enqueue_record(self, polled: _Polled, *, delivered: int) -> None:
+        message = self._message(polled, delivered)
+        self.publisher.enqueue_poll(message, arrival=self._arrival(polled, self.publisher.polls_topic))
 
-    def _message(self, look: _Look, delivered: int) -> dict[str, Any]:
+    def _message(self, polled: _Polled, delivered: int) -> dict[str, Any]:
         return poll_to_message(
-            look.poll,
-            poll_id=look.poll_id,
+            polled.poll,
+            poll_id=polled.poll_id,
             source=self.source.name,
-            asked=look.asked,
-            unchanged=look.unchanged,
-            absent=[coin for coin, polls in look.state.absent.items() if polls >= ABSENT_AFTER_POLLS],
-            cadence_s=look.cadence_s,
-            credits_left=self._credits_left(look),
+            asked=polled.asked,
+            unchanged=polled.unchanged,
+            absent=[coin for coin, polls in polled.state.absent.items() if polls >= ABSENT_AFTER_POLLS],
+            cadence_s=polled.cadence_s,
+            credits_left=self._credits_left(polled),
             delivered=delivered,
         )
 
-    def _credits_left(self, look: _Look) -> int | None:
-        return self.governor.report(look.state.credits, look.poll.finished_at).left
+    def _credits_left(self, polled: _Polled) -> int | None:
+        return self.governor.report(polled.state.credits, polled.poll.finished_at).left
 
-    def _summary(self, look: _Look, *, delivered: int, recorded: bool, error: str | None) -> TickSummary:
-        poll = look.poll
-        report = self.governor.report(look.state.credits, poll.finished_at)
+    def _summary(self, polled: _Polled, *, delivered: int, recorded: bool, error: str | None) -> TickSummary:
+        poll = polled.poll
+        report = self.governor.report(polled.state.credits, poll.finished_at)
         if error is not None:
             text = error
         elif poll.outcome != "ok":
@@ -341,20 +340,20 @@ class Producer:
             missing = f", missing: {', '.join(poll.missing)}" if poll.missing else ""
             unusable = f", unusable: {'; '.join(poll.problems)}" if poll.problems else ""
             unusable += f", null: {'; '.join(poll.nulled)}" if poll.nulled else ""
-            text = f"{delivered} sent, {look.unchanged} unchanged{missing}{unusable}; {report.text}"
+            text = f"{delivered} sent, {polled.unchanged} unchanged{missing}{unusable}; {report.text}"
         return TickSummary(
             polled=True,
             due=True,
             text=text,
-            poll_id=look.poll_id,
+            poll_id=polled.poll_id,
             outcome=poll.outcome,
-            sent=len(look.fresh),
+            sent=len(polled.fresh),
             delivered=delivered,
-            unchanged=look.unchanged,
+            unchanged=polled.unchanged,
             missing=poll.missing,
-            message=self._message(look, delivered),
+            message=self._message(polled, delivered),
             recorded=recorded,
-            cadence_s=look.cadence_s,
+            cadence_s=polled.cadence_s,
             credits_left=report.left,
             error=error,
         )
@@ -372,7 +371,7 @@ def _batches(moments: Iterable[datetime], size: int) -> Iterator[Sequence[dateti
 
 
 def governor_of(settings: Settings) -> Governor:
-    """The governor of a home: its source's budget and pace."""
+    """Governor of a home: its source's budget and pace."""
     from crypto_assets.sources.registry import source_of
 
     source = source_of(settings)
@@ -380,7 +379,7 @@ def governor_of(settings: Settings) -> Governor:
 
 
 def replay_anchor(home: Home, default: date) -> date:
-    """UTC day on which the home plays the recording's whole day; decided once, since what was played must not change.
+    """UTC day on which the home plays the recording's whole day; decided once, since played data must not change.
 
     Args:
         home: The home.
@@ -393,10 +392,10 @@ def replay_anchor(home: Home, default: date) -> date:
 
 
 def read_anchor(folder: Path) -> date | None:
-    """The day in a home's folder `state`; None where none is decided yet.
+    """The day in a home's folder `state`; None if undecided.
 
     Raises:
-        LogError: The file is damaged; says what to write into it.
+        LogError: The file is damaged; the message contains its correct content.
     """
     path = folder / ANCHOR_FILE
     try:
@@ -411,10 +410,10 @@ def read_anchor(folder: Path) -> date | None:
 
 
 def read_state(folder: Path, name: str = STATE_FILE) -> ProducerState:
-    """The producer's state in a home's folder `state`; an empty one where nothing was polled yet.
+    """Producer state in a home's folder `state`; empty before the first poll.
 
     Raises:
-        LogError: The file is damaged; says what to do.
+        LogError: The file is damaged; names the fix.
     """
     path = folder / name
     try:
@@ -429,15 +428,15 @@ def read_state(folder: Path, name: str = STATE_FILE) -> ProducerState:
 
 
 def open_publisher(settings: Settings, now: datetime) -> Publisher:
-    """The publisher of the configured transport; its topics or folders are created and verified.
+    """Open the publisher of the configured transport; its topics or folders are created and verified.
 
     Args:
         settings: Settings of the home.
         now: Time of the check of the topics (UTC).
 
     Raises:
-        LogUnavailable: No broker is configured or running, or the landing folder cannot be made.
-        TopicMismatch: A topic is not as exact hours need it.
+        LogUnavailable: No broker is configured or running, or the landing folder cannot be created.
+        TopicMismatch: A topic's configuration does not allow exact hours.
     """
     prices, polls, virtual = settings.prices_topic, settings.polls_topic, not settings.is_live
     if settings.transport == "landing":
@@ -453,17 +452,17 @@ def open_publisher(settings: Settings, now: datetime) -> Publisher:
 
 
 def open_producer(settings: Settings, *, anchor: date | None = None) -> Producer:
-    """The producer of a home: its source, its topics (created and verified), its state.
+    """Open the producer of a home: its source, its topics (created and verified), its state.
 
     Args:
         settings: Settings of the home.
         anchor: For a home that has not played anything yet: UTC day on which the recording's whole day is played;
-            default today. Later it is what the home was begun with.
+            default today. Later the home's own day applies.
 
     Raises:
         HomeError: The home is bound to another mode.
         LogUnavailable: No broker is configured or running.
-        TopicMismatch: A topic is not as exact hours need it.
+        TopicMismatch: A topic's configuration does not allow exact hours.
     """
     from crypto_assets.home import open_home
     from crypto_assets.sources.registry import source_of

@@ -1,7 +1,7 @@
-"""How the source and the producer are, judged from the newest poll that the topic, the folder or the producer has.
+"""Health of source and producer, judged from the newest poll in the topic, the folder or the producer's state.
 
-Belongs here: which poll a person's *Execute* on the topics' checks judges. Does not belong here: the verdicts
-(`market.polls`), which the producer sensor reports of the same poll.
+Belongs here: which poll *Execute* on the topics' checks judges. Does not belong here: the verdicts (`market.polls`),
+which the producer sensor reports for the same poll.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 LOOK_BACK_POLLS = 100
-"""Newest polls among which the newest answer is sought."""
+"""Number of newest polls searched for the newest answer."""
 
 _NEEDED = [n for n, s in POLL_SCHEMA_V1["properties"].items() if "null" not in s.get("type", ())]
 
 
 def judge_newest(settings: Settings) -> Found:
-    """Evaluations of the topics' checks by name: (passed, what was found).
+    """Evaluations of the topics' checks by name: (passed, description).
 
-    The newest poll is judged: the one that the producer could not record, where there is one, else the newest of the
-    topic. What only an answer tells is judged from the newest answered poll, as the sensor did when it was made.
+    The newest poll is judged: one that the producer could not record, else the newest of the topic. Facts that only an
+    answer holds come from the newest answered poll, as in the sensor.
 
-    Never raises for an unreachable broker: that is a red `polls_recorded`, unless the producer's state tells more.
+    Never raises for an unreachable broker: that is a red `polls_recorded`, unless the producer's state has more.
     """
     polls: list[dict[str, Any]] = []
     changed_at = None
@@ -54,7 +54,7 @@ def judge_newest(settings: Settings) -> Found:
 
 
 def extent(settings: Settings, topic: str) -> dict[str, Any]:
-    """What a topic, or the folder in its place, holds now: figures for people.
+    """Present contents of a topic, or the folder in its place: figures for people.
 
     Raises:
         LogError: No broker answers, or the topic does not exist.
@@ -72,11 +72,11 @@ def extent(settings: Settings, topic: str) -> dict[str, Any]:
 
 
 def judge_polls(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None) -> Found:
-    """The evaluations that recorded polls amount to.
+    """Evaluations of recorded polls.
 
     Args:
         polls: Polls as `read_poll` gives them, oldest first, at least one.
-        changed_at: When a quote last changed (UTC), which polls of version 1 do not say; None = never.
+        changed_at: Time of the last changed quote (UTC), absent from polls of version 1; None = never.
     """
     answered = [poll for poll in polls if poll["outcome"] == "ok"]
     found = judge(_completed(answered, changed_at)) if answered else {}
@@ -84,7 +84,7 @@ def judge_polls(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None)
 
 
 def _completed(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None) -> Mapping[str, Any]:
-    """The last of some polls with what version 1 does not say: absent coins, and the age of the newest quote."""
+    """The last poll, completed with what version 1 lacks: absent coins, and the age of the newest quote."""
     last = polls[-1]
     if last["coins_absent"] is not None:
         return last
@@ -95,11 +95,11 @@ def _completed(polls: Sequence[Mapping[str, Any]], changed_at: datetime | None) 
 
 
 def _unrecorded(settings: Settings) -> Mapping[str, Any] | None:
-    """The newest poll with its error, where the producer of this home could not record it."""
+    """The newest poll with its error, if the producer of this home could not record it."""
     path = settings.home / "state" / "producer.json"
     try:
         return ProducerState.from_json(path.read_text(encoding="utf-8")).unrecorded
-    except (OSError, ValueError):  # the producer names a damaged state
+    except (OSError, ValueError):  # the producer reports a damaged state
         return None
 
 
@@ -114,7 +114,7 @@ def _newest_polls(settings: Settings, count: int) -> list[dict[str, Any]]:
 
 
 def _landed_polls(settings: Settings, count: int) -> tuple[list[dict[str, Any]], int]:
-    """The same from landed files, and the arrival of the newest price in milliseconds since 1970 (-1 without one)."""
+    """Newest poll messages from landed files, and the newest price's arrival in ms since 1970 (-1 without one)."""
     polls: list[dict[str, Any]] = []
     for _, line in _newest_lines(settings, settings.polls_topic):
         poll = _poll(line.value)
@@ -139,6 +139,6 @@ def _newest_lines(settings: Settings, topic: str) -> Iterator[tuple[datetime, la
 
 
 def _poll(value: bytes | None) -> dict[str, Any] | None:
-    """A poll, or None when the record lacks what every poll has."""
+    """A poll, or None if the record lacks mandatory fields."""
     poll = read_poll(value)
     return None if any(poll[name] is None for name in _NEEDED) else poll
