@@ -69,7 +69,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     checks=EXTRA_CHECKS,
 )
 def work_polls(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Bring hours of `ops.polls` up to what the log holds; otherwise as `work`."""
+    """Bring hours of `ops.polls` up to the end of the log; otherwise as `work`."""
     return _ingest(engine, POLLS, "polls", PollRows(), partition_keys, inputs)
 
 
@@ -82,15 +82,15 @@ def append(
     continuity: Continuity,
     committed: Callable[[Slice, AppendBatch, str], None] | None = None,
 ) -> list[WriteResult]:
-    """What `work` writes for one hour, without its report: for a stream, which writes often and reports later.
+    """Append what `work` writes for one hour, without its report: for streams, which write often and report later.
 
     Args:
         engine: Engine whose store is written and whose log is read.
         key: The hour.
         inputs: As `work` takes them; the bounds may end earlier than the log does.
-        leftovers: First append what the hour before still lacks, as `work` does: wanted once when an hour begins.
-        continuity: The stream's, which remembers what it has stored.
-        committed: Gets the hour, the rows and the `batch_id` of every commit.
+        leftovers: First complete the hour before, as `work` does; needed once when an hour begins.
+        continuity: Continuity check of the stream, which caches the records it has stored.
+        committed: Receives the hour, the rows and the `batch_id` of every commit.
 
     Raises:
         StepFailed: As `work` raises it.

@@ -1,1 +1,1 @@
-"""Engines: a lazy Spark session plus a `DeltaStore`, and the shape of what a step takes and returns."""
+"""Engines: a lazy Spark session plus a `DeltaStore`, and the inputs and results of steps."""

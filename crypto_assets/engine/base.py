@@ -1,6 +1,6 @@
-"""What every engine offers, and what a step takes and returns.
+"""The `Engine` protocol, and the inputs and results of steps.
 
-Belongs here: the `Engine` protocol, `StepInputs`, `Result`. Does not belong here: Dagster, or any engine.
+Belongs here: `Engine`, `StepInputs`, `Result`. Does not belong here: Dagster, or any engine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
     @property
     def spark(self) -> SparkSession:
-        """The session, started at first use; its time zone is UTC."""
+        """The session, started on first use; its time zone is UTC."""
         ...
 
     def frame(self, rows: pa.Table) -> DataFrame:
@@ -50,24 +50,24 @@ class Engine(Protocol):
     def read_log_again(
         self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.reading.read_again`.
+        """Reread a few stored offsets and verify the topic's incarnation; see `log.kafka.reading.read_again`.
 
         Raises:
-            TopicRecreated: The topic has another id now.
-            LogError: The log cannot be asked, or ends before a range does.
+            TopicRecreated: The topic's id has changed.
+            LogError: The log cannot be queried, or ends before a range does.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Markdown:
-    """Metadata that is shown rendered rather than as text."""
+    """Metadata rendered as markdown."""
 
     text: str
 
 
 _BOUND = ("partition", "start", "end", "provisional", "log_start", "adopted_from")
-"""Fields of `PartitionBounds` in the order in which JSON holds them."""
+"""Fields of `PartitionBounds` in JSON order."""
 
 
 NO_COINS = CoinRegistry(())
@@ -78,12 +78,12 @@ class StepInputs:
     """Everything a step needs beside tables: JSON below 64 kB, no secrets.
 
     Args:
-        now: When the step was asked for (UTC); the only clock a step sees.
-        run_id: Run that asked.
+        now: Time of the request (UTC); the only clock a step sees.
+        run_id: Requesting run.
         source: Name of the home's source.
         partitions_start: First partition's start (UTC).
         bounds: Offset bounds by hourly partition key (ingest steps only).
-        coins: The coins of the home, with when each was active.
+        coins: Coins of the home, with their active times.
         anomaly_budget: Flags wanted per coin and day.
         accept_gap: Record a gap of trimmed offsets instead of failing.
         rebuild: Allow a closed slice to shrink to zero rows.
@@ -106,7 +106,7 @@ class StepInputs:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """JSON text of all fields; times as ISO 8601, bounds as rows so that a range of several days stays small."""
+        """JSON text of all fields; times as ISO 8601, bounds as rows to keep ranges of several days small."""
         raw = asdict(replace(self, bounds={})) | {"coins": self.coins.to_records()}
         raw["bounds"] = {
             key: [b.topic, b.topic_id, [[int(getattr(p, n)) for n in _BOUND] for p in b.partitions]]
@@ -131,17 +131,17 @@ class StepInputs:
 
 
 def given(source: str, coins: CoinRegistry, anomaly_budget: float) -> str:
-    """Digest of what every step is given beside tables, the log and its partitions."""
+    """Digest of all step inputs other than tables, the log and partitions."""
     text = json.dumps([source, coins.to_records(), anomaly_budget], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class StepFailed(ReportedError):
-    """A step cannot do its work: an input is missing, expired or unreachable. The message names it and the fix."""
+    """A step cannot run: an input is missing, expired or unreachable. The message names it and the fix."""
 
 
 class NotEnoughData(ReportedError):
-    """A model has too little data: no output is made, and the check `enough_data` fails with what is missing."""
+    """Too little data for a model: nothing is materialized, and the check `enough_data` names what is missing."""
 
     def __init__(self, message: str, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -150,7 +150,7 @@ class NotEnoughData(ReportedError):
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """One evaluation of one check; `description` says what was found and, when red, what to do."""
+    """One evaluation of one check; `description` states the result and, when red, the fix."""
 
     name: str
     passed: bool
@@ -161,7 +161,7 @@ class CheckOutcome:
 
 @dataclass
 class PartitionResult:
-    """What a step did for one partition of one table (key None for unpartitioned tables)."""
+    """Outcome of a step for one partition of one table (key None for unpartitioned tables)."""
 
     rows: int
     data_version: str
@@ -171,7 +171,7 @@ class PartitionResult:
 
 @dataclass
 class TableResult:
-    """What a step did to one table: by partition, and for the whole run."""
+    """Outcome of a step for one table: by partition, and for the whole run."""
 
     partitions: dict[str | None, PartitionResult] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -179,7 +179,7 @@ class TableResult:
 
 @dataclass
 class Result:
-    """What a step did, by `schema.table`. A table that was not materialized is absent; its `checks` say why."""
+    """Outcome of a step by `schema.table`. Unmaterialized tables are absent; their `checks` hold the reason."""
 
     tables: dict[str, TableResult] = field(default_factory=dict)
     skipped: dict[str, list[CheckOutcome]] = field(default_factory=dict)

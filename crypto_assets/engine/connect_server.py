@@ -1,7 +1,7 @@
-"""A Spark Connect server with Delta Lake and the Kafka source in this process's JVM, on a free port of 127.0.0.1.
+"""Spark Connect server with Delta Lake and the Kafka source in this process's JVM, on a free port of 127.0.0.1.
 
-`python -m crypto_assets.engine.connect_server WAREHOUSE` serves until its standard input ends and prints its port; who
-calls it knows the token, which it takes from the environment.
+`python -m crypto_assets.engine.connect_server WAREHOUSE` serves until its standard input ends and prints its port; the
+caller provides the token in the environment.
 
 Belongs here: the server. Does not belong here: its clients (`engine.spark.remote_session`), what is run on it.
 """
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService$"
 TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 - the name of a variable
-"""Environment variable from which a client of this machine takes the token."""
+"""Environment variable with the token for local clients."""
 
 
 @contextmanager
 def connect_server(warehouse: Path, token: str, *, master: str = "local[2]") -> Iterator[tuple[SparkSession, int]]:
-    """The server's own session, and its port; it ends with the context.
+    """Run the server for the context; yields its own session and its port.
 
     Args:
-        warehouse: Folder of schemas that have no place of their own.
-        token: What a client must give.
+        warehouse: Folder of schemas without a location.
+        token: Token required from clients.
         master: Spark master.
 
     Raises:
         JvmError: No Java 17 or later, or the jars could not be fetched.
     """
     require_spark_java(environment().get("JAVA_HOME"))
-    adopt_environment({"PYSPARK_PYTHON": sys.executable, **LOCALE})  # workers have the Python of this process
+    adopt_environment({"PYSPARK_PYTHON": sys.executable, **LOCALE})  # workers use this process's Python
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder

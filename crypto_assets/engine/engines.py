@@ -1,6 +1,6 @@
-"""Which engine a target means.
+"""Maps targets to engines.
 
-Making one starts nothing: a launched run's driver must not start an engine it does not use.
+Creating one starts nothing: a launched run's driver must not start an engine it does not use.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 _SESSIONS: dict[tuple[str, ...], Sessions] = {}
-"""Sessions of this process by what they were made from: every engine of one target shares one."""
+"""Sessions of this process by their configuration; engines of one target share one."""
 
 
 def make_engine(settings: Settings) -> Engine:
-    """The engine of the configured target; opens nothing.
+    """Create the engine of the configured target; opens nothing.
 
-    On the driver of a Databricks target, where every table is written by a launched step, it is the embedded engine
-    on the home's own lake, which holds what the driver keeps for itself (`ops.alerts`).
+    On the driver of a Databricks target, where launched steps write every table, it is the embedded engine on the
+    home's own lake, which holds the driver's own tables (`ops.alerts`).
     """
     if settings.role == "remote":
         return _cluster_engine(settings)
@@ -33,7 +33,7 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def _spark_engine(settings: Settings) -> Engine:
-    """A local JVM or a Spark Connect endpoint, on the lake's folder."""
+    """Engine on a local JVM or a Spark Connect endpoint, with the lake's folder."""
     from crypto_assets.engine import spark
     from crypto_assets.log.kafka.client import client_config
     from crypto_assets.settings import environment
@@ -56,7 +56,7 @@ def _spark_engine(settings: Settings) -> Engine:
 
 
 def _cluster_engine(settings: Settings) -> Engine:
-    """The cluster's session, on managed tables of the catalog."""
+    """Engine on the cluster's session, with managed tables of the catalog."""
     from crypto_assets.engine import spark
     from crypto_assets.log.kafka.client import client_config
 

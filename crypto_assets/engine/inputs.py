@@ -1,7 +1,7 @@
-"""What the driver gives a step: offset bounds, coins, cut-offs. Light, without secrets, the same for every engine.
+"""Builds step inputs on the driver: offset bounds, coins, cut-offs. Light, without secrets, the same for every engine.
 
-Belongs here: building `StepInputs` from settings, home and log, and handing them to a step that runs elsewhere. Does
-not belong here: what a step does with them, or how they travel (`step_launcher`).
+Belongs here: building `StepInputs` from settings, home and log, and handing them to remote steps. Does not belong here:
+what a step does with them, or how they travel (`step_launcher`).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 MOST_BYTES = 64 * 1024
-"""Longest JSON of shipped inputs."""
+"""Maximum size of shipped inputs as JSON."""
 
 
 class InputsTooLarge(StepFailed):
-    """The inputs of a step are too large to be shipped; says the size and what to do."""
+    """The inputs of a step are too large to ship; names the size and the fix."""
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """Inputs on their way to a step that runs elsewhere, with what they were made for."""
+    """Inputs shipped to a remote step, with the run and partitions they belong to."""
 
     run_id: str
     keys: tuple[str | None, ...]
@@ -62,30 +62,30 @@ class Shipment:
 
 
 class _Received:
-    """The shipment of this process, if it is the far side of a launched step."""
+    """The shipment received by this process, if it runs a launched step."""
 
     shipment: Shipment | None = None
 
 
 def receive(text: str) -> None:
-    """Keep a shipment for the step of this process."""
+    """Store a shipment for this process's step."""
     _Received.shipment = Shipment.from_json(text)
 
 
 def input_builder(settings: Settings) -> StepInputBuilder:
-    """What gives steps their inputs in this process: built here, or shipped when this is the far side of a launch."""
+    """Return the builder of step inputs: a local one, or one that returns those shipped by the driver."""
     return ShippedInputs(settings) if settings.is_remote else StepInputBuilder(settings)
 
 
 class StepInputBuilder:
-    """Builds `StepInputs`. Creating one opens nothing; the home is bound and the log asked when a step needs them."""
+    """Builds `StepInputs`. Creating one opens nothing; binds the home and queries the log when a step needs them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @property
     def banner(self) -> str:
-        """The sentence by which every surface names the data mode."""
+        """Sentence that names the data mode on every surface."""
         return self.settings.source_facts.banner
 
     def topic(self, logical: str) -> str:
@@ -102,7 +102,7 @@ class StepInputBuilder:
         """Offset bounds of hourly keys.
 
         Raises:
-            StepFailed: The log cannot be asked; names the broker and the command that starts it.
+            StepFailed: The log cannot be queried; names the broker and the command that starts it.
         """
         from crypto_assets.log.errors import LogUnavailable
         from crypto_assets.log.kafka import reading
@@ -131,7 +131,7 @@ class StepInputBuilder:
             HomeError: The home is bound to something else.
         """
         home = self.home()
-        # Landed files are listed by the step itself: the driver may not see the volume that they lie on.
+        # Landed files are listed by the step itself: the driver may not see their volume.
         landing = self.settings.transport == "landing"
         start = datetime.combine(home.partitions_start, datetime.min.time(), tzinfo=now.tzinfo)
         return StepInputs(
@@ -147,7 +147,7 @@ class StepInputBuilder:
             as_of=as_of,
             landing_folder=str(self.settings.landing / self.topic(reads_log)) if landing and reads_log else None,
             params={
-                "tell_commits": self.settings.on_databricks,  # the driver sees events there, and no table
+                "tell_commits": self.settings.on_databricks,  # the driver sees only events there, no tables
                 "tracking_uri": self.settings.tracking_uri,
                 "registry_uri": self.settings.registry_uri,
                 **(
@@ -160,10 +160,10 @@ class StepInputBuilder:
 
 
 class ShippedInputs(StepInputBuilder):
-    """Gives the inputs that the driver shipped. Opens no home and asks no broker."""
+    """Returns the inputs shipped by the driver. Opens no home and contacts no broker."""
 
     def home(self) -> Home:
-        """There is none.
+        """Refuse: a launched step has no home.
 
         Raises:
             StepFailed: Always.
@@ -171,7 +171,7 @@ class ShippedInputs(StepInputBuilder):
         raise StepFailed("a launched step has no home: what it needs of it must travel in its inputs")
 
     def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:  # noqa: ARG002
-        """They were asked for on the driver.
+        """Refuse: bounds were determined on the driver.
 
         Raises:
             StepFailed: Always.

@@ -1,10 +1,10 @@
-"""The laptop's engine: Sail (Spark Connect in process) beside delta-rs tables.
+"""The embedded engine: Sail (Spark Connect in process) beside delta-rs tables.
 
 Belongs here: starting and stopping the embedded server, the session, handing Arrow data to it. Does not belong here:
 what is computed, how tables are written (`storage.delta_rs`), how the log is read (`log.kafka.reading`).
 
-One server and one session serve the whole process, whatever the number of engines. Nothing starts before first use.
-The server must not be used across a fork: child processes are spawned and start their own.
+One server and one session serve the whole process, whatever the number of engines. Nothing starts before first use. The
+server must not be used across a fork: child processes are spawned and start their own.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 STAGE_ABOVE_BYTES = 16 * 1024 * 1024
-"""Arrow data above this size is handed over as a file: one gRPC message holds at most 128 MB, and a file is quicker."""
+"""Size above which Arrow data is handed over as a file: a gRPC message holds at most 128 MB, and a file is faster."""
 
 
 class _Server:
-    """The process's one embedded server and session."""
+    """The process's embedded server and session."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class _Server:
         self._server: Any = None
 
     def session(self) -> SparkSession:
-        """The session, started at first use; its time zone is UTC."""
+        """The session, started on first use; its time zone is UTC."""
         with self._lock:
             if self._session is None:
                 self._session = self._start()
@@ -47,7 +47,7 @@ class _Server:
 
     @property
     def started(self) -> bool:
-        """Whether the server runs."""
+        """Whether the server is running."""
         return self._session is not None
 
     def _start(self) -> SparkSession:
@@ -64,7 +64,7 @@ class _Server:
         session.conf.set("spark.sql.session.timeZone", "UTC")
         _keep_interrupts()
         self._server = server
-        # The session goes first: its client would otherwise retry against a server that is gone.
+        # The session goes first: its client would otherwise retry against a stopped server.
         atexit.register(self._stop)
         return session
 
@@ -81,7 +81,7 @@ class _Server:
 def _keep_interrupts() -> None:
     """Take Ctrl-C back from the server, which would stop at once.
 
-    Work that is being finished still needs it, and the session's client would ask a server that is gone for minutes.
+    Work in progress still needs the server, and the session's client would retry against a stopped one for minutes.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -98,7 +98,7 @@ class SailEngine:
 
     Args:
         lake: Folder of the tables, `<lake>/<schema>/<table>`.
-        kafka_config: Gives librdkafka options when the log is first read; None when this engine never reads it.
+        kafka_config: Returns librdkafka options when the log is first read; None if this engine never reads it.
     """
 
     def __init__(self, lake: str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> None:
@@ -110,7 +110,7 @@ class SailEngine:
 
     @property
     def spark(self) -> SparkSession:
-        """The process's session, started at first use; its time zone is UTC."""
+        """The process's session, started on first use; its time zone is UTC."""
         return _SERVER.session()
 
     @property
@@ -124,7 +124,7 @@ class SailEngine:
         Raises:
             LogUnavailable: The broker cannot be reached.
             LogTrimmed: A range is no longer retained.
-            StepFailed: This engine was made without Kafka settings.
+            StepFailed: This engine has no Kafka settings.
         """
         from crypto_assets.log.kafka.reading import read_ranges
 
@@ -133,11 +133,11 @@ class SailEngine:
     def read_log_again(
         self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.reading.read_again`.
+        """Reread a few stored offsets and verify the topic's incarnation; see `log.kafka.reading.read_again`.
 
         Raises:
-            LogError: As `log.kafka.reading.read_again` raises it.
-            StepFailed: This engine was made without Kafka settings.
+            LogError: As in `log.kafka.reading.read_again`.
+            StepFailed: This engine has no Kafka settings.
         """
         from crypto_assets.log.kafka.reading import read_again
 
@@ -157,7 +157,7 @@ class SailEngine:
 
 
 def frame(spark: SparkSession, rows: pa.Table) -> DataFrame:
-    """`SailEngine.frame` for code that has the session only."""
+    """`SailEngine.frame` for code that has only the session."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
     if rows.nbytes <= STAGE_ABOVE_BYTES:

@@ -1,10 +1,10 @@
 """Engine on Spark: a local JVM, a Spark Connect endpoint, or the session of a Databricks cluster.
 
-Belongs here: sessions and their settings. Does not belong here: how tables are written (`storage.delta_spark`), how
-the log is read (`log.kafka.spark_source`), what is computed.
+Belongs here: sessions and their settings. Does not belong here: how tables are written (`storage.delta_spark`), how the
+log is read (`log.kafka.spark_source`), what is computed.
 
-Creating an engine starts nothing. A local session is made through dagster-pyspark's resource, which also finds the
-session that a cluster has already started.
+Creating an engine starts nothing. A local session comes from dagster-pyspark's resource, which also finds the session
+of a cluster.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from crypto_assets.contracts.model import Table
 
 UTC_SESSION = {"spark.sql.session.timeZone": "UTC"}
-"""Settings that every session must have; they can be set while it runs."""
+"""Runtime settings that every session must have."""
 
 SHORT_QUERIES = {
-    # Rows of a larger Arrow table would be computed by the optimizer: on one core, without generated code.
+    # Rows of larger Arrow tables are then not computed by the optimizer: on one core, without generated code.
     "spark.sql.execution.arrow.localRelationThreshold": "1MB",
-    # A micro-batch alone runs a hundred queries: with Spark's 100 places their code is compiled again each time.
+    # A micro-batch alone runs a hundred queries: with Spark's cache of 100, their code is recompiled each time.
     "spark.sql.codegen.cache.maxEntries": "5000",
 }
-"""Settings of a session that runs many short queries over rows of the driver, as a stream does; known at its start."""
+"""Static settings of a session that runs many short queries over rows of the driver, as a stream does."""
 
 
 REACH_S = 10.0
-"""Seconds in which an endpoint must accept a connection."""
+"""Seconds within which an endpoint must accept a connection."""
 
 
 def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores: int = 2) -> dict[str, str]:
@@ -50,12 +50,12 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
     Args:
         jars: Folder of the pinned jars (Delta, Kafka source).
         master: Spark master, e.g. `local[*]`.
-        warehouse: Folder of schemas that have no place of their own.
+        warehouse: Folder of schemas without a location.
         cores: Tasks of a shuffle, a parallel listing and a Delta snapshot; Spark's defaults are for clusters, and cost
             a small table more than its work.
     """
     few = str(cores)
-    folder = paths.plain(str(jars))  # Spark takes a list of patterns
+    folder = paths.plain(str(jars))  # Spark expects a list of patterns
     return {
         "spark.master": master,
         "spark.app.name": "crypto-assets",
@@ -64,9 +64,10 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalogImplementation": "in-memory",
         "spark.driver.memory": "2g",
-        # Code generated for a transform exceeds the 8,000 bytes beyond which HotSpot leaves it to the interpreter.
+        # Code generated for a transform exceeds the 8,000 bytes beyond which HotSpot interprets it.
         "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
-        # Makes every stage a job of its own, planned when the one before it ends: small inputs gain nothing by that.
+        # Adaptive execution makes every stage a separate job, planned when the one before it ends: no gain for small
+        # inputs.
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": few,
         "spark.default.parallelism": few,
@@ -82,10 +83,10 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
 
 
 class Sessions:
-    """Gives one session for the life of the process, made at first use.
+    """Provides one session for the life of the process, created on first use.
 
     Args:
-        make: Makes it.
+        make: Creates it.
     """
 
     def __init__(self, make: Callable[[], SparkSession]) -> None:
@@ -105,12 +106,12 @@ class Sessions:
 
     @property
     def started(self) -> bool:
-        """Whether the session has been asked for."""
+        """Whether the session has been requested."""
         return self._session is not None
 
 
 def local_session(master: str, java_home: str | None, *, warehouse: str) -> SparkSession:
-    """A JVM session of this process, or the one that it has.
+    """JVM session of this process, or the one that it has.
 
     Raises:
         JvmError: No Java 17 or later, or the jars could not be fetched.
@@ -131,7 +132,7 @@ def reach(url: str) -> str:
     """The `host:port` of a Spark Connect endpoint (`sc://host:port`) that accepts a connection.
 
     Raises:
-        ValueError: Nothing listens there. PySpark itself would try again for ten minutes, deaf to signals.
+        ValueError: Nothing listens there. PySpark itself would retry for ten minutes and ignore signals.
     """
     at = urlsplit(url)
     host, port = at.hostname or "", at.port or 15002
@@ -159,7 +160,7 @@ def remote_session(url: str) -> SparkSession:
 
 
 def cluster_session() -> SparkSession:
-    """The session of the cluster on which this process runs."""
+    """Session of the cluster on which this process runs."""
     from dagster_pyspark import LazyPySparkResource
 
     return LazyPySparkResource(spark_config={}).spark_session
@@ -169,10 +170,10 @@ class SparkEngine:
     """Engine of the targets `spark` and `databricks`. Creating one opens nothing.
 
     Args:
-        session: Gives the session when it is first needed.
-        kafka_config: Gives librdkafka options when the log is first read.
+        session: Returns the session on first use.
+        kafka_config: Returns librdkafka options when the log is first read.
         catalog: Catalog of the tables; None = the session's own.
-        lake: Folder of tables that are registered at a place; None = managed tables.
+        lake: Folder of external tables; None = managed tables.
         properties: Delta properties of new tables; None = the contract's.
         kafka_shaded: Whether Spark's Kafka classes have Databricks' package prefix.
     """
@@ -196,7 +197,7 @@ class SparkEngine:
 
     @property
     def spark(self) -> SparkSession:
-        """The session, started at first use; its time zone is UTC."""
+        """The session, started on first use; its time zone is UTC."""
         return self._session()
 
     def frame(self, rows: pa.Table) -> DataFrame:
@@ -220,12 +221,12 @@ class SparkEngine:
     def read_log_again(
         self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Read a few stored offsets once more and prove the topic's incarnation; see `log.kafka.reading.read_again`.
+        """Reread a few stored offsets and verify the topic's incarnation; see `log.kafka.reading.read_again`.
 
-        Spark's source tells no topic id, and a job for a few records would take half a second.
+        Spark's source reports no topic id, and a job for a few records would take half a second.
 
         Raises:
-            LogError: As `log.kafka.reading.read_again` raises it.
+            LogError: As in `log.kafka.reading.read_again`.
         """
         from crypto_assets.log.kafka.reading import read_again
 

@@ -1,6 +1,6 @@
-"""What travels between the driver and a step that runs by Pipes, as JSON: the order there, the answer back.
+"""JSON messages between the driver and a step that runs by Pipes: the order and the answer.
 
-Belongs here: both forms and their reading, pure. Does not belong here: sending them (`pipes`, `pipes_main`), Dagster.
+Belongs here: both formats and their parsing, pure. Does not belong here: sending them (`pipes`, `pipes_main`), Dagster.
 Types that JSON lacks are tagged, so that the driver reports exactly what a local step would have reported.
 """
 
@@ -26,25 +26,25 @@ from crypto_assets.engine.base import (
 from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
 TAG = "$"
-"""Only key of an object that stands for a value which JSON lacks: `{"$": [kind, content]}`."""
+"""Only key of an object that represents a value JSON lacks: `{"$": [kind, content]}`."""
 EXPECTED = (AuditFailed, StepFailed, SliceRefused, StorageError, NotEnoughData)
-"""Outcomes of a step that the driver raises as themselves; anything else is a crash."""
+"""Step exceptions that the driver re-raises with their type; anything else is a crash."""
 
 
 class WireError(Exception):
-    """Something cannot be sent, or what arrived is not what was sent; says what."""
+    """A value cannot be sent, or a message arrived damaged; names what."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a step that runs elsewhere is to do.
+    """Order for a remote step.
 
     Args:
         work: Address of the step's function, `module:name`.
         shipment: JSON of `engine.inputs.Shipment`: partition keys and inputs.
         arguments: Further keyword arguments of the function (`tables` of a subset).
         environment: Settings that travel in clear, by environment name.
-        secrets: `{name, scope, key}` of each secret, read on the far side; never a value.
+        secrets: `{name, scope, key}` of each secret, read remotely; never a value.
     """
 
     work: str
@@ -54,7 +54,7 @@ class Order:
     secrets: Sequence[Mapping[str, str]] = ()
 
     def to_extras(self) -> dict[str, Any]:
-        """As Pipes' extras."""
+        """The order as Pipes' extras."""
         return asdict(self)
 
     @classmethod
@@ -132,7 +132,7 @@ def result_from_json(text: str) -> Result:
 
 
 def failure_to_json(error: BaseException, shown: Callable[[str], str], trace: str = "") -> str:
-    """JSON of what a step raised.
+    """JSON of an exception that a step raised.
 
     Args:
         error: The exception.
@@ -152,7 +152,7 @@ def failure_to_json(error: BaseException, shown: Callable[[str], str], trace: st
 
 
 def failure_from_json(text: str) -> Exception | Crashed:
-    """What a step raised: one of `EXPECTED` to raise again, or `Crashed`."""
+    """Exception of a step: one of `EXPECTED` to re-raise, or `Crashed`."""
     raw = json.loads(text)
     message = raw["message"]
     if raw["kind"] == "AuditFailed":
@@ -241,7 +241,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _each_text(value: Any, shown: Callable[[str], str]) -> Any:
-    """Every text of a JSON value through `shown`."""
+    """Apply `shown` to every text of a JSON value."""
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, list):

@@ -17,14 +17,14 @@ from crypto_assets.market.polls import Found, judge
 
 @dataclass(frozen=True)
 class ProducerState:
-    """What must survive a restart.
+    """Producer state that survives a restart.
 
     Args:
         sent: By coin, `last_updated_at` of the quote delivered last, as in its message.
         credits: The governor's state.
         absent: By coin, how many polls in a row it has been missing from.
         last_poll_id: Id of the newest poll.
-        last_poll_at: When it was made (UTC).
+        last_poll_at: Its time (UTC).
         unrecorded: The newest poll's message and why it could not be recorded (`poll`, `error`); None when it was.
     """
 
@@ -64,22 +64,22 @@ class ProducerState:
 
 @dataclass(frozen=True)
 class TickSummary:
-    """What one tick did.
+    """Outcome of one tick.
 
     Args:
-        polled: Whether the source was asked at all.
+        polled: Whether the source was polled.
         due: Whether a poll was due; a due tick is not polled while another producer works on the home.
         poll_id: Id of the poll; the newest earlier one when this tick did not poll.
         outcome: Outcome of the poll, None without one.
         sent: Messages handed to Kafka.
         delivered: Messages that Kafka confirmed.
-        unchanged: Coins whose quote had been delivered before.
-        missing: Coins that were asked for and not in the reply.
-        message: The poll as it is recorded, None when this tick did not poll.
+        unchanged: Coins whose quote had already been delivered.
+        missing: Requested coins missing from the reply.
+        message: The poll as recorded, None when this tick did not poll.
         recorded: Whether the poll itself was recorded in the polls topic.
         cadence_s: Seconds between polls in force.
         credits_left: Credits left this month, None when not metered.
-        error: Why delivery failed.
+        error: Reason of a failed delivery.
         text: One line for people.
     """
 
@@ -100,7 +100,7 @@ class TickSummary:
 
     @property
     def ok(self) -> bool:
-        """Whether the source answered and everything was delivered and recorded; true for a tick that was not due."""
+        """Whether the source answered and everything was delivered and recorded; true for a tick not due."""
         return not self.polled or (self.outcome == "ok" and self.error is None and self.recorded)
 
     def checks(self) -> Found:
@@ -110,7 +110,7 @@ class TickSummary:
 
 @dataclass
 class RunSummary:
-    """What a run of many ticks did."""
+    """Totals of a run of ticks."""
 
     polls: int = 0
     sent: int = 0

@@ -138,7 +138,7 @@ class HourReader:
         return [AppendBatch(rows.table, (*lacking.gaps, *lacking.reads), metadata)]
 
     def report(self) -> PartitionResult:
-        """What the hour now holds, with its checks."""
+        """Report the hour's content, with its checks."""
         assert self.write is not None
         topic_id = self.hour.bounds.topic_id
         rows, ranges = log_report.read_back(self.engine, self.table, self.hour.slice, topic_id)

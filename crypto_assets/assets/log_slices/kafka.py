@@ -109,7 +109,7 @@ class KafkaHour:
     ends: dict[int, int] = field(default_factory=dict)
 
     def before(self) -> KafkaHour:
-        """The hour before, bounded by b(H), in the Kafka partitions whose beginning there is known."""
+        """The hour before, bounded by b(H), in Kafka partitions with a known beginning there."""
         piece = Slice(self.slice.start - HOUR, self.slice.start)
         given = self.log.inputs.bounds.get(hour_key(piece.start))
         own = {b.partition: b.start for b in given.partitions} if given else {}
@@ -145,7 +145,7 @@ class KafkaHour:
         known = {p: end for p, end in ends.items() if end is not None}
         self.log.continuity.require(self.log.engine, self.log.table, self.bounds, known, self.slice)
         if self.next is not None:
-            # While this hour is written: what the next one lacks if it holds nothing and nothing was trimmed.
+            # While this hour is written: the next one's ranges, if it holds nothing and nothing was trimmed.
             whole = [OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions]
             self.ahead.expect([piece for piece in whole if piece.start < piece.end])
 
@@ -186,7 +186,7 @@ class KafkaHour:
         return problems
 
     def _hole(self, piece: OffsetRange) -> list[str]:
-        """What is wrong with offsets that no range covers: nothing if the log proves that they hold no record."""
+        """Describe the fault of uncovered offsets; nothing if the log proves that they hold no record."""
         span = f"partition {piece.partition}: [{piece.start}, {piece.end}) is not stored"
         try:
             for chunk in self.log.engine.read_log(self.bounds.topic, [piece]):
@@ -198,12 +198,12 @@ class KafkaHour:
         return []
 
     def _log_reaches(self, partition: int, offset: int) -> bool:
-        """Whether the log still ends at or after an offset: bounds may merely be older than what was stored."""
+        """Whether the log still ends at or after an offset: bounds may just be older than the stored rows."""
         try:
             for _ in self.log.engine.read_log(self.bounds.topic, [OffsetRange(partition, offset - 1, offset)]):
                 break
         except LogTrimmed:
-            return True  # it was there once
+            return True  # it once existed
         except LogWentBackwards:
             return False
         return True
@@ -275,19 +275,19 @@ def plan(
 def _expected_start(
     b: PartitionBounds, stored: StoredRanges, chained: Mapping[int, int], partitions: Sequence[int]
 ) -> tuple[int, bool]:
-    """Where the hour goes on in one Kafka partition, and whether that is only a lower bound of what is unknown."""
+    """Start offset of the hour in one Kafka partition, and whether it is only a lower bound."""
     if b.partition in stored.ends:
         return stored.ends[b.partition], False
     if b.end == 0 and not b.log_start:
-        return 0, False  # the partition never had a record: spares the search through all earlier hours
+        return 0, False  # the partition never had a record: saves searching all earlier hours
     before = stored.previous_ends.get(b.partition)
     if before is None and b.adopted_from >= 0:
-        return b.adopted_from, False  # whatever its hours: all that an adopted log holds was never stored
+        return b.adopted_from, False  # all hours: nothing that an adopted log holds was ever stored
     if before is not None and (b.partition in chained or b.start <= b.log_start != 0):
-        # Either the hour before is complete up to here, or where H began can no longer be known from the log.
+        # Either the hour before is complete up to here, or H's beginning is no longer known from the log.
         return before, False
     if b.start <= b.log_start != 0:
         return 0, True
     if before is None and any(p in stored.previous_ends for p in partitions):
-        return b.log_start, False  # it was added to the topic after the chains of the others began: it is read whole
+        return b.log_start, False  # added to the topic after the others' chains began: read in full
     return max(b.start, before or 0), False

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOOK_BACK = 7 * DAY
-"""How far before the hours asked for a late file is looked for, and how far around them a copy is recognised: as long
-as Kafka's topics are kept. A file in an older folder is picked up when its hour is materialized."""
+"""How far before the requested hours late files are searched for, and how far around them copies are recognised: as
+long as Kafka's topics are kept. A file in an older folder is picked up when its hour is materialized."""
 CLOCK_SLACK = timedelta(minutes=10)
-"""By how much the clocks of the machine that writes files and the one that runs steps may differ."""
+"""Allowed clock difference between the machine that writes files and the one that runs steps."""
 
 
 @dataclass
@@ -74,10 +74,10 @@ class LandedLog:
                 "(crypto-assets produce --once); or set CRYPTO_ASSETS_LANDING to the folder or volume that has it"
             )
         asked = [key_slice(k, "hour").start for k in sorted(set(self.keys))]
-        known = Known(self.store, self.table, Slice(asked[0] - LOOK_BACK, asked[-1] + HOUR + LOOK_BACK))
+        known = StoredFiles(self.store, self.table, Slice(asked[0] - LOOK_BACK, asked[-1] + HOUR + LOOK_BACK))
         for start in _hours(place, asked):
             hour = LandedHour(self, place, start, known, asked=start in asked)
-            if hour.asked or hour.changed_lately():
+            if hour.asked or hour.changed_recently():
                 yield hour
 
 
@@ -86,8 +86,8 @@ class Pending:
     """Landed records that a reader has not covered.
 
     Args:
-        oldest: When the oldest of them arrived (UTC); None when there is none.
-        records: How many there are.
+        oldest: Arrival of the oldest (UTC); None without any.
+        records: Number of records.
         waiting: Names of files that cannot be read yet, because their last line has no newline.
     """
 
@@ -97,13 +97,13 @@ class Pending:
 
 
 def pending(store: DeltaStore, table: Table, place: Path, covered_until: datetime | None, now: datetime) -> Pending:
-    """What has landed in the last seven days and is not covered: files not stored, and stored records after a time.
+    """Landed records of the last seven days that are not covered: unstored files, and stored records after a time.
 
     Args:
         store: The tables.
         table: The append-once table.
         place: The topic's folder.
-        covered_until: Newest arrival (UTC) that the reader covers; None = it covers nothing.
+        covered_until: Newest arrival (UTC) that the reader covers; None = nothing.
         now: Present time (UTC).
 
     Raises:
@@ -111,14 +111,14 @@ def pending(store: DeltaStore, table: Table, place: Path, covered_until: datetim
     """
     first = floor_hour(now) - LOOK_BACK
     span = Slice(first, floor_hour(now) + HOUR)
-    known = Known(store, table, span)
+    known = StoredFiles(store, table, span)
     known.refresh()
     arrivals: list[datetime] = []
     waiting: list[str] = []
     for hour in landed.hours(place, first):
-        looked = known.looked_at(hour)
+        newest = known.newest_at(hour)
         for file in landed.list_hour(place, hour).files:
-            if looked is not None and file.changed_at < looked - CLOCK_SLACK:
+            if newest is not None and file.changed_at < newest - CLOCK_SLACK:
                 continue
             what = landed.content(file)
             if what is None or what.sha256 in known:
@@ -136,25 +136,25 @@ def pending(store: DeltaStore, table: Table, place: Path, covered_until: datetim
 
 
 def _hours(place: Path, asked: Sequence[datetime]) -> list[datetime]:
-    """The hours asked for, and those before them in which a late file may lie, in order."""
+    """The requested hours, and those before them in which a late file may lie, in order."""
     first = asked[0] - LOOK_BACK
     return sorted({*asked, *(h for h in landed.hours(place, first) if first <= h < asked[-1])})
 
 
-class Known:
-    """The files that the table holds around the hours of a step, by identity; read anew when others have written.
+class StoredFiles:
+    """Stored files around the hours of a step, by identity; reread when others have written.
 
     Args:
         store: The tables.
         table: The append-once table.
-        span: Arrival hours in which a file is recognised.
+        span: Arrival hours in which files are recognised.
     """
 
     def __init__(self, store: DeltaStore, table: Table, span: Slice) -> None:
         self._store, self._table, self._span = store, table, span
         self._version: int | None = -1
         self._hours: dict[str, datetime] = {}
-        self._looked: dict[datetime, datetime] = {}
+        self._newest: dict[datetime, datetime] = {}
 
     def refresh(self) -> None:
         """Read the stored identities unless they are those of the current version."""
@@ -163,7 +163,7 @@ class Known:
             return
         from pyspark.sql import functions as F
 
-        self._hours, self._looked, self._version = {}, {}, current
+        self._hours, self._newest, self._version = {}, {}, current
         if current is None:
             return
         frame = self._store.read(self._table.full_name, self._span, version=current)
@@ -180,12 +180,12 @@ class Known:
         """Identities stored for one hour, sorted."""
         return sorted(sha for sha, h in self._hours.items() if h == hour)
 
-    def looked_at(self, hour: datetime) -> datetime | None:
-        """When the newest file of an hour was stored (UTC); None = none is."""
-        return self._looked.get(hour)
+    def newest_at(self, hour: datetime) -> datetime | None:
+        """Storage time of the newest file of an hour (UTC); None if none is stored."""
+        return self._newest.get(hour)
 
     def stored(self, hour: datetime, files: Sequence[str], at: datetime, write: WriteResult) -> None:
-        """Note what a commit of ours has added, unless others committed beside it: then the next look reads anew."""
+        """Add the files of an own commit, unless others committed concurrently: then `refresh` rereads."""
         if self._version is None or write.version_after != self._version + 1:
             self._version = -1
             return
@@ -195,7 +195,7 @@ class Known:
 
     def _add(self, hour: datetime, sha256: str, at: datetime) -> None:
         self._hours[sha256] = hour
-        self._looked[hour] = max(at, self._looked.get(hour, at))
+        self._newest[hour] = max(at, self._newest.get(hour, at))
 
 
 @dataclass
@@ -205,7 +205,7 @@ class LandedHour:
     log: LandedLog
     place: Path
     start: datetime
-    known: Known
+    known: StoredFiles
     asked: bool
     listing: landed.Listing = field(default_factory=landed.Listing)
     waiting: list[str] = field(default_factory=list)
@@ -217,14 +217,14 @@ class LandedHour:
         self._contents: dict[landed.LandedFile, landed.Content | None] = {}
         self._taken: list[tuple[landed.LandedFile, landed.Content]] = []
 
-    def changed_lately(self) -> bool:
-        """Whether a file of the folder may have come after the newest commit of the hour."""
+    def changed_recently(self) -> bool:
+        """Return whether a file of the folder may have come after the newest commit of the hour."""
         self.known.refresh()
         return any(self._is_recent(f) for f in landed.list_hour(self.place, self.start).files)
 
     def _is_recent(self, file: landed.LandedFile) -> bool:
-        looked = self.known.looked_at(self.start)
-        return looked is None or file.changed_at >= looked - CLOCK_SLACK
+        newest = self.known.newest_at(self.start)
+        return newest is None or file.changed_at >= newest - CLOCK_SLACK
 
     def lacking(self, stored: StoredRanges) -> Lacking | None:
         """The lines of whole files that are not stored, numbered from the stored end on."""
@@ -246,7 +246,7 @@ class LandedHour:
             self.log.late.append(hour_key(self.start))
 
     def _new_files(self) -> list[tuple[landed.LandedFile, landed.Content]]:
-        """Whole files that are not stored, each once."""
+        """Complete files that are not stored, each once."""
         self.listing = landed.list_hour(self.place, self.start)
         files = [f for f in self.listing.files if self.asked or self._is_recent(f)]
         found: dict[str, landed.LandedFile] = {}
@@ -263,7 +263,7 @@ class LandedHour:
                 found[what.sha256] = file
             else:
                 self.waiting.append(file.path.name)
-        # A file that grew in place begins with what was read of it before: only the rest is new.
+        # A file that grew in place begins with what was already read: only the rest is new.
         beginnings = {*self.known.of_hour(self.start), *found}
         grown = [(file, landed.content(file, beginnings - {sha})) for sha, file in found.items()]
         return [(file, what) for file, what in grown if what is not None and what.sha256 in found]

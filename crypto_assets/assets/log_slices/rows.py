@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPILL_ABOVE_BYTES = 128 * 1024 * 1024
-"""Rows of one commit above this size wait in a mapped temporary file, so that an hour of any size can be one commit."""
+"""Size above which a commit's rows spill to a memory-mapped file, so that an hour of any size can be one commit."""
 
 
 class RowMaker(Protocol):
-    """Makes the rows of one table from records."""
+    """Builds the rows of one table from records."""
 
     def rows(
         self,
@@ -44,7 +44,7 @@ class RowMaker(Protocol):
         chunk: pa.Table,
         now: datetime,
     ) -> pa.Table:
-        """Rows of one chunk, without what the store fills in."""
+        """Rows of one chunk, without columns that the store fills in."""
         ...
 
     def touched(self, rows: pa.Table) -> list[str]:
@@ -78,7 +78,7 @@ class PriceRows:
 
 
 def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[OffsetRange], now: datetime) -> pa.Table:
-    """One row of kind `gap` for each range of offsets that was lost and accepted as lost."""
+    """One row of kind `gap` per range of offsets that was lost, and accepted as lost."""
     import pyarrow as pa
 
     values: dict[str, Sequence[Any]] = {
@@ -99,14 +99,14 @@ def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[Offs
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows of one commit and the newest broker time among them that can be believed (UTC)."""
+    """Rows of one commit, and their newest plausible broker time (UTC)."""
 
     table: pa.Table
     max_timestamp: datetime | None
 
 
 def newest_time(stamps: pa.ChunkedArray | pa.Array, now: datetime) -> datetime | None:
-    """Newest of some record times (UTC) that is not ahead of the present; None = there is none."""
+    """Newest record time (UTC) that is not ahead of the present; None without any."""
     pc = compute()
     return pc.max(stamps.filter(pc.less_equal(stamps, now + SKEW))).as_py()
 
@@ -124,11 +124,11 @@ def gather(
         table: Contract.
         first: Rows to begin with.
         chunks: Records from the log.
-        make: Makes rows of a chunk.
-        now: Present time (UTC): later record times are not believed.
+        make: Builds rows of a chunk.
+        now: Present time (UTC): later record times are ignored.
 
     Returns:
-        The rows; above `SPILL_ABOVE_BYTES` they lie in a temporary file that is gone when they are.
+        The rows; above `SPILL_ABOVE_BYTES` they lie in a temporary file that is removed with them.
     """
     sink = _Sink(_schema(table))
     for rows in first:
@@ -139,7 +139,7 @@ def gather(
         sink.add(make(chunk))
 
     try:
-        # Rows of one chunk are made while the next is read: reading keeps one core busy, this mostly the other.
+        # Rows of one chunk are built while the next is read: reading keeps one core busy, this mostly the other.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-rows") as pool:
             pending: Future[None] | None = None
             for chunk in chunks:
@@ -156,10 +156,10 @@ def gather(
 
 
 class ReadAhead:
-    """Reads the ranges that are most likely asked for next, in a thread, while the rows before them are written.
+    """Reads the ranges most likely needed next in a thread, while the rows before them are written.
 
-    Only a guess: `take` with other ranges reads those, as if nothing had been read. Memory is bounded by
-    `CHUNKS_AHEAD`. Use as a context manager, or the thread may outlive its caller.
+    `take` with other ranges ignores what was read ahead. Memory is bounded by `CHUNKS_AHEAD`. Use as a context manager,
+    or the thread may outlive its caller.
 
     Args:
         read: Reads ranges of the one topic.
@@ -181,7 +181,7 @@ class ReadAhead:
         self._drop()
 
     def expect(self, ranges: Sequence[OffsetRange]) -> None:
-        """Begin to read ranges, in place of what was expected before."""
+        """Start reading ranges, in place of those expected before."""
         self._drop()
         if not ranges:
             return
@@ -191,7 +191,7 @@ class ReadAhead:
         self._thread.start()
 
     def take(self, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
-        """The chunks of ranges: those read ahead when they were expected, else read now.
+        """Chunks of ranges: those read ahead if they were expected, else read now.
 
         Raises:
             LogError: As reading raised it.
@@ -200,7 +200,7 @@ class ReadAhead:
             self._drop()
             yield from self._read(ranges)
             return
-        self._ranges = ()  # once: who asks again wants what the log holds then
+        self._ranges = ()  # once: a second call wants the log's present content
         while (item := self._chunks.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -232,7 +232,7 @@ class ReadAhead:
 
 
 class _Sink:
-    """Rows in memory, or from a size on in a temporary Arrow file that is read back by mapping it."""
+    """Rows in memory, or above a size in a memory-mapped temporary Arrow file."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -263,7 +263,7 @@ class _Sink:
         return mapped
 
     def discard(self) -> None:
-        """Remove the file of rows that will not be used."""
+        """Remove the file of unused rows."""
         if self._path is not None:
             self._writer.close()
             self._path.unlink(missing_ok=True)
@@ -282,7 +282,7 @@ def _schema(table: Table) -> pa.Schema:
 
 
 def rows_table(table: Table, columns: dict[str, Any]) -> pa.Table:
-    """Columns by name as rows of a table, without what the store fills in."""
+    """Columns by name as rows of a table, without those that the store fills in."""
     import pyarrow as pa
 
     schema = _schema(table)
@@ -292,7 +292,7 @@ def rows_table(table: Table, columns: dict[str, Any]) -> pa.Table:
 def common_columns(
     bounds: LogBounds, slice_: Slice, ranges: Sequence[OffsetRange], chunk: pa.Table, now: datetime
 ) -> dict[str, Any]:
-    """Columns that every table of log records has."""
+    """Columns common to all tables of log records."""
     import numpy as np
     import pyarrow as pa
 
