@@ -1,4 +1,4 @@
-"""From the log to Bronze: hours of a topic, appended exactly once, whether its records lie in Kafka or in landed files.
+"""Appends hours of a topic to Bronze exactly once, from Kafka or from landed files.
 
 Does not belong here: what an hour lacks (`assets.log_slices.kafka`, `assets.log_slices.landing`), the reader of hours
 (`assets.log_slices.hours`), judging records (`transforms.parse`).
@@ -41,16 +41,16 @@ EXTRA_CHECKS = {
     checks=EXTRA_CHECKS,
 )
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
-    """Bring hours of `bronze.raw_prices` up to what the log holds.
+    """Bring hours of `bronze.raw_prices` up to the end of the log.
 
     Args:
         engine: Engine whose store is written and whose log is read.
         partition_keys: Hours, in any order.
-        inputs: `bounds` of every hour (that of the hour before is used where given) or `landing_folder`; `accept_gap`,
+        inputs: `bounds` of every hour (and of the hour before if given) or `landing_folder`; `accept_gap`,
             `now`, `run_id`.
 
     Returns:
-        Per hour: rows stored, what was appended, end offsets as data version, touched event hours, checks.
+        Per hour: rows stored and appended, end offsets as data version, touched event hours, checks.
 
     Raises:
         StepFailed: Bounds are missing, records are no longer retained, or the log went backwards or cannot be read.

@@ -1,4 +1,4 @@
-"""What the producer remembers and what it tells: its state, the summary of a tick, the summary of a run.
+"""State of the producer, and summaries of a tick and of a run.
 
 Does not belong here: polling or publishing (`crypto_assets.producer.loop`).
 """

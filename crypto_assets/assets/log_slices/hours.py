@@ -1,7 +1,7 @@
-"""The one reader of hours of a log: what an hour lacks is appended exactly once, and reported.
+"""The one reader of hours of a log: appends the missing records of an hour exactly once, and reports.
 
-Belongs here: the order of reading, proof and commit, the report that both logs have. Does not belong here: which
-offsets an hour lacks (`assets.log_slices.kafka`, `assets.log_slices.landing`), rows from records
+Belongs here: the order of reading, verification and commit, and the report common to both logs. Does not belong here:
+which offsets an hour lacks (`assets.log_slices.kafka`, `assets.log_slices.landing`), rows from records
 (`assets.log_slices.rows`), the write protocol (`storage`).
 """
 
@@ -36,18 +36,18 @@ CONTIGUOUS = "offsets_contiguous"
 
 
 def ingest(log: Log, engine: Engine, table: Table, name: str, maker: RowMaker, inputs: StepInputs) -> Result:
-    """Bring hours of an append-once table up to what a log holds.
+    """Bring hours of an append-once table up to the end of a log.
 
     Args:
-        log: Gives the hours.
+        log: Log that supplies the hours.
         engine: Engine whose store is written.
         table: `bronze.raw_prices` or `ops.polls`.
         name: First part of app ids.
-        maker: Makes the table's rows.
+        maker: Builder of the table's rows.
         inputs: `now`, `run_id`.
 
     Returns:
-        Per hour asked for: rows stored, what was appended, data version, touched event hours, checks.
+        Per requested hour: rows stored and appended, data version, touched event hours, checks.
 
     Raises:
         StepFailed: The log cannot be read, or is not the one that the table was filled from.
@@ -89,10 +89,10 @@ class HourReader:
         return hour_key(self.hour.slice.start)
 
     def append(self, committed: Callable[[Slice, AppendBatch, str], None] | None = None) -> WriteResult:
-        """Append what the hour lacks, in at most one commit.
+        """Append the hour's missing records, in at most one commit.
 
         Args:
-            committed: Gets the hour, the rows and the `batch_id` of the commit.
+            committed: Receives the hour, the rows and the `batch_id` of the commit.
 
         Raises:
             LogError: The log cannot be read, or another one was stored.
@@ -116,7 +116,7 @@ class HourReader:
         return self.write
 
     def _batch(self, stored: StoredRanges) -> list[AppendBatch]:
-        """Read what is lacking, prove that it continues what is stored, and make the rows of one commit."""
+        """Read missing records, verify that they continue the stored ones, and build the rows of one commit."""
         hour, now = self.hour, self.inputs.now
         lacking = hour.lacking(stored)
         if lacking is None:

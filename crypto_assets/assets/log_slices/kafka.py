@@ -1,9 +1,9 @@
-"""Hours of a Kafka topic: which offsets of an hour a table lacks, and whether what it holds is whole.
+"""Hours of a Kafka topic: which offsets a table lacks of an hour, and whether its ranges are complete.
 
-Hour H covers [start, b(H+1)) of every Kafka partition, where start is what the hour before has stored and b(t) is the
+Hour H covers [start, b(H+1)) of every Kafka partition, where start is the end stored by the hour before and b(t) is the
 first offset at or after t. Stored ranges win over b(t), which moves when the log is trimmed.
 
-Does not belong here: reading Kafka (`log.kafka.reading`), the commit (`assets.log_slices.hours`), the proof that the
+Does not belong here: reading Kafka (`log.kafka.reading`), the commit (`assets.log_slices.hours`), verifying that the
 log is the same (`assets.log_slices.continuity`).
 """
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class KafkaLog:
-    """The hours of a topic, each after what the hour before still lacks; see `log.protocol.Log`.
+    """Hours of a topic, each preceded by what the hour before still lacks; see `log.protocol.Log`.
 
     Args:
         engine: Engine whose store is written and whose log is read.
         table: The append-once table.
-        inputs: `bounds` of every hour (that of the hour before is used where given), `accept_gap`, `now`.
+        inputs: `bounds` of every hour (and of the hour before if given), `accept_gap`, `now`.
         keys: Hours, in any order.
-        continuity: The proofs of this step, or of a stream.
-        leftovers: Whether hours before those asked for are completed.
+        continuity: Continuity check of this step, or of a stream.
+        leftovers: Whether hours before the requested ones are completed.
     """
 
     engine: Engine
@@ -86,16 +86,16 @@ class KafkaHour:
     """One hour of a topic; see `log.protocol.LogHour`.
 
     Args:
-        log: What it is an hour of.
+        log: Log of the hour.
         bounds: b(H) and b(H+1) of every Kafka partition.
         slice: The hour.
-        ahead: Reads what will be asked for next.
-        next: Bounds of the hour that is written after it.
-        asked: False = only complete an hour that has rows (else it was never asked for), in Kafka partitions that it
-            holds or whose b(H) is still to be had from the log.
+        ahead: Reads the next hour's ranges ahead.
+        next: Bounds of the hour written next.
+        asked: False = only complete an hour that has rows (else it was never requested), in Kafka partitions that it
+            holds or whose b(H) is still in the log.
         chained: See `plan`.
-        stored: What the table held of the hour when it was asked what it lacks.
-        ends: Ends of the hour in the table, once it is reported.
+        stored: Ranges that the table held of the hour when it was queried.
+        ends: Stored ends of the hour, once reported.
     """
 
     log: KafkaLog
@@ -122,7 +122,7 @@ class KafkaHour:
         """See `plan`."""
         self.stored, bounds = stored, self.bounds
         if not self.asked:
-            # Where even b(H) is trimmed, nothing is left of this hour; what is missing is H's to report.
+            # Where even b(H) is trimmed, nothing is left of this hour; H reports what is missing.
             retained = [b for b in bounds.partitions if b.end > b.log_start]
             known = [b for b in retained if b.partition in stored.ends or b.start > b.log_start or b.start == 0]
             bounds = replace(bounds, partitions=tuple(known) if stored.ends else ())
@@ -136,11 +136,11 @@ class KafkaHour:
         )
 
     def read(self, lacking: Lacking) -> Iterable[pa.Table]:
-        """The records, read ahead where they were expected."""
+        """The records, read ahead if they were expected."""
         return self.ahead.take(lacking.reads)
 
     def prove(self, lacking: Lacking, stored: StoredRanges) -> None:
-        """Compare the last stored records with the log's, and begin to read what the next hour will lack."""
+        """Compare the last stored records with the log's, and start reading the next hour's ranges."""
         ends = {r.partition: stored.ends.get(r.partition, stored.previous_ends.get(r.partition)) for r in lacking.reads}
         known = {p: end for p, end in ends.items() if end is not None}
         self.log.continuity.require(self.log.engine, self.log.table, self.bounds, known, self.slice)
@@ -150,7 +150,7 @@ class KafkaHour:
             self.ahead.expect([piece for piece in whole if piece.start < piece.end])
 
     def committed(self, batch: AppendBatch, write: WriteResult) -> None:  # noqa: ARG002
-        """Let a stream remember its last records."""
+        """Let a stream cache its last records."""
         self.log.continuity.stored(self.log.table, self.bounds.topic_id, batch.covers, batch.rows)
 
     def held(self, ranges: Ranges) -> Held:
@@ -172,7 +172,7 @@ class KafkaHour:
         )
 
     def _problems(self, ranges: Ranges) -> list[str]:
-        """Where a range does not begin where the one before it ended, beginning with the hours before."""
+        """Ranges, from the hours before on, that do not begin where the previous one ended."""
         assert self.stored is not None
         problems: list[str] = []
         for partition in sorted({r[0] for r in ranges}):
@@ -218,15 +218,15 @@ def plan(
     chained: Mapping[int, int],
     log_reaches: Callable[[int, int], bool],
 ) -> Lacking | None:
-    """The offsets that an hour still lacks; None = none.
+    """Plan the offsets that an hour still lacks; None = none.
 
     Args:
         bounds: b(H) and b(H+1) of every Kafka partition.
-        stored: What the table holds, on the snapshot that will be committed on.
+        stored: Stored ranges on the snapshot that the commit is based on.
         what: Table and hour, for messages.
         accept_gap: Record trimmed offsets as gaps instead of failing.
-        chained: Partitions of which the hour before is complete up to b(H) (values are not used): H starts at its end.
-        log_reaches: Whether the log of a partition still reaches an offset, asked when bounds say it does not.
+        chained: Partitions whose previous hour is complete up to b(H) (values unused): H starts at its end.
+        log_reaches: Whether the log of a partition still reaches an offset, asked when bounds deny it.
 
     Raises:
         StepFailed: The log went backwards, or offsets are gone that were never stored; lists every partition.

@@ -2,17 +2,16 @@
 
 Does not belong here: files and lines (`crypto_assets.log.files`), the commit (`assets.log_slices.hours`).
 
-How files become ranges (docs/decisions/0006-landed-files-as-ranges.md). Every hour's folder is one incarnation of its
-own, `topic_id = landing:2024-01-05-10`, with one partition 0 that begins at offset 0. Files are numbered into it as
-they are picked up: a commit takes all new files of the hour, covers [stored end, stored end + their lines), and is the
-hour's next seq under the one app id of topic and hour. So chains, `append_once` and its trials hold as for Kafka.
-`topic` names the file, `landing:2024-01-05/10/<sha256>`, and by it a file is known again: the set of stored identities
-is read after the snapshot that the commit is made on, so a file that somebody stored meanwhile is either in the set or
-makes the commit fail. Within a file, offsets follow its lines; empty lines leave holes.
+How files become ranges (docs/decisions/0006-landed-files-as-ranges.md). Every hour's folder is a separate incarnation,
+`topic_id = landing:2024-01-05-10`, with one partition 0 that begins at offset 0. Files are numbered into it as they are
+picked up: a commit takes all new files of the hour, covers [stored end, stored end + their lines), and is the hour's
+next seq under the one app id of topic and hour. So chains and `append_once` work as for Kafka. `topic` names the file,
+`landing:2024-01-05/10/<sha256>`, which identifies it: the set of stored identities is read after the snapshot that the
+commit is based on, so a file stored concurrently is either in the set or makes the commit fail. Within a file, offsets
+follow its lines; empty lines leave holes.
 
-An hour that was asked for is examined file by file. Hours of the seven days before, where a file may have come late,
-are examined by the times at which files changed; what is found is appended to its own hour, and the event hours are in
-that commit's `touched_hours`.
+A requested hour is examined file by file. The seven days before it, where a file may have come late, are examined by
+modification time; late files are appended to their own hour, and the event hours are in that commit's `touched_hours`.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ CLOCK_SLACK = timedelta(minutes=10)
 
 @dataclass
 class LandedLog:
-    """The hours of a topic's folder, and those before them in which a file came late; see `log.protocol.Log`.
+    """Hours of a topic's folder, and earlier ones with late files; see `log.protocol.Log`.
 
     Args:
         store: The tables.
         table: The append-once table.
         inputs: `landing_folder`, and `now`.
         keys: Hours, in any order.
-        late: Hours that were not asked for and got records, as partition keys.
+        late: Unrequested hours that received records, as partition keys.
     """
 
     store: DeltaStore
@@ -61,7 +60,7 @@ class LandedLog:
     late: list[str] = field(default_factory=list)
 
     def hours(self) -> Generator[LandedHour]:
-        """The hours in order; of those that were not asked for, the ones with a file that may be new.
+        """The hours in order; unrequested ones only if they may have a new file.
 
         Raises:
             StepFailed: The folder does not exist.
@@ -200,7 +199,7 @@ class StoredFiles:
 
 @dataclass
 class LandedHour:
-    """One hour's folder; see `log.protocol.LogHour`. Unless it was `asked` for, only files that may be new are read."""
+    """One hour's folder; see `log.protocol.LogHour`. Unless `asked`, only files that may be new are read."""
 
     log: LandedLog
     place: Path
@@ -227,8 +226,8 @@ class LandedHour:
         return newest is None or file.changed_at >= newest - CLOCK_SLACK
 
     def lacking(self, stored: StoredRanges) -> Lacking | None:
-        """The lines of whole files that are not stored, numbered from the stored end on."""
-        self.known.refresh()  # after the snapshot that `stored` is of
+        """Lines of complete files that are not stored, numbered from the stored end."""
+        self.known.refresh()  # after the snapshot of `stored`
         self._taken = self._new_files()
         if not self._taken:
             return None
@@ -237,10 +236,10 @@ class LandedHour:
         return Lacking((piece,), shown={"files_picked_up": files}, recorded={"files": str(files)})
 
     def prove(self, lacking: Lacking, stored: StoredRanges) -> None:
-        """Nothing to prove: a file is known by what it holds."""
+        """Nothing to verify: a file is identified by its contents."""
 
     def committed(self, batch: AppendBatch, write: WriteResult) -> None:  # noqa: ARG002
-        """Note the files that were stored."""
+        """Record the stored files."""
         self.known.stored(self.start, [c.sha256 for _, c in self._taken], self.log.inputs.now, write)
         if not self.asked:
             self.log.late.append(hour_key(self.start))
