@@ -1,1 +1,1 @@
-"""The audit of log and lake by separate code: `crypto-assets verify`."""
+"""Independent audit of log and lake: `crypto-assets verify`."""

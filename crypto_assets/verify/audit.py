@@ -1,9 +1,9 @@
-"""`verify`: an audit of log and lake by separate code, law by law.
+"""Audit of log and lake by separate code, law by law.
 
 Belongs here: what is read, in which order, and how a law is judged. The laws are in `laws` (listed in `coverage`), the
 readers in `delta` (Delta), `topic` (Kafka), `folder` (files, with their law) and `secret_search`. Does not belong here:
-anything of `storage`, `transforms`, `steps`, `landing` or `kafka`; contracts and the coin registry are all that is
-shared with what is audited.
+anything of `storage`, `transforms`, `steps`, `landing` or `kafka`; only contracts and the coin registry are shared with
+what is audited.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class _Audit:
     stored: dict[str, delta.Snapshot] = field(default_factory=dict)
 
     def absence(self, tables: Sequence[str]) -> str:
-        """Why a law on tables that were not read is not judged."""
+        """Reason why a law on unread tables is not judged."""
         unread = [t for t in tables if t in self.report.unread]
         return f"a catalog keeps the commits of {', '.join(unread)}" if unread else f"no table {', '.join(tables)}"
 
     def add(
         self, law: Law, outcome: Outcome, checked: int, violations: int, examples: Sequence[str], note: str
     ) -> None:
-        """Add what came of a law on tables."""
+        """Add the outcome of a law on tables."""
         self.report.findings.append(
             Finding(
-                law.name, law.says, outcome, checked, violations, tuple(examples), note,
+                law.name, law.statement, outcome, checked, violations, tuple(examples), note,
                 tables=tuple(law.covers), recomputed=law.recomputed,
             )
         )  # fmt: skip
@@ -75,20 +75,20 @@ def audit(
     coins: Sequence[Mapping[str, Any]] | None = None,
     excluding: Iterable[str] = (),
 ) -> Report:
-    """Audit a lake against its log and against itself. Nothing is written.
+    """Audit a lake against its log and against itself; writes nothing.
 
     Args:
         lake: Root of the tables, a local folder.
-        kafka: Gives consumer options; None leaves the topics unread (their laws are then `skipped`).
+        kafka: Returns consumer options; None leaves the topics unread (their laws are then `skipped`).
         now: Time of the audit (UTC), for retention.
         topics: Topic by append-once table.
         folders: Folder of landed files by append-once table; they are then read in place of the topics.
-        home: Folder that is searched for secrets; None skips the search.
+        home: Folder to search for secrets; None skips the search.
         secrets: Secret values by name.
         coins: Registry records (coin_id, aliases with old_id and until), so that a quote under a former id is found
             under its coin; None reads the home's registry, if there is a home.
-        excluding: Hourly partition keys with a pending restatement: event hours that Silver, bars and the balance of
-            Bronze are not judged by.
+        excluding: Hourly partition keys with a pending restatement: event hours that are left out when Silver, bars and
+            the balance of Bronze are judged.
 
     Returns:
         The report. A table that cannot be read is a broken law, not an exception.
@@ -119,7 +119,7 @@ def audit(
 
 
 def _load_tables(run: _Audit) -> None:
-    """Read every table's log and make its view; tables of the contracts that do not exist become empty views."""
+    """Read every table's log and create its view; absent tables of the contracts become empty views."""
     problems: list[str] = []
     found = dict(delta.tables_of(run.lake))
     for name, folder in found.items():
@@ -155,23 +155,23 @@ def _load_tables(run: _Audit) -> None:
     for name in (t for t in TABLES if t not in run.report.unread):
         row = [name, name in run.stored, run.report.counted.get(name, 0)]
         run.connection.execute("INSERT INTO audit_presence VALUES (?, ?, ?)", row)
-    says = "every table's log is whole, and every file that it lists is there"
+    statement = "every table's log is whole, and every file that it lists is there"
     judged = len(found) - len(run.report.unread)
-    _add(run, "tables_are_readable", says, judged, len(problems), problems[:EXAMPLES])
+    _add(run, "tables_are_readable", statement, judged, len(problems), problems[:EXAMPLES])
     if run.report.unread:
-        says = "no catalog keeps the newest commits of a table"
+        statement = "no catalog keeps the newest commits of a table"
         note = "; ".join(run.report.unread.values())
-        run.report.findings.append(Finding("tables_are_in_the_lake", says, "skipped", note=note))
+        run.report.findings.append(Finding("tables_are_in_the_lake", statement, "skipped", note=note))
 
 
 def _added_later(contract: Table | None, snapshot: delta.Snapshot) -> dict[str, str]:
-    """DuckDB types of the columns that a contract gained after the table was made: unknown in every row."""
+    """DuckDB types of columns that a contract gained after the table was created: unknown in every row."""
     columns = contract.columns if contract else ()
     return {c.name: _CONTRACT_TYPES[c.type] for c in columns if c.nullable and c.name not in snapshot.columns}
 
 
 def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]], excluding: Sequence[str]) -> None:
-    """Small tables that the laws refer to: transactions, coins, aliases, excluded hours, retention."""
+    """Create small tables that the laws refer to: transactions, coins, aliases, excluded hours, retention."""
     connection = run.connection
     connection.execute(
         "CREATE TABLE audit_transactions"
@@ -217,7 +217,7 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
 
 
 def _load_adopted(run: _Audit, home: Path | None) -> None:
-    """Where the incarnations of logs begin that were cut and adopted, as the home keeps it."""
+    """Load the first offsets of adopted log incarnations from the home's records."""
     import json
 
     run.connection.execute(
@@ -298,9 +298,9 @@ def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> N
 
 
 def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -> None:
-    name, says = "no_secret_is_stored", "no secret value is in logs, event log, state or table metadata"
+    name, statement = "no_secret_is_stored", "no secret value is in logs, event log, state or table metadata"
     if home is None:
-        run.report.findings.append(Finding(name, says, "skipped", note="no home was given"))
+        run.report.findings.append(Finding(name, statement, "skipped", note="no home was given"))
         return
     read, found = secret_search.search(home, secrets)
     if not run.lake.is_relative_to(home):
@@ -310,18 +310,18 @@ def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -
     found += secret_search.in_texts(texts, secrets)
     examples = [f"{hit['secret']} in {hit['where']}" for hit in found[:EXAMPLES]]
     note = "" if secrets else "no secret is set, so there is none to look for"
-    _add(run, name, says, read, len(found), examples, note)
+    _add(run, name, statement, read, len(found), examples, note)
 
 
 def _add(
-    run: _Audit, law: str, says: str, checked: int, violations: int, examples: Sequence[str], note: str = ""
+    run: _Audit, law: str, statement: str, checked: int, violations: int, examples: Sequence[str], note: str = ""
 ) -> None:
     outcome: Outcome = "broken" if violations else "holds"
-    run.report.findings.append(Finding(law, says, outcome, checked, violations, tuple(examples), note))
+    run.report.findings.append(Finding(law, statement, outcome, checked, violations, tuple(examples), note))
 
 
 def _bound_to(home: Path | None) -> Mapping[str, Any]:
-    """What a home was bound to at first use; empty without a home."""
+    """Binding of a home from its first use; empty without a home."""
     import json
 
     if home is None or not (home / "home.json").exists():
@@ -330,7 +330,7 @@ def _bound_to(home: Path | None) -> Mapping[str, Any]:
 
 
 def _registry(home: Path | None) -> Sequence[Mapping[str, Any]]:
-    """Registry records of a home: its `coins.toml`, else the default basket of the mode that it is bound to."""
+    """Registry records of a home: its `coins.toml`, else the default basket of its mode."""
     from crypto_assets.market.coins import CoinRegistry, default_registry
 
     if home is None:

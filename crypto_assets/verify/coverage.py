@@ -1,6 +1,6 @@
-"""Which column is judged by which law, and which by none and why: nothing in a contract is left out unseen.
+"""Which law judges which column, and why some are judged by none: no column is left out unseen.
 
-Belongs here: the list of all laws, and reasons for what no law judges. Does not belong here: any law.
+Belongs here: the list of all laws, and reasons for unjudged columns. Does not belong here: any law.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
     },
     "ops.alerts": dict.fromkeys(("severity", "summary"), "text and grade of its moment; the commit's mark is judged"),
 }  # fmt: skip
-"""Reason by column by table."""
+"""Reason by column and table."""
 
 
 def all_laws() -> list[Law]:
-    """Every law on tables, in the order in which they are judged; those on topics are judged as the log is read."""
+    """Every law on tables, in order of judgement; those on topics are judged as the log is read."""
     return [
         presence.presence_law(),
         *files.file_laws(),
@@ -72,7 +72,7 @@ def all_laws() -> list[Law]:
 
 
 def gaps() -> list[str]:
-    """Columns of the contracts that no law judges and no reason excuses, and the reverse."""
+    """Columns of the contracts without law or reason, and reasons without need."""
     judged: dict[str, set[str]] = {}
     for law in all_laws():
         for table, columns in law.covers.items():

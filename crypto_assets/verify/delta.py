@@ -1,10 +1,10 @@
-"""Delta tables read without any Delta library: the log's JSON and checkpoints, and DuckDB over the files they list.
+"""Reads Delta tables without any Delta library: the log's JSON and checkpoints, and DuckDB over the listed files.
 
-Belongs here: a small reader of its own for the audit, and the views that the laws query. Does not belong here: the
-laws (`verify.laws`), or `crypto_assets.storage`, whose work is what the audit checks.
+Belongs here: a small separate reader for the audit, and the views that the laws query. Does not belong here: the laws
+(`verify.laws`), or `crypto_assets.storage`, whose work the audit checks.
 
-The format is that of the Delta transaction log protocol
-(https://github.com/delta-io/delta/blob/master/PROTOCOL.md); what this reader does not know it refuses by name.
+The format is that of the Delta transaction log protocol (https://github.com/delta-io/delta/blob/master/PROTOCOL.md);
+unknown features are refused by name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet$")
 _GLOB = re.compile(r"[*?\[]")
-"""What DuckDB takes for a pattern in the name of a file; in brackets it stands for itself."""
+"""Characters that DuckDB treats as a pattern in file names; brackets escape them."""
 _BY_CATALOG = {"catalogManaged", "catalogOwned-preview"}
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 _TYPES = {
@@ -51,9 +51,9 @@ class Commit:
     """A retained commit.
 
     Args:
-        at: When it was made (UTC), by its writer's clock; None when it does not say.
+        at: Commit time (UTC) by the writer's clock; None if not recorded.
         changes_rows: Whether it adds or removes rows, rather than rewriting files or changing the table.
-        info: What its writer said about it, with the entries of a `userMetadata` in JSON.
+        info: The writer's commit info, with the entries of a JSON `userMetadata`.
     """
 
     at: datetime | None
@@ -62,16 +62,16 @@ class Commit:
 
 
 class UnreadableLogError(ReportedError):
-    """A Delta log is incomplete, or uses a feature that this reader does not know; the message names both."""
+    """A Delta log is incomplete or uses an unknown feature; the message names both."""
 
 
 class CatalogManagedError(UnreadableLogError):
-    """A catalog keeps the newest commits of a table, so its folder does not say what it holds; says what helps."""
+    """A catalog keeps the newest commits of a table, so its folder is incomplete; the message names the fix."""
 
 
 @dataclass
 class Snapshot:
-    """A table as its log says it is.
+    """State of a table according to its log.
 
     Attributes:
         version: Newest version.
@@ -80,7 +80,7 @@ class Snapshot:
         columns: Delta types by column name, in order.
         partition_columns: Columns whose values are in the log, not in the files.
         configuration: Table properties.
-        sizes: Bytes by path of a data file, and rows where the log says so.
+        sizes: Bytes by path of a data file, and rows if the log has them.
         commits: Retained commits by version; those before the oldest JSON file are unknown.
     """
 
@@ -95,7 +95,7 @@ class Snapshot:
 
     @property
     def written_at(self) -> datetime | None:
-        """When rows were changed last (UTC); None when no retained commit did."""
+        """Time of the last row-changing commit (UTC); None without a retained one."""
         newest = max((v for v, c in self.commits.items() if c.changes_rows), default=None)
         return None if newest is None else self.commits[newest].at
 
@@ -124,10 +124,10 @@ class Snapshot:
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
-    """The newest state of a table, from its newest whole checkpoint and every commit after it.
+    """Newest state of a table, from its newest complete checkpoint and every commit after it.
 
-    The hint to the newest checkpoint is not used, and a checkpoint that cannot be read counts as absent: what it says
-    is also said by the commits before it, as long as they are kept.
+    The hint to the newest checkpoint is not used, and an unreadable checkpoint counts as absent: the commits before it
+    hold the same, as long as they are kept.
 
     Args:
         folder: The table's folder.
@@ -164,7 +164,7 @@ def read_snapshot(folder: Path) -> Snapshot | None:
             except ValueError:
                 if version > checkpoint:
                     raise
-                continue  # the checkpoint holds what it did
+                continue  # the checkpoint includes it
             if not actions and version > checkpoint:
                 raise UnreadableLogError(f"commit {version} is empty")
             snapshot.commits[version] = _commit(actions)
@@ -179,15 +179,15 @@ def read_snapshot(folder: Path) -> Snapshot | None:
 def _refuse_catalog_managed(
     folder: Path, commits: Mapping[int, Path], checkpoints: Mapping[int, Sequence[Path]]
 ) -> None:
-    """Refuse a table whose newest protocol gives its commits to a catalog.
+    """Refuse a table whose newest protocol leaves its commits to a catalog.
 
     Raises:
-        CatalogManagedError: It does.
+        CatalogManagedError: A catalog keeps the commits.
     """
     protocol: Mapping[str, Any] = {}
     for version in sorted(commits, reverse=True):
         lines = commits[version].read_bytes().splitlines()
-        with suppress(ValueError):  # a commit that is cut is the reader's to name
+        with suppress(ValueError):  # a truncated commit is reported by the reader
             found = (json.loads(line).get("protocol") for line in lines if b'"protocol"' in line)
             protocol = next(filter(None, found), {})
         if protocol:
@@ -214,14 +214,14 @@ def _commit(actions: Sequence[Mapping[str, Any]]) -> Commit:
     stamp = info.get("timestamp")
     at = datetime.fromtimestamp(stamp / 1000, UTC) if isinstance(stamp, (int, float)) else None
     try:
-        said = json.loads(info.get("userMetadata") or "{}")
+        extra = json.loads(info.get("userMetadata") or "{}")
     except ValueError:
-        said = {}
-    return Commit(at, changed, info | (said if isinstance(said, dict) else {}))
+        extra = {}
+    return Commit(at, changed, info | (extra if isinstance(extra, dict) else {}))
 
 
 def _rows_of(stats: str | None) -> int | None:
-    """Rows of a file by its statistics; None when it has none."""
+    """Rows of a file by its statistics; None without any."""
     try:
         rows = json.loads(stats or "{}").get("numRecords")
     except ValueError:
@@ -230,7 +230,7 @@ def _rows_of(stats: str | None) -> int | None:
 
 
 def missing_files(folder: Path, snapshot: Snapshot) -> list[str]:
-    """Files that the log lists and the disk does not have."""
+    """Files listed in the log but missing on disk."""
     return [path for path in snapshot.files if not (folder / path).is_file()]
 
 
@@ -245,7 +245,7 @@ def create_view(
 
     Args:
         connection: Session in UTC.
-        name: Name of the view; a helper table `<name>_files` is made beside it.
+        name: Name of the view; a helper table `<name>_files` is created beside it.
         folder: The table's folder.
         snapshot: Its state; files that are missing on disk are left out (and reported by `missing_files`).
         unknown: DuckDB types of further columns, null in every row.
@@ -283,7 +283,7 @@ def create_view(
 
     try:
         connection.execute(view(set(types)))
-    except _binder_error():  # a column that the table has gained since its newest file was written
+    except _binder_error():  # a column added since the table's newest file was written
         described = connection.execute(f"SELECT * FROM {source} LIMIT 0").description or ()  # noqa: S608
         connection.execute(view({column[0] for column in described}))
 
@@ -298,7 +298,7 @@ def duckdb_type(delta: Any) -> str:
     """DuckDB type of a Delta type (text, or a nested type's object).
 
     Raises:
-        UnreadableLogError: The type is not one that our tables use.
+        UnreadableLogError: The type is not used by the product's tables.
     """
     if isinstance(delta, Mapping) and delta.get("type") == "array":
         return f"{duckdb_type(delta['elementType'])}[]"
@@ -318,7 +318,7 @@ def _stored(column: str, type_: str, parted: bool) -> str:
 
 
 def _complete_checkpoints(log: Path, names: Iterable[str]) -> dict[int, list[Path]]:
-    """Files by version of the checkpoints whose parts are all there."""
+    """Files by version of the complete checkpoints."""
     found: dict[int, list[tuple[int, Path]]] = {}
     for name in names:
         if match := _CHECKPOINT.match(name):
@@ -327,7 +327,7 @@ def _complete_checkpoints(log: Path, names: Iterable[str]) -> dict[int, list[Pat
 
 
 def _newest_readable(checkpoints: Mapping[int, Sequence[Path]]) -> tuple[int, list[Mapping[str, Any]]]:
-    """Version and actions of the newest checkpoint that can be read, else (-1, nothing)."""
+    """Version and actions of the newest readable checkpoint, else (-1, nothing)."""
     import pyarrow as pa
 
     for version in sorted(checkpoints, reverse=True):
@@ -363,7 +363,7 @@ def tables_of(lake: Path) -> list[tuple[str, Path]]:
 
 
 def fresh_connection() -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB of the audit's own, in UTC and without progress bar."""
+    """A separate in-memory DuckDB for the audit, in UTC and without progress bar."""
     import duckdb
 
     opened = duckdb.connect(":memory:")

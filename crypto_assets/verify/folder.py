@@ -1,7 +1,7 @@
-"""Landed files read again for the audit, by code of its own, and the law that the table holds them.
+"""Rereads landed files for the audit by separate code; the law that the table holds them.
 
-Belongs here: one pass over what a landing folder holds now, into DuckDB. Does not belong here:
-`crypto_assets.log.files` and `assets.log_slices.landing`, whose reading is what the audit checks.
+Belongs here: one pass over the present contents of a landing folder, into DuckDB. Does not belong here:
+`crypto_assets.log.files` and `assets.log_slices.landing`, whose reading the audit checks.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of the audit
@@ -29,10 +29,10 @@ class UnreadableFolderError(ReportedError):
 
 
 def load_folder(connection: duckdb.DuckDBPyConnection, short: str, folder: Path) -> tuple[int, list[str]]:
-    """Read every whole file of a topic's folder.
+    """Read every complete file of a topic's folder.
 
-    Makes the table `landed_<short>` (hour, file, sha256, line, changed, stamped, digest = MD5 of the value). A file
-    that lies there twice is read once, in the first hour that has it.
+    Creates the table `landed_<short>` (hour, file, sha256, line, changed, stamped, digest = MD5 of the value). A
+    duplicated file is read once, in the first hour that has it.
 
     Args:
         connection: The audit's DuckDB.
@@ -40,7 +40,7 @@ def load_folder(connection: duckdb.DuckDBPyConnection, short: str, folder: Path)
         folder: The topic's folder.
 
     Returns:
-        Number of records, and the files that are not whole.
+        Number of records, and the incomplete files.
 
     Raises:
         UnreadableFolderError: It does not exist or a file cannot be read.
@@ -84,10 +84,10 @@ def load_folder(connection: duckdb.DuckDBPyConnection, short: str, folder: Path)
 
 
 def folder_law(table: str) -> Law:
-    """Every line of every whole file is stored once and unchanged.
+    """Law: every line of every complete file is stored once and unchanged.
 
-    A line whose file changed after the newest write of the table is pending rather than missing; hours that retention
-    has removed from the table are not judged.
+    A line whose file changed after the newest write of the table is pending rather than missing; hours removed by
+    retention are not judged.
     """
     short = LOG_TABLES[table]
     return Law(
@@ -129,7 +129,7 @@ def folder_law(table: str) -> Law:
 
 
 def _record(line: bytes, hour: datetime) -> tuple[datetime | None, str]:
-    """Time that an envelope gives its record, None for a raw message, and the MD5 of its value ('' without one)."""
+    """Time in a record's envelope, None for a raw message, and the MD5 of its value ('' without one)."""
     value: bytes | None = line
     stamped: datetime | None = None
     if b'"crypto_assets_landing"' in line:
@@ -149,7 +149,7 @@ def _record(line: bytes, hour: datetime) -> tuple[datetime | None, str]:
                 value = base64.b64decode(record["value_base64"], validate=True)
                 stamped = at.replace(microsecond=at.microsecond // 1000 * 1000)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            pass  # not our envelope: the line is the message
+            pass  # not an envelope: the line is the message
     return stamped, "" if value is None else hashlib.md5(value, usedforsecurity=False).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Price messages read by Python's own JSON parser and decimals, for the audit.
 
-Belongs here: what one record says, by rules written a second time. Does not belong here: which records need it
+Belongs here: one record's values, by rules implemented a second time. Does not belong here: which records need it
 (`laws.records` reads the common layout in SQL), and anything that compares records with tables.
 """
 
@@ -28,7 +28,7 @@ _TIME = re.compile(
 
 
 class _Bare(str):
-    """A JSON number as it is written."""
+    """A JSON number as written."""
 
     __slots__ = ()
 
@@ -39,15 +39,15 @@ class _Object(list):
 
 @dataclass(frozen=True)
 class Message:
-    """What a record says.
+    """Values of a record.
 
     Args:
-        sound: Whether it has what the message contract asks for, as far as its value shows.
-        coin_id: As it is written.
+        sound: Whether it fulfils the message contract, as far as its value shows.
+        coin_id: As written.
         symbol: In capitals.
-        name: None when it is no text.
+        name: None if not a text.
         numbers: By field; None for absent, null, unreadable, or beyond decimal(38,18).
-        last_updated_at: UTC; None when it is no time.
+        last_updated_at: UTC; None if not a time.
         ingestion_timestamp: As `last_updated_at`.
     """
 
@@ -120,7 +120,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> tuple[bool, Decimal | None]:
-    """Whether a value may stand in a numeric field, and the number that decimal(38,18) holds of it."""
+    """Whether a value may stand in a numeric field, and its decimal(38,18)."""
     if value is None:
         return True, None
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None

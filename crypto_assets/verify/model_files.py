@@ -1,7 +1,7 @@
 """Model files read without the libraries that wrote them: parameters, and the trees of an isolation forest.
 
 A model file of skops is a zip archive: `schema.json` describes the object, arrays lie beside it as `.npy`. Nothing in
-it is executed here, and nothing but arrays and plain values is read.
+it is executed here, and only arrays and plain values are read.
 
 Belongs here: reading, and the arithmetic of a model. Does not belong here: which rows a version scores.
 """
@@ -24,26 +24,26 @@ PARAMETERS, MODEL = "parameters.json", "model.skops"
 
 
 class UnreadableModelError(ValueError):
-    """A version's files are missing or not what a model file holds; the message names the file."""
+    """A version's files are missing or malformed; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """An isolation forest: the nodes of its trees, and the number of rows that each tree was grown from."""
+    """An isolation forest: the nodes of its trees, and the sample size of each tree."""
 
     trees: tuple[np.ndarray, ...]
     rows: int
 
 
 BUILT_IN = "builtin:v0"
-"""Place of the baselines, which have no files."""
+"""Location of the baselines, which have no files."""
 
 
 def folder_of(home: Path | None, model: str, version: str, uri: str) -> Path | None:
-    """Where the files of a version should be: in a home that keeps model files, else where its promotion says.
+    """Expected folder of a version's files: in a home that keeps model files, else the promotion's location.
 
     Returns:
-        The folder, which may not exist in a home; None for a baseline, and when the place is out of reach.
+        The folder, which may not exist in a home; None for a baseline, or if out of reach.
     """
     if uri == BUILT_IN:
         return None
@@ -54,7 +54,7 @@ def folder_of(home: Path | None, model: str, version: str, uri: str) -> Path | N
 
 
 def parameters(folder: Path) -> dict[str, Any]:
-    """What a version learnt besides its model: thresholds, quantiles.
+    """Parameters that a version learnt besides its model: thresholds, quantiles.
 
     Raises:
         UnreadableModelError: The file is missing or not JSON.
@@ -78,10 +78,10 @@ def sha256(folder: Path) -> str | None:
 
 
 def forest(folder: Path) -> Forest | None:
-    """The isolation forest of a version; None when it has no model file.
+    """The isolation forest of a version; None without a model file.
 
     Raises:
-        UnreadableModelError: The file holds something else.
+        UnreadableModelError: The file is not an isolation forest.
     """
     path = folder / MODEL
     if not path.is_file():
@@ -129,7 +129,7 @@ def _unsplit(count: np.ndarray) -> np.ndarray:
 
 
 def _value(node: Mapping[str, Any], archive: zipfile.ZipFile, seen: dict[int, Any]) -> Any:
-    """A described object as plain values: dicts, lists, arrays; objects are their state."""
+    """A described object as plain values: dicts, lists, arrays; objects become their state."""
     import numpy as np
 
     loader, number = node["__loader__"], node.get("__id__")

@@ -1,6 +1,6 @@
-"""What an audit found: one finding a law, and the same by table.
+"""Findings of an audit: one per law, and the same by table.
 
-Belongs here: findings and how they are shown as rows. Does not belong here: how a law is judged.
+Belongs here: findings and their form as rows. Does not belong here: how a law is judged.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ _SHOWN: dict[Outcome, str] = {"holds": "yes", "broken": "NO", "pending": "not ye
 
 
 _ORDER: tuple[Outcome, ...] = ("broken", "pending", "holds", "skipped")
-"""Order of what a reader sees first, and of what speaks for a table."""
+"""Order of outcomes: what a reader sees first, and what represents a table."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one law.
+    """Outcome of one law.
 
     Args:
         law: Name of the check.
-        says: What should hold.
-        outcome: `holds`, `broken`, `pending` when what is there is right and more is on its way, or `skipped` when
-            there was nothing to judge it by (`note` says what).
-        checked: Things looked at.
-        violations: Things that break the law.
+        statement: What should hold.
+        outcome: `holds`, `broken`, `pending` when the stored data is right and more is on its way, or `skipped` without
+            data to judge it by (named in `note`).
+        checked: Number of things checked.
+        violations: Number of things that break the law.
         examples: At most ten of them.
-        note: What a reader should know beside.
+        note: Additional information for readers.
         tables: Tables whose columns the law judges.
-        recomputed: What they were compared with.
+        recomputed: Source of the comparison.
     """
 
     law: str
-    says: str
+    statement: str
     outcome: Outcome
     checked: int = 0
     violations: int = 0
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """All findings; `counted` are rows by table and records by topic, `unread` says why a table was not judged."""
+    """All findings; `counted` are rows by table and records by topic, `unread` the reasons for unjudged tables."""
 
     findings: list[Finding] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
@@ -55,34 +55,34 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no law is broken and every table that is there was read."""
+        """Whether no law is broken and every existing table was read."""
         return not self.broken and not self.unread
 
     @property
     def broken(self) -> list[Finding]:
-        """The laws that do not hold."""
+        """The broken laws."""
         return [f for f in self.findings if f.outcome == "broken"]
 
     @property
     def pending(self) -> list[Finding]:
-        """The laws that hold of what is stored, while more waits to be."""
+        """Laws that hold for what is stored, while more is waiting."""
         return [f for f in self.findings if f.outcome == "pending"]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a law, broken ones first, for a table of text."""
+        """One row per law, broken ones first, for a text table."""
         return [
             {
                 "holds": _SHOWN[f.outcome],
                 "law": f.law,
                 "checked": f.checked,
                 "violations": f.violations,
-                "what": "; ".join([*f.examples, *([f.note] if f.note else [])]) or f.says,
+                "what": "; ".join([*f.examples, *([f.note] if f.note else [])]) or f.statement,
             }
             for f in sorted(self.findings, key=lambda f: min(_ORDER.index(f.outcome), 2))
         ]
 
     def tables(self, unjudged: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-        """One row for every table that a law judges: rows, laws, what they compare with, and what no law judges.
+        """One row per judged table: rows, laws, sources of comparison, and columns without a law.
 
         Args:
             unjudged: Reason by column by table.

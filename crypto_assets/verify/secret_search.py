@@ -1,6 +1,6 @@
-"""Search of a home for secret values: logs, the event log and other SQLite files, table metadata, state.
+"""Searches a home for secret values: logs, the event log and other SQLite files, table metadata, state.
 
-Belongs here: finding where a secret is, without ever repeating it. Does not belong here: what secrets there are
+Belongs here: locating a secret without ever repeating it. Does not belong here: which secrets there are
 (`settings.Settings.secrets`).
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 SHORTEST = 6
-"""Shorter values would be found everywhere; they are reported as not searchable."""
+"""Minimum length: shorter values occur everywhere and are reported as not searchable."""
 
 SKIPPED_SUFFIXES = frozenset({".parquet", ".jar", ".so", ".pyc"})
-"""Compressed or foreign binaries. Checkpoints of the Delta log are parquet too: `audit` searches what they say."""
+"""Compressed or foreign binaries. Checkpoints of the Delta log are parquet too: `audit` searches their text."""
 
 SKIPPED_FOLDERS = frozenset({"jars", ".venv"})
 _SQLITE = b"SQLite format 3\x00"
@@ -25,7 +25,7 @@ _CHUNK = 4 * 1024 * 1024
 
 
 def spellings(secret: str) -> set[bytes]:
-    """The ways in which a value is written down: as it is, inside JSON, inside JSON inside JSON, inside a URL."""
+    """Spellings of a value: as it is, inside JSON, inside JSON inside JSON, inside a URL."""
     once = json.dumps(secret)[1:-1]
     return {text.encode() for text in (secret, once, json.dumps(once)[1:-1], quote(secret, safe=""))}
 
@@ -54,7 +54,7 @@ def search(home: Path, secrets: Mapping[str, str]) -> tuple[int, list[dict[str, 
         shown = str(path.relative_to(home))
         try:
             hits, is_sqlite = _in_file(path, wanted)
-        except FileNotFoundError:  # a log that rolled or a file that housekeeping removed meanwhile
+        except FileNotFoundError:  # a log rotated or a file removed by housekeeping meanwhile
             continue
         read += 1
         found += [{"secret": name, "where": shown} for name in sorted(hits)]
@@ -66,7 +66,7 @@ def search(home: Path, secrets: Mapping[str, str]) -> tuple[int, list[dict[str, 
 
 
 def in_texts(texts: Iterable[tuple[str, str]], secrets: Mapping[str, str]) -> list[dict[str, str]]:
-    """Findings in texts that are not files of their own, given as (place, text)."""
+    """Findings in texts that are not files, given as (place, text)."""
     wanted = {name: spellings(value) for name, value in secrets.items() if len(value) >= SHORTEST}
     return [
         {"secret": name, "where": place}

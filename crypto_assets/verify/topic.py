@@ -1,7 +1,7 @@
-"""Kafka topics read again for the audit, by a consumer of its own, into DuckDB.
+"""Rereads Kafka topics for the audit into DuckDB, by a separate consumer.
 
-Belongs here: one pass over what a topic retains. Does not belong here: `crypto_assets.log.kafka`, whose reading is what
-the audit checks, or any law.
+Belongs here: one pass over what a topic retains. Does not belong here: `crypto_assets.log.kafka`, whose reading the
+audit checks, or any law.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 20.0
 WAIT_S = 0.1
 PATIENCE_S = 30.0
-"""Seconds without a record after which the read is given up."""
+"""Seconds without a record after which the read is aborted."""
 
 CHUNK = 20_000
 
@@ -36,15 +36,15 @@ class UnreadableTopicError(ReportedError):
 
 
 def load_topic(connection: duckdb.DuckDBPyConnection, short: str, config: Mapping[str, Any], topic: str) -> int:
-    """Read all that a topic retains, up to the ends it has now.
+    """Read all retained records of a topic, up to its present ends.
 
-    Makes the tables `topic_<short>` (partition, offset, stamped, digest = MD5 of the value, message_key, headers),
+    Creates the tables `topic_<short>` (partition, offset, stamped, digest = MD5 of the value, message_key, headers),
     `topic_<short>_bounds` (partition, low, high) and `topic_<short>_id` (topic_id, topic).
 
     Args:
         connection: The audit's DuckDB.
         short: Suffix of the tables.
-        config: Client options: where the broker is and how to authenticate.
+        config: Client options: broker address and authentication.
         topic: Topic name.
 
     Returns:
@@ -80,13 +80,13 @@ def _describe(config: Mapping[str, Any], topic: str) -> tuple[str, list[int]]:
     from confluent_kafka import KafkaException, TopicCollection
     from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient(dict(config))  # named, because a client that is collected ends the calls under way
+    admin = AdminClient(dict(config))  # named, because a garbage-collected client ends the calls in progress
     try:
         answer = admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_S)
         described = answer[topic].result(TIMEOUT_S)
     except (KafkaException, TimeoutError) as error:
         raise UnreadableTopicError(f"topic {topic} cannot be described: {error}") from error
-    # librdkafka writes the id in plain base64; Kafka's own tools, and our tables, in the URL-safe alphabet.
+    # librdkafka writes the id in plain base64; Kafka's own tools, and the tables, in the URL-safe alphabet.
     return str(described.topic_id).translate(str.maketrans("+/", "-_")), sorted(p.id for p in described.partitions)
 
 
@@ -159,7 +159,7 @@ def _read_all(
 
 
 def _text(value: str | bytes | None) -> str | None:
-    """Bytes as UTF-8 text, or as base64 with a prefix that says so."""
+    """Bytes as UTF-8 text, or as prefixed base64."""
     if value is None or isinstance(value, str):
         return value
     try:
@@ -170,7 +170,7 @@ def _text(value: str | bytes | None) -> str | None:
 
 @lru_cache(maxsize=10_000)
 def _headers(headers: tuple[tuple[str, bytes | None], ...]) -> str:
-    """Headers as a JSON object with sorted names; a name that occurs again has the list of its values."""
+    """Headers as a JSON object with sorted names; a repeated name has the list of its values."""
     values: dict[str, list[str | None]] = {}
     for name, value in headers:
         values.setdefault(name, []).append(_text(value))

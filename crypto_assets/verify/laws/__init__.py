@@ -1,4 +1,4 @@
-"""The laws, one module a subject: what must hold between tables, written a second time and differently.
+"""The laws, one module per subject: invariants between tables, implemented a second time and differently.
 
 Belongs here: queries of the rows that break a law, and what they need computed beforehand. Does not belong here:
 reading Delta or Kafka (`verify.delta`, `verify.topic`), or any import from transforms, ml and steps.

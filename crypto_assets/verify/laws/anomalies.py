@@ -1,7 +1,7 @@
-"""Laws on anomalies: scores, thresholds, flags and explanations computed a second time from features.
+"""Laws on anomalies: scores, thresholds, flags and explanations, recomputed from features.
 
 Robust z is arithmetic on a feature. A forest is walked tree by tree over the arrays of its model file
-(`verify.model_files`), without the library that grew it.
+(`verify.model_files`), without the library that trained it.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
@@ -26,11 +26,11 @@ _INPUTS = """
     CASE WHEN rv1h IS NOT NULL THEN ln(greatest(rv1h, 1e-9) / s) END AS volatility, r5_market / s AS zmarket
 """
 _NAMES = {"rz": "z", "r15": "z15", "r1h": "z1h", "rv1h": "volatility", "r5_market": "zmarket"}
-"""Column of the inputs by the name that explanations give it, in the order in which equal ones are named."""
+"""Input column by name in explanations, in tie-breaking order."""
 
 
 def anomalies_law() -> Law:
-    """Stored anomalies equal those that features and the version's files give."""
+    """Law: stored anomalies equal those computed from features and the version's files."""
     listed = ", ".join(
         f"{{'size': -abs({column}), 'place': {place}, 'feature': '{name}', 'sigma': {column}}}"
         for place, (name, column) in enumerate(_NAMES.items())
@@ -44,7 +44,7 @@ def anomalies_law() -> Law:
         'SELECT count(*) FROM "gold.anomalies"',
         f"""
         WITH stored AS (
-            SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS told
+            SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS explained
             FROM "gold.anomalies" WHERE hour NOT IN (FROM audit_excluded_features)
         ), features AS (
             SELECT *, list_slice(list_sort(list_filter([{listed}], lambda x: isfinite(x.sigma))), 1, {EXPLAINED}) AS top
@@ -107,8 +107,8 @@ _DIFFERENCES = {
                      f"OR abs(a.anomaly_score - ({_SCORE})) > 1e-9 * abs(a.anomaly_score))",
     "threshold": "l.version IS NOT NULL AND a.threshold IS DISTINCT FROM l.threshold",
     "is_anomaly": "a.is_anomaly <> coalesce(a.anomaly_score > a.threshold, false)",
-    "explanation": "len(coalesce(a.told, [])) <> len(f.top) OR (a.explanation IS NULL) <> (len(f.top) = 0) "
-                   "OR len(list_filter(list_zip(a.told, f.top), lambda x: coalesce(x[1].feature <> x[2].feature "
+    "explanation": "len(coalesce(a.explained, [])) <> len(f.top) OR (a.explanation IS NULL) <> (len(f.top) = 0) "
+                   "OR len(list_filter(list_zip(a.explained, f.top), lambda x: coalesce(x[1].feature <> x[2].feature "
                    "OR abs(x[1].sigma - x[2].sigma) > 0.0005001, true))) > 0",
     "size_sigma": "a.size_sigma IS DISTINCT FROM abs(f.rz)",
     "scope": f"l.version IS NOT NULL AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins')} "
@@ -129,10 +129,10 @@ score, `n` others flagged near it, `p` coins of the slot and of the day."""
 
 
 def _score(evidence: Evidence) -> str | None:
-    """Make `audit_levels` (threshold by version and coin), `audit_scores` (of forests) and `audit_flags`.
+    """Create `audit_levels` (threshold by version and coin), `audit_scores` (of forests) and `audit_flags`.
 
     Returns:
-        Which versions could not be recomputed, because no home was given or their files are not there.
+        A note on versions that could not be recomputed, without a home or their files.
     """
     connection = evidence.connection
     connection.execute(
@@ -177,7 +177,7 @@ def _version(
 
 
 def _walk(evidence: Evidence, version: str, forest: model_files.Forest) -> None:
-    """Scores of a forest for the slots of its rows, and for the slots before them, which `scope` looks at."""
+    """Scores of a forest for the slots of its rows, and for the slots before them, which `scope` needs."""
     import pyarrow as pa
 
     rows = evidence.connection.execute(
@@ -213,7 +213,7 @@ WHERE CASE WHEN l.forest THEN c.score ELSE abs(f.rz) END > l.threshold
 
 
 def references_law() -> Law:
-    """Anomalies refer to versions that could not have seen the slot."""
+    """Law: anomalies refer to versions that could not have seen the slot."""
     return Law(
         "anomalies_refer_rightly",
         "every anomaly is of a promoted version with cut-off and start of service before its slot",
@@ -227,7 +227,7 @@ def references_law() -> Law:
 
 
 def references(table: str, slot: str, model: str, also: tuple[str, ...] = ()) -> str:
-    """Query of the rows of a table whose version is unknown, was not promoted, or had seen the slot.
+    """Query of a table's rows whose version is unknown, was not promoted, or had seen the slot.
 
     Args:
         table: Table with coin_id, window_end and model_version.

@@ -1,4 +1,4 @@
-"""Laws on bars: Silver aggregated a second time."""
+"""Laws on bars, recomputed from Silver."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -9,17 +9,17 @@ from crypto_assets.verify.laws.base import Law, quoted
 BAR_SECONDS = {"1m": 60, "5m": 300, "1h": 3_600, "1d": 86_400}
 BAR_WIDTHS = {"1m": "1 MINUTE", "5m": "5 MINUTES", "1h": "1 HOUR", "1d": "1 DAY"}
 FEEDS = {"1m": ("tick", "5m"), "5m": ("tick", "5m"), "1h": ("tick", "5m", "1h"), "1d": ("tick", "5m", "1h", "1d")}
-"""Granularities of Silver rows that enter each bar table: coarser points say nothing about finer windows."""
+"""Granularities of Silver rows in each bar table; coarser points are unknown in finer windows."""
 
 _UNCOVERED = "b.window_end + INTERVAL 60 SECONDS > (SELECT covered_until FROM audit_clock)"
 
 
 def bars_law(width: str) -> Law:
-    """Stored bars equal bars recomputed from Silver: exact for decimals and counts, 1e-9 relative for doubles.
+    """Law: stored bars equal bars recomputed from Silver; exact for decimals and counts, 1e-9 relative for doubles.
 
     Windows older than Silver's retention cannot be recomputed and are left out. An hour of Silver without any bar is
-    missing its bars; a day is judged only once it has bars, since the running day has none. What a bar says of its
-    completeness is judged by its own `is_closed`; that may lag behind what Bronze covers, but never run ahead of it.
+    missing its bars; a day is judged only once it has bars, since the running day has none. A bar's completeness is
+    judged by its own `is_closed`, which may lag behind Bronze's coverage but never run ahead of it.
     """
     table = f'"gold.bars_{width}"'
     exact = ("open", "high", "low", "close", "volume_24h_usd", "market_cap_usd", "sample_count", "first_event_at",

@@ -1,7 +1,6 @@
-"""What a law is, and the conditions that laws share.
+"""The shape of a law, and conditions that laws share.
 
-Times are TIMESTAMPTZ in UTC. Every law is a query of the rows that break it; each row says by its columns
-what is wrong.
+Times are TIMESTAMPTZ in UTC. Every law is a query of the rows that break it, whose columns show what is wrong.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
     from crypto_assets.verify.delta import Snapshot
 
 LOG_TABLES = {"bronze.raw_prices": "bronze", "ops.polls": "polls"}
-"""Append-once tables that mirror a topic, with the short name that their laws carry."""
+"""Append-once tables that mirror a topic, with the short name in their laws."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a law may read: a view for every table, and what is not in tables.
+    """Evidence that laws may read: a view per table, and what is not in tables.
 
     Args:
         connection: DuckDB in UTC, with the views and the small tables of the audit.
@@ -39,22 +38,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Law:
-    """One law.
+    """A law: an invariant, with the query of its violations.
 
     Args:
         name: Name of the check.
-        says: What holds, for people.
-        tables: Tables that must exist for the law to say anything.
-        checked: Query of one number: how many things were looked at.
+        statement: What holds, for people.
+        tables: Tables that must exist for the law to be judged.
+        checked: Query of one number: how many things were checked.
         broken: Query of the rows that break the law.
         optional: Tables that the queries name and that may be missing; they then count as empty.
         covers: Columns by table of which any change breaks this law.
-        recomputed: What the columns are compared with: `SQL from silver.prices`, `hash chain`, ...
-        prepare: Makes the tables that the queries name beside the views; may return a note for the report.
+        recomputed: Source of the comparison: `SQL from silver.prices`, `hash chain`, ...
+        prepare: Creates the tables that the queries use beside the views; may return a note for the report.
     """
 
     name: str
-    says: str
+    statement: str
     tables: tuple[str, ...]
     checked: str
     broken: str
@@ -65,15 +64,15 @@ class Law:
 
 
 def written_since(evidence: Evidence, table: str, inputs: Sequence[str]) -> str | None:
-    """Put into `audit_stale` when a table was last written, and whether one of its inputs was written after it.
+    """Record in `audit_stale` when a table was last written, and whether an input was written after it.
 
     Args:
-        evidence: What was loaded.
-        table: Table that is made as a whole from what its inputs hold then.
-        inputs: Tables that it is made from.
+        evidence: Loaded evidence.
+        table: Table that is rebuilt as a whole from its inputs.
+        inputs: Its inputs.
 
     Returns:
-        A note that names the newer inputs, or None: a table that waits for its next run is not judged by them.
+        A note that names the newer inputs, or None: a table waiting for its next run is not judged by them.
     """
     written = {t: s.written_at for t in (table, *inputs) if (s := evidence.stored.get(t)) and s.written_at}
     newer = [t for t in inputs if t in written and table in written and written[t] > written[table]]
@@ -90,7 +89,7 @@ def quoted(name: str) -> str:
 
 
 def differing(pairs: Mapping[str, str]) -> str:
-    """Expression of the names whose condition holds, each after a blank; empty text when none does.
+    """Expression of the names whose condition holds, each after a blank; empty text if none does.
 
     Args:
         pairs: Condition of a difference by the name that it is reported under.

@@ -11,12 +11,12 @@ _COIN_VALUES = ("symbol", "name", "aliases", "valid_to", "is_current", "is_activ
 
 
 def dim_laws() -> list[Law]:
-    """Laws on `gold.dim_coin` and `gold.dim_date`. The first queries `audit_coins` and `audit_aliases`."""
+    """Laws on `gold.dim_coin` and `gold.dim_date`; the first use `audit_coins` and `audit_aliases`."""
     return [_coins_law(), _coin_spans_law(), _dates_law()]
 
 
 def _coins_law() -> Law:
-    """The versions that the registry gives, computed by set operations where the product walks through a list."""
+    """Law on coin versions, by set operations where the product walks a list."""
     differs = differing({n: f"d.{n} IS DISTINCT FROM r.{n}" for n in _COIN_VALUES})
     return Law(
         "dim_coin_is_the_registry",

@@ -1,4 +1,4 @@
-"""The law on features: every column computed a second time from 5-minute bars, by window functions over a grid.
+"""The law on features: every column recomputed from 5-minute bars by window functions over a grid.
 
 Where the product sums exact decimals in one joined kernel, this uses DuckDB's own windows: `median` and `mad` over
 frames, lists multiplied with weights, the signal line as a kernel on the MACD rather than on prices.
@@ -18,7 +18,7 @@ KERNEL, FAST, SLOW, SIGNAL = 130, 12, 26, 9
 BAND = 20
 
 ROUNDED = 1e-12
-"""Difference that rounding to twelve decimals may leave."""
+"""Tolerance for rounding to twelve decimals."""
 
 TOLERANCES = {
     **dict.fromkeys((*LAGS, "r5_median", "s", "rv1h", "macd", "macd_signal", "macd_hist", "r5_market", "volume_change"),
@@ -28,19 +28,19 @@ TOLERANCES = {
     "rz": f"{ROUNDED} + 1e-14 / r.s",
     "rsi14": "1e-7", "bollinger_b": "1e-9 + 1e-14 / r.relative_width",
 }  # fmt: skip
-"""Largest difference of a double beside 1e-9 of its value, as SQL over the recomputed row."""
+"""Tolerance of a double beyond 1e-9 of its value, as SQL over the recomputed row."""
 
 EXACT = ("window_start", "price_at", "sample_count", "basket_hash", "null_reason", "available_at", "is_complete",
          "day", "hour")  # fmt: skip
 
 
 def features_law() -> Law:
-    """Stored features equal those that the closed bars give.
+    """Law: stored features equal those recomputed from closed bars.
 
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
-    slot up to the hour's newest closed bar; those before a coin's first bar know nothing. Slots after it are due once
-    the hour can have been made with all of them: none of its bars was open when it was made, and it lies before the
-    two hours that a refresh makes.
+    slot up to the hour's newest closed bar; those before a coin's first bar have only nulls. Later slots are due once
+    the hour can have been built with all of them: none of its bars was open at that time, and it lies before the two
+    hours that a refresh covers.
     """
     far = {
         name: f"(f.{quoted(name)} IS NULL) <> (r.{quoted(name)} IS NULL) "
@@ -85,7 +85,7 @@ def features_law() -> Law:
 
 
 def _recompute(evidence: Evidence) -> None:
-    """Make `audit_features`, and the hours that must have them."""
+    """Create `audit_features`, and the hours that must have them."""
     connection = evidence.connection
     connection.execute("""
         CREATE OR REPLACE TABLE audit_feature_hours AS
@@ -140,9 +140,9 @@ FROM feature_prices WINDOW slots AS (PARTITION BY coin_id ORDER BY window_end)
 
 
 def _weighted(column: str, n: int) -> str:
-    """Mean of the kernel's slots with weights (1 - a)^k, a = 2 / (n + 1); it counts only where all are known.
+    """Mean of the kernel's slots with weights (1 - a)^k, a = 2 / (n + 1); it counts only if all are known.
 
-    DuckDB multiplies lists also where a CASE does not ask for it, so they are made whole.
+    DuckDB multiplies lists even in the untaken branch of a CASE, so they are made complete.
     """
     raw = [(1 - 2 / (n + 1)) ** k for k in reversed(range(KERNEL))]
     weights = "[" + ", ".join(repr(w / sum(raw)) for w in raw) + "]::DOUBLE[]"

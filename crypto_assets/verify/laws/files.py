@@ -7,16 +7,16 @@ from pathlib import Path
 from crypto_assets.verify.laws.base import Evidence, Law
 
 OUR_MARKS = ("engine", "maintenance", "run_id")
-"""What a commit of the product says about itself: the writing engine, or the kind of housekeeping."""
+"""Marks of the product's commits: the writing engine, or the kind of housekeeping."""
 
 
 def file_laws() -> list[Law]:
-    """Laws on data files and commits; they query `audit_files` and `audit_commits`."""
+    """Laws on data files and commits; they use `audit_files` and `audit_commits`."""
     return [_files_law(), _commits_law()]
 
 
 def _load_files(evidence: Evidence) -> str | None:
-    """Make `audit_files`: what the log says of every data file beside what is on disk; sizes in bytes."""
+    """Create `audit_files`: log entry and disk state of every data file; sizes in bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -57,7 +57,7 @@ def _files_law() -> Law:
 
 
 def _load_commits(evidence: Evidence) -> str | None:
-    """Make `audit_commits`: retained commits that change rows, and whether a writer of the product made them.
+    """Create `audit_commits`: retained row-changing commits, and whether a writer of the product made them.
 
     A merge on Spark cannot carry a mark and is left out.
     """

@@ -9,7 +9,7 @@ from crypto_assets.verify.laws.base import Law, differing
 
 
 def references_law() -> Law:
-    """Forecasts refer to features that exist and to versions that could not have seen the slot."""
+    """Law: forecasts refer to existing features and to versions that could not have seen the slot."""
     table, slot = '"gold.price_predictions"', "a.window_end - INTERVAL 5 MINUTES"
     return Law(
         "predictions_refer_rightly",
@@ -47,7 +47,7 @@ in own sigmas."""
 
 
 def values_law() -> Law:
-    """Forecasts say what their version gives, where that follows from the row, its features and the baseline."""
+    """Law: forecasts follow from row, features and baseline, as far as those determine them."""
     differs = differing(_VALUES)
     return Law(
         "predictions_are_consistent",
@@ -86,10 +86,10 @@ _MEASURES = ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")
 
 
 def accuracy_law() -> Law:
-    """Accuracy equals the forecasts of a day compared with the closes that came.
+    """Law: accuracy equals the forecasts of a day compared with the actual closes.
 
     A target on midnight belongs to the day that ends there. Rows are expected of every day that has accuracy, or day
-    bars, which the same job makes.
+    bars, which the same job writes.
     """
     other = {n: f"a.{n} IS DISTINCT FROM r.{n}" for n in ("day_start", "model_name", "forecasts", "without_outcome")}
     far = {n: f"(a.{n} IS NULL) <> (r.{n} IS NULL) OR abs(a.{n} - r.{n}) > 1e-9 * abs(r.{n}) + 1e-9" for n in _MEASURES}

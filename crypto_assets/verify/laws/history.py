@@ -1,4 +1,4 @@
-"""The law on stored replies of the source's archive, by their own points and by what Silver took from them."""
+"""The law on stored replies of the source's archive: their own points, and Silver's use of them."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -18,9 +18,9 @@ _DIFFERENCES = {
 
 
 def history_law() -> Law:
-    """A reply's points lie in its day, are as many and as far apart as it says, and are in Silver where they belong.
+    """Law: a reply's points lie in its day, match its count and spacing, and are in Silver where they belong.
 
-    Points of days that Silver can no longer write, because Bronze has expired, are not looked for.
+    Points of days that Silver can no longer write, because Bronze has expired, are not checked.
     """
     differs = differing(_DIFFERENCES)
     return Law(

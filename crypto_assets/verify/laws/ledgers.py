@@ -1,8 +1,8 @@
-"""Laws on ledgers: the hash chains of forecasts and promotions, walked again.
+"""Laws on ledgers: the hash chains of forecasts and promotions.
 
-Each row's hash is computed from its stored values. It must be what the next row of its chain carries, and the hashes of
-a commit's rows together what every row of that commit carries; the newest commit must be the one that the Delta log's
-transaction names. So a rewritten, deleted, doubled or planted row shows, also at the end of a chain.
+Each row's hash is computed from its stored values. The next row of its chain must carry it, and every row of a commit
+must carry the hash over that commit's rows; the newest commit must be the one in the Delta log's transaction. So a
+rewritten, deleted, duplicated or inserted row is detected, also at the end of a chain.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
@@ -14,7 +14,7 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.verify.laws.base import Evidence, Law, quoted
 
 LEDGERS = {"gold.price_predictions": "predictions", "ml.promotions": "promotions"}
-"""Tables whose rows form chains, with the short name that their laws carry."""
+"""Tables whose rows form chains, with the short name in their laws."""
 
 WRITTEN_AT = {"gold.price_predictions": "predicted_at", "ml.promotions": "decided_at"}
 PLACES = ("chain_seq", "chain_previous", "chain_commit")
@@ -22,10 +22,9 @@ DIGITS = 32
 
 
 def chain_law(name: str) -> Law:
-    """Every chain is whole, and ends where the log says.
+    """Law: every chain is complete, and ends where the log says.
 
-    Rows from before chains were kept have no place in one; they are counted in a note, and none may be written later
-    than the first row that has.
+    Rows older than the chains are counted in a note; none of them may be written later than the first chained row.
     """
     table, short = TABLES[name], LEDGERS[name]
     key = ", ".join(f"{quoted(k)}::VARCHAR" for k in table.key)
@@ -77,7 +76,7 @@ def chain_law(name: str) -> Law:
 
 
 def _newest(evidence: Evidence, name: str) -> str | None:
-    """Make `audit_ledgers` (newest commit by table); a note on rows that no chain holds."""
+    """Create `audit_ledgers` (newest commit by table); returns a note on rows outside of chains."""
     connection = evidence.connection
     connection.execute("CREATE TABLE IF NOT EXISTS audit_ledgers (table_name VARCHAR, version BIGINT)")
     version = evidence.stored[name].transactions.get(f"ledger/{name}")

@@ -21,9 +21,9 @@ def log_laws(table: str) -> list[Law]:
     """Laws of one append-once table: offsets, ranges, transactions."""
     short = LOG_TABLES[table]
 
-    def law(name: str, says: str, checked: str, broken: str, columns: tuple[str, ...], recomputed: str) -> Law:
+    def law(name: str, statement: str, checked: str, broken: str, columns: tuple[str, ...], recomputed: str) -> Law:
         return Law(
-            f"{short}_{name}", says, (table,), checked.replace("{t}", f'"{table}"'),
+            f"{short}_{name}", statement, (table,), checked.replace("{t}", f'"{table}"'),
             broken.replace("{t}", f'"{table}"').replace("{name}", table),
             covers={table: columns}, recomputed=recomputed,
         )  # fmt: skip
@@ -97,7 +97,7 @@ def _of_topic(table: str) -> str:
     """CTEs of the rows that mirror the topic: `mine` of all its incarnations, `live`, and each partition's `ends`.
 
     A log that was cut and adopted has incarnations `<topic id>~2`, `~3`. Each begins at the first offset at which the
-    log differs; what an earlier one holds from there on is of the log before it was cut.
+    log differs; later rows of an earlier one belong to the log before it was cut.
     """
     short = LOG_TABLES[table]
     return f"""
@@ -123,9 +123,9 @@ def _of_topic(table: str) -> str:
 def _lacking(table: str) -> str:
     """CTE `lacking`: retained records that are not stored, and whether they should be.
 
-    A record at or after a partition's stored end is pending: the next refresh stores it. It should be stored when its
-    time lies before the newest stored hour, whose commit covered all partitions, or ahead of the clock: then nothing
-    says when it came, and it may hide what follows it.
+    A record at or after a partition's stored end is pending: the next refresh stores it. It should be stored if its
+    time lies before the newest stored hour, whose commit covered all partitions, or ahead of the clock: then its
+    arrival is unknown, and it may hide what follows it.
     """
     short = LOG_TABLES[table]
     return f"""
@@ -145,7 +145,7 @@ def _lacking(table: str) -> str:
 
 
 def pending_query(table: str) -> str:
-    """Query of how many retained records wait for the next refresh, and the time of the oldest of them."""
+    """Query of the number of retained records that wait for the next refresh, and the oldest one's time."""
     return (
         f"WITH {_of_topic(table)}, {_lacking(table)} "
         "SELECT count(*), min(stamped) FROM lacking WHERE NOT (passed OR ahead)"
@@ -153,7 +153,7 @@ def pending_query(table: str) -> str:
 
 
 def topic_law(table: str) -> Law:
-    """Every retained record of the topic is stored once and unchanged, and nothing else is stored; see `_lacking`."""
+    """Law: every retained record of the topic is stored once and unchanged, and nothing else is; see `_lacking`."""
     short = LOG_TABLES[table]
     return Law(
         f"{short}_holds_the_topic",

@@ -1,4 +1,4 @@
-"""Laws on the pipeline's own tables: metrics against what they measure, alerts against each other."""
+"""Laws on the pipeline's own tables: metrics against their sources, alerts against each other."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -25,14 +25,14 @@ def operations_laws() -> list[Law]:
 
 
 def _metrics_are_current(evidence: Evidence) -> str | None:
-    """A note when records were stored after the metrics: hours with such records wait for the next refresh."""
+    """A note if records were stored after the metrics: hours with such records wait for the next refresh."""
     return written_since(evidence, "ops.pipeline_metrics", ("bronze.raw_prices", "ops.polls"))
 
 
 def _metrics_law() -> Law:
-    """Hours are judged that Bronze still holds and that got no record after the metrics were written.
+    """Law on hours that Bronze still holds and that got no record after the metrics were written.
 
-    Latencies of replayed and simulated records say nothing, since their arrival is virtual.
+    Latencies of replayed and simulated records are left out, since their arrival is virtual.
     """
     virtual = ", ".join(f"'{facts.name}'" for facts in every_source() if not facts.live)
     units = ", ".join(f"('{name}', '{unit}')" for name, unit in UNITS.items())
@@ -114,7 +114,7 @@ def _metrics_law() -> Law:
 
 
 def _text(column: str) -> str:
-    """A column as a JSON text as Python's `json.dumps` writes it for plain names."""
+    """A column as JSON text, in the format of Python's `json.dumps` for plain names."""
     return f"coalesce(to_json({column})::VARCHAR, 'null')"
 
 

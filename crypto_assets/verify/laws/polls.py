@@ -1,7 +1,7 @@
-"""The law on the typed columns of `ops.polls`: each is what the stored record says.
+"""The law on the typed columns of `ops.polls`: each equals its field of the stored record.
 
-Two readers judge a row: DuckDB's JSON functions for messages as the producer writes them, which are nearly all, and
-plain Python for every row that DuckDB reads otherwise than it is stored, or cannot read at all.
+Two readers judge a row: DuckDB's JSON functions for messages in the producer's layout, which are nearly all, and plain
+Python for every row that DuckDB reads differently or not at all.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
@@ -19,7 +19,7 @@ from crypto_assets.contracts.tables import POLLS
 from crypto_assets.verify.laws.base import Evidence, Law, quoted
 
 FIELDS = {c.name: c.type for c in POLLS.columns if c.name in POLL_SCHEMA["properties"]}
-"""Type of every column that comes out of the message."""
+"""Type of every column taken from the message."""
 
 _MOMENT = re.compile(
     r"(?:19|[2-8]\d)\d\d-\d\d-\d\d[Tt ][0-2]\d:[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
@@ -29,7 +29,7 @@ _MOMENT = re.compile(
 
 
 def polls_law() -> Law:
-    """Every typed column of a poll equals the field of its record, or is null where no column can hold it."""
+    """Law: every typed column of a poll equals the field of its record, or is null if no column can hold it."""
     return Law(
         "polls_are_read_rightly",
         "every typed column of a poll is the field of its record, null where the record has none that can be held",
@@ -43,7 +43,7 @@ def polls_law() -> Law:
 
 
 def _read_again(evidence: Evidence) -> str | None:
-    """Make `audit_misread` (topic_id, partition, offset, columns): rows that differ from their record."""
+    """Create `audit_misread` (topic_id, partition, offset, columns): rows that differ from their record."""
     connection = evidence.connection
     same = " AND ".join(f"({quoted(n)} IS NOT DISTINCT FROM {_plainly(n, t)})" for n, t in FIELDS.items())
     doubtful = connection.execute(
@@ -76,7 +76,7 @@ def _read_again(evidence: Evidence) -> str | None:
 
 
 def _plainly(name: str, type_: str) -> str:
-    """Value of a field of `message` where it is of the expected kind, else null."""
+    """Value of a field of `message` if it is of the expected kind, else null."""
     field, kind, text = f"message -> '$.{name}'", f"json_type(message, '$.{name}')", f"message ->> '$.{name}'"
     if type_ == "string":
         return f"CASE WHEN {kind} = 'VARCHAR' THEN {text} END"
@@ -100,7 +100,7 @@ def _object(text: str | None) -> dict[str, Any]:
 
 
 def _held(value: object, type_: str) -> object:
-    """What a column of the type holds of a JSON value; None where it can hold nothing of it."""
+    """Value that a column of the type holds for a JSON value; None if it cannot hold it."""
     if type_ == "array<string>":
         texts = [_held(item, "string") for item in value] if isinstance(value, list) else [None]
         return None if None in texts else texts

@@ -1,4 +1,4 @@
-"""The law on tables that were dropped or emptied: what other tables show to have been there must still be there."""
+"""The law on dropped or emptied tables: tables whose rows others prove must still have them."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -11,7 +11,7 @@ MADE_TOGETHER = (
     ("features.price_features", "gold.anomalies", "gold.latest_prices", "ops.pipeline_metrics"),
     ("gold.bars_1d", "gold.dim_coin", "gold.dim_date", "gold.leaderboard_24h"),
 )
-"""Tables that the same work fills: where two of a group have rows, all of them have."""
+"""Tables filled by the same work: if two of a group have rows, all of them have."""
 
 SHOWN_BY = {
     "bronze.raw_prices": "SELECT count(*) FROM \"silver.prices\" WHERE granularity = 'tick' "
@@ -30,13 +30,13 @@ SHOWN_BY = {
                                 'IN (SELECT day FROM "gold.bars_1d")',
     "ml.promotions": 'SELECT (SELECT count(*) FROM "gold.anomalies") + (SELECT count(*) FROM "gold.price_predictions")',
 }  # fmt: skip
-"""By table, a query of how many rows elsewhere could not be there without it."""
+"""Query per table of the number of other tables' rows that depend on it."""
 
 
 def presence_law() -> Law:
-    """No table is missing or empty that others show to have had rows.
+    """Law: no table is missing or empty that others show to have had rows.
 
-    Only the lake is asked: what a run recorded about its own tables would be no second witness.
+    Only the lake is queried: a run's own record of its tables would not be independent evidence.
     """
     shown = " UNION ALL ".join(
         f"SELECT '{table}' AS table_name, ({query}) AS rows_elsewhere" for table, query in SHOWN_BY.items()

@@ -1,4 +1,4 @@
-"""The law on promotions: files, hashes, the experiment's own record, and the rule by which a version was promoted."""
+"""The law on promotions: files, hashes, the experiment's own record, and the promotion rule."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -23,7 +23,7 @@ _READ: tuple[str, ...] = (
 
 
 def promotions_law() -> Law:
-    """A promotion's files are those that were registered, its figures those of its run, its decision what they say."""
+    """Law: a promotion's files are the registered ones, its figures its run's, and its decision follows from them."""
     return Law(
         "promotions_are_of_their_files_and_runs",
         "model files have the hashes recorded, metrics are those that MLflow has, and decisions follow from them",
@@ -37,7 +37,7 @@ def promotions_law() -> Law:
 
 
 def _judge(evidence: Evidence) -> str | None:
-    """Make `audit_promotions`: what is wrong with which version; a note on what could not be looked up."""
+    """Create `audit_promotions` (faults by version); returns a note on what could not be checked."""
     connection = evidence.connection
     connection.execute("CREATE OR REPLACE TABLE audit_promotions (problem VARCHAR, model VARCHAR, version VARCHAR)")
     found = connection.execute(f'SELECT {", ".join(_READ)} FROM "ml.promotions"').fetchall()
@@ -47,7 +47,7 @@ def _judge(evidence: Evidence) -> str | None:
     for row in rows:
         folder = model_files.folder_of(evidence.home, row["model"], row["version"], row["artifact_uri"])
         problems = [*_file_problems(row, folder), *_run_problems(row, runs)]
-        wrong += [(told, row["model"], row["version"]) for told in problems]
+        wrong += [(recorded, row["model"], row["version"]) for recorded in problems]
         if row["artifact_uri"] != model_files.BUILT_IN and folder is None:
             unread.append(row["version"])
     for problem in wrong:
@@ -95,7 +95,7 @@ def _content_hash(algorithm: str, parameters: Mapping[str, Any], folder: Path) -
 
 
 def _runs(home: Path | None) -> tuple[dict[str, dict[str, float]] | None, list[str]]:
-    """Metrics by run of the home's own MLflow, and a note; None when there is no such database."""
+    """Metrics by run of the home's own MLflow, and notes; None without such a database."""
     database = home / "mlflow" / "mlflow.db" if home else None
     if database is None or not database.is_file():
         return None, ["the home has no MLflow database, so metrics were not compared with their runs"]
@@ -130,7 +130,7 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 
 def _decision_problems(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """Decisions that do not follow from the figures of their day: one version is promoted, and the better one."""
+    """Decisions that contradict the figures of their day: one version is promoted, and the better one."""
     days: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["artifact_uri"] == model_files.BUILT_IN:
@@ -149,7 +149,7 @@ def _decision_problems(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
 
 
 def _better(decided: Iterable[Mapping[str, Any]]) -> str:
-    """The forest where its recall is at least the champion's on every injected fault, else robust z."""
+    """The forest if its recall is at least the champion's on every injected fault, else robust z."""
     for row in decided:
         recall = json.loads(row["metrics"]).get("recall") if row["algorithm"] == "isolation_forest" else None
         if recall is not None:
@@ -159,7 +159,7 @@ def _better(decided: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _skilled(row: Mapping[str, Any]) -> str:
-    """The candidate with most skill of those whose lower bounds are above zero, else persistence."""
+    """The candidate with the most skill among those with positive lower bounds, else persistence."""
     passing = {
         name: figures["skill"]["value"]
         for name, figures in json.loads(row["metrics"]).items()

@@ -1,4 +1,4 @@
-"""Bronze's records parsed a second time, by DuckDB and Python: the table `audit_records`."""
+"""Reparses Bronze's records by DuckDB and Python into the table `audit_records`."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -17,7 +17,7 @@ EVIDENT = (
     "not_utf8", "not_json", "unknown_schema_version", "missing_field", "bad_number", "non_positive_price",
     "bad_timestamp", "clock_skew",
 )  # fmt: skip
-"""Reasons for quarantine that a record shows by itself; the others need the registry or the clock of its time."""
+"""Reasons for quarantine visible in a record itself; the others need the registry or the clock of its time."""
 
 BATCH = 10_000
 
@@ -29,14 +29,14 @@ _TIME = r"^(19|[2-8]\d)\d\d-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})
 _SECONDS = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
 _NEEDED = ("coin_id", "symbol", "price_usd", "last_updated_at", "ingestion_timestamp")
 _FIELDS = tuple(dict.fromkeys((*_NEEDED, "name", *NUMBERS)))
-_SAID = ("sound", "coin_id", "symbol", "name", *NUMBERS, "last_updated_at", "ingestion_timestamp")
+_PARSED = ("sound", "coin_id", "symbol", "name", *NUMBERS, "last_updated_at", "ingestion_timestamp")
 _PLACE = 'topic_id, "partition", "offset"'
 
 
 def load_records(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `audit_records`: one row a record of Bronze with what it says and whether it can be a quote.
+    """Create `audit_records`: one row per record of Bronze, with its values and whether it can be a quote.
 
-    Flat objects of texts and nulls, as the producer writes them, are read in SQL; every other record by
+    Flat objects of texts and nulls, in the producer's layout, are read in SQL; every other record by
     `messages.read_message`, a batch at a time.
     """
     connection.execute(_READ_IN_SQL)
@@ -52,13 +52,13 @@ def _simple() -> str:
         *(f"coalesce({n}_text, '') <> ''" for n in _NEEDED),
         *(f"({n}_text IS NULL OR regexp_matches({n}_text, '{_NUMBER}'))" for n in NUMBERS),
         *(f"regexp_matches({n}_text, '{_TIME}')" for n in ("last_updated_at", "ingestion_timestamp")),
-        "regexp_matches(symbol_text, '^[ -~]+$')",  # capitals of other letters differ from Python's
+        "regexp_matches(symbol_text, '^[ -~]+$')",  # uppercase of other letters differs from Python's
     ]
     return " AND ".join(conditions)
 
 
 _READ_IN_SQL = f"""
-CREATE OR REPLACE TABLE audit_said AS
+CREATE OR REPLACE TABLE audit_parsed AS
 WITH flat AS (
     SELECT {_PLACE}, raw_json,
            CASE WHEN length(raw_json) <= {MOST_CHARACTERS}
@@ -87,7 +87,7 @@ def _read_in_python(connection: duckdb.DuckDBPyConnection) -> None:
 
     rest = connection.cursor()
     found = rest.execute(
-        f'SELECT {_PLACE}, raw_json FROM "bronze.raw_prices" b ANTI JOIN audit_said s USING ({_PLACE}) '
+        f'SELECT {_PLACE}, raw_json FROM "bronze.raw_prices" b ANTI JOIN audit_parsed s USING ({_PLACE}) '
         "WHERE kind = 'record' AND raw_json IS NOT NULL"
     )
     zoned, money = pa.timestamp("us", "UTC"), pa.decimal128(38, 18)
@@ -97,18 +97,18 @@ def _read_in_python(connection: duckdb.DuckDBPyConnection) -> None:
         for *_, text in batch:
             m = read_message(text)
             rows.append((m.sound, m.coin_id, m.symbol, m.name, *m.numbers, m.last_updated_at, m.ingestion_timestamp))
-        said = {n: pa.array(values, t) for n, t, values in zip(_SAID, types, zip(*rows, strict=True), strict=True)}
+        parsed = {n: pa.array(values, t) for n, t, values in zip(_PARSED, types, zip(*rows, strict=True), strict=True)}
         place = dict(
             zip(("topic_id", "partition", "offset"), zip(*(row[:3] for row in batch), strict=True), strict=True)
         )
-        table = pa.table({**{n: pa.array(v) for n, v in place.items()}, **said})
+        table = pa.table({**{n: pa.array(v) for n, v in place.items()}, **parsed})
         connection.register("audit_batch", table)
-        connection.execute("INSERT INTO audit_said BY NAME SELECT * FROM audit_batch")
+        connection.execute("INSERT INTO audit_parsed BY NAME SELECT * FROM audit_batch")
         connection.unregister("audit_batch")
 
 
 def _well_formed() -> str:
-    """Condition that a record is what the message contract asks for, as far as it shows by itself."""
+    """Condition that a record fulfils the message contract, as far as the record itself shows."""
     conditions = [
         "s.sound",
         "version = '1'",
@@ -137,8 +137,8 @@ SELECT b.topic_id, b."partition", b."offset", b.kafka_timestamp, b.arrival_hour,
        q."offset" IS NOT NULL AS quarantined,
        date_trunc('hour', s.last_updated_at) IN (FROM audit_excluded) AS excluded
 FROM bronze b
-LEFT JOIN audit_said s USING ({_PLACE})
+LEFT JOIN audit_parsed s USING ({_PLACE})
 LEFT JOIN audit_aliases a ON a.old_id = s.coin_id AND s.last_updated_at < a.until
 LEFT JOIN (SELECT DISTINCT {_PLACE} FROM "silver.quarantine") q USING ({_PLACE})
 """
-"""The records with their headers, former ids under their coin, and whether they are in quarantine."""
+"""The records with their headers, former ids mapped to their coin, and whether they are in quarantine."""

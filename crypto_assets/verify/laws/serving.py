@@ -1,4 +1,4 @@
-"""Laws on what a board shows first: newest quotes against Silver, the leaderboard against bars."""
+"""Laws on the tables of a board: newest quotes against Silver, the leaderboard against bars."""
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
 
@@ -22,7 +22,7 @@ def serving_laws() -> list[Law]:
 
 
 def _latest_law() -> Law:
-    """Judged as of what the row itself says it covers: a later refresh may be on its way."""
+    """Law on newest quotes as of the row's own coverage: a later refresh may be on its way."""
     differs = differing({n: f"l.{n} IS DISTINCT FROM s.{n}" for n in _QUOTE})
     known = 's.available_at <= (SELECT max(covered_until) FROM "gold.latest_prices")'
     return Law(
@@ -110,7 +110,7 @@ def _coverage_law() -> Law:
 
 
 def _board_is_current(evidence: Evidence) -> str | None:
-    """A note when bars were written after the board: it is then judged by its next run."""
+    """A note if bars were written after the board, which is then judged by its next run."""
     return written_since(evidence, "gold.leaderboard_24h", ("gold.bars_5m",))
 
 

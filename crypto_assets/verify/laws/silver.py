@@ -11,11 +11,11 @@ _LIVE = """(SELECT * FROM "silver.prices" WHERE granularity = 'tick')"""
 _SILVER_VALUES = ("symbol", "name", *NUMBERS, "ingestion_timestamp", "source", "cadence_s", "poll_id")
 _COPIED = ("topic", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers")
 RESTATABLE_DAYS = 89
-"""A record whose event is older than its arrival by more is too late: Bronze's 90 days less one."""
+"""Maximum delay of an event behind its arrival, in hours: Bronze's 90 days less one."""
 
 
 def silver_laws() -> list[Law]:
-    """Bronze, Silver and the quarantine against each other. They query `audit_records`."""
+    """Laws on Bronze, Silver and the quarantine against each other; they use `audit_records`."""
     return [*_accounting_laws(), *_silver_row_laws()]
 
 
@@ -75,7 +75,7 @@ def _accounting_laws() -> list[Law]:
 
 
 def _accusations_law() -> Law:
-    """The reasons that a record does not show by itself, judged by the registry and the hour of arrival."""
+    """Law on reasons not visible in the record itself, judged by the registry and the hour of arrival."""
     active = (
         "(c.active_from IS NULL OR coalesce(r.last_updated_at, r.kafka_timestamp) >= c.active_from) AND "
         "(c.active_to IS NULL OR coalesce(r.last_updated_at, r.kafka_timestamp) < c.active_to)"
