@@ -50,7 +50,7 @@ def with_commits(engine: Engine, table: Table, result: Result, inputs: StepInput
     last = max(done.partitions, key=str)
     try:
         rows = to_rows(_newest(engine, table, min(own, newest), newest, inputs.now))
-    except Exception as error:  # noqa: BLE001 - what the step wrote stands, and the next run tells of these commits too
+    except Exception as error:  # noqa: BLE001 - the write stands, and the next run reports these commits too
         _LOG.warning("%s: version %d is committed; commits cannot be reported: %s", table.full_name, newest, error)
         return result
     done.partitions[last].metadata[METADATA] = rows

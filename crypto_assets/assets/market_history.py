@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ALL_COINS, FILLS = "all_coins_fetched", "fills_bars_5m"
 EXTRA_CHECKS = {
-    ALL_COINS: "Every coin that was active on the day has a reply with points; else it names the coins.",
-    FILLS: "The points are five minutes apart, so that they fill 5-minute bars; else it says what they can fill.",
+    ALL_COINS: "Every coin that was active on the day has a reply with points; else the result names the coins.",
+    FILLS: "The points are five minutes apart and fill 5-minute bars; else the result names what they can fill.",
 }
 SERIES = ("prices", "market_caps", "total_volumes")
 REFUSALS = ("rate_limited", "unauthorized")

@@ -30,7 +30,7 @@ Trained = TypeVar("Trained")
 ENOUGH_DATA, RESTATED = "enough_data", "inputs_restated_after_training"
 CUTOFF_BEFORE = "cutoff_before_window"
 COMMON_CHECKS = {
-    ENOUGH_DATA: "There were days enough to train on; else it says how many are missing and nothing is materialized.",
+    ENOUGH_DATA: "Enough days to train on; else the result names how many are missing and nothing is materialized.",
     "promotion_gate": "A challenger was compared with the champion and is at least as good; else the champion serves.",
     RESTATED: "The features it was trained on have not been restated since.",
 }

@@ -56,7 +56,7 @@ def connect_server(warehouse: Path, token: str, *, master: str = "local[2]") -> 
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     try:
-        jvm: Any = session._jvm  # noqa: SLF001 - a server tells its port nowhere else
+        jvm: Any = session._jvm  # noqa: SLF001 - the only place where a server reports its port
         yield session, getattr(getattr(jvm, SERVICE), "MODULE$").localPort()
     finally:
         session.stop()

@@ -59,7 +59,7 @@ class _Server:
         server.start(background=True)
         address = server.listening_address
         if address is None:
-            raise RuntimeError("the embedded Sail server did not say where it listens")
+            raise RuntimeError("the embedded Sail server did not report its address")
         session = SparkSession.builder.remote(f"sc://127.0.0.1:{address[1]}").create()
         session.conf.set("spark.sql.session.timeZone", "UTC")
         _keep_interrupts()

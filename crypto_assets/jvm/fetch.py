@@ -281,7 +281,7 @@ def require_spark_java(java_home: str | None) -> Path:
 def _java_version(java: Path) -> tuple[int | None, str]:
     """Feature version of a Java, None when it does not run; and its output."""
     try:
-        answer = subprocess.run(  # noqa: S603 - the program is one we looked up, not input
+        answer = subprocess.run(  # noqa: S603 - the program comes from our own search, not from input
             [str(java), "-version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:

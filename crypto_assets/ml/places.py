@@ -1,4 +1,4 @@
-"""Locations of a home's model files, recorded so that the home can be moved, copied or restored elsewhere.
+"""Locations of a home's model files, recorded so that the home can be moved, copied or restored into another folder.
 
 A home records its own files relative to itself: to the home in `ml.promotions`, to the artifact folder (MLflow's scheme
 `mlflow-artifacts:`) in its MLflow database. Earlier versions recorded absolute paths, which go stale after a move.

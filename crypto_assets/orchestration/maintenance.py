@@ -59,13 +59,13 @@ def housekeeping(
     Returns:
         Rows of `part`, `result`, `failed`, `seconds`, in the order done.
     """
-    say = progress or (lambda _text: None)
+    report = progress or (lambda _text: None)
     parts = [*table_parts(store, now, dry_run=dry_run), *([remote] if remote else [])]
     if instance is not None:
-        parts += _dagster_parts(instance, now, dry_run, say)
+        parts += _dagster_parts(instance, now, dry_run, report)
     parts.append(("places of models", lambda: rewrite_places(home.path, dry_run=dry_run)))
     parts.append(("stray files", lambda: remove_stray_files(home.path, now, dry_run=dry_run)))
-    return tidy(parts, lambda name: say(f"{'checking' if dry_run else 'tidying'} {name}"))
+    return tidy(parts, lambda name: report(f"{'checking' if dry_run else 'tidying'} {name}"))
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -80,13 +80,13 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 # --- Dagster ------------------------------------------------------------------------------------------------------
 
 
-def _dagster_parts(instance: dg.DagsterInstance, now: datetime, dry_run: bool, say: Progress) -> list[Part]:
+def _dagster_parts(instance: dg.DagsterInstance, now: datetime, dry_run: bool, report: Progress) -> list[Part]:
     from crypto_assets.orchestration import event_store
 
     verb = "would go" if dry_run else "deleted"
 
     def runs() -> str:
-        count, kept = prune_runs(instance, now, dry_run=dry_run, progress=say)
+        count, kept = prune_runs(instance, now, dry_run=dry_run, progress=report)
         return f"{count:,} {verb}, {kept:,} old ones kept because they hold the latest event of something"
 
     def runless() -> str:
@@ -96,7 +96,7 @@ def _dagster_parts(instance: dg.DagsterInstance, now: datetime, dry_run: bool, s
         return f"{_unlink(event_store.stray_files(instance, now - STRAY_AFTER), dry_run=dry_run)} {verb}"
 
     def space() -> str:
-        freed = event_store.reclaim(instance, dry_run=dry_run, progress=say)
+        freed = event_store.reclaim(instance, dry_run=dry_run, progress=report)
         size = event_store.event_log_bytes(instance)
         if freed is None or size is None:
             return "left to the database"

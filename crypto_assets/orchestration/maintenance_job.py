@@ -126,7 +126,7 @@ def tidied_by(settings: Settings, instance: dg.DagsterInstance) -> tidying.Part 
     if not settings.on_databricks:
         return None
 
-    def told() -> str:
+    def result() -> str:
         ended_well = dg.RunsFilter(job_name=TABLES_JOB, statuses=[dg.DagsterRunStatus.SUCCESS])
         last = next(iter(instance.get_run_records(ended_well, limit=1)), None)
         when = (
@@ -137,7 +137,7 @@ def tidied_by(settings: Settings, instance: dg.DagsterInstance) -> tidying.Part 
             "according to its kept runs"
         )
 
-    return f"tables of catalog {settings.catalog}", told
+    return f"tables of catalog {settings.catalog}", result
 
 
 def _end(context: dg.OpExecutionContext, rows: Sequence[Mapping[str, Any]], *, dry_run: bool) -> None:
@@ -146,11 +146,13 @@ def _end(context: dg.OpExecutionContext, rows: Sequence[Mapping[str, Any]], *, d
     Raises:
         dg.Failure: A part failed, or there was none; its metadata has all rows.
     """
-    told = {"housekeeping": dg.MetadataValue.md(markdown(rows)), "dry_run": dry_run}
+    metadata = {"housekeeping": dg.MetadataValue.md(markdown(rows)), "dry_run": dry_run}
     failed = [f"{row['part']}: {row['result']}" for row in rows if row["failed"]]
     if failed:
         why = f"housekeeping failed for {len(failed)} of {len(rows)} parts: {'; '.join(failed)}"
-        raise dg.Failure(why, metadata=told, allow_retries=False)
+        raise dg.Failure(why, metadata=metadata, allow_retries=False)
     if not rows:
-        raise dg.Failure("there is no table to tidy: nothing was materialized yet", metadata=told, allow_retries=False)
-    context.add_output_metadata(told)
+        raise dg.Failure(
+            "there is no table to tidy: nothing was materialized yet", metadata=metadata, allow_retries=False
+        )
+    context.add_output_metadata(metadata)

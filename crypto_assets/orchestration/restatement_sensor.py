@@ -122,22 +122,22 @@ def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> 
         history = commit_history.history_of(settings, context.instance, context.resources.engine.store)
         commits, pending, settled = pending_commits(history, cursor, now)
         if lost := commit_history.unknown(commits):
-            context.log.warning("no run tells which hours the Bronze commits %s touched: %s", lost, WHEN_UNKNOWN)
+            context.log.warning("no run reports which hours the Bronze commits %s touched: %s", lost, WHEN_UNKNOWN)
         position = str(cursor if settled is None else settled)
         late = {h for hs in pending.values() for h in hs}
         expired = restatement.expired(late, now)
         hours = sorted(late - set(expired))
         if expired and not hours:
-            told = f"records of {', '.join(key_spans(expired))} came too late to restate: see silver/quarantine"
-            return dg.SensorResult(skip_reason=told, cursor=position)
+            message = f"records of {', '.join(key_spans(expired))} came too late to restate: see silver/quarantine"
+            return dg.SensorResult(skip_reason=message, cursor=position)
         if not hours:
             return dg.SensorResult(skip_reason=f"{len(commits)} Bronze commits read, no late hour", cursor=position)
         assert context.repository_def is not None
         graph = context.repository_def.asset_graph
         found = restatement.affected(context.instance, graph, hours, now)
         if not found:
-            told = f"late hours {', '.join(hours)} were never materialized: nothing to restate"
-            return dg.SensorResult(skip_reason=told, cursor=position)
+            message = f"late hours {', '.join(hours)} were never materialized: nothing to restate"
+            return dg.SensorResult(skip_reason=message, cursor=position)
         tags = {"restate": str(max(pending)), "crypto_assets/why": "late records"}
         context.log.info("restating %s", {k.to_user_string(): v for k, v in found.items()})
         seen = restatement.models_that_saw(context.instance, graph, found, now)

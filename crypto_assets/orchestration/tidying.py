@@ -57,7 +57,7 @@ def table_parts(store: DeltaStore, now: datetime, *, dry_run: bool) -> list[Part
 
 
 def tidy(parts: Iterable[Part], progress: Callable[[str], None] = lambda _name: None) -> list[Row]:
-    """Run every part; a failed one gets a row that says so.
+    """Run every part; a failed one gets a row with its error.
 
     Args:
         parts: Names and functions that return a result.

@@ -309,7 +309,7 @@ class _Judge:
         try:
             start = reading.lag_start(self.settings, topic, covered, self.now)
         except LogError as error:
-            yield from ((key, f"the log does not say what it has: {error}") for key in keys)
+            yield from ((key, f"the contents of the log are unknown: {error}") for key in keys)
             return
         if start.topic_id != topic_id:
             yield from ((key, f"topic {topic} is another than the one that was read") for key in keys)

@@ -198,7 +198,7 @@ def _refuse_catalog_managed(
     features = {*(protocol.get("readerFeatures") or ()), *(protocol.get("writerFeatures") or ())}
     if feature := next(iter(sorted(features & _BY_CATALOG)), None):
         raise CatalogManagedError(
-            f"{folder}: a catalog keeps the newest commits (table feature {feature}), so this folder does not say what "
+            f"{folder}: a catalog keeps the newest commits (table feature {feature}), so the folder does not show what "
             f"the table holds. Audit a copy made through the catalog, or let its owner run: ALTER TABLE "
             f"{folder.parent.name}.{folder.name} DROP FEATURE {feature}"
         )

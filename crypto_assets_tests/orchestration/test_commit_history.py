@@ -195,5 +195,5 @@ def test_the_sensor_says_which_commits_are_unknown_and_goes_on(home, capsys):
         result = tick(replace(home, instance=instance), "2", "databricks")
     assert result.cursor == "12"
     said = capsys.readouterr().err
-    assert "no run tells which hours the Bronze commits 5..8 touched" in said
+    assert "no run reports which hours the Bronze commits 5..8 touched" in said
     assert "crypto-assets backfill" in said

@@ -175,4 +175,4 @@ def test_without_a_log_nothing_that_is_read_from_it_counts_as_unchanged(small_ho
     small_home.settings = small_home.settings.model_copy(update={"kafka_topic": "no-such-topic"})
     found = plan(small_home, hours)
     assert stale(found)["bronze/raw_prices"] == hours
-    assert "the log does not say what it has" in found.stale[dg.AssetKey(["bronze", "raw_prices"])][hours[0]]
+    assert "the contents of the log are unknown" in found.stale[dg.AssetKey(["bronze", "raw_prices"])][hours[0]]

@@ -189,7 +189,7 @@ def replaced(topic: str, topic_id: str, differences: list[Difference]) -> str:
         f"the log was cut and has grown again: topic {topic} (incarnation {topic_id}) holds other records than were "
         f"stored from it: {listed}. Its newest records were lost (a power loss, a folder restored from an older copy) "
         "and others have taken their offsets. Nothing more of it is stored until its records are taken as a new "
-        "incarnation beside the stored rows: crypto-assets adopt-log says which, and with --apply does it"
+        "incarnation beside the stored rows: crypto-assets adopt-log shows which, and with --apply does it"
     )
 
 

@@ -194,7 +194,7 @@ class KafkaHour:
                 hour = hour_key(first)
                 return [f"{span}; its records begin at {first.isoformat()}: materialize {hour} and the hours after it"]
         except LogError as error:
-            return [f"{span} and the log cannot say whether it holds records: {error}"]
+            return [f"{span} and the log cannot be queried for its records: {error}"]
         return []
 
     def _log_reaches(self, partition: int, offset: int) -> bool:
@@ -256,7 +256,7 @@ def plan(
         raise StepFailed(
             f"{what}: log went backwards: {topic} ends before what was already stored: {'; '.join(backwards)}. "
             "Its records were lost (a power loss) or an older state was restored. Bring its newer state back, or take "
-            "what it holds now as a new incarnation beside the stored rows: crypto-assets adopt-log says what that "
+            "what it holds now as a new incarnation beside the stored rows: crypto-assets adopt-log shows what that "
             "means, and with --apply does it"
         )
     if gone and not accept_gap:

@@ -25,7 +25,7 @@ def history_law() -> Law:
     differs = differing(_DIFFERENCES)
     return Law(
         "history_is_of_its_days",
-        "stored replies hold the points of their day, spaced as they say, and Silver has each one in a slot without a "
+        "stored replies hold the points of their day, spaced as recorded, and Silver has each one in a slot without a "
         "live sample",
         ("bronze.market_history",),
         'SELECT count(*) FROM "bronze.market_history"',

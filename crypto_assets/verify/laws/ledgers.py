@@ -22,7 +22,7 @@ DIGITS = 32
 
 
 def chain_law(name: str) -> Law:
-    """Law: every chain is complete, and ends where the log says.
+    """Law: every chain is complete, and ends at the commit named in the log.
 
     Rows older than the chains are counted in a note; none of them may be written later than the first chained row.
     """
