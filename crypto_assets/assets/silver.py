@@ -19,7 +19,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key, hou
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
 from crypto_assets.transforms.parse import parse_bronze
-from crypto_assets.transforms.silver import history_points, silver
+from crypto_assets.transforms.silver import examined, history_points, silver
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,11 +137,11 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
     )
     for key, partition in result.partitions.items():
         balance = balances[str(key)]
-        examined = has_rows(balance.stored, "Bronze holds no record that arrived in this hour")
-        if examined.passed:
+        not_empty = has_rows(balance.stored, "Bronze holds no record that arrived in this hour")
+        if not_empty.passed:
             message = f"{balance.stored:,} records were examined, {balance.quarantined:,} quarantined"
-            examined = replace(examined, description=message, metadata={"rows": partition.rows})
-        partition.checks = [examined if check.name == examined.name else check for check in partition.checks]
+            not_empty = replace(not_empty, description=message, metadata={"rows": partition.rows})
+        partition.checks = [not_empty if check.name == not_empty.name else check for check in partition.checks]
         partition.metadata |= {
             "bronze_records": balance.stored,
             "valid": balance.valid,

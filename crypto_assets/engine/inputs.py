@@ -176,7 +176,7 @@ class ShippedInputs(StepInputBuilder):
         Raises:
             StepFailed: Always.
         """
-        raise StepFailed(f"a launched step does not ask the log for bounds of {logical} ({len(keys)} hours)")
+        raise StepFailed(f"a launched step does not query the log for bounds of {logical} ({len(keys)} hours)")
 
     def build(
         self,

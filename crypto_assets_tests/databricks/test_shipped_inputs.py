@@ -69,7 +69,7 @@ def test_a_remote_step_without_inputs_fails_and_opens_no_home(tmp_path):
         builder.build(now=START, run_id="run")
     with pytest.raises(StepFailed, match="no home"):
         builder.home()
-    with pytest.raises(StepFailed, match="does not ask the log"):
+    with pytest.raises(StepFailed, match="does not query the log"):
         builder.bounds("prices", [hour_key(START)], START)
     assert not (tmp_path / "home").exists()
 

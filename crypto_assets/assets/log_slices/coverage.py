@@ -56,7 +56,7 @@ def coverage(engine: Engine) -> Coverage:
     where = f"arrival_hour >= '{floor_hour(until) - HOUR:%Y-%m-%dT%H:%M:%SZ}'"
     columns = ["topic_id", "partition", "range_end", "kafka_timestamp", "bronze_ingested_at"]
     rows = engine.store.read_arrow(table, columns=columns, where=where, version=version)
-    rows = rows.set_column(3, "kafka_timestamp", believed_times(rows))
+    rows = rows.set_column(3, "kafka_timestamp", plausible_times(rows))
     ends = rows.group_by(columns[:2]).aggregate([(name, "max") for name in columns[2:]]).to_pylist()
     stamped = [r for r in ends if r["kafka_timestamp_max"] is not None]
     if not stamped:
@@ -82,7 +82,7 @@ def _newest_record(engine: Engine) -> datetime | None:
     rows = engine.store.read_arrow(
         table, columns=["kafka_timestamp", "bronze_ingested_at"], where=where, version=version
     )
-    found = compute().max(believed_times(rows)).as_py()
+    found = compute().max(plausible_times(rows)).as_py()
     if found is None:  # the newest hours hold only gaps, or records stamped ahead
         stamped = F.col("kafka_timestamp") <= F.col("bronze_ingested_at") + F.expr(
             f"INTERVAL {CLOCK_SKEW_LIMIT_S} SECONDS"
@@ -91,7 +91,7 @@ def _newest_record(engine: Engine) -> datetime | None:
     return found
 
 
-def believed_times(rows: pa.Table) -> pa.ChunkedArray:
+def plausible_times(rows: pa.Table) -> pa.ChunkedArray:
     """Broker times of rows; null where a row was stored before its stated arrival: a clock was ahead.
 
     The answer never changes later, so covered times never run ahead of the records behind them.
