@@ -104,8 +104,8 @@ def main() -> int:
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="crypto-assets-bench-") as folder:
         for name, given in chosen.items():
-            told = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in given.items())
-            output.say(f"== {name} ({told})", style="bold")
+            load = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in given.items())
+            output.say(f"== {name} ({load})", style="bold")
             file = Path(folder) / f"{name}.json"
             command = [sys.executable, "-m", "bench", "--part", name, str(file), "--options", json.dumps(given)]
             code = subprocess.run(command, check=False).returncode

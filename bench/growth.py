@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.homes import Pipeline, folder_bytes, polled_home, prepared
-from bench.report import Measure, Part, told
+from bench.report import Measure, Part, formatted
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.orchestration.maintenance import REFRESH_RUNS_KEPT
 
@@ -140,7 +140,9 @@ def _part(
     share = REFRESH_RUNS_KEPT / timedelta(days=1)  # runs and dead files are kept equally long
     standing = ((after.events - before.events) + (after.lake - before.lake)) * per_day * share
     live = (pruned.live - before.live) * per_day
-    title = f"Growth: {refreshes:,} refreshes with one poll each ({told(seconds / refreshes)} s a refresh and poll)"
+    title = (
+        f"Growth: {refreshes:,} refreshes with one poll each ({formatted(seconds / refreshes)} s a refresh and poll)"
+    )
     part = Part(
         title,
         [
@@ -155,7 +157,7 @@ def _part(
                 pruned.events / 1e6,
                 "MB",
                 EVENT_LOG_TARGET_MB if refreshes >= 500 else None,
-                note=f"{told(after.events / 1e6)} MB before pruning",
+                note=f"{formatted(after.events / 1e6)} MB before pruning",
             ),
             Measure("materialized partitions or check states changed by pruning", len(changed), "kinds", 1),
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bench.homes import polled_home, prepared
-from bench.report import Measure, Part, middle, spread, told
+from bench.report import Measure, Part, formatted, middle, spread
 from crypto_assets.assets.card import assets_of
 
 NAME = "refresh"
@@ -37,7 +37,7 @@ def run(*, hours: int, repeats: int) -> Part:
         f"Refresh: ten coins, one new poll, {len(assets_of('refresh'))} assets, job `refresh` in process",
         [Measure("refresh after one poll", middle(seconds), "s", TARGET_S, note=spread(seconds))],
         notes=[
-            f"{hours} hours lie behind it; the first refresh of the running hour, not counted: {told(first)} s",
+            f"{hours} hours lie behind it; the first refresh of the running hour, not counted: {formatted(first)} s",
             f"one refresh stores {evaluations['all']:,} events, {evaluations['checks']:,} of them check evaluations",
         ],
     )

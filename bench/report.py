@@ -63,12 +63,12 @@ class Measure:
         sign = "≥" if self.more_is_better else "<"
         return {
             "measured": self.name,
-            "value": told(self.measured),
-            "target": "" if self.target is None else f"{sign} {told(self.target)}",
+            "value": formatted(self.measured),
+            "target": "" if self.target is None else f"{sign} {formatted(self.target)}",
             "unit": self.unit,
             "met": {True: "yes", False: "NO", None: ""}[self.met],
             "margin": self.margin,
-            "reference": "" if self.reference is None else told(self.reference),
+            "reference": "" if self.reference is None else formatted(self.reference),
             "how": self.note,
         }
 
@@ -100,7 +100,7 @@ class Part:
         return cls(raw["title"], [Measure(**m) for m in raw["measures"]], raw["tables"], raw["notes"])
 
 
-def told(value: float) -> str:
+def formatted(value: float) -> str:
     """A figure with as many digits as matter; whole numbers as they are."""
     if isinstance(value, int):
         return f"{value:,}"
@@ -113,7 +113,7 @@ def spread(seconds: Sequence[float]) -> str:
     """Several tries in a few words."""
     if len(seconds) == 1:
         return "1 try"
-    return f"median of {len(seconds)}; {told(min(seconds))} to {told(max(seconds))} s"
+    return f"median of {len(seconds)}; {formatted(min(seconds))} to {formatted(max(seconds))} s"
 
 
 def middle(seconds: Sequence[float]) -> float:

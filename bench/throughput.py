@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench.homes import temporary_home
 from bench.memory import PeakMemory
 from bench.messages import SyntheticPoll, polls
-from bench.report import Measure, Part, middle, spread, told
+from bench.report import Measure, Part, formatted, middle, spread
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_keys
 
@@ -221,7 +221,7 @@ def _part(timings: Timings, memory: PeakMemory, messages: int, hours: int, size:
                 memory.own / 1e9,
                 "GB",
                 MEMORY_TARGET_GB,
-                note=f"{told(memory.before / 1e9)} GB before the first stage",
+                note=f"{formatted(memory.before / 1e9)} GB before the first stage",
             ),
             Measure("peak memory, broker (JVM)", memory.broker / 1e9, "GB"),
             Measure("start of the engine", timings.seconds["Start of the engine"][0], "s", note="first use only"),
@@ -233,7 +233,7 @@ def _part(timings: Timings, memory: PeakMemory, messages: int, hours: int, size:
             "rows": timings.rows[stage],
             "CPU seconds": middle(timings.cpu[stage]),
             "peak GB": timings.peaks[stage] / 1e9 if stage in timings.peaks else None,
-            "seconds": ", ".join(map(told, tries)),
+            "seconds": ", ".join(map(formatted, tries)),
         }
         for stage, tries in timings.seconds.items()
         if stage != "Start of the engine"

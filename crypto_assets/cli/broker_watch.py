@@ -35,7 +35,7 @@ class BrokerWatch:
         self._over = threading.Event()
         self._failures = 0
         self.started_it = False
-        """Whether the broker that runs was started here."""
+        """True if the running broker was started here."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What `up` does before automation starts: topics, today's recording up to now, and the first runs of every asset."""
+"""Preparation by `up` before automation starts: topics, today's recording so far, and the first runs of every asset."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def _home(settings: Settings) -> Home:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What the registry refuses is a mistake of the command line."""
+    """Report errors of the registry as usage errors."""
     try:
         yield
     except ValueError as error:
@@ -86,9 +86,9 @@ def retire(settings: Settings, coin_id: str, *, now: datetime) -> None:
 
 
 def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime) -> None:
-    """Write the registry, and the dimension with it, so that both change together for people who look.
+    """Write the registry, and the dimension with it, so that both change together for readers.
 
-    Where the dimension is in a workspace, its next run takes the change; it is said how to start one.
+    Where the dimension is in a workspace, its next run applies the change; prints how to start one.
     """
     from crypto_assets.assets import dims
     from crypto_assets.engine.engines import make_engine

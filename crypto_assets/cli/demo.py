@@ -1,4 +1,4 @@
-"""`demo`: two days through source, Kafka and every asset, in a home of its own, on any machine.
+"""`demo`: runs two days end to end (source, Kafka, all assets) in a separate home, on any machine.
 
 Belongs here: the order of the stages and the report. Everything that happens is the product's own code path: the
 producer of the sensor, the jobs of the schedules. The demo's home is rebuilt on another day, because its recording is
@@ -49,7 +49,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage, and say that it began: some take half a minute."""
+        """Time one stage and announce its start: some take half a minute."""
         output.say(f"{name} ...", style="dim")
         started = time.perf_counter()
         yield
@@ -160,7 +160,7 @@ def _prepare_home(settings: Settings, today: date) -> bool:
             "folder with CRYPTO_ASSETS_HOME or --home, or unset it"
         )
     bound, kept = None, {}
-    with suppress(UnreadableFile):  # then it is made again
+    with suppress(UnreadableFile):  # then it is recreated
         bound = binding.read(home, settings.lake)
         kept = read_object(marker) if marker.exists() else {"finished": False}
     if bound is not None and bound.partitions_start == settings.partitions_start:
@@ -192,9 +192,9 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
             return "producer sensor: no tick"
         with output.progress(f"polling {len(moments):,} times over HTTP, publishing", len(moments)) as advance:
             summary = producer.catch_up(moments[:-1], advance)
-        told = _last_poll_by_sensor(producer, instance, settings, moments[-1])
+        outcome = _last_poll_by_sensor(producer, instance, settings, moments[-1])
     output.say(summary.text)
-    return f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {told}"
+    return f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {outcome}"
 
 
 def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
@@ -205,8 +205,8 @@ def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, setti
     for event in result.asset_events:
         instance.report_runless_asset_event(event)
     asked = [r.partition_key or "a range of hours" for r in result.run_requests or ()]
-    told = result.skip_reason.skip_message if result.skip_reason else None
-    return f"asks to refresh {', '.join(asked)}" if asked else str(told)
+    skipped = result.skip_reason.skip_message if result.skip_reason else None
+    return f"asks to refresh {', '.join(asked)}" if asked else str(skipped)
 
 
 def poll_moments(start: datetime, end: datetime) -> list[datetime]:
@@ -227,7 +227,7 @@ def _materialize(
 
 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:
-    """What a newcomer wants to know: prices, flags, whether anything is wrong, and what is expected not to be green."""
+    """Summary for newcomers: prices, flags, problems, and checks expected to fail."""
     from crypto_assets.cli import report as facts
     from crypto_assets.orchestration.event_store import check_states
 
@@ -259,7 +259,7 @@ def _print_lists(settings: Settings, instance: dg.DagsterInstance, stages: Stage
 
 
 def next_commands(settings: Settings) -> list[dict[str, str]]:
-    """What a person may want to do after the demo, each with a command that finds the demo's home and engine again."""
+    """Suggested next steps, each with a command that uses the demo's home and engine."""
     name, home = settings.source, shlex.quote(str(demo_home(settings)))
     same = "".join(f"{variable}={value} " for variable, value in _unusual(settings).items())
     return [

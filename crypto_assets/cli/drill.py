@@ -1,4 +1,4 @@
-"""`drill`: six faults in a home of its own, each followed from the red check to the delivered alert and the recovery.
+"""`drill`: injects six faults in a separate home and follows each from the failed check to alert and recovery.
 
 Belongs here: injecting faults, looking at what the product makes of them, the report. Everything between fault and
 webhook is the product's own path: producer sensor, refresh job, alert sensor. The home's clock is virtual and is moved
@@ -51,7 +51,7 @@ class Fault:
         begin: Puts the fault in force.
         end: Ends it.
         refresh: Whether the check is evaluated by the refresh job, rather than by the producer sensor.
-        settle: Good polls before the recovery is looked for.
+        settle: Good polls before checking for the recovery.
     """
 
     name: str
@@ -139,7 +139,7 @@ class Drill:
         """The refresh job on the running hour.
 
         Raises:
-            RuntimeError: The run failed; says why.
+            RuntimeError: The run failed; the message has the cause.
         """
         from crypto_assets.cli.runs import run_job
 
@@ -198,7 +198,7 @@ class Drill:
             raise RuntimeError("the drill's bad records were not delivered")
 
     def red_at(self, check: tuple[str, str], since: float) -> bool:
-        """Whether the newest evaluation of a check is red and younger than `since` (Unix time)."""
+        """True if the newest evaluation of a check failed and is newer than `since` (Unix time)."""
         from crypto_assets.orchestration.event_store import check_state
 
         state = check_state(self.instance, *check)

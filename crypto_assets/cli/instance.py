@@ -71,7 +71,7 @@ def open_instance(home: Home, *, reading: bool = False) -> dg.DagsterInstance:
 
 
 def instance_settings(folder: Path) -> dict[str, Any]:
-    """What the `dagster.yaml` of a DAGSTER_HOME says.
+    """Contents of a DAGSTER_HOME's `dagster.yaml`.
 
     Raises:
         UnreadableFile: It is not UTF-8, not YAML, or no mapping.

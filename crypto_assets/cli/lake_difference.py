@@ -1,4 +1,4 @@
-"""Whether two lakes hold the same rows: table by table, column by column, read with DuckDB.
+"""Compares the rows of two lakes table by table and column by column, with DuckDB.
 
 Belongs here: the comparison, pure. Does not belong here: making the lakes (`cli.parity`).
 
@@ -44,7 +44,7 @@ class TableDifference:
         rows: Rows in the first and in the second lake.
         only: Keys that only the first, only the second lake has.
         cells: Differing values by column.
-        examples: Some of them, told.
+        examples: Some of them, as text.
         note: Why nothing could be compared, if so.
     """
 
@@ -117,7 +117,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, table: Table) -> TableDiffer
             missing = f"NOT EXISTS (SELECT 1 FROM {b} AS two WHERE {on})"  # noqa: S608
             sql = f"SELECT {names} FROM {a} AS one WHERE {missing} ORDER BY ALL LIMIT {EXAMPLES}"  # noqa: S608
             result.examples += [
-                f"only in the {side}: {_told(table.key, r)}" for r in connection.execute(sql).fetchall()
+                f"only in the {side}: {_row_key(table.key, r)}" for r in connection.execute(sql).fetchall()
             ]
     if not differs:
         return result
@@ -129,7 +129,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, table: Table) -> TableDiffer
         shown = ", ".join([*(f"one.{k}" for k in key), f"one.{q}", f"two.{q}"])
         sql = f"SELECT {shown} FROM one JOIN two ON {on} WHERE {differs[column]} ORDER BY ALL LIMIT {EXAMPLES}"  # noqa: S608
         for values in connection.execute(sql).fetchall():
-            result.examples.append(f"{column} of {_told(table.key, values[:-2])}: {values[-2]!r} and {values[-1]!r}")
+            result.examples.append(f"{column} of {_row_key(table.key, values[:-2])}: {values[-2]!r} and {values[-1]!r}")
     return result
 
 
@@ -147,7 +147,7 @@ def _scalar(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
     return int((connection.execute(sql).fetchone() or (0,))[0])
 
 
-def _told(key: tuple[str, ...], values: tuple[Any, ...]) -> str:
+def _row_key(key: tuple[str, ...], values: tuple[Any, ...]) -> str:
     return ", ".join(f"{k}={v}" for k, v in zip(key, values, strict=True))
 
 

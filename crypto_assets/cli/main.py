@@ -58,8 +58,8 @@ Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127
 def _settings(source: str | None = None, home: Path | None = None) -> Settings:
     """Settings from the environment with the options on top, and with what an existing home is bound to.
 
-    A home that is named on the command line brings its own source, whatever the environment says: it is the nearer
-    choice. A home that the environment names must agree with what else the environment says.
+    A home named on the command line determines the source, whatever the environment has: it is the more specific
+    choice. A home named in the environment must agree with the rest of the environment.
 
     Raises:
         ReportedError: They contradict the home, or `.env` or `home.json` cannot be understood.
@@ -77,7 +77,7 @@ def _settings(source: str | None = None, home: Path | None = None) -> Settings:
 
 
 def _ambient(source: str | None = None, home: Path | None = None, transport: str | None = None) -> Settings:
-    """Settings from the environment with the options on top; no home is looked at.
+    """Settings from the environment with the options on top; does not read the home.
 
     Raises:
         UnreadableFile: `.env` cannot be understood.
@@ -149,7 +149,7 @@ def ui(
 def status(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
     """Rows, newest events, lag, runs and checks of every asset, and whether the promise of freshness is kept.
 
-    Exit code: 0 = kept, or nothing is promised; 1 = broken; 2 = a wrong option or setting; 3 = cannot be told.
+    Exit code: 0 = kept, or nothing is promised; 1 = broken; 2 = a wrong option or setting; 3 = unknown.
     """
     from crypto_assets.cli import status as module
 
@@ -200,8 +200,8 @@ def stream(
 ) -> None:
     """Bring records to Bronze, Silver, bars and newest quotes within seconds of their arrival, until Ctrl-C.
 
-    A line every 5 s tells records a second, how many wait and how far Gold reaches; a summary ends it. It may be killed
-    at any time, and batch runs may go on beside it.
+    A line every 5 s reports records per second, the backlog and the watermark of Gold; a summary ends it. It may be
+    killed at any time, and batch runs may go on beside it.
     """
     from crypto_assets.cli import stream as module
 
@@ -224,7 +224,7 @@ def verify(source: Source = None, home: HomeOption = None, json: Json = False, v
 def adopt_log(
     source: Source = None,
     home: HomeOption = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this only say what would be done.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Execute the plan; without it only print the plan.")] = False,
     json: Json = False,
 ) -> None:
     """Store what a log holds that lost its newest records: as a new incarnation of its topic. Dry run first."""
@@ -280,7 +280,7 @@ def alerts(
 def maintain(
     source: Source = None,
     home: HomeOption = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this only say what would be done.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Execute the plan; without it only print the plan.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Repair damaged tables instead of tidying.")] = False,
     json: Json = False,
 ) -> None:
@@ -295,7 +295,7 @@ def maintain(
 
 @app.command()
 def drill() -> None:
-    """Inject six faults into a home of its own; print check, alert and recovery of each; exit 1 if one stays silent."""
+    """Inject six faults into a separate home; print check, alert and recovery of each; exit 1 if one stays silent."""
     from crypto_assets.cli import drill as module
 
     raise typer.Exit(module.run(_ambient()))
@@ -319,7 +319,7 @@ def broker_stop(source: Source = None, home: HomeOption = None) -> None:
 
 @broker_app.command("status")
 def broker_status(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
-    """Whether it runs, where, and since when; exit 1 if it does not."""
+    """Show whether it runs, where, and since when; exit 1 if it does not."""
     from crypto_assets.cli import broker as module
 
     raise typer.Exit(module.status(_settings(source, home), as_json=json))

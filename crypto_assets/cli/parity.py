@@ -1,10 +1,10 @@
-"""`parity`: the same partitions on two engines, in homes of their own, compared row by row.
+"""`parity`: runs the same partitions on two engines, in separate homes, and compares them row by row.
 
 Belongs here: making the two lakes from one log, and the report. Does not belong here: the comparison
 (`cli.lake_difference`).
 
-Each engine works in a process of its own, because PySpark can speak to one kind of session in a process. Both read
-the log of the home that was named, and both are told the same time, so that nothing but the engine differs.
+Each engine runs in a separate process, because PySpark supports one kind of session per process. Both read
+the log of the home that was named, and both get the same time, so that only the engine differs.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _materialize_apart(spec: dict[str, Any], span: Slice, now: datetime, coins: 
 
 
 def materialize(spec: dict[str, Any]) -> int:
-    """What the process of one engine does; 0 when every step succeeded."""
+    """Work of one engine's process; 0 if every step succeeded."""
     import dagster as dg
 
     from crypto_assets.assets.card import assets_of

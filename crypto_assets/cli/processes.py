@@ -29,13 +29,13 @@ _KEPT: list[subprocess.Popen[bytes]] = []
 
 
 def name_of(process: psutil.Process) -> str:
-    """What distinguishes a process from a later one with its id."""
+    """Identity that distinguishes a process from a later one with the same id."""
     return f"{process.pid}:{process.create_time():.2f}"
 
 
 @contextmanager
 def owned_children() -> Iterator[None]:
-    """What is started within, and what that starts, ends with the context's process, however that ends."""
+    """Processes started within, and their descendants, end with this process, however it ends."""
     from crypto_assets.settings import environment, environment_with
 
     owner = name_of(psutil.Process())
@@ -141,7 +141,7 @@ class Supervised:
             )
 
     def alive(self) -> bool:
-        """Whether the child itself runs."""
+        """True if the child itself is running."""
         return self.process.poll() is None
 
     def members(self) -> list[psutil.Process]:

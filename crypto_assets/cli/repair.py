@@ -92,7 +92,7 @@ def _refuse_beside_runs(home: Home, now: datetime) -> None:
 
 @dataclass(frozen=True)
 class _Work:
-    """What one call works with: settings, the home's first hour and the present time (UTC), what ends with the call."""
+    """Context of one call: settings, the home's first hour and the present time (UTC), what ends with the call."""
 
     settings: Settings
     partitions_start: datetime
@@ -148,7 +148,7 @@ def _does(loss: repair.Loss) -> str:
 
 
 def _rebuilt_elsewhere(table: Table, loss: repair.Loss) -> Row:
-    """What a derived table lost and what makes its rows again."""
+    """Losses of a derived table, and the command that rebuilds its rows."""
     from crypto_assets.orchestration.backfill import daily, from_log
 
     asset = "/".join(table.asset_key)
@@ -191,7 +191,7 @@ def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]
         for todo in plans:
             _restore(work, table, diagnosis, todo, bounds[todo.key])
         log_files.move_aside(diagnosis.path, [f.file for f in diagnosis.files if f.problem])
-    return _told(plans, bounds)
+    return _recovered(plans, bounds)
 
 
 def _restore(work: _Work, table: Table, diagnosis: Diagnosis, todo: HourPlan, bounds: LogBounds) -> None:
@@ -229,8 +229,8 @@ def _restore(work: _Work, table: Table, diagnosis: Diagnosis, todo: HourPlan, bo
         )
 
 
-def _told(plans: Sequence[HourPlan], bounds: Mapping[str, LogBounds]) -> Row:
-    """What hours get back from the log, and what is gone."""
+def _recovered(plans: Sequence[HourPlan], bounds: Mapping[str, LogBounds]) -> Row:
+    """Records of hours recoverable from the log, and those lost."""
     back = sum(piece.end - piece.start for todo in plans for piece in todo.reads)
     topics = ", ".join(sorted({bounds[todo.key].topic for todo in plans}))
     does = f"{', '.join(todo.key for todo in plans)}: {back:,} offsets are read again from topic {topics}"

@@ -1,4 +1,4 @@
-"""What a person wants to know of a home after something ran: rows, partitions, checks, models, scores, gaps."""
+"""Summary of a home after a run: rows, partitions, checks, models, scores, gaps."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def checks(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
 
 
 def check_lines(states: Sequence[CheckState], holes: Sequence[Span]) -> list[str]:
-    """Whether all data checks passed, and the reasons of the warnings that are expected of a few days: sentences.
+    """Summary of the data checks, with reasons for warnings expected with only a few days of data.
 
     Expected are warnings of models that need more days, of the first hours, which have no scale yet, and of holes.
     Whatever else is not green is named.
@@ -147,7 +147,7 @@ def _warns(state: CheckState) -> bool:
 
 
 def _within(state: CheckState, spans: Sequence[Span]) -> bool:
-    """Whether a check is red in partitions that overlap one of the spans, and in no others."""
+    """True if a check fails only in partitions that overlap one of the spans."""
     slices = [key_slice(key, "hour" if ":" in key else "day") for key in state.red]
     return bool(slices) and all(any(s.start < span.end and span.start < s.end for span in spans) for s in slices)
 

@@ -106,7 +106,7 @@ def run_job(
 
 @dataclass
 class Outcome:
-    """What `Scheduled.run` did.
+    """Result of `Scheduled.run`.
 
     Args:
         runs: Runs made.
@@ -231,14 +231,14 @@ class Scheduled:
             run_job(self.defs, self.instance, job, keys, outcome.failed, outcome.seconds, assets=chosen, why=WHY)
 
     def _record(self, plan: Plan) -> None:
-        """Tell in each asset's events how many partitions were not made again."""
+        """Record in each asset's events how many partitions were skipped as unchanged."""
         import dagster as dg
 
         for asset, count in plan.unchanged.items():
             if count:
                 of = count + len(plan.stale.get(asset, {}))
-                told = f"{count} of {of} partitions would come out as they are and were not made again"
-                event = dg.AssetObservation(asset, description=told, metadata={"unchanged": count, "judged": of})
+                text = f"{count} of {of} partitions would come out as they are and were not made again"
+                event = dg.AssetObservation(asset, description=text, metadata={"unchanged": count, "judged": of})
                 self.instance.report_runless_asset_event(event)
 
 
@@ -253,7 +253,7 @@ def _is_stale(plan: Plan, asset: str) -> bool:
 
 
 def _not_yet_made(plan: Plan, outcome: Outcome) -> dict[dg.AssetKey, dict[str, str]]:
-    """What is to be made, without what was made in vain for a reason that a run need not remove."""
+    """Partitions to run, without those whose last attempt failed for a reason that a rerun does not remove."""
     from crypto_assets.orchestration.unchanged import ONCE_IS_ENOUGH
 
     left = {

@@ -30,8 +30,8 @@ class Asked(threading.Event):
     number: int = 0
 
     def caused(self, error: BaseException) -> bool:
-        """Whether an exception comes of the request: whatever a library makes of an interrupt, it follows one."""
-        # Dagster has handlers of its own while it runs something, and may be quicker than the thread that sets us.
+        """True if an exception follows from the interrupt request, whatever a library turned it into."""
+        # Dagster installs its own handlers while it runs something, and may be quicker than the thread that sets us.
         interrupt = not isinstance(error, Exception) and not isinstance(error, SystemExit)
         return bool(self.number) or (interrupt and self.wait(1.0))
 
@@ -57,7 +57,7 @@ def stop_requested(*, interrupt: bool = False) -> Iterator[Asked]:
     not where it is ignored (`nohup`).
 
     Args:
-        interrupt: The first signal also raises KeyboardInterrupt in the main thread: for work that looks at no event.
+        interrupt: The first signal also raises KeyboardInterrupt in the main thread: for work that polls no event.
     """
     asked = Asked()
     interrupts = [KeyboardInterrupt] if interrupt else []

@@ -112,12 +112,12 @@ class StatusReport:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong."""
+        """Problems."""
         return self.verdict.problems
 
     @property
     def exit_code(self) -> int:
-        """0 = ok or nothing promised, 1 = something is wrong, 3 = it cannot be told."""
+        """0 = ok or nothing promised, 1 = problems, 3 = unknown."""
         return self.verdict.exit_code
 
     def to_json(self) -> str:
@@ -273,7 +273,7 @@ class Parts:
     home: Path | None = None
 
     def read(self, what: str, read: Callable[[], T], otherwise: T) -> T:
-        """What `read` returns; if it fails, `otherwise`, and why among the unreadable (once)."""
+        """Result of `read`; on failure `otherwise`, with the cause added to the unreadable (once)."""
         try:
             return read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a part, the others are still measured
@@ -315,14 +315,14 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
         return Lag(unknown_because=str(error))
     except LogError as error:
         return Lag(unknown_because="see the problem", wrong=(str(error),))
-    with contextlib.suppress(LogError):  # the lag is that of prices: polls that cannot be looked at leave it known
+    with contextlib.suppress(LogError):  # the lag is that of prices: unreadable polls do not affect it
         ahead.append(_ahead(settings, settings.polls_topic, now))
     lag = 0.0 if start.oldest is None else max(0.0, (now - start.oldest).total_seconds())
     return Lag(lag, sum(start.uncovered.values()), wrong=tuple(filter(None, ahead)))
 
 
 def _ahead(settings: Settings, topic: str, now: datetime) -> str:
-    """What is to be said of records stamped ahead of the clock; empty without any."""
+    """Warning about records stamped ahead of the clock; empty without any."""
     from crypto_assets.log.kafka import reading
 
     found = reading.ahead(settings, topic, now)
@@ -433,12 +433,12 @@ def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRu
 
     scheduled = assets_of("refresh", "daily", "slot")
     runs = {r.run_id: r for name, r in known.items() if r is not None and r.state == "FAILURE" and name in scheduled}
-    told = []
+    failures = []
     for run_id, last in runs.items():
         assert instance is not None
         why = "; ".join(str(step) for step in failed_steps(instance, run_id)) or "it does not say why"
-        told.append(f"run {run_id[:8]} of {last.job} failed, and none of its assets' runs since succeeded: {why}")
-    return told
+        failures.append(f"run {run_id[:8]} of {last.job} failed, and none of its assets' runs since succeeded: {why}")
+    return failures
 
 
 # --- for people ---------------------------------------------------------------------------------------------------

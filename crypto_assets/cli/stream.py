@@ -54,7 +54,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
                 "Ctrl-C ends it after the running micro-batch"
             )
         _own_topics(settings)
-        # A cluster has no Dagster instance; its tables tell the driver what they hold.
+        # A cluster has no Dagster instance; the driver reads the tables.
         instance = None if settings.is_remote else stack.enter_context(open_instance(home))
         try:
             summary = stream(

@@ -1,4 +1,4 @@
-"""What `status` says of a table: from the table itself, or from Dagster's events where it is in a workspace.
+"""Facts about a table for `status`: from the table itself, or from Dagster's events if it is in a workspace.
 
 Belongs here: reading both. Does not belong here: what follows from it (`status`). No table's data is scanned but the
 few rows of `gold.latest_prices`.
@@ -49,7 +49,7 @@ class Covered:
 
 
 class TableFacts(Protocol):
-    """What is known of the tables."""
+    """Source of facts about the tables."""
 
     def of(self, table: Table) -> Facts:
         """Rows and newest event of a table."""
@@ -73,9 +73,9 @@ def facts_of(settings: Settings, instance: dg.DagsterInstance | None, store: Del
 
 
 def happened(table: Table) -> bool:
-    """Whether the newest event of a table is something that has happened, so that it cannot lie ahead of the clock.
+    """True if the newest event of a table has happened, and therefore cannot be ahead of the clock.
 
-    The end of a running slot may, and so may what a refused record says of itself.
+    The end of a running slot may be, and so may the times of rejected records.
     """
     column = next((c for c in EVENT_COLUMNS if c in table.column_names), None)
     return column not in (None, "window_end") and table.full_name != QUARANTINE.full_name
@@ -117,16 +117,18 @@ class ToldFacts:
         """Rows of the newest partition, and the newest event that its last run wrote."""
         if table.full_name == ALERTS.full_name:
             return self._own.of(table)
-        partition, told = self._newest(table)
-        rows = told.get("dagster/partition_row_count", told.get("dagster/row_count"))
-        newest = told.get(NEWEST_EVENT, told.get("max_kafka_timestamp"))
+        partition, metadata = self._newest(table)
+        rows = metadata.get("dagster/partition_row_count", metadata.get("dagster/row_count"))
+        newest = metadata.get(NEWEST_EVENT, metadata.get("max_kafka_timestamp"))
         return Facts(None if rows is None else int(rows), _time(newest), partition)
 
     def covered(self) -> Covered:
-        """As the last run of the table said it."""
-        _, told = self._newest(LATEST_PRICES)
+        """According to the last run of the table."""
+        _, metadata = self._newest(LATEST_PRICES)
         return Covered(
-            _offsets(told.get("covered_offsets", "{}")), _time(told.get("covered_until")), _time(told.get(NEWEST_EVENT))
+            _offsets(metadata.get("covered_offsets", "{}")),
+            _time(metadata.get("covered_until")),
+            _time(metadata.get(NEWEST_EVENT)),
         )
 
     def _newest(self, table: Table) -> tuple[str | None, dict[str, Any]]:

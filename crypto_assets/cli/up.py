@@ -200,7 +200,7 @@ class _Dagster:
         return {name: child.process.returncode for name, child in self.running.items() if not child.alive()}
 
     def loads_code(self) -> bool:
-        """Whether the code server accepts connections, which it does once the definitions are loaded."""
+        """True if the code server accepts connections, which it does once the definitions are loaded."""
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self._socket)) == 0
 
@@ -262,7 +262,7 @@ class Patience:
 
 
 def load_per_processor() -> float:
-    """Load average of the last minute per processor; 0 where the system does not tell."""
+    """Load average of the last minute per processor; 0 if the system does not report it."""
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
     except OSError:

@@ -1,4 +1,4 @@
-"""What `status` concludes from what it measured: one of four words, an exit code, and every reason.
+"""Verdict of `status` from its measurements: one of four words, an exit code, and all reasons.
 
 Belongs here: who serves a home and what that promises, and the judgement. Pure, but for reading the holder of the
 home's lock. Does not belong here: measuring (`status`), the promise's arithmetic (`checks.freshness`).
@@ -61,7 +61,7 @@ class Service:
 
     @property
     def promises(self) -> bool:
-        """Whether data must be as fresh as promised."""
+        """True if the freshness promise applies."""
         return self.state in ("served", "stopped")
 
     @property
@@ -99,7 +99,7 @@ def service_of(home: Home, producer: Producer, last_sign: datetime | None) -> Se
 
 @dataclass(frozen=True)
 class Measured:
-    """What the verdict follows from; ages in seconds.
+    """Measurements behind the verdict; ages in seconds.
 
     Args:
         service: Who serves the home.
@@ -128,7 +128,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, what is wrong, and what could not be told."""
+    """The word, the problems, and what could not be determined."""
 
     word: Word
     problems: tuple[str, ...]
@@ -141,7 +141,7 @@ class Verdict:
 
 
 def judge(found: Measured) -> Verdict:
-    """Every reason; what is known to be wrong outweighs what cannot be told."""
+    """All reasons; known problems outweigh unknowns."""
     problems = [*_clock(found), *found.wrong, *found.failed_runs]
     unknown = list(found.unreadable)
     if found.service.promises:
@@ -171,19 +171,20 @@ def _clock(found: Measured) -> list[str]:
     if not late:
         return []
     named = ", ".join(f"{what} by {s:,.0f} s" for what, s in sorted(late.items()))
-    told = (
-        f"this machine's clock is behind the newest data ({named}): set the clock; if it is right, the clock of the "
-        "broker or the source was ahead when it stamped them: crypto-assets doctor"
-    )
-    return [told]
+    return [
+        (
+            f"this machine's clock is behind the newest data ({named}): set the clock; if it is right, the "
+            "clock of the broker or the source was ahead when it stamped them: crypto-assets doctor"
+        )
+    ]
 
 
 def _service(found: Measured) -> list[str]:
     producer = found.producer
     if found.service.state == "stopped":
         since = found.service.last_sign
-        told = f" since {since:%Y-%m-%d %H:%M:%S}Z" if since else ""
-        return [f"nothing serves this home{told}: start it with crypto-assets up"]
+        when = f" since {since:%Y-%m-%d %H:%M:%S}Z" if since else ""
+        return [f"nothing serves this home{when}: start it with crypto-assets up"]
     if not producer.running and not producer.known:
         return []  # it is starting: see `judge`
     if not producer.running:
@@ -193,22 +194,23 @@ def _service(found: Measured) -> list[str]:
         return []
     why = f": {producer.trouble}" if producer.trouble else ""
     tick = "none yet" if age is None else f"{age:.0f} s old"
-    told = (
-        f"the producer sensor runs and its newest good tick is {tick} (at most {TICK_TIMEOUT_S:.0f} s){why}; "
-        "if the daemon is down: crypto-assets up"
-    )
-    return [told]
+    return [
+        (
+            f"the producer sensor runs and its newest good tick is {tick} (at most {TICK_TIMEOUT_S:.0f} s){why}; "
+            "if the daemon is down: crypto-assets up"
+        )
+    ]
 
 
 def _freshness(found: Measured) -> list[str]:
-    told = []
+    reasons = []
     if found.lag_s is not None and found.lag_s > found.promised_s:
-        told.append(
+        reasons.append(
             f"lag {found.lag_s:,.0f} s is more than the promised {found.promised_s:,.0f} s; see failed runs in the UI"
         )
     if found.event_age_s is not None and found.event_age_s > found.promised_s:
-        told.append(
+        reasons.append(
             f"the newest quote is {found.event_age_s:,.0f} s old, more than the promised {found.promised_s:,.0f} s; "
             "see the checks source_answers and quotes_move of kafka/crypto_prices_raw"
         )
-    return told
+    return reasons

@@ -72,7 +72,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = Fal
 
 
 def _has_tables(settings: Settings) -> bool:
-    """Whether a folder was named that holds what is audited first."""
+    """True if the configured folder contains the table audited first."""
     from deltalake import DeltaTable
 
     return settings.lake_uri is not None and DeltaTable.is_deltatable(f"{settings.lake_uri}/bronze/raw_prices")

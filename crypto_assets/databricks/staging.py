@@ -34,7 +34,7 @@ def staging_folder(settings: Settings) -> str:
 
 
 class Staging(Protocol):
-    """A folder of a workspace. Paths are relative to it; the methods raise `DatabricksError` unless they say more."""
+    """A folder of a workspace. Paths are relative to it; methods raise `DatabricksError` unless stated otherwise."""
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file; its folders are made, an earlier file is replaced."""
@@ -57,7 +57,7 @@ class Staging(Protocol):
         ...
 
     def refusal(self, error: DatabricksError) -> str:
-        """What a refused write means, with its fix; one line."""
+        """One-line explanation of a rejected write, with its fix."""
         ...
 
 
@@ -67,7 +67,7 @@ def staging_at(folder: str, workspace: WorkspaceClient) -> Staging:
 
 
 def staging_findings(staging: Staging) -> Iterator[str]:
-    """What keeps steps from being staged: found by writing, reading and removing a small file."""
+    """Problem that prevents staging, determined by writing, reading and removing a small file."""
     from databricks.sdk.errors.base import DatabricksError
 
     probe = f"probe-{uuid.uuid4().hex}"
@@ -137,7 +137,7 @@ class VolumeStaging:
     mounted = address
 
     def refusal(self, error: DatabricksError) -> str:
-        """What a refused write means, with its fix."""
+        """Explanation of a rejected write, with its fix."""
         from databricks.sdk.errors import NotFound, PermissionDenied
 
         name = ".".join(self._root.split("/")[2:5])
@@ -196,7 +196,7 @@ class DbfsStaging:
         return f"/dbfs{self._root}/{path}"
 
     def refusal(self, error: DatabricksError) -> str:
-        """What a refused write means, with its fix."""
+        """Explanation of a rejected write, with its fix."""
         return (
             f"DBFS cannot be written at {self._root} ({error}): new workspaces have it disabled; unset "
             "CRYPTO_ASSETS_DATABRICKS_STAGING, so that steps are staged in a volume"

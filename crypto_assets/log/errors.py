@@ -1,4 +1,4 @@
-"""What can be wrong with the log and with the embedded broker."""
+"""Errors of the log and the embedded broker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from crypto_assets.errors import CANNOT, ReportedError
 
 
 class BrokerError(ReportedError):
-    """The embedded broker cannot do what was asked; the message says why and the command or setting that fixes it."""
+    """The embedded broker failed; the message has the cause and the command or setting that fixes it."""
 
     exit_code = CANNOT
 

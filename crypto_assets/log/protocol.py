@@ -22,12 +22,12 @@ Ranges = Sequence[tuple[int, int, int]]
 
 @dataclass(frozen=True)
 class Lacking:
-    """What one commit of an hour will cover.
+    """Ranges that one commit of an hour covers.
 
     Args:
         reads: Ranges to read, at most one a Kafka partition.
         gaps: Ranges that were lost and are recorded as lost.
-        shown: What the hour's report tells of the commit.
+        shown: Details of the commit for the hour's report.
         recorded: What the commit itself records.
     """
 
@@ -39,7 +39,7 @@ class Lacking:
 
 @dataclass(frozen=True)
 class Held:
-    """What a table holds of an hour, in the words of its log.
+    """Rows of an hour in a table, in terms of its log.
 
     Args:
         version: Data version.
@@ -69,7 +69,7 @@ class LogHour(Protocol):
     asked: bool
 
     def lacking(self, stored: StoredRanges) -> Lacking | None:
-        """What the table lacks of the hour, given what it holds on the snapshot to commit on; None = nothing."""
+        """Records of the hour missing from the snapshot to commit on; None = nothing."""
         ...
 
     def read(self, lacking: Lacking) -> Iterable[pa.Table]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Unconfirmed(ReportedError, ValueError):
-    """The source gave no answer by which a coin could be judged; says what it answered."""
+    """The source gave no usable answer about a coin; the message describes its answer."""
 
     exit_code = CANNOT
 
@@ -91,7 +91,7 @@ class Source(Protocol):
         return None
 
     def missing_key(self, settings: Settings) -> tuple[str, str] | None:  # noqa: ARG002
-        """What is wrong when the plan needs a key that is not set, and the fix."""
+        """Problem and fix if the plan needs an API key that is not set, else None."""
         return None
 
     def address(self, settings: Settings) -> str | None:  # noqa: ARG002
@@ -104,7 +104,7 @@ def confirmed_coin(source: Poller, coin_id: str, now: datetime) -> Tick:
 
     Raises:
         UsageError: The source does not know it.
-        Unconfirmed: It did not answer; says what it answered.
+        Unconfirmed: No usable answer; the message describes it.
     """
     poll = source.poll([coin_id], now)
     if poll.outcome == "unknown_coin":

@@ -92,7 +92,7 @@ class CoinGeckoClient:
         plan: keyless, demo or paid.
         api_key: Key; sent in the plan's header, and only to the host of `url`.
         name: Source name in messages.
-        deadline_s: Seconds for one attempt, from the look-up of the name to the last byte, whatever the server does.
+        deadline_s: Deadline of one attempt in seconds, from name resolution to the last byte.
         body_limit: Bytes of a decoded body that are read at most.
         wait_initial_s: First back-off between attempts.
         extra_headers: More headers by time of the poll (a stand-in's virtual time).
@@ -131,7 +131,7 @@ class CoinGeckoClient:
         self._client.close()
 
     def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
-        """One look at all coins. Never raises for what the outside world does.
+        """Poll all coins. Never raises for external failures.
 
         Args:
             coin_ids: Coins to ask for.
@@ -232,7 +232,7 @@ class CoinGeckoClient:
         """`/coins/{id}/market_chart/range` for [start, end).
 
         Returns:
-            The reply as JSON with numbers as text-exact decimals, and the poll that tells outcome and credits; the
+            The reply as JSON with numbers as text-exact decimals, and the poll with outcome and credits; the
             reply is None unless the outcome is ok.
         """
         params = {

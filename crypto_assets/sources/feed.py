@@ -1,4 +1,4 @@
-"""What the stand-in serves: quotes at a moment, from a recording or a simulator.
+"""Quotes served by the stand-in at a moment, from a recording or a simulator.
 
 Does not belong here: HTTP (`standin`) or any feed.
 """
@@ -41,11 +41,11 @@ class Feed(Protocol):
         ...
 
     def headers(self, now: datetime) -> dict[str, str]:
-        """Kafka headers that tell where the quotes of `now` come from."""
+        """Kafka headers with the origin of the quotes at `now`."""
         ...
 
     def history(self, coin_id: str, times: Sequence[datetime]) -> list[tuple[datetime, Decimal]]:
-        """Price at each of the given times, where there is one; nothing for a coin that is not in `coins`."""
+        """Prices at the given times, if known; nothing for coins not in `coins`."""
         ...
 
 

@@ -252,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, _dump({"prices": points, "market_caps": [], "total_volumes": []}).encode())
 
     def _fail(self, fault: Fault) -> bool:
-        """Answer as the fault says; False when the fault only changes a good reply."""
+        """Apply the fault; False if it only modifies a good reply."""
         wait = {"Retry-After": fault.retry_after} if fault.retry_after else {}
         error = {"status": {"error_code": 429, "error_message": "You've exceeded the Rate Limit."}}
         html = b"<html><head><title>Too Many Requests</title></head><body>error code: 1015</body></html>"

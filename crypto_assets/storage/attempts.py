@@ -1,4 +1,4 @@
-"""What writing has in common on every store: attempts until one commits, what they read, what a commit records.
+"""Write logic shared by all backends: retries until a commit, versions read, commit metadata.
 
 Belongs here: the loop and the bookkeeping around a write. Does not belong here: how a store reads or commits.
 """
@@ -58,7 +58,7 @@ def until_committed(
     Args:
         table: Table, for the message.
         attempt: Reads everything again and writes, once.
-        is_conflict: Whether an error says that another writer was first; every other error is raised at once.
+        is_conflict: True for errors that mean another writer committed first; others are raised at once.
         explain: Gives the error to raise instead of one that a library raised, or None.
         patience: How often it is tried, and the pauses.
 
@@ -71,8 +71,8 @@ def until_committed(
             return replace(attempt(), retries=retries)
         except Exception as error:
             if not is_conflict(error):
-                if (told := explain(error)) is not None:
-                    raise told from error
+                if (explained := explain(error)) is not None:
+                    raise explained from error
                 raise
             last = error
             _LOG.info("%s: attempt %d was overtaken: %s", table, retries + 1, " ".join(str(error)[:_TOLD].split()))
@@ -114,7 +114,7 @@ class RecordedReads:
 def commit_info(
     engine: str, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read_versions: Mapping[str, int]
 ) -> dict[str, str]:
-    """What every commit records: engine, code version, slice, versions read, and the step's own metadata."""
+    """Metadata of every commit: engine, code version, slice, versions read, and the step's metadata."""
     info = {"engine": engine, "code_version": contract.code_version}
     if slice_ is not None:
         info |= {"slice_start": slice_.start.isoformat(), "slice_end": slice_.end.isoformat()}

@@ -1,4 +1,4 @@
-"""What an engine gives `DeltaStore`: how it opens one version of a table, reads it, and commits on it.
+"""Protocol between an engine and `DeltaStore`: open a version of a table, read it, commit on it.
 
 Belongs here: the two protocols and the change that a commit makes. Does not belong here: why a write is safe
 (`storage.store`), any engine.
@@ -28,13 +28,13 @@ EVERYTHING = "true"
 
 @dataclass(frozen=True)
 class Change:
-    """What one commit does.
+    """Description of one commit.
 
     Args:
         rows: Rows to write, in the contract's form; a stream is read once.
         metadata: What the commit records; its value `write_id` occurs in no other commit.
         transaction: App id and version that the commit records.
-        condition: What the table must still meet; None = nothing, or the snapshot that is committed on says it all.
+        condition: Precondition on the table; None = none, or implied by the snapshot committed on.
         replaces: SQL of the rows that are replaced; None = the rows are appended.
     """
 
@@ -124,7 +124,7 @@ class Backend(Protocol):
         ...
 
     def committed(self, contract: Table, version: int, /) -> None:
-        """What follows a commit, which stands whatever happens here."""
+        """Post-commit work; its failure does not affect the commit."""
         ...
 
     def version_of(self, contract: Table, mark: str, after: int) -> int | None:
@@ -132,7 +132,7 @@ class Backend(Protocol):
         ...
 
     def is_conflict(self, error: Exception, contract: Table, read: Mapping[str, int], /) -> bool:
-        """Whether an error says that another writer was first; `read` are the versions read of other tables."""
+        """True if an error means that another writer committed first; `read` are the versions read of other tables."""
         ...
 
     def commits(self, contract: Table, after: int, limit: int) -> list[Commit]:

@@ -1,4 +1,4 @@
-"""What the verbs of a store take and return, and how they fail. Does not belong here: the store (`storage.store`)."""
+"""Arguments, results and errors of the store's verbs. Does not belong here: the store (`storage.store`)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class LogBounds:
 
 @dataclass(frozen=True)
 class StoredRanges:
-    """What a slice of an append-once table already covers, read on the snapshot that the write will commit on.
+    """Ranges already covered in a slice of an append-once table, on the snapshot to commit on.
 
     Args:
         ends: Highest `range_end` per Kafka partition.
@@ -107,7 +107,7 @@ class AppendBatch:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What one write did. `committed` is False for a no-op; versions are Delta versions of the table."""
+    """Result of a write. `committed` is False for a no-op; versions are Delta versions of the table."""
 
     table: str
     committed: bool

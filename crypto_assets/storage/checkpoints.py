@@ -25,12 +25,12 @@ EVERY = 10
 LAG = 20
 """Commits that a checkpoint stays behind the newest; at 2 s from one to the next, as in a stream, 40 s."""
 OUT_OF_REACH = "Missing commit file"
-"""What Sail says of a version that it cannot reach."""
+"""Sail's message for a version that it cannot read."""
 _LOG = logging.getLogger(__name__)
 
 
 def left_to_us() -> PostCommitHookProperties:
-    """What tells delta-rs to write no checkpoint of its own after a commit."""
+    """Properties that keep delta-rs from writing its own checkpoint after a commit."""
     from deltalake import PostCommitHookProperties
 
     return PostCommitHookProperties(create_checkpoint=False)

@@ -1,4 +1,4 @@
-"""What a write on Spark depends on, as part of the write itself.
+"""Preconditions of a write on Spark, evaluated by the write itself.
 
 Belongs here: conditions on the table that is written, and the query that fails when one is not met. Does not belong
 here: why they suffice, and what a store does after such a failure (`storage.delta_spark`).
@@ -26,7 +26,7 @@ FILE = "xxhash64(_metadata.file_path)"
 
 @dataclass(frozen=True)
 class Condition:
-    """What a table must meet for a write.
+    """Precondition of a write on a table.
 
     Args:
         where: SQL of the rows that matter.
@@ -69,7 +69,7 @@ def newest_commit_is(number: int) -> Condition:
 
 
 def same_files(where: str, files: Iterable[int]) -> Condition:
-    """What a predicate selects lies in exactly these files, told by `FILE`.
+    """The rows selected by a predicate are in exactly these files, according to `FILE`.
 
     The names of files are never used twice, and rows change only with their files (no table has deletion vectors).
     """

@@ -1,4 +1,4 @@
-"""What is damaged of a local table: its log, and the data files that its newest readable version lists.
+"""Finds damage of a local table: its log, and the data files listed by its newest readable version.
 
 Belongs here: finding damages without changing anything, and the error that names them. Does not belong here: judging
 log files (`storage.log_files`), repairing (`storage.repair`).
@@ -27,7 +27,7 @@ _READING = re.compile(
     r"|PATH_NOT_FOUND|FAILED_READ_FILE|FileNotFoundException|CANNOT_READ|DELTA_(LOG|TRUNCATED|STATE|VERSIONS|FILE)"
     r"|No space left|Read-only file system|Input/output error"
 )
-"""How the engines say that a file of a table cannot be read or written."""
+"""Messages of the engines for unreadable or unwritable files of a table."""
 _SHOWN = 300
 
 
@@ -48,7 +48,7 @@ class DataFile:
 
 @dataclass
 class Diagnosis:
-    """What lies in a table's folder.
+    """Contents of a table's folder.
 
     Attributes:
         table: Full name.
@@ -165,7 +165,7 @@ def explained(error: BaseException, paths: Iterable[str | Path]) -> StorageError
             diagnosis = diagnose(path)
         except StorageError as why:
             return why
-        except Exception as why:  # noqa: BLE001 - what is found serves an error that is raised anyway
+        except Exception as why:  # noqa: BLE001 - only adds detail to an error that is raised anyway
             found[table_of(path)] = [Damage(table_of(path), "its files", f"cannot be examined: {why}", "log")]
             continue
         if diagnosis is not None and any(d.kind != "hint" for d in diagnosis.damages):

@@ -35,7 +35,7 @@ thread holds that lock while it waits for a worker (deltalake 1.6: three writing
 seconds). Processes do not disturb one another, and threads of one process would only take turns anyway."""
 
 HISTORY_CLEANED = "HISTORY CLEANED"
-"""Operation of the entry by which `read_commits` says that older commits are no longer in the log."""
+"""Operation of the entry by which `read_commits` reports that older commits are no longer in the log."""
 
 
 def table_path(lake: str, table: str) -> str:
@@ -66,7 +66,7 @@ def open_table(path: str, version: int | None = None) -> DeltaTable | None:
 
 
 def exists(path: str) -> bool:
-    """Whether a table lies in a folder.
+    """True if a folder contains a table.
 
     Raises:
         StorageError: Its log is lost and data files are there: a table created over them would hide the loss.
@@ -171,7 +171,7 @@ def read_commits(path: str, version: int, limit: int) -> list[Commit]:
     for number in versions[:limit]:
         try:
             text = (log / f"{number:020d}.json").read_text()
-        except FileNotFoundError:  # cleaned while being read: the next call says so
+        except FileNotFoundError:  # cleaned up while being read: the next call reports it
             break
         try:
             commits.append(_commit(number, text))
@@ -235,7 +235,7 @@ def _commit(version: int, text: str) -> Commit:
 
 
 def user_metadata(text: str | None) -> dict[str, str]:
-    """What a writer on Spark recorded: it has one text for all, which is JSON when it is ours."""
+    """Metadata of a Spark commit, a single text, which is JSON if we wrote it."""
     try:
         found = json.loads(text or "{}")
     except json.JSONDecodeError:

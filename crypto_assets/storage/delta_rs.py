@@ -4,7 +4,7 @@ Belongs here: opening, reading and committing by delta-rs. Does not belong here:
 (`storage.store`), reading helpers (`storage.delta_files`), housekeeping (`storage.maintenance`), what rows mean.
 
 A commit is made on the handle that everything was read through, with no commit retries of delta-rs's own, so any
-commit of anybody in between is a conflict: conditions need no look-up.
+commit in between is a conflict: conditions need no query.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class DeltaRsBackend:
     """
 
     engine = "sail+delta-rs"
-    near = 0  # the log alone says which hours there are, and an hour is one small query
+    near = 0  # the log alone lists the hours, and an hour is one small query
 
     def __init__(self, lake: str, spark: Callable[[], SparkSession]) -> None:
         self._lake = lake
@@ -256,7 +256,7 @@ class DeltaRsBackend:
         return files.version_of(self.folder(contract), mark, after)
 
     def is_conflict(self, error: Exception, _contract: Table, read: Mapping[str, int]) -> bool:
-        """Whether others' commits have put a frame out of reach: it is built again, on the newest version."""
+        """True if others' commits made a frame unreadable: it is rebuilt on the newest version."""
         if checkpoints.OUT_OF_REACH not in f"{error.__cause__ or error}":
             return False
         return any(v < checkpoints.last(files.table_path(self._lake, t)) for t, v in read.items())
@@ -274,8 +274,8 @@ class DeltaRsBackend:
 class DeltaRsKeeper:
     """A handle on a table, and its folder.
 
-    A file may only be deleted when nobody can still read it: everything here keeps `RETENTION_HOURS`, longer than any
-    step runs. `vacuum(0)` is never asked for.
+    A file may only be deleted when no reader can still need it: everything here keeps `RETENTION_HOURS`, longer than
+    any step runs. `vacuum(0)` is never asked for.
     """
 
     def __init__(self, contract: Table, path: str, handle: DeltaTable) -> None:
@@ -363,7 +363,7 @@ def _unless_overtaken(path: str, version: int) -> Iterator[None]:
     """One call into delta-rs that commits on a version.
 
     Raises:
-        Overtaken: Another commit came first. delta-rs says of a full disk, too, that the commit failed.
+        Overtaken: Another commit came first. delta-rs reports a full disk as a failed commit, too.
     """
     from deltalake.exceptions import CommitFailedError
 
@@ -380,7 +380,7 @@ def _unless_overtaken(path: str, version: int) -> Iterator[None]:
 
 
 def _once(metadata: dict[str, str] | None = None, transactions: list[Any] | None = None) -> CommitProperties:
-    """What a commit records; it is not tried again by delta-rs itself."""
+    """Properties of a commit; delta-rs itself does not retry it."""
     from deltalake import CommitProperties
 
     return CommitProperties(custom_metadata=metadata, max_commit_retries=0, app_transactions=transactions)

@@ -90,7 +90,7 @@ class SparkSnapshot:
         return self._frame.where(where).groupBy(*by).agg(*found).toArrow()
 
     def hours(self) -> list[datetime]:
-        """Slices of which there are rows; of a local table the log alone says it."""
+        """Slices with rows; for a local table the log is sufficient."""
         folder = self._backend.folder(self._contract)
         handle = files.open_table(folder, self.version) if folder else None
         if handle is not None:
@@ -169,7 +169,7 @@ class SparkBackend:
         return files.table_path(self._lake, contract.full_name) if self._lake else None
 
     def exists(self, contract: Table) -> bool:
-        """Whether the table has been created; the catalog knows it then."""
+        """True if the table exists in the catalog."""
         if contract.full_name in self._known:
             return True
         folder, name = self.folder(contract), self.name(contract)
@@ -268,7 +268,7 @@ class SparkBackend:
         return spark_answers.version_in_history(self.session(), self.name(contract), mark, after)
 
     def is_conflict(self, error: Exception, contract: Table, _read: Mapping[str, int]) -> bool:
-        """Whether Delta says that another writer was first."""
+        """True if Delta reports that another writer committed first."""
         folder = self.folder(contract)
         if folder is not None and "DELTA_VERSIONS_NOT_CONTIGUOUS" in str(error):
             # Seen while another writer commits; a commit that is lost for good is no conflict.

@@ -3,8 +3,8 @@
 A contract with `chain` columns names the rows that follow one another. Each row carries its number in its chain and the
 hash of the row before, and the number and hash of the commit that wrote it. The commit's number is recorded as the
 application transaction `ledger/<table>` of the Delta log, which outlives checkpoints and the clean-up of the log: with
-it the newest rows cannot be taken away unseen either. `docs/decisions/0016-hash-chains.md` says why, and what a row's
-hash is of.
+it the newest rows cannot be taken away unseen either. `docs/decisions/0016-hash-chains.md` explains why, and what a
+row's hash is of.
 
 Belongs here: numbering and hashing rows before they are written. Does not belong here: reading the newest rows, or the
 commit (`storage.store`), or walking a chain (`verify`).
@@ -29,7 +29,7 @@ DIGITS = 32
 """Hexadecimal digits kept of a SHA-256."""
 
 FIRST = "0" * DIGITS
-"""What the first row of a chain has in place of the hash of the row before."""
+"""Stands for the previous hash in the first row of a chain."""
 
 SEPARATOR = "\x1f"
 

@@ -1,6 +1,6 @@
 """The log folder of a local table: its commits, its checkpoints and the hint to the last of them, and their damages.
 
-The hint and the checkpoints only save time: what they say is also said by the commits, as long as those are kept. So a
+The hint and the checkpoints only save time: the commits contain the same, as long as they are kept. So a
 damaged one counts as absent. The libraries below do not all think so (delta-rs refuses a table whose hint names a
 checkpoint that is not there, and one whose newest checkpoint is cut), and read a commit of zero bytes as one that
 changed nothing. `make_readable` is therefore called before a table is opened.
@@ -58,14 +58,14 @@ class Damage:
 
 @dataclass
 class LogState:
-    """What a log folder holds.
+    """Contents of a log folder.
 
     Attributes:
         path: Folder of the table.
         commits: Files by version.
         checkpoints: Files by version, of complete checkpoints whose files are whole.
         base: Version of the newest of these; -1 without one.
-        hint: Version that the hint names; None when it is absent or says nothing.
+        hint: Version that the hint names; None if it is missing or unusable.
         damages: Hints, checkpoints and commits that are damaged, in this order.
         first_bad: Lowest version after `base` whose commit is missing or damaged; None when all are whole.
     """
@@ -85,7 +85,7 @@ class LogState:
 
     @property
     def is_readable(self) -> bool:
-        """Whether checkpoint and commits give the newest version without what is damaged."""
+        """True if the newest version can be read without the damaged files."""
         return self.first_bad is None and self.newest >= 0
 
 
@@ -120,7 +120,7 @@ def inspect(path: str | Path, *, thorough: bool = False) -> LogState:
     Args:
         path: Folder of the table.
         thorough: Parse every commit after the newest whole checkpoint and read that checkpoint; otherwise the newest
-            commit is parsed, of the others the size is looked at, and of the checkpoint the footer.
+            commit is parsed, for the others the size is checked, and for the checkpoint the footer.
 
     Raises:
         OSError: The folder cannot be listed.
@@ -154,7 +154,7 @@ def inspect(path: str | Path, *, thorough: bool = False) -> LogState:
 
 
 def make_readable(path: str | Path) -> None:
-    """Put what would keep a table from being read, although its commits say everything, out of the way.
+    """Move files aside that block reading a table although its commits are complete.
 
     Args:
         path: Folder of a table.
@@ -295,7 +295,7 @@ def actions_of(file: Path) -> list[Mapping[str, Any]]:
     """Actions of one commit.
 
     Raises:
-        ValueError: The commit is damaged; says how.
+        ValueError: The commit is damaged; the message describes how.
     """
     try:
         text = file.read_bytes()
@@ -328,7 +328,7 @@ def _relative(state: LogState, file: Path) -> str:
 
 
 def _wrong_hint(state: LogState, version: int) -> str | None:
-    """What is wrong with a hint that does not name the newest checkpoint; a hint may be older than that."""
+    """Problem of a hint that names neither the newest nor an older checkpoint; None if it is fine."""
     if version in state.checkpoints or (version < state.base and _has_checkpoint(state.path, version)):
         return None
     newest = max(state.commits, default=-1)
@@ -354,7 +354,7 @@ def _bad_parts(parts: Sequence[tuple[Path, int, int]], *, thorough: bool) -> lis
 
 
 def parquet_problem(file: Path, size: int) -> str | None:
-    """What is wrong with a Parquet file by its first and last bytes; None when nothing is."""
+    """Problem of a Parquet file according to its first and last bytes; None if it is fine."""
     if not size:
         return "is empty"
     try:
@@ -374,7 +374,7 @@ def _unreadable(file: Path) -> str | None:
 
     try:
         pq.read_table(file)
-    except Exception as error:  # noqa: BLE001 - whatever Arrow says of a damaged file
+    except Exception as error:  # noqa: BLE001 - any error of Arrow for a damaged file
         return f"cannot be read ({str(error).splitlines()[0][:200]})"
     return None
 

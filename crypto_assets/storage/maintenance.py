@@ -52,7 +52,7 @@ class Keeper(Protocol):
 def maintain(
     keeper: Keeper, table: Table, *, now: datetime, closed_before: datetime, dry_run: bool
 ) -> dict[str, object]:
-    """Tidy one table, or say what would be done.
+    """Tidy one table, or report the plan.
 
     Args:
         keeper: The table.

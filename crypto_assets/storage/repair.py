@@ -35,7 +35,7 @@ _DAY = re.compile(r"day=(\d{4}-\d\d-\d\d)")
 
 @dataclass
 class Loss:
-    """What the damage of a table means for its rows.
+    """Effect of a table's damage on its rows.
 
     Attributes:
         hours: Arrival hours (of a table that is appended to) of which rows may be gone.
@@ -53,7 +53,7 @@ class Loss:
 
     @property
     def is_none(self) -> bool:
-        """Whether no row is lost."""
+        """True if no row is lost."""
         return not (self.hours or self.days or self.unknown or self.everything)
 
     def to_json(self) -> str:
@@ -62,7 +62,7 @@ class Loss:
 
 
 def loss_of(diagnosis: Diagnosis, contract: Table) -> Loss:
-    """What a table's damages, and an unfinished repair of it, have cost."""
+    """Losses caused by a table's damage, including an unfinished repair."""
     loss = _unfinished(diagnosis.path)
     if diagnosis.readable_to is None and any(d.kind != "hint" for d in diagnosis.damages):
         loss.everything = True
@@ -135,7 +135,7 @@ def finish(diagnosis: Diagnosis) -> None:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether a repair of the table was begun and not finished."""
+    """True if a repair of the table was started but not finished."""
     return (aside_folder(path) / _JOURNAL).exists()
 
 

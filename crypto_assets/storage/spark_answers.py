@@ -1,4 +1,4 @@
-"""What Spark answers, in the terms of this code: a lost race, the fields of a stored table, the version of a commit.
+"""Interprets Spark's replies: a lost race, the fields of a stored table, the version of a commit.
 
 Belongs here: translations, whatever carries the answer (Py4J, Spark Connect, Databricks). Does not belong here: the
 store (`storage.delta_spark`).
@@ -44,7 +44,7 @@ def arrow_fields(fields: Sequence[StructField]) -> pa.Schema:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether Delta says that another writer was first."""
+    """True if Delta reports that another writer committed first."""
     return _CONFLICT.search(f"{type(error).__name__} {error}") is not None
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 VOLATILE = frozenset({"scored_at", "refreshed_at", "bronze_ingested_at", "latency_s"})
-"""Columns that say when a row was written, not what it says: a difference in them alone is no reason to write."""
+"""Columns with the time of writing; rows that differ in these alone are not rewritten."""
 
 FILLED_BY_STORE = ("seq", "batch_id")
 _BATCH_ROWS = 64 * 1024
@@ -92,17 +92,17 @@ def check_batch(contract: Table, slice_: Slice, app_id_topic: str, stored: Store
         if row["topic_id"] != app_id_topic:
             problems.append(f"rows of topic incarnation {row['topic_id']}, not {app_id_topic}")
         if piece not in batch.covers:
-            problems.append(f"rows name the range {told(piece)}, which is not among those covered")
+            problems.append(f"rows name the range {described(piece)}, which is not among those covered")
     for piece in batch.covers:
         end = stored.ends.get(piece.partition)
         if end is not None and piece.start < end:
-            problems.append(f"{told(piece)} begins before {end}, up to which the slice is stored")
+            problems.append(f"{described(piece)} begins before {end}, up to which the slice is stored")
     if problems:
         raise ContractViolation(contract.full_name, problems)
     refuse_outside(contract, slice_, rows)
 
 
-def told(piece: OffsetRange) -> str:
+def described(piece: OffsetRange) -> str:
     """A range as people read it."""
     return f"partition {piece.partition}: [{piece.start}, {piece.end})"
 
@@ -206,7 +206,7 @@ def without_keys(contract: Table, rows: pa.Table, others: pa.Table) -> pa.Table:
 
 
 def same_rows(contract: Table, one: pa.Table, other: pa.Table) -> bool:
-    """Whether two tables hold exactly the same rows in any order, volatile columns aside."""
+    """True if two tables have exactly the same rows in any order, ignoring volatile columns."""
     if one.num_rows != other.num_rows:
         return False
     names = [c.name for c in contract.columns if c.name not in VOLATILE]

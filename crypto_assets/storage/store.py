@@ -84,7 +84,7 @@ class DeltaStore:
         return folder
 
     def exists(self, table: str) -> bool:
-        """Whether the table has been created."""
+        """True if the table exists."""
         return self.version(table) is not None
 
     def version(self, table: str) -> int | None:

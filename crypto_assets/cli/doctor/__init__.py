@@ -1,6 +1,6 @@
-"""`doctor`: look for what is wrong with installation, configuration and surroundings; each finding with its fix.
+"""`doctor`: checks installation, configuration and environment; each finding comes with its fix.
 
-Belongs here: looking, by subject, and the report. Nothing is changed, created or started, no credit is spent, and no
+Belongs here: the list of checks, and the report. Nothing is changed, created or started, no credit is spent, and no
 value of a variable is printed. Does not belong here: how late the data is (`status`), whether it is right (`verify`).
 """
 
@@ -34,7 +34,7 @@ def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -
         environment: Names (and values, which are not shown) of the process environment and `.env`.
         now: Present time (UTC).
     """
-    looks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("credentials", lambda: variables.credentials(settings)),
         ("databricks", lambda: variables.databricks(settings)),
         ("home", lambda: machine.home(settings)),
@@ -50,7 +50,7 @@ def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -
         ("quota", lambda: source.quota(settings, now)),
         ("clock", lambda: source.source_clock(settings)),
     ]
-    return _made([*_environment(environment), *looks], settings)
+    return _made([*_environment(environment), *checks], settings)
 
 
 def _environment(environment: Mapping[str, str]) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
@@ -61,12 +61,12 @@ def _environment(environment: Mapping[str, str]) -> list[tuple[str, Callable[[],
     ]
 
 
-def _made(looks: list[tuple[str, Callable[[], Iterable[Finding]]]], settings: Settings | None) -> list[Finding]:
-    """What the looks found; one that breaks is a finding, and the others are still made."""
+def _made(checks: list[tuple[str, Callable[[], Iterable[Finding]]]], settings: Settings | None) -> list[Finding]:
+    """Findings of the checks; a check that fails is itself a finding, and the others still run."""
     found: list[Finding] = []
-    for area, look in looks:
+    for area, check in checks:
         try:
-            found += list(look())
+            found += list(check())
         except Exception as error:  # noqa: BLE001 - see above
             text = in_short(error, settings.home if settings else None)
             text = redacted(text, settings.secrets() if settings else {})
@@ -78,7 +78,7 @@ def run(load: Callable[[], Settings], *, now: datetime, as_json: bool, verbose: 
     """Examine and print; 1 when something does not work, else 0.
 
     Args:
-        load: Gives the settings; where it cannot, that is a finding, and the environment is still looked at.
+        load: Gives the settings; a failure is a finding, and the environment is still checked.
         now: Present time (UTC).
         as_json: Print JSON: everything.
         verbose: Print also what is good.

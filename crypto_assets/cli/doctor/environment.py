@@ -36,7 +36,7 @@ ALSO_KNOWN = frozenset(
         "KAFKA_OPTS",
     }
 )
-"""Names of other programs that look like ours and are right as they are."""
+"""Names of other programs that resemble ours and are correct."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 NEAR = 0.84
 """difflib ratio from which a name is taken for a slip: one or two letters of about ten."""
@@ -60,7 +60,7 @@ def dotenv_names(path: Path) -> list[str]:
 
 
 def dotenv(path: Path) -> Iterator[Finding]:
-    """Whether a `.env` file can be read, by whom else, and which of its lines set nothing."""
+    """Checks that `.env` is readable, its permissions, and lines without effect."""
     from dotenv.parser import parse_stream
 
     if not (path.exists() or path.is_symlink()):
@@ -108,7 +108,7 @@ def proxies(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def names(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Names that nobody reads and that look as if we should."""
+    """Unused names that resemble those of settings."""
     known = known_names()
     wrong = 0
     for name in sorted(environment):
@@ -148,9 +148,9 @@ def credentials(settings: Settings) -> Iterator[Finding]:
 
 
 def databricks(settings: Settings) -> Iterator[Finding]:
-    """What of the settings alone keeps steps from being launched; the workspace is asked when the first one is.
+    """Settings that prevent steps from being launched; the workspace is only contacted at the first launch.
 
-    A finding of the launcher's says what is wrong, then what helps.
+    Each finding of the launcher has the problem, then the fix.
     """
     from crypto_assets.databricks.launcher.preflight import settings_findings
 

@@ -1,4 +1,4 @@
-"""What `doctor` says of one thing that it looked at."""
+"""A finding of `doctor`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ HTTP_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """Result of one check.
 
     Args:
-        area: What was looked at.
+        area: Subject of the check.
         level: ok; note = worth knowing; warn = will bite; error = does not work.
         found: What was found.
         fix: The command or setting that helps; empty when nothing is wrong.

@@ -24,7 +24,7 @@ def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
     try:
         config = client_config(settings)
         admin = topic.admin_client(config)
-        # Asks the broker and creates nothing; an absent topic is a finding of its own below.
+        # Asks the broker and creates nothing; a missing topic is a separate finding below.
         listed = set(_topics(admin, config))
     except LogUnavailable as error:
         level: Level = "error" if settings.kafka_bootstrap_servers else "note"
@@ -61,7 +61,7 @@ def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
 def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
     """The folders of landed files, and in their newest hour what will not be read as it is.
 
-    How many files wait to be picked up is not looked at here (`status` measures it), nor whether a cluster sees the
+    Neither the number of waiting files is checked here (`status` measures it), nor whether a cluster sees the
     same folder.
     """
     from crypto_assets.log.files import folder as landed
@@ -81,10 +81,13 @@ def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("landing", "ok", f"{place}: {len(known):,} hours, newest {known[-1]:%Y-%m-%d %H}:00Z")
         cut = [f.path.name for f in newest.files if (found := landed.content(f)) is not None and not found.whole]
         if cut or newest.others:
-            told = [f"without a newline at the end: {', '.join(cut[:5])}"] if cut else []
-            told += [f"not named *.jsonl: {', '.join(newest.others[:5])}"] if newest.others else []
+            problems = [f"without a newline at the end: {', '.join(cut[:5])}"] if cut else []
+            problems += [f"not named *.jsonl: {', '.join(newest.others[:5])}"] if newest.others else []
             yield Finding(
-                "landing", "warn", f"{place}: files that are not read, {'; '.join(told)}", "deliver whole *.jsonl files"
+                "landing",
+                "warn",
+                f"{place}: files that are not read, {'; '.join(problems)}",
+                "deliver whole *.jsonl files",
             )
         if (known[-1] - now).total_seconds() > SKEW_LIMIT_S:
             yield Finding(

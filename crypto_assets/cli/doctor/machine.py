@@ -25,7 +25,7 @@ FOLDERS = ("state", "dagster", "lake", "mlflow", "kafka", "logs")
 
 
 def home(settings: Settings) -> Iterator[Finding]:
-    """Whether the home may be used with these settings, and its small files can be read."""
+    """Checks that the home is usable with these settings and its small files are readable."""
     from crypto_assets.home import existing_home
 
     if not ((settings.home / FILE).exists() or settings.home.is_file()):
@@ -64,9 +64,9 @@ def _state(settings: Settings) -> Iterator[Finding]:
     from crypto_assets.producer.loop import read_anchor, read_state
 
     state = settings.home / "state"
-    for look in (lambda: read_state(state), lambda: read_anchor(state), lambda: bootstrap_of(settings.home)):
+    for read in (lambda: read_state(state), lambda: read_anchor(state), lambda: bootstrap_of(settings.home)):
         try:
-            look()
+            read()
         except (ReportedError, OSError) as error:
             fault = explain(error, settings.home)
             yield Finding("home", "error", fault.text if fault else reason(error), "as the finding says")
@@ -83,7 +83,7 @@ def storage(settings: Settings) -> Iterator[Finding]:
 
 
 def dagster_home(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether a Dagster command typed by hand meets the same instance, and whether that has the packaged settings."""
+    """Checks that a manual Dagster command uses the same instance, and that it has the packaged settings."""
     import yaml
 
     from crypto_assets.cli.instance import RENEW, instance_settings, packaged_yaml

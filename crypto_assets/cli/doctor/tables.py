@@ -33,25 +33,25 @@ def lake(settings: Settings) -> Iterator[Finding]:
         where = f"tables are in catalog {settings.catalog} of the workspace and were not looked at"
         yield Finding("lake", "note", where, "deploy/databricks/sql sets their properties; see docs/databricks.md")
         return
-    looked, wrong = 0, 0
+    checked, wrong = 0, 0
     for name, contract in TABLES.items():
         uri = settings.table_uri(name)
         try:
             diagnosis = diagnose(uri)
             if diagnosis is None:
                 continue
-            looked += 1
+            checked += 1
             if damages := [str(damage) for damage in diagnosis.damages]:
                 more = f"; and {len(damages) - NAMED} more" if len(damages) > NAMED else ""
                 found = [Finding("lake", "error", f"{name}: {'; '.join(damages[:NAMED])}{more}", log_files.REPAIR)]
             else:
                 found = list(_table(name, contract, uri, DeltaTable(uri)))
-        except Exception as error:  # noqa: BLE001 - a table that cannot be opened is a finding; the others are looked at
+        except Exception as error:  # noqa: BLE001 - a table that cannot be opened is a finding; the others are still checked
             found = [Finding("lake", "error", f"{name} at {uri} cannot be opened: {in_short(error)}", REPAIR)]
         wrong += len(found)
         yield from found
     if not wrong:
-        yield Finding("lake", "ok", f"{looked} tables at {settings.lake}")
+        yield Finding("lake", "ok", f"{checked} tables at {settings.lake}")
 
 
 def _table(name: str, contract: Table, uri: str, table: DeltaTable) -> Iterator[Finding]:
@@ -83,7 +83,7 @@ def _table(name: str, contract: Table, uri: str, table: DeltaTable) -> Iterator[
 
 
 def clock(settings: Settings, now: datetime) -> Iterator[Finding]:
-    """Whether this machine's clock is behind what was written: every commit says when it was made.
+    """Detects a clock that is behind the tables: every commit has a timestamp.
 
     Records of the log are compared by `log.kafka`; their times are virtual in replay and simulator homes.
     """
@@ -91,7 +91,7 @@ def clock(settings: Settings, now: datetime) -> Iterator[Finding]:
 
     newest: tuple[float, str] = (0.0, "")
     for name in () if settings.on_databricks else TABLES:
-        with suppress(Exception):  # `lake` says what is wrong with a table
+        with suppress(Exception):  # the check `lake` reports problems of a table
             commits = DeltaTable(settings.table_uri(name)).history(1)
             newest = max(newest, (commits[0]["timestamp"] / 1000, name))
     behind = newest[0] - now.timestamp()
@@ -107,7 +107,7 @@ def clock(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 
 def tracking(settings: Settings) -> Iterator[Finding]:
-    """Whether MLflow's tracking and registry addresses can be reached."""
+    """Checks that MLflow's tracking and registry addresses are reachable."""
     from crypto_assets.databricks.launcher.launcher_config import credentials as credentials_of
 
     for what, uri in (("tracking", settings.tracking_uri), ("registry", settings.mlflow_registry_uri)):

@@ -26,7 +26,7 @@ PIPELINE = "databricks/pipeline.py"
 PIPELINE_SUFFIX = SCHEMA_SUFFIX
 PIPELINE_SCHEMAS = ("bronze", "silver", "gold")
 PIPELINE_LIBRARIES = ("pydantic", "pydantic-settings")
-"""What declaring the datasets imports beside Spark."""
+"""Packages imported by the dataset declarations, besides Spark."""
 
 HEADER = """Databricks bundle. Rendered by `python -m crypto_assets.rendered_files`; do not edit by hand.
 It owns schemas, volumes, jobs and the pipeline; Terraform owns catalog, secret scope and cluster policy; the job
@@ -140,7 +140,7 @@ def _stream_job(libraries: list[str]) -> dict[str, Any]:
 def _pipeline(libraries: list[str]) -> dict[str, Any]:
     secret = f"{default('databricks_secret_scope')}/{secret_key('KAFKA_SASL_PASSWORD')}"
     live = Settings.model_construct(source="coingecko")
-    told = {
+    configuration = {
         "package": "${workspace.file_path}",
         "source": live.source,
         "partitions_start": "${var.partitions_start}",
@@ -158,7 +158,10 @@ def _pipeline(libraries: list[str]) -> dict[str, Any]:
         "serverless": True,
         "libraries": [{"file": {"path": PIPELINE}}],
         "environment": {"dependencies": [p for p in libraries if p.split("==")[0] in PIPELINE_LIBRARIES]},
-        "configuration": {**{PREFIX + key: value for key, value in told.items()}, "spark.sql.session.timeZone": "UTC"},
+        "configuration": {
+            **{PREFIX + key: value for key, value in configuration.items()},
+            "spark.sql.session.timeZone": "UTC",
+        },
     }
 
 

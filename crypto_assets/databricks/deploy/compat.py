@@ -40,14 +40,14 @@ VIEW_COMMENTS: dict[str, str] = {
     "compat.anomalies": "Scored 5-minute slots under their old names.",
     "gold.fact_bars": "5-minute bars with the key of the coin's identity as of the bar, and of the day.",
 }
-"""What each view is, for its comment."""
+"""Comments of the views."""
 
 _VOL_SUM = "The last rolling 24 h volume in USD: the old sum added a rolling figure to itself."
 VIEW_COLUMN_COMMENTS: dict[str, dict[str, str]] = {
     "compat.metrics_gold": {"vol_sum": _VOL_SUM, "ret_window": "close / open - 1 of the window."},
     "compat.anomalies": {"vol_sum": _VOL_SUM, "ret_prev": "Log return over the 5 minutes before window_end."},
 }
-"""Comments of columns that do not mean what their old name says, by view."""
+"""Comments of columns whose old name is misleading, by view."""
 
 QUERIES: dict[str, str] = {
     "recent_anomalies": """

@@ -1,7 +1,7 @@
 """Which deployment files are rendered.
 
 Belongs here: paths, and the pinned libraries of clusters, which are read from the checkout's lock. Does not belong
-here: what a file says.
+here: contents of the files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from crypto_assets.databricks.deploy import bundle, unity
 
 
 def locked(lock: str, names: Sequence[str] = COMMAND_LIBRARIES) -> list[str]:
-    """`name==version` of each library, as the lock says.
+    """`name==version` of each library, from the lock.
 
     Args:
         lock: Text of requirements.lock.

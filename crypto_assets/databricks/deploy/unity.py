@@ -4,7 +4,7 @@ Belongs here: which role may do what, which tool owns which kind of object, and 
 contracts. Does not belong here: the bundle and Terraform (`crypto_assets.databricks.deploy`), opening a session.
 
 `python -m crypto_assets.rendered_files` writes the files below `deploy/databricks/sql/`. Every statement may be run
-again: what exists stays as it is, and only constraints and primary keys are dropped and added anew.
+again: what exists stays as it is, and only constraints and primary keys are dropped and re-added.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Role:
-    """What a group of principals may do.
+    """Permissions of a group of principals.
 
     Args:
         name: Role; its group is `crypto-assets-<name>` unless said otherwise.
@@ -141,7 +141,7 @@ ROLES: Mapping[str, Role] = {
         ),
     )
 }  # fmt: skip
-"""Who may do what; nobody gets all privileges."""
+"""Permissions by role; ALL PRIVILEGES is never granted."""
 
 VOLUMES: tuple[Volume, ...] = (
     Volume("bronze", "landing", "JSON lines by date and hour, picked up exactly once.", ("transform",), ("ingest",)),
@@ -352,7 +352,7 @@ def apply(
         catalog: Catalog name.
         groups: See `grants`.
         skip: Files to leave out, by name.
-        say: Told of each file.
+        say: Called with a line per file.
 
     Returns:
         Number of statements run.

@@ -1,4 +1,4 @@
-"""YAML with comments, from plain values. Does not belong here: what any file says."""
+"""YAML with comments, from plain values. Does not belong here: contents of the files."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _CLUSTER_CODES = re.compile(r"CLUSTER|CLOUD|DRIVER|SPARK_STARTUP|INTERNAL_ERROR|
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run and its one task ended, as the workspace tells it; None = not told.
+    """Outcome of a run and its only task, as reported by the workspace; None = not reported.
 
     Args:
         life_cycle: Life cycle state of the run.
@@ -62,14 +62,14 @@ class RunEnd:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the run ended as it should; whatever is unknown did not."""
+        """True if the run succeeded; unknown states count as failures."""
         return self.life_cycle == "TERMINATED" and self.result == "SUCCESS"
 
 
 def classify(end: RunEnd) -> FailureClass:
     """The class of a failed run.
 
-    A failure of the step's code also ends the *run* with INTERNAL_ERROR; only its task tells the two apart.
+    A failure of the step's code also ends the *run* with INTERNAL_ERROR; only its task distinguishes the two.
     """
     results = {end.result, end.task_result}
     if end.gave_up or "TIMEDOUT" in results:

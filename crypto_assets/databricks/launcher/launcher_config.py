@@ -57,7 +57,7 @@ PACKAGE = Path(crypto_assets.__file__).parent
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What travels in clear to a launched step; unset values do not travel."""
+    """Settings shipped in clear text to a launched step; unset values are omitted."""
     found = {"CRYPTO_ASSETS_ROLE": "remote"}
     for name, field in REMOTE_ENVIRONMENT.items():
         value = getattr(settings, field)

@@ -1,4 +1,4 @@
-"""What is checked before a step is submitted to Databricks: everything at once, one error with every finding.
+"""Checks before a step is submitted to Databricks; one error lists all findings.
 
 Belongs here: questions to the workspace and to the settings, and what to do about each answer. Does not belong here:
 launching (`step_launcher`). What only a running cluster can show is classified afterwards (`failures`).
@@ -50,7 +50,7 @@ class PreflightFailed(ReportedError):
 
 
 def settings_findings(settings: Settings) -> list[str]:
-    """What is wrong with the settings alone; the workspace is not asked."""
+    """Problems of the settings alone; does not contact the workspace."""
     found = []
     if settings.databricks_host is None:
         found.append("DATABRICKS_HOST is not set: the address of the workspace, https://....")
@@ -204,12 +204,12 @@ class Preflight:
             known = ", ".join(sorted(k for k in names if k)) or "none"
             yield f"no runtime {wanted} in the workspace: CRYPTO_ASSETS_DATABRICKS_SPARK_VERSION is one of {known}"
             return
-        told = re.search(r"Spark (\d+)\.(\d+)", names[wanted])
-        if told is None:
+        found = re.search(r"Spark (\d+)\.(\d+)", names[wanted])
+        if found is None:
             warnings.append(f"runtime {wanted} does not tell its Spark version; Spark 4.2 is the tested one")
-        elif (int(told[1]), int(told[2])) < TESTED_SPARK:
+        elif (int(found[1]), int(found[2])) < TESTED_SPARK:
             yield (
-                f"runtime {wanted} has Spark {told[1]}.{told[2]}; the transforms are tested on "
+                f"runtime {wanted} has Spark {found[1]}.{found[2]}; the transforms are tested on "
                 f"{TESTED_SPARK[0]}.{TESTED_SPARK[1]}, so choose one with that or a later minor"
             )
         python = RUNTIME_PYTHON.get(str(wanted).split(".")[0])

@@ -1,8 +1,8 @@
-"""The file that a launched step's task runs: the launcher's own main, then an exit code that tells the truth.
+"""The file that a launched step's task runs: the launcher's main, followed by a correct exit code.
 
 The launcher's main ends well when the step has failed, which left the run green in the workspace. This one reads the
 events that were written and exits non-zero after a failure. And it lets no secret out: not in events, not in output,
-not in an error, all of which the workspace keeps and shows. It is uploaded as a file of its own and imports nothing of
+not in an error, all of which the workspace keeps and shows. It is uploaded as a separate file and imports nothing of
 our package before the main, which unpacks it.
 """
 
@@ -83,7 +83,7 @@ def run(arguments: list[str], cluster: dict[str, Any]) -> None:
     """Run the launcher's main with what the runtime defines globally (`sc`, `dbutils`).
 
     Raises:
-        SystemExit: The step has failed; its events say how. Or the main did, with a secret in its error.
+        SystemExit: The step failed; its events have the details. Or the main did, with a secret in its error.
     """
     from dagster_databricks import databricks_step_main
 
@@ -95,10 +95,10 @@ def run(arguments: list[str], cluster: dict[str, Any]) -> None:
     try:
         databricks_step_main.main(*arguments)
     except Exception as error:
-        told = "".join(traceback.format_exception(error))
-        if secrets.hide(told) == told:
+        text = "".join(traceback.format_exception(error))
+        if secrets.hide(text) == text:
             raise
-        raise SystemExit(secrets.hide(told)) from None
+        raise SystemExit(secrets.hide(text)) from None
     failures = failed_events(Path(arguments[0]).parent)
     if failures:
         raise SystemExit(f"the step ended with {failures[-1]}; its events were sent to the driver")

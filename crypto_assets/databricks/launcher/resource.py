@@ -26,7 +26,7 @@ def launcher_resource(
         return dg.ResourceDefinition.none_resource()
 
     class StepLauncherResource(dg.ConfigurableResource):
-        """Launches every step as a run of its own on Databricks; `overrides` is laid over its configuration."""
+        """Launches every step as a separate Databricks run; `overrides` is merged into its configuration."""
 
         __qualname__ = "StepLauncherResource"
 

@@ -1,4 +1,4 @@
-"""Watching a submitted run: how it ended, what it said, and ending it.
+"""Watching a submitted run: its outcome and output, and cancellation.
 
 Belongs here: questions to the workspace about one run, for any way of launching. Does not belong here: what the answers
 mean (`failures`), or submitting.
@@ -22,9 +22,9 @@ CANCEL_S = 20.0
 """Seconds that a cancelled run is watched."""
 
 
-def value(told: Any) -> str | None:
+def value(field: Any) -> str | None:
     """Text of a state; one that this SDK does not know is given as it is."""
-    return None if told is None else str(getattr(told, "value", told))
+    return None if field is None else str(getattr(field, "value", field))
 
 
 def life_cycle(run: Run) -> str | None:
@@ -39,20 +39,20 @@ def task_logs(workspace: WorkspaceClient, run: Run) -> tuple[str, str]:
         return "", ""
     try:
         # The run's own id would be refused.
-        told = workspace.jobs.get_run_output(task.run_id)
+        output = workspace.jobs.get_run_output(task.run_id)
     except Exception as error:  # noqa: BLE001
         return "", f"the output could not be read: {type(error).__name__}"
-    return told.logs or "", "\n".join(t for t in (told.error_trace, told.error) if t)
+    return output.logs or "", "\n".join(t for t in (output.error_trace, output.error) if t)
 
 
 def end_of(run: Run, secrets: Mapping[str, str], *, ran: bool, events: bool, gave_up: bool, output: str = "") -> RunEnd:
     """How a run ended.
 
     Args:
-        run: As the workspace tells it.
+        run: As reported by the workspace.
         secrets: Secret values in force here.
         ran: Whether it was seen running.
-        events: Whether the step itself said anything.
+        events: True if the step reported any event.
         gave_up: Whether the driver stopped waiting.
         output: What its task wrote, not redacted.
     """
@@ -85,8 +85,8 @@ def cancel(workspace: WorkspaceClient, run_id: int, log: Any, poll_s: float) -> 
         log.error(f"Databricks run {run_id} could not be cancelled: {error}; cancel it in the workspace")
 
 
-def log_output(text: str, secrets: Mapping[str, str], most: int, say: Callable[[str], object]) -> None:
-    """Say the end of what a step wrote, redacted; nothing when it wrote nothing."""
-    told = redact(text, secrets).strip()
-    if told:
-        say(f"output of the step:\n{told[-most:]}")
+def log_output(text: str, secrets: Mapping[str, str], most: int, log: Callable[[str], object]) -> None:
+    """Log the end of a step's output, redacted; nothing if it is empty."""
+    output = redact(text, secrets).strip()
+    if output:
+        log(f"output of the step:\n{output[-most:]}")

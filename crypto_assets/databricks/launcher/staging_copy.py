@@ -1,6 +1,6 @@
 """The clean copy of the code that a launched step gets: our package's source and package data, nothing else.
 
-Belongs here: which files are copied, what is refused, what is said of them. Does not belong here: uploading
+Belongs here: which files are copied, which are rejected, and their log lines. Does not belong here: uploading
 (`step_launcher`). Refused are secrets in any file, symbolic links out of the package, and sizes above a bound.
 """
 
@@ -19,7 +19,7 @@ MOST_BYTES = 4 * 1024 * 1024
 """Most bytes of a copy. The package's source has some 1.2 MB; more means that data slipped in."""
 MOST_BYTES_OF_A_FILE = 1024 * 1024
 SUFFIXES = {".py", ".toml", ".yaml", ".json", ".typed"}
-"""What a step needs on a cluster: source, and small package data. Recordings stay where they are."""
+"""Files that a step needs on a cluster: source and small package data, without recordings."""
 NOT_COPIED = {"__pycache__", "sample_data", "tests", "node_modules", "data", "spark-warehouse", "metastore_db"}
 
 
@@ -29,7 +29,7 @@ class StagingRefused(ReportedError):
 
 @dataclass(frozen=True)
 class StagedCopy:
-    """What was copied.
+    """Result of the copy.
 
     Args:
         root: Folder that holds the packages; the far side puts it on its path.

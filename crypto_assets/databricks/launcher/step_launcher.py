@@ -68,7 +68,7 @@ MOST_STDOUT = 64 * 1024
 
 
 class RemoteConfig:
-    """What the far side sets up before the step: the base configuration, and the shipped inputs.
+    """Remote set-up before the step: base configuration and shipped inputs.
 
     It is pickled by reference to this module, which the far side imports from the shipped copy.
     """
@@ -84,7 +84,7 @@ class RemoteConfig:
 
 
 class StepLauncher(DatabricksPySparkStepLauncher):
-    """Launches each step as one Databricks run of its own."""
+    """Launches each step as a separate Databricks run."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             )
             self._shipment = self._inputs(step_context).to_json()
         except (PreflightFailed, StepFailed, HomeError) as error:
-            raise dg.Failure(str(error), allow_retries=False) from None  # what it says is all that there is to it
+            raise dg.Failure(str(error), allow_retries=False) from None  # its message is complete
         log.info(self.copied.describe())
         log.info(f"shipped inputs: {len(self._shipment):,} bytes\n{self._shipment[:2000]}")
         self.run_config = self._run_config(step_context)
@@ -147,7 +147,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         remote: int | None = None
         try:
             self._upload_artifacts(log, self._run_ref(step_context), run_id, step_key)
-            # An interrupt waits for the answer to the submit: before it, nobody knows which run to cancel.
+            # An interrupt waits for the answer to the submit: before it, the run id is unknown.
             remote = self.databricks_runner.submit_run(self.run_config, self._get_databricks_task(run_id, step_key))
             with raise_execution_interrupts():
                 if self.permissions:
@@ -255,7 +255,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         return config
 
     def _run_ref(self, context: StepExecutionContext) -> StepRunRef:
-        """What to run, with a module as its address and no folder of this machine in it."""
+        """Job to run, addressed by module, without folders of this machine."""
         ref = step_context_to_step_run_ref(context)
         repository: Any = ref.recon_job.repository
         pointer = repository.pointer
@@ -271,9 +271,11 @@ class StepLauncher(DatabricksPySparkStepLauncher):
             repository_load_data=context.plan_data.execution_plan.repository_load_data,
         )
         run = ref.dagster_run._replace(job_code_origin=None, remote_job_origin=None)
-        # Events are sent back as they are; over there only what the step itself says is worth printing.
-        said = {"loggers": {"console": {"config": {"log_level": "INFO"}}}, **ref.run_config}
-        return ref._replace(recon_job=ref.recon_job._replace(repository=shipped), dagster_run=run, run_config=said)
+        # Events are sent back as they are; remotely, only print the output of the step itself.
+        run_config = {"loggers": {"console": {"config": {"log_level": "INFO"}}}, **ref.run_config}
+        return ref._replace(
+            recon_job=ref.recon_job._replace(repository=shipped), dagster_run=run, run_config=run_config
+        )
 
     def _module_of(self, file: Path) -> str:
         """Module name of a definitions file, by its place in one of the shipped packages."""
@@ -344,11 +346,11 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         if event.dagster_event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY:
             return
         data: Any = event.dagster_event.event_specific_data
-        told = data.user_failure_data
+        failure = data.user_failure_data
         failure = UserFailureData(
-            label=told.label if told else "databricks-run",
-            description=told.description if told else f"failed on Databricks: {run.run_page_url}",
-            metadata={**(told.metadata if told else {}), **metadata},
+            label=failure.label if failure else "databricks-run",
+            description=failure.description if failure else f"failed on Databricks: {run.run_page_url}",
+            metadata={**(failure.metadata if failure else {}), **metadata},
         )
         happened = event.dagster_event._replace(
             event_specific_data=StepFailureData(data.error, failure, data.error_source)
@@ -362,8 +364,8 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         end = end_of(run, secrets, ran=ran, events=events, gave_up=gave_up)
         if end.succeeded:
             return end
-        told = "\n".join(text for text in task_logs(self._workspace, run) if text)
-        return dataclasses.replace(end, output=shown(told, secrets))
+        output = "\n".join(text for text in task_logs(self._workspace, run) if text)
+        return dataclasses.replace(end, output=shown(output, secrets))
 
     def _cancel(self, remote: int, log: Any) -> None:
         """Cancel a run and see it end, for a while: what it reads must not be removed under it."""

@@ -1,7 +1,7 @@
 """The log as a stream of Bronze rows.
 
 The pipeline's Bronze has the columns of `bronze.raw_prices` but for those by which the assets' writes are known again
-(`LEDGER`): here the stream's checkpoint says what has been read. A record's arrival hour is that of its broker
+(`LEDGER`): here the stream's checkpoint tracks the position. A record's arrival hour is that of its broker
 timestamp, which is the same wherever timestamps do not go backwards within a partition, as they cannot with
 LogAppendTime.
 

@@ -1,6 +1,6 @@
-"""What a declarative pipeline is told: keys of its configuration, and their values checked.
+"""Configuration of the declarative pipeline: keys, and validation of their values.
 
-A pipeline has no environment of its own: it is configured by `spark.conf`, so its settings are read from there and
+A pipeline has no environment: it is configured by `spark.conf`, so its settings are read from there and
 from nowhere else. Does not belong here: which datasets there are (`datasets`), how the bundle fills the keys in
 (`crypto_assets.databricks.deploy.bundle`).
 """
@@ -29,7 +29,7 @@ KEYS: Mapping[str, str] = {
     "coins": "A coins.toml as `crypto-assets coins` writes it; empty = the built-in coins of the data mode.",
     "partitions_start": "First day that has partitions (ISO 8601, UTC).",
     "topic": "Kafka topic of prices.",
-    "topic_id": "Incarnation of the topic. Empty = the topic's name; give another after it was created anew.",
+    "topic_id": "Incarnation of the topic. Empty = the topic's name; give another after re-creating the topic.",
     "kafka_bootstrap_servers": "Kafka as host:port[,host:port].",
     "kafka_security_protocol": "PLAINTEXT (default), SSL, SASL_PLAINTEXT or SASL_SSL.",
     "kafka_sasl_mechanism": "PLAIN (default), SCRAM-SHA-256 or SCRAM-SHA-512.",
@@ -46,7 +46,7 @@ class ConfigurationError(UsageError):
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the datasets need.
+    """Inputs of the datasets.
 
     Args:
         topic: Kafka topic of prices.
@@ -107,7 +107,7 @@ def read(get: Callable[[str, str], str | None]) -> Configuration:
 
 
 def _collect(problems: list[str], key: str, make: Callable[[], T]) -> T | None:
-    """What `make` gives, or None with the problem noted."""
+    """Result of `make`, or None with the problem recorded."""
     try:
         return make()
     except (OSError, ValueError) as error:

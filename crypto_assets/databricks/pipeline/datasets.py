@@ -3,7 +3,7 @@
 Every view is a transform of `crypto_assets.transforms` over the whole of what lies before it, with the columns of its
 contract and the expectations rendered from it. What the assets compute by slice is the same function of the same
 rows, so both give the same tables. What the steps find out by reading tables first (how far Bronze reaches) is a scalar
-subquery here, since a pipeline's functions only say what to compute.
+subquery here, since a pipeline's functions only declare queries.
 
 Belongs here: names, inputs and the wiring. Does not belong here: rows of Bronze (`bronze`), rules (`expectations`),
 any computation (`transforms`).
@@ -58,7 +58,7 @@ def declare(dp: Any, spark: SparkSession, configuration: Configuration, stream: 
     Args:
         dp: The module `pyspark.pipelines`.
         spark: The pipeline's session.
-        configuration: What the pipeline was told.
+        configuration: Configuration of the pipeline.
         stream: Rows of Bronze (`bronze.records`). They are made before, since making them needs Spark to analyse, and
             within a dataset's query it refuses to.
     """
@@ -87,12 +87,12 @@ class _Views:
     """The queries of the materialized views."""
 
     spark: SparkSession
-    told: Configuration
+    configuration: Configuration
 
     def prices(self) -> DataFrame:
         """`silver.prices`."""
-        history = history_points(self._replies(), self.told.coins) if self.told.history else None
-        return silver(self._parsed(), history, Slice(self.told.partitions_start, END_OF_TIME))
+        history = history_points(self._replies(), self.configuration.coins) if self.configuration.history else None
+        return silver(self._parsed(), history, Slice(self.configuration.partitions_start, END_OF_TIME))
 
     def quarantine(self) -> DataFrame:
         """`silver.quarantine`."""
@@ -110,30 +110,30 @@ class _Views:
         from pyspark.sql import functions as F
 
         now = F.current_timestamp()
-        active = canonical_coin(F.col("coin_id"), now, self.told.coins).isNotNull()
+        active = canonical_coin(F.col("coin_id"), now, self.configuration.coins).isNotNull()
         return latest_prices(
             self._read(SILVER_PRICES).where(active), self._covered_until(), self._covered_offsets(), now
         )
 
     def coins(self) -> DataFrame:
         """`gold.dim_coin`."""
-        return self.spark.createDataFrame(dim_coin(self.told.coins), spark_schema(DIM_COIN))  # type: ignore[arg-type]
+        return self.spark.createDataFrame(dim_coin(self.configuration.coins), spark_schema(DIM_COIN))  # type: ignore[arg-type]
 
     def _read(self, table: Table) -> DataFrame:
         return self.spark.read.table(dataset_name(table))
 
     def _replies(self) -> DataFrame:
-        return self.spark.read.table(str(self.told.history))
+        return self.spark.read.table(str(self.configuration.history))
 
     def _parsed(self) -> DataFrame:
-        return parse_bronze(self._read(RECORDS), self.told.coins, self.told.partitions_start)
+        return parse_bronze(self._read(RECORDS), self.configuration.coins, self.configuration.partitions_start)
 
     def _covered_until(self) -> Column:
         """Highest broker timestamp of Bronze; without a record the newest time of fetching history."""
         from pyspark.sql import functions as F
 
         newest = self._read(RECORDS).agg(F.max("kafka_timestamp")).scalar()
-        if not self.told.history:
+        if not self.configuration.history:
             return newest
         return F.coalesce(newest, self._replies().agg(F.max("fetched_at")).scalar())
 
@@ -148,6 +148,6 @@ class _Views:
         )
         by_partition = F.array_sort(F.collect_list(F.struct("partition", "end")))
         texts = F.transform(by_partition, lambda p: F.concat(F.lit('"'), p["partition"], F.lit('": '), p["end"]))
-        told = F.concat(F.lit("{"), F.array_join(texts, ", "), F.lit("}")).alias("told")
-        incarnations = ends.groupBy("topic_id").agg(told, F.max("until").alias("until"))
-        return incarnations.agg(F.max_by("told", "until")).scalar()
+        offsets = F.concat(F.lit("{"), F.array_join(texts, ", "), F.lit("}")).alias("offsets")
+        incarnations = ends.groupBy("topic_id").agg(offsets, F.max("until").alias("until"))
+        return incarnations.agg(F.max_by("offsets", "until")).scalar()

@@ -38,7 +38,7 @@ PIPELINE = Path(__file__).resolve().parents[3] / "deploy/databricks/pipeline.py"
 
 
 class PipelineFailed(ReportedError):
-    """`spark-pipelines` ended with an error; the message holds the end of what it said."""
+    """`spark-pipelines` ended with an error; the message contains the end of its output."""
 
 
 def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str = "local[2]") -> dict[str, Any]:
@@ -64,10 +64,10 @@ def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str
         raise ConfigurationError(f"{pipeline} is not there: it is part of a checkout, not of the installed package")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigurationError(f"{folder} is not empty: a run begins with a new folder, name another one")
-    told = configuration_of(settings)
+    configuration = configuration_of(settings)
     folder.mkdir(parents=True, exist_ok=True)
     specification = folder / "spark-pipeline.yml"
-    specification.write_text(json.dumps(_specification(folder, pipeline, told), indent=2), encoding="utf-8")
+    specification.write_text(json.dumps(_specification(folder, pipeline, configuration), indent=2), encoding="utf-8")
     token = str(uuid.uuid4())
     with connect_server(folder / "warehouse", token, master=master) as (session, port):
         for schema in sorted({table.schema for table in DATASETS}):
@@ -107,7 +107,7 @@ def configuration_of(settings: Settings) -> dict[str, str]:
     return {PREFIX + key: value for key, value in values.items()}
 
 
-def _specification(folder: Path, pipeline: Path, told: Mapping[str, str]) -> dict[str, Any]:
+def _specification(folder: Path, pipeline: Path, configuration: Mapping[str, str]) -> dict[str, Any]:
     """`spark-pipeline.yml`; its globs do not leave its own folder, so the source is linked there."""
     (folder / pipeline.name).symlink_to(pipeline.resolve())
     return {
@@ -115,7 +115,7 @@ def _specification(folder: Path, pipeline: Path, told: Mapping[str, str]) -> dic
         "storage": (folder / "storage").resolve().as_uri(),
         "catalog": "spark_catalog",
         "database": "default",
-        "configuration": {**told, "spark.sql.session.timeZone": "UTC"},
+        "configuration": {**configuration, "spark.sql.session.timeZone": "UTC"},
         "libraries": [{"glob": {"include": pipeline.name}}],
     }
 

@@ -68,7 +68,7 @@ def libraries() -> list[str]:
 
 
 def pipes_resource(settings: Settings, packages: Sequence[Path] = (PACKAGE,)) -> dg.ConfigurableResource:
-    """The resource `step_launcher` of target databricks-serverless: runs the work of every step elsewhere.
+    """The resource `step_launcher` of target databricks-serverless: runs the work of every step remotely.
 
     It is none of Dagster's step launchers: the step itself runs in the driver's process and asks this for its result.
 
@@ -149,8 +149,8 @@ class ServerlessRunner:
         except (PreflightFailed, StagingRefused, WireError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except DatabricksError as error:
-            told = redact(f"{error.error_code}: {error}", self.settings.secrets())
-            raise dg.Failure(f"the workspace refused: {told}", {"databricks_failure_class": "cluster"}) from error
+            message = redact(f"{error.error_code}: {error}", self.settings.secrets())
+            raise dg.Failure(f"the workspace refused: {message}", {"databricks_failure_class": "cluster"}) from error
         if client.interrupted is not None:
             raise client.interrupted
         assert client.ended is not None
@@ -249,23 +249,23 @@ class ServerlessRunner:
     ) -> Result:
         """The result that the step sent, or its failure raised."""
         secrets, run = self.settings.secrets(), client.ended
-        told = {m["kind"]: m for m in messages if isinstance(m, dict) and "kind" in m}
+        received = {m["kind"]: m for m in messages if isinstance(m, dict) and "kind" in m}
         logs, trace = task_logs(workspace, run)
         log_output(logs, secrets, MOST_OUTPUT, log.info)
         end = end_of(
             run,
             secrets,
             ran=client.ran,
-            events=STARTED in told,
+            events=STARTED in received,
             gave_up=client.gave_up,
             output=f"{logs}\n{trace}" if trace else "",
         )
         problem = ""
         try:
-            if RESULT in told and end.succeeded:
+            if RESULT in received and end.succeeded:
                 log.info(f"Databricks run {run.run_id} ended well: {run.run_page_url}")
-                return result_from_json(opened(told[RESULT]))
-            raised = failure_from_json(opened(told[FAILURE])) if FAILURE in told else None
+                return result_from_json(opened(received[RESULT]))
+            raised = failure_from_json(opened(received[FAILURE])) if FAILURE in received else None
         except WireError as error:
             raised, problem = None, str(error)
         kind = "code" if raised is not None else "cluster" if end.succeeded else classify(end)

@@ -1,7 +1,7 @@
 """Entry point of a step that runs by Pipes on serverless compute: order in, work, answer out.
 
 Belongs here: what happens in that process. Does not belong here: the driver's side (`pipes`), what travels (`wire`), or
-Dagster, which is not installed there (`dagster-pipes` is a package of its own).
+Dagster, which is not installed there (`dagster-pipes` is a separate package).
 
 Messages lie as files on a volume. What the step raises is sent as a message too, and then the process ends with an exit
 code other than 0, so that driver and workspace are both red.
@@ -33,7 +33,7 @@ END_OF_CHUNK = "\n"
 
 
 def main() -> None:
-    """Run the step that the task's parameters tell of.
+    """Run the step described by the task's parameters.
 
     Raises:
         SystemExit: The step failed; the message has been sent.
@@ -61,16 +61,16 @@ def main() -> None:
             load_settings.cache_clear()
             result = run(order, serverless_engine(load_settings()))
             pipes.report_custom_message(sealed(RESULT, redact(result_to_json(result), as_written(secrets))))
-        except BaseException as error:  # noqa: BLE001  (whatever it is, the driver is told)
+        except BaseException as error:  # noqa: BLE001  (report any error to the driver)
             failed = shown(f"{type(error).__name__}: {error}", secrets)
-            text = failure_to_json(error, lambda told: shown(told, secrets), traceback.format_exc())
+            text = failure_to_json(error, lambda text: shown(text, secrets), traceback.format_exc())
             pipes.report_custom_message(sealed(FAILURE, text))
     if failed is not None:
         raise SystemExit(f"the step failed: {failed}")
 
 
 def run(order: Order, engine: Engine) -> Result:
-    """Do what an order says; whatever the step raises goes through."""
+    """Execute an order; errors of the step propagate."""
     shipment = Shipment.from_json(order.shipment)
     arguments = {name: tuple(value) for name, value in order.arguments.items()}
     return work_at(order.work)(engine, list(shipment.keys), shipment.inputs, **arguments)
@@ -119,7 +119,7 @@ def serverless_engine(settings: Settings) -> Engine:
 
 
 def _writer() -> Any:
-    """Pipes' writer to a volume, whose files tell when they are whole.
+    """Pipes' writer to a volume, whose files are marked when complete.
 
     The reader counts a file as read once it has got any of it. A volume that shows a file before it is closed would
     lose the rest.

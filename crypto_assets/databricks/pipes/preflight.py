@@ -1,4 +1,4 @@
-"""What is checked before a step is submitted to serverless compute: everything at once, one error with every finding.
+"""Checks before a step is submitted to serverless compute; one error lists all findings.
 
 Belongs here: what differs from a cluster: the volume, the environment, no DBFS. Does not belong here: what both have in
 common (`preflight`).

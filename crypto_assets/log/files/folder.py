@@ -48,7 +48,7 @@ class LandedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an hour's folder holds: files to read, names still being written (`.part`), names of any other kind."""
+    """Contents of an hour's folder: files to read, files still being written (`.part`), other names."""
 
     files: tuple[LandedFile, ...] = ()
     parts: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Content:
-    """What one file holds.
+    """Contents of one file.
 
     Args:
         sha256: Its identity.
@@ -99,7 +99,7 @@ def hours(folder: Path, since: datetime | None = None) -> list[datetime]:
 
     Args:
         folder: The topic's folder.
-        since: Days before this time's are not looked at.
+        since: Earlier days are skipped.
 
     Raises:
         LogUnavailable: A folder cannot be listed.
@@ -118,7 +118,7 @@ def hours(folder: Path, since: datetime | None = None) -> list[datetime]:
 
 
 def list_hour(folder: Path, hour: datetime) -> Listing:
-    """What an hour's folder holds now, files in order of writing; nothing when it does not exist.
+    """Current contents of an hour's folder, files in write order; empty if it does not exist.
 
     Raises:
         LogUnavailable: The folder cannot be listed.
@@ -141,7 +141,7 @@ def list_hour(folder: Path, hour: datetime) -> Listing:
 
 
 def content(file: LandedFile, known: Collection[str] = ()) -> Content | None:
-    """What a file holds; None when it is gone.
+    """Contents of a file; None if it is gone.
 
     Args:
         file: The file.
@@ -170,7 +170,7 @@ def lines_of(file: LandedFile, expected: Content, hour: datetime) -> Iterator[tu
     """Records of a file that come after its known lines, each with its line number, from 0.
 
     Raises:
-        LogError: The file is no longer what `content` said, which is only known at its end.
+        LogError: The file no longer matches `content`, detected at its end.
         LogUnavailable: The file cannot be read.
     """
     digest, number = hashlib.sha256(), 0
@@ -216,7 +216,7 @@ def chunk(rows: list[tuple[int, str, datetime, Line]]) -> pa.Table:
 def arrival_of(record: Line, file: LandedFile, hour: datetime, now: datetime) -> datetime:
     """When a record could first be known (UTC).
 
-    An envelope says it. A raw message arrived when its file was last written, but not before the folder's hour and
+    An envelope contains it. A raw message arrived when its file was last written, but not before the folder's hour and
     not after `now` (a file's time may be wrong).
     """
     return record.timestamp or max(hour, min(file.written_at, now))

@@ -32,7 +32,7 @@ class Line:
     """One record.
 
     Args:
-        timestamp: When it arrived (UTC); None for a raw message, which does not say.
+        timestamp: When it arrived (UTC); None for a raw message.
         key: Message key.
         headers: JSON text of the headers with sorted keys, as `log.kafka.reading.headers_json` writes; None = unknown.
         value: The message; None for a record without value.
@@ -95,8 +95,8 @@ def _envelope(text: bytes, before: datetime) -> Line | None:
     understood = (key is None or isinstance(key, str)) and isinstance(headers, dict) and value is not ...
     if not understood or moment is None or moment >= before:
         return None
-    told = json.dumps(headers, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return Line(moment, key, told, value)
+    header_text = json.dumps(headers, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return Line(moment, key, header_text, value)
 
 
 def _value(record: dict[str, Any]) -> Any:

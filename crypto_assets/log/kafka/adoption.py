@@ -25,7 +25,7 @@ MARK = "~"
 
 @dataclass(frozen=True)
 class Incarnation:
-    """What a topic's records are stored as.
+    """Incarnation under which a topic's records are stored.
 
     Args:
         id: The topic id, with a number behind it when the log was adopted.
@@ -45,7 +45,7 @@ def incarnation_of(source: Settings | Mapping[str, Any], topic_id: str) -> Incar
     """The incarnation as which a topic's records are stored now; client options alone know of no adoption.
 
     Raises:
-        LogError: The file of adoptions is damaged; says what to do.
+        LogError: The file of adoptions is damaged; the message has the fix.
     """
     known = _read(source).get(topic_id, []) if isinstance(source, Settings) else []
     if not known:

@@ -81,7 +81,7 @@ they are collected before their process, which here outlives them on purpose."""
 
 @dataclass(frozen=True)
 class BrokerStatus:
-    """What is known about the embedded broker of a home.
+    """State of the embedded broker of a home.
 
     Args:
         running: Whether its process is alive.
@@ -106,7 +106,7 @@ class BrokerStatus:
 
 @contextmanager
 def _signals_heeded() -> Iterator[None]:
-    """Lets a child started meanwhile heed SIGTERM and SIGINT, where this process can say so (in its main thread).
+    """Let a child started meanwhile handle SIGTERM and SIGINT; effective in the main thread only.
 
     That a signal is ignored is inherited: SIGINT by what a shell starts in the background, and SIGTERM with it once
     Dagster has run something in this process. Such a broker could only be killed.
@@ -191,7 +191,7 @@ class EmbeddedBroker:
         return self._logs / "server.log"
 
     def status(self) -> BrokerStatus:
-        """What is known, read from the home and the process table; asks the broker nothing."""
+        """State according to the home and the process table; does not contact the broker."""
         process = self._process()
         bootstrap = bootstrap_of(self.home)
         return BrokerStatus(
@@ -268,9 +268,9 @@ class EmbeddedBroker:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def _ended(self, pid: int, timeout_s: float) -> bool:
-        """Whether the broker ends within the time.
+        """True if the broker exits in time.
 
-        A process that has ended stays a zombie until the one that started it looks, and that may be busy for hours.
+        An exited process stays a zombie until its parent reaps it, which may take hours.
         """
         deadline = time.monotonic() + timeout_s
         while self._process() is not None:
@@ -330,7 +330,7 @@ class EmbeddedBroker:
             "-Xms64m",
             "-XX:+UseSerialGC",  # one core's worth of collector: the machine also runs the pipeline
             *logging,
-            f"-Dcrypto_assets.home={self.home}",  # for people who read a process list
+            f"-Dcrypto_assets.home={self.home}",  # for readers of process lists
             *classpath,
             "kafka.Kafka",
             self._config.name,

@@ -88,11 +88,11 @@ def unavailable(config: Mapping[str, Any], what: str, error: object) -> LogUnava
     Args:
         config: Client options; only the bootstrap servers are named.
         what: What was asked for, as a noun phrase.
-        error: What librdkafka said.
+        error: Error of librdkafka.
     """
-    said = str(error).strip() or "no reason given"
+    message = str(error).strip() or "no reason given"
     return LogUnavailable(
-        f"Kafka at {config.get('bootstrap.servers')} gave no usable answer to {what}: {said}. If it is the home's "
+        f"Kafka at {config.get('bootstrap.servers')} gave no usable answer to {what}: {message}. If it is the home's "
         f"embedded broker, {START_HINT}; otherwise check KAFKA_BOOTSTRAP_SERVERS and its SASL settings "
         "(crypto-assets doctor)"
     )

@@ -28,7 +28,7 @@ def bounds(
 
     All high watermarks are read first, then b(t), the first offset whose record time is at or after t. Where no such
     record exists b(t) is that *earlier* watermark, and an hour that ends there is provisional: what arrives between
-    the two questions is then left to the next look. (Asked the other way round, 8 of 60,047 records were doubled and
+    the two queries is then left to the next poll. (Asked the other way round, 8 of 60,047 records were doubled and
     13 missing.) b never falls as t grows.
 
     A record stamped later than `now` is no bound: a broker's clock that was ahead for a moment would else close every
@@ -46,7 +46,7 @@ def bounds(
 
     Raises:
         LogUnavailable: No broker answers, an answer holds an error, or the topic does not exist or was re-created
-            while being looked at.
+            meanwhile.
         ValueError: A time is not a whole hour in UTC.
     """
     for hour in hours:

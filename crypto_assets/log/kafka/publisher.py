@@ -213,7 +213,7 @@ class Publisher:
         """Newest record time in a topic of a virtual home (UTC), below which nothing may be sent; None when empty.
 
         Raises:
-            LogUnavailable: The broker did not tell.
+            LogUnavailable: The broker did not answer.
         """
         stamp = self._floor_ms(topic)
         return datetime.fromtimestamp(stamp / 1000, UTC) if stamp >= 0 else None

@@ -107,7 +107,7 @@ def ahead(source: Settings | Mapping[str, Any], topic: str, now: datetime) -> di
 
 
 def ahead_text(topic: str, found: Mapping[int, int], now: datetime) -> str:
-    """What `ahead` found as a sentence for people, with what to do."""
+    """Message for the result of `ahead`, with the fix."""
     listed = ", ".join(
         f"partition {p} by {(stamp - now.timestamp() * 1000) / 3_600_000:,.1f} h" for p, stamp in found.items()
     )
@@ -128,7 +128,7 @@ def lag_start(
         topic: The topic.
         covered: By partition, the offset up to which everything is covered; an absent partition counts as 0. What
             retention has removed meanwhile counts as covered: it cannot be waited for.
-        now: Present time (UTC): a record stamped later says nothing about its age; None = every time is believed.
+        now: Present time (UTC): records stamped later are ignored; None = trust all times.
 
     Raises:
         LogWentBackwards: The reader is ahead of the log.

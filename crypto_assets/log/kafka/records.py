@@ -249,7 +249,7 @@ class _Reader:
         events = [m for m in batch if m.error() is not None]
         records = [m for m in batch if m.error() is None] if events else batch
         table = self._inside(records) if records else None
-        # Only now: the end of a partition is told after its last records, which may be of the same batch.
+        # Only now: the end of a partition is signalled after its last records, which may be of the same batch.
         for event in events:
             self._note(event)
         return table

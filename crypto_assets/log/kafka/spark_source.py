@@ -117,15 +117,15 @@ def _read(spark: SparkSession, options: Mapping[str, str], topic: str, pieces: S
     try:
         found = frame.toArrow()
     except Exception as error:
-        told = str(error)
-        if any(mark in told for mark in _LOST):
+        text = str(error)
+        if any(mark in text for mark in _LOST):
             listed = "; ".join(f"partition {p.partition}: within [{p.start}, {p.end})" for p in pieces)
             raise LogTrimmed(
                 f"records of topic {topic} are no longer retained: {listed}. They can be accepted as a gap "
                 "(accept_gap in the run's config) or filled from history: crypto-assets backfill DAY --from history"
             ) from error
-        if "kafka" in told.lower():
-            why = f"{type(error).__name__}: {told.splitlines()[0][:300]}"
+        if "kafka" in text.lower():
+            why = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
             raise LogUnavailable(
                 f"Spark could not read topic {topic} from {options['kafka.bootstrap.servers']}: {why}"
             ) from error

@@ -49,7 +49,7 @@ class TopicStatus:
         partitions: Number of partitions.
         config: The settings that matter, as the broker has them.
         problems: What is not as it must be, each with the command that fixes it; empty = good.
-        checked_at: When it was looked at (UTC).
+        checked_at: Time of the check (UTC).
     """
 
     topic: str
