@@ -191,7 +191,7 @@ def ends_without_a_trace(started: Background, number: int) -> None:
 
 
 def caught_up(home: Path, stopped_at: datetime) -> None:
-    """Every hour of the outage is there, by runs of `up`, and the one it was stopped in was made again."""
+    """Every hour of the outage was made by runs of `up`, and the interrupted one again where the log had more of it."""
     began = floor_hour(stopped_at)
     interrupted, *missed = hour_keys(Slice(began, began + OUTAGE))
     found = existing_home(Settings(source="replay", home_path=home))  # type: ignore[call-arg]
@@ -203,7 +203,8 @@ def caught_up(home: Path, stopped_at: datetime) -> None:
             return [run for run in map(instance.get_run_by_id, ids) if run is not None]
 
         for asset in (dg.AssetKey(name.split("/")) for name in assets_of("refresh") if name != "gold/latest_prices"):
-            assert len(made(asset, interrupted)) > 1, asset
+            again = asset == dg.AssetKey(["ops", "polls"])  # the recording's hole has no quotes, but polls
+            assert len(made(asset, interrupted)) >= 1 + again, asset
             assert [{run.tags["crypto_assets/why"] for run in made(asset, hour)} for hour in missed] == [{WHY}] * 3
 
 
