@@ -24,9 +24,10 @@ from crypto_assets_tests.databricks.launched.toys import failure
 DRIVER_ONLY = {
     *("home_path", "lake_uri", "spark_master", "spark_remote", "spark_catalog"),
     *("replay_speed", "simulator_seed", "automation", "refresh_interval_s", "log_level", "alert_webhook_url"),
+    "start_timeout_s",
     *("kafka_port", "kafka_partitions", "kafka_replication_factor"),
 }
-"""Settings that no launched step asks for: folders of the home, other targets, producer, broker, alerts."""
+"""Settings that no launched step asks for: folders of the home, other targets, producer, broker, alerts, UI."""
 
 
 def settings(**given: Any) -> Settings:

@@ -372,8 +372,6 @@ def test_the_packaged_instance_is_what_operations_need(instance):
     assert instance.run_coordinator.dequeue_interval_seconds == 1
     config = instance.get_concurrency_config()
     assert config.run_queue_config.max_concurrent_runs == 3
-    assert config.pool_config.default_pool_limit == 1
-    assert config.pool_config.pool_granularity.value == "op"
     assert instance.run_monitoring_enabled
     assert instance.get_settings("run_retries")["max_retries"] == 1
     for kind in ("sensors", "schedules"):

@@ -147,6 +147,7 @@ def test_rows_that_somebody_deleted_are_made_again(small_home, hours):
 
 
 def test_a_table_that_is_another_one_is_made_again(small_home, hours):
+    run(small_home, small_home.hours[:3])  # other modules sent late records of these hours to the same topic
     rows = small_home.rows("gold.bars_1h")
     shutil.rmtree(Path(small_home.settings.lake) / "gold" / "bars_1h")
     found = plan(small_home, hours)

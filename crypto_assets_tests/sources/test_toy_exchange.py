@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from crypto_assets.settings import environment
 from crypto_assets_tests.sources import toy_exchange
 from crypto_assets_tests.sources.raw_server import RawServer, reply
 
@@ -18,7 +19,8 @@ def test_an_exchange_is_added_in_the_places_that_the_table_names(server: RawServ
     at = int(datetime.now(UTC).timestamp())
     server.answer(reply({"XBT": ["64000.5", at], "LTC": ["71.25", at - 1], "DOGE": ["0.1", at]}))
     program = [sys.executable, "-m", toy_exchange.__name__, server.url, str(tmp_path), kafka_broker.bootstrap_servers]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=180, cwd=tmp_path, check=False)
+    env = {**environment(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=180, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 0, done.stderr
     for found in json.loads(done.stdout.splitlines()[-1]):
         assert found == {
