@@ -214,17 +214,6 @@ def test_a_first_hour_whose_beginning_is_trimmed_is_unknown(kafka_engine, kafka_
         done(kafka_engine, [H10], given)
 
 
-def test_the_log_going_backwards_fails(kafka_engine, kafka_broker, filled, topic_factory):
-    given = inputs(kafka_broker, filled, [H11])
-    done(kafka_engine, [H11], given)
-    shorter = topic_factory()
-    publish(kafka_broker, shorter, [(0, TEN + HOUR, price(TEN))])
-    same_id = inputs(kafka_broker, shorter, [H11])
-    bounds = replace(same_id.bounds[H11], topic_id=given.bounds[H11].topic_id)
-    with pytest.raises(StepFailed, match="log went backwards"):
-        done(kafka_engine, [H11], replace(same_id, bounds={H11: bounds}))
-
-
 def test_bounds_older_than_what_was_stored_change_nothing(kafka_engine, kafka_broker, filled):
     old = inputs(kafka_broker, filled, [H11])
     publish(kafka_broker, filled, [(0, TEN + HOUR + 5 * MINUTE, price(TEN + HOUR))])
