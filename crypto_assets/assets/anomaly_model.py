@@ -15,19 +15,13 @@ from crypto_assets.ml import anomaly, artifacts, registry
 from crypto_assets.ml.anomaly import Detector, Training
 from crypto_assets.ml.baselines import ANOMALY
 
-ASSET = "ml.anomaly_model"
-EXTRA_CHECKS = training.COMMON_CHECKS
 DAYS = anomaly.FIT_DAYS + anomaly.CALIBRATION_DAYS
-
 
 MODEL = ModelAsset(
     "ml",
     "anomaly_model",
     "Anomaly detector of day D: trained and calibrated on features before the end of D, compared with the champion on "
     "injected faults, and promoted only if it finds at least as many at the same flag rate. Serves from D + 1.",
-    "team:ml",
-    "ml",
-    ("scikitlearn", "mlflow"),
 )
 
 
@@ -37,7 +31,7 @@ MODEL = ModelAsset(
     reads=[Reads("features/price_features", back=DAYS - 1)],
     moved_by="daily",
     role="train",
-    checks=EXTRA_CHECKS,
+    checks=training.COMMON_CHECKS,
     also_writes=[PROMOTIONS],
     skippable=True,
 )
@@ -56,7 +50,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     def learn(cutoff: datetime) -> Training:
         return anomaly.train(training.known(engine, cutoff, DAYS), inputs.anomaly_budget)
 
-    return training.by_day(ASSET, engine, partition_keys, inputs, learn, _decide)
+    return training.by_day(MODEL.full_name, engine, partition_keys, inputs, learn, _decide)
 
 
 def _decide(

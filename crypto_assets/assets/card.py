@@ -43,9 +43,9 @@ class ModelAsset:
     schema: str
     name: str
     description: str
-    owner: str
-    group: str
-    kinds: tuple[str, ...]
+    owner: str = "team:ml"
+    group: str = "ml"
+    kinds: tuple[str, ...] = ("scikitlearn", "mlflow")
     grain: Grain | None = "day"
 
     @property

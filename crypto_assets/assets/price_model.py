@@ -17,19 +17,13 @@ from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.evaluation import Skill
 from crypto_assets.ml.price import Forecaster
 
-ASSET = "ml.price_model"
-EXTRA_CHECKS = training.COMMON_CHECKS
 DAYS = price.LOOK_BACK_DAYS
-
 
 MODEL = ModelAsset(
     "ml",
     "price_model",
     "Price forecasters (5 min and 1 h) of day D: walk-forward evaluation before the end of D, promoted only if their "
     "skill over persistence is above zero with 95 % confidence. Serves from D + 1.",
-    "team:ml",
-    "ml",
-    ("scikitlearn", "mlflow"),
 )
 
 
@@ -39,7 +33,7 @@ MODEL = ModelAsset(
     reads=[Reads("features/price_features", back=DAYS - 1)],
     moved_by="daily",
     role="train",
-    checks=EXTRA_CHECKS,
+    checks=training.COMMON_CHECKS,
     also_writes=[PROMOTIONS],
     skippable=True,
 )
@@ -59,7 +53,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         data = training.known(engine, cutoff, DAYS)
         return {horizon: price.train(data, slots) for horizon, slots in HORIZONS.items()}
 
-    return training.by_day(ASSET, engine, partition_keys, inputs, learn, _decide)
+    return training.by_day(MODEL.full_name, engine, partition_keys, inputs, learn, _decide)
 
 
 def _decide(
