@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -349,16 +348,17 @@ def test_no_password_is_shown():
 def test_a_full_disk_is_named(home: Path):
     """Files may not grow beyond a few bytes: what a full disk does to a program, without filling one."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-
     shutil.rmtree(home)
-    command = [sys.executable, "-m", "crypto_assets.cli.main", "broker", "start", "--home", str(home)]
+    program = [sys.executable, "-m", "crypto_assets.cli.main", "broker", "start", "--home", str(home)]
+    # Set between two programs: `preexec_fn` would run gRPC's fork handlers in a copy of this process, and they abort.
+    limit = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", limit, *program]
     # Coverage would write its own file under the same limit, and print that it could not.
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run(
-        command, env=unmeasured, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limit
-    )
+    done = subprocess.run(command, env=unmeasured, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == CANNOT, done.stderr
     assert done.stderr.startswith("error: ")
     assert "ulimit -f" in done.stderr

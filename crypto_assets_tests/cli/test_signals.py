@@ -65,14 +65,14 @@ class Command:
         if terminal:
             spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
             program = [sys.executable, "-c", spawn, *program]
+        # A test run under `nohup` ignores SIGHUP, and children inherit that.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self.process = subprocess.Popen(
             program,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A test run under `nohup` ignores SIGHUP, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
         )
         self.await_line("ready")
         self.itself = psutil.Process(self.process.pid)
