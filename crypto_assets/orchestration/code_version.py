@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator
 from functools import cache
 
 from crypto_assets.assets.card import ModelAsset, Step
@@ -50,18 +49,31 @@ def _closure(module: str) -> frozenset[str]:
 
 
 @cache
-def _text(module: str) -> str:
+def _parsed(module: str) -> tuple[str, list[ast.stmt]]:
+    """Text of a module and its statements at every depth; empty if it has no source.
+
+    Expressions are not entered: they hold no imports and no docstrings, and are nine tenths of a tree.
+    """
     spec = importlib.util.find_spec(module)
     read = getattr(spec and spec.loader, "get_source", None)
-    return (read(module) or "") if read else ""
+    text = (read(module) or "") if read else ""
+    found: list[ast.stmt] = []
+    left: list[ast.AST] = [ast.parse(text)]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.stmt):
+            found.append(node)
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            left += getattr(node, block, ())
+    return text, found
 
 
 @cache
 def _imports(module: str) -> frozenset[str]:
     named: set[str] = set()
-    for node in ast.walk(ast.parse(_text(module))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            named |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    for statement in _parsed(module)[1]:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            named |= {statement.module, *(f"{statement.module}.{a.name}" for a in statement.names)}
     return frozenset(n for n in named if n.startswith(ROWS) and n not in REPORTING and _is_module(n))
 
 
@@ -76,15 +88,11 @@ def _is_module(name: str) -> bool:
 @cache
 def _source(module: str) -> str:
     """Code lines of a module; lines, because syntax trees and tokens differ between Python versions."""
-    text = _text(module)
+    text, statements = _parsed(module)
     lines = text.splitlines()
-    for first, last in _docstrings(ast.parse(text)):
-        lines[first - 1 : last] = [""] * (last - first + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-
-
-def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """First and last line of every string statement: docstrings, and texts below constants."""
-    for node in ast.walk(tree):
+    # String statements: docstrings, and texts below constants.
+    for node in statements:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield node.lineno, node.end_lineno or node.lineno
+            last = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : last] = [""] * (last - node.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
