@@ -1,4 +1,4 @@
-"""`python -m bench`: choose parts, run each in a process of its own, print their tables.
+"""`python -m bench`: choose parts, run each in a separate process, print their tables.
 
 A part has its own process so that the memory of one does not show in another, and so that one that fails leaves the
 others. The exit code says whether everything could be measured (0, also when targets are missed) or not (1).

@@ -1,4 +1,4 @@
-"""Quotes of ten coins at a steady rate, from a process of their own, so that its processor time is known apart.
+"""Quotes of ten coins at a steady rate, from a separate process, so that its processor time is measured apart.
 
 Belongs here: producing live records with their true times. Does not belong here: what reads them.
 """

@@ -1,8 +1,9 @@
 """Bytes that a day leaves behind: Dagster's event log and the lake, before and after housekeeping.
 
-A refresh a minute is 1,440 a day. What K refreshes of one hour add is measured, and taken to a day in two ways: what
-every refresh adds (events, files of replaced slices) times 1,440 / K, and what an hour leaves when its runs are pruned
-(the run that holds its latest events) times 24. The first stands as long as runs are kept, the second grows for good.
+A refresh a minute is 1,440 a day. What K refreshes of one hour add is measured, and extrapolated to a day in two ways:
+what every refresh adds (events, files of replaced slices) times 1,440 / K, and what an hour leaves when its runs are
+pruned (the run that holds its latest events) times 24. The first lasts as long as runs are kept, the second grows
+without limit.
 """
 
 from __future__ import annotations

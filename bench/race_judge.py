@@ -1,4 +1,4 @@
-"""What came of racing writers, judged by none of the code that they run: DuckDB over the files that the log lists.
+"""Verdict on racing writers, computed by none of the code that they run: DuckDB over the files that the log lists.
 
 Belongs here: doubled, lost and foreign records, broken chains, stale overwrites, commits by who made them. Does not
 belong here: the race itself (`bench.races`).

@@ -155,7 +155,7 @@ class Writer(threading.Thread):
         self._requests = self.committed = 0
 
     def run(self) -> None:
-        """Until told that it is enough."""
+        """Until `enough` is set."""
         try:
             while not self.enough.is_set():
                 self._live()
@@ -272,7 +272,7 @@ def run(*, kills: int, cases: Sequence[str] = tuple(CASES)) -> Part:
         problems += [f"{case}: {problem}" for problem in found]
         output.table(f"Race of {case}", part.tables[f"Race of {case}"])
     part.notes = [
-        "why an attempt was overtaken and started over, with everything read anew:",
+        "why an attempt was overtaken and repeated from the start, reading everything again:",
         "skipped: its application transaction was used by another; condition: the table was no longer as it was read",
         "conflict: another committed while this one wrote",
         "half of the kills take a writer's JVM along, half leave it to find out by itself",

@@ -1,4 +1,4 @@
-"""What a part measured, and how it is printed.
+"""Figures of a part, and how they are printed.
 
 Belongs here: figures with their targets, tables, the machine. Does not belong here: measuring.
 """
@@ -28,7 +28,7 @@ class Measure:
         name: What was measured.
         measured: The figure, in `unit`.
         unit: Unit of `measured`, `target` and `reference`.
-        target: What it should reach; None for a figure that is only told.
+        target: The goal; None for a figure without a target.
         more_is_better: Whether the target is a floor rather than a ceiling.
         reference: The same job done in plain DuckDB (or what the note says), where there is one.
         note: How it was measured, in a few words.

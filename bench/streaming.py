@@ -1,12 +1,12 @@
 """The streaming drill: a live producer, `crypto-assets stream` as a process that is killed ten times, batch beside it.
 
-Records are produced evenly at a rate with their true times, so that a record's way to Gold can be told from the time
+Records are produced evenly at a rate with their true times, so that a record's latency to Gold follows from the time
 of the commit that covers it. At the end every table must equal those that the batch steps make of the same log in a
 second lake, and `crypto-assets verify` must pass.
 
 Half of the load comes before the kills and half after them; each kill strikes a few seconds after a commit, and the
-next one waits until the stream has caught up (or for `RECOVERY_S`), with the load going on. The rate is only promised
-to the producer: where two cores cannot carry producer, broker and engine together, the lag grows, and the report shows
+next one waits until the stream has caught up (or for `RECOVERY_S`), with the load going on. The rate is only a promise
+of the producer: where two cores cannot carry producer, broker and engine together, the lag grows, and the report shows
 it, with the processor time that each of them took.
 """
 
@@ -57,7 +57,7 @@ CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'crypt
 
 
 class Stream:
-    """`crypto-assets stream` as a process of its own."""
+    """`crypto-assets stream` as a separate process."""
 
     def __init__(self, settings: Settings, target: str, log: Path, interval_s: float) -> None:
         environment = {

@@ -109,5 +109,5 @@ def travel_by_value() -> None:
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """A function with a cache of its own: one that has a cache is otherwise known by its name alone."""
+    """A function with a separate cache: a cached function is otherwise identified by its name alone."""
     return lru_cache(**parameters)(function)
