@@ -1,8 +1,8 @@
 """Alert routing: turns observations and prior state into transitions. Pure.
 
-Belongs here: when a red check, failed run or missing tick becomes an alert, what is only its consequence, and when it
-is over. Does not belong here: reading Dagster's events (`event_store`), storing and delivering (`alert_sensor`,
-`webhook`), or the clock.
+Belongs here: when a red check, a failed run, a missing tick or a rule on market data becomes an alert, what is only its
+consequence, and when it is over. Does not belong here: reading Dagster's events (`event_store`), which rows satisfy a
+rule, storing and delivering (`outbox`), or the clock.
 
 One alert per cause. A red subject is a *consequence* of an open alert when it lies downstream of it, is not more
 severe, concerns overlapping partitions and turned red within `EXPLAINS_FOR` of it. A consequence is counted in the
@@ -90,24 +90,57 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A subject that can be red: (asset, check, partition), a job, or a condition."""
+class Hit:
+    """A market rule that begins or ceases to hold for a coin.
 
-    kind: Literal["condition", "check", "run"]
+    Args:
+        rule: Name of the rule.
+        coin: Coin; None if the rule is about no single coin.
+        asset: Asset of the rule's table.
+        firing: Whether it holds.
+        at: End of the slot (UTC).
+        summary: What the slot's row shows.
+        severity: Severity of its alert.
+        value: The rule's `value` in the slot.
+    """
+
+    rule: str
+    coin: str | None
+    asset: str
+    firing: bool
+    at: datetime
+    summary: str
+    severity: Severity = "warn"
+    value: float | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """Subject of the alert."""
+        return Subject("market", self.rule, self.asset, coin=self.coin)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A subject that can be red: (asset, check, partition), a job, a condition, or (rule, coin) of the market."""
+
+    kind: Literal["condition", "check", "run", "market"]
     name: str
     asset: str | None = None
     partition: str | None = None
+    coin: str | None = None
 
     @property
     def cause(self) -> str:
         """The cause as shown to people."""
         if self.kind == "check":
             return f"{self.asset} {self.name}"
+        if self.kind == "market" and self.coin:
+            return f"{self.name} {self.coin}"
         return f"run of {self.name}" if self.kind == "run" else self.name
 
     def to_text(self) -> str:
         """Key of the stored state."""
-        return json.dumps([self.kind, self.name, self.asset, self.partition])
+        return json.dumps([self.kind, self.name, self.asset, self.partition, self.coin])
 
     @classmethod
     def from_text(cls, text: str) -> Subject:
@@ -127,6 +160,7 @@ class Red:
     alert: str | None = None
     consequence: bool = False
     freed_at: datetime | None = None
+    value: float | None = None
 
 
 @dataclass
@@ -152,6 +186,9 @@ class Alert:
     partition_key: str | None
     summary: str
     at: datetime
+    rule: str | None = None
+    coin_id: str | None = None
+    value: float | None = None
 
     def row(self) -> dict[str, Any]:
         """The row as first stored, not delivered yet."""
@@ -219,6 +256,7 @@ def route(
     evaluations: Sequence[Evaluation] = (),
     runs: Sequence[RunOutcome] = (),
     conditions: Sequence[Condition] = (),
+    hits: Sequence[Hit] = (),
     ancestors: Ancestors,
     now: datetime,
 ) -> Routed:
@@ -233,6 +271,7 @@ def route(
             if per-partition ones of the same (asset, check) exist, unless it ends its own red.
         runs: Finished runs since the last call, oldest first.
         conditions: Present named conditions.
+        hits: Market rules that begin or cease to hold, in one slot.
         ancestors: Upstream of an asset.
         now: Present time (UTC), for the grace of consequences.
     """
@@ -244,6 +283,8 @@ def route(
         router.observe_evaluation(evaluation)
     for run in runs:
         router.observe_run(run)
+    for hit in hits:
+        router.observe_hit(hit)
     router.resolve()
     router.fire()
     router.recount()
@@ -285,12 +326,24 @@ class _Router:
         else:
             self._green(subject, condition.at, condition.summary)
 
+    def observe_hit(self, hit: Hit) -> None:
+        if hit.firing:
+            self._red(hit.subject, hit.severity, hit.at, hit.summary, (), hit.value)
+        else:
+            self._green(hit.subject, hit.at, hit.summary)
+
     def _red(
-        self, subject: Subject, severity: Severity, at: datetime, description: str, assets: tuple[str, ...]
+        self,
+        subject: Subject,
+        severity: Severity,
+        at: datetime,
+        description: str,
+        assets: tuple[str, ...],
+        value: float | None = None,
     ) -> None:
         known = self.state.reds.get(subject)
         if known is None:
-            self.state.reds[subject] = Red(severity, at, at, description, assets)
+            self.state.reds[subject] = Red(severity, at, at, description, assets, value=value)
             return
         known.severity, known.last, known.description, known.assets = severity, at, description, assets
 
@@ -336,9 +389,8 @@ class _Router:
             opened.base = _base_summary(group)
             for _, red in group:
                 red.freed_at = None
-            self.routed.transitions.append(
-                _alert(opened.subject, "firing", opened.severity, opened.at, self._summary(key))
-            )
+            alert = _alert(opened.subject, "firing", opened.severity, opened.at, self._summary(key), group[0][1].value)
+            self.routed.transitions.append(alert)
             self.counted[key] = self._consequences(key)
 
     def recount(self) -> None:
@@ -358,7 +410,7 @@ class _Router:
         """Sort key with causes first: conditions, then checks and runs by depth in the graph, checks before runs."""
         subject, red = item
         depth = min((len(self.ancestors(a)) for a in red.assets if a != EVERYTHING), default=0)
-        order = {"condition": 0, "check": 1, "run": 2}[subject.kind]
+        order = {"condition": 0, "check": 1, "run": 2, "market": 3}[subject.kind]
         explained_last = (subject.asset or "", subject.name) in CAUSES_ELSEWHERE
         place = explained_last - (subject.name in EXPLAINS_ITS_ASSET)
         return (order > 0, depth, order, place, subject.name, subject.partition or "", red.since)
@@ -402,9 +454,17 @@ class _Router:
 
 
 def _alert(
-    subject: Subject, state: Literal["firing", "resolved"], severity: Severity, at: datetime, summary: str
+    subject: Subject,
+    state: Literal["firing", "resolved"],
+    severity: Severity,
+    at: datetime,
+    summary: str,
+    value: float | None = None,
 ) -> Alert:
-    key = json.dumps([subject.cause, subject.partition, state, at.isoformat()])
+    market = subject.kind == "market"
+    # A rule changes at most once in a slot, so that its slot identifies the transition.
+    identity = [subject.name, subject.coin, at] if market else [subject.cause, subject.partition, state, at]
+    key = json.dumps([part.isoformat() if isinstance(part, datetime) else part for part in identity])
     return Alert(
         alert_id=hashlib.sha256(key.encode()).hexdigest()[:32],
         cause=subject.cause,
@@ -415,6 +475,9 @@ def _alert(
         partition_key=subject.partition,
         summary=summary,
         at=at,
+        rule=subject.name if market else None,
+        coin_id=subject.coin,
+        value=value,
     )
 
 

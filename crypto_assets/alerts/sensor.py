@@ -1,7 +1,7 @@
 """The sensor that turns red checks, failed runs and missing ticks into alerts, stores and delivers them.
 
-Belongs here: one tick: read new events, route them, write `ops.alerts`, deliver waiting alerts. Does not belong here:
-which observation is an alert (`alerts`), HTTP (`webhook`), Dagster's storage (`event_store`).
+Belongs here: one tick: read new events, route them, have them stored and delivered. Does not belong here: which
+observation is an alert (`alerts`), storing and sending (`outbox`, `channels`), Dagster's storage (`event_store`).
 
 It cannot report its own death: `crypto-assets status --json` exits non-zero when ticks are missing, for cron or a
 health check.
@@ -10,47 +10,38 @@ health check.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from crypto_assets.alerts import webhook
 from crypto_assets.alerts.alerts import Alert, Condition, Evaluation, RunOutcome, State, route
-from crypto_assets.checks import rules
+from crypto_assets.alerts.outbox import (
+    Place,
+    Waiting,
+    deliver_waiting,
+    recount,
+    store_transitions,
+    waiting_from_json,
+    waiting_to_json,
+)
+from crypto_assets.alerts.webhook import WEBHOOK, Webhook
 from crypto_assets.contracts.tables import ALERTS
 from crypto_assets.orchestration import event_store
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from crypto_assets.settings import Settings
     from crypto_assets.storage.store import DeltaStore
 
 KEY = dg.AssetKey(list(ALERTS.asset_key))
 EVALUATIONS_PER_TICK = 2000
 FAILURES_PER_TICK = 50
-DELIVERIES_PER_TICK = 20
-DELIVERING_AT_MOST_S = 20.0
-"""Seconds after which a tick starts no further delivery: a tick may take 60, and one delivery 16."""
 TICKS_MISSING = "producer_ticks_missing"
 TICK_TIMEOUT = timedelta(seconds=60)
 REPORTED_EVERY = timedelta(hours=1)
 """Maximum interval between reports of the table, which keeps it fresh also without alerts."""
-GIVE_UP = timedelta(hours=24)
-"""Age from which an unaccepted alert is no longer sent; it stays in the table."""
-
-
-@dataclass
-class Waiting:
-    """An alert waiting for delivery: since when, POSTs made, time of the next try."""
-
-    since: datetime
-    attempts: int = 0
-    next_at: datetime | None = None
 
 
 @dataclass
@@ -60,7 +51,7 @@ class Cursor:
     evaluations: int
     failures: int
     state: State = field(default_factory=State)
-    waiting: dict[str, Waiting] = field(default_factory=dict)
+    waiting: dict[Place, Waiting] = field(default_factory=dict)
     alive_since: datetime | None = None
     last_tick: datetime | None = None
     reported_at: datetime | None = None
@@ -72,7 +63,7 @@ class Cursor:
                 "evaluations": self.evaluations,
                 "failures": self.failures,
                 "state": self.state.to_json(),
-                "waiting": {k: [_iso(w.since), w.attempts, _iso(w.next_at)] for k, w in self.waiting.items()},
+                "waiting": waiting_to_json(self.waiting),
                 "alive_since": _iso(self.alive_since),
                 "last_tick": _iso(self.last_tick),
                 "reported_at": _iso(self.reported_at),
@@ -85,15 +76,11 @@ class Cursor:
         if not text:
             return cls(newest, newest)
         raw = json.loads(text)
-        waiting = {
-            key: Waiting(datetime.fromisoformat(since), attempts, _time(next_at))
-            for key, (since, attempts, next_at) in raw["waiting"].items()
-        }
         return cls(
             raw["evaluations"],
             raw["failures"],
             State.from_json(raw["state"]),
-            waiting,
+            waiting_from_json(raw["waiting"]),
             _time(raw["alive_since"]),
             _time(raw["last_tick"]),
             _time(raw.get("reported_at")),
@@ -178,12 +165,10 @@ def tick(
     written = store_transitions(store, routed.transitions)
     written += recount(store, routed.recounted)
     url = settings.alert_webhook_url
-    if url is not None:
-        cursor.waiting |= {a.alert_id: Waiting(now) for a in routed.transitions if a.alert_id not in cursor.waiting}
-        delivered, given_up = deliver_waiting(store, cursor.waiting, url, settings.source, now)
-    else:
-        cursor.waiting.clear()
-        delivered, given_up = 0, 0
+    places = [(a.alert_id, WEBHOOK) for a in routed.transitions]
+    cursor.waiting |= {place: Waiting(now) for place in places if place not in cursor.waiting}
+    channels = {WEBHOOK: Webhook(url)} if url is not None else {}
+    delivered, given_up = deliver_waiting(store, cursor.waiting, channels, settings.source, now)
     cursor.last_tick = now
     due = cursor.reported_at is None or now - cursor.reported_at >= REPORTED_EVERY
     if written or delivered or given_up or due:
@@ -272,74 +257,6 @@ def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str |
     failed = ticks[0].error if ticks and ticks[0].status == TickStatus.FAILURE else None
     trouble = (failed.cause or failed).message.strip().splitlines()[0][:300] if failed else None
     return datetime.fromtimestamp(max(moments), UTC), trouble
-
-
-# --- storing and delivering ---------------------------------------------------------------------------------------
-
-
-def store_transitions(store: DeltaStore, transitions: Sequence[Alert]) -> int:
-    """Insert new alerts; a repeated tick inserts nothing and leaves their delivery state."""
-    if not transitions:
-        return 0
-    rows = _arrow([a.row() for a in {a.alert_id: a for a in transitions}.values()])
-    return store.merge(ALERTS.full_name, rows, mode="insert_if_absent", audit=rules.audit(ALERTS, [None])).rows
-
-
-def recount(store: DeltaStore, summaries: Mapping[str, str]) -> int:
-    """Update the summaries of stored alerts; return the number of rows changed."""
-    rows = _stored(store, list(summaries))
-    changed = [{**r, "summary": summaries[r["alert_id"]]} for r in rows if r["summary"] != summaries[r["alert_id"]]]
-    if changed:
-        store.merge(ALERTS.full_name, _arrow(changed), mode="upsert", audit=rules.audit(ALERTS, [None]))
-    return len(changed)
-
-
-def deliver_waiting(
-    store: DeltaStore, waiting: dict[str, Waiting], url: Any, source: str, now: datetime
-) -> tuple[int, int]:
-    """Deliver due alerts, oldest first, until one is not accepted; return the numbers delivered and given up.
-
-    Order is kept, so a receiver never sees a recovery before its alert. `waiting` is changed in place.
-    """
-    given_up = [key for key, w in waiting.items() if now - w.since > GIVE_UP]
-    for key in given_up:
-        del waiting[key]
-    if not waiting or any(w.next_at is not None and w.next_at > now for w in waiting.values()):
-        return 0, len(given_up)
-    rows = sorted(_stored(store, list(waiting)), key=lambda r: (r["at"], r["state"]))[:DELIVERIES_PER_TICK]
-    changed: list[dict[str, Any]] = []
-    delivered = 0
-    end = time.monotonic() + DELIVERING_AT_MOST_S
-    for row in rows:
-        if time.monotonic() > end:
-            break
-        waits = waiting[row["alert_id"]]
-        done = webhook.deliver(url, webhook.payload(row, source), idempotency_key=row["alert_id"])
-        waits.attempts += done.attempts
-        changed.append({**row, "attempts": waits.attempts, "delivered_at": now if done.accepted else None})
-        if not done.accepted:
-            waits.next_at = now + timedelta(seconds=min(10 * 2 ** min(waits.attempts // webhook.ATTEMPTS, 6), 600))
-            break
-        del waiting[row["alert_id"]]
-        delivered += 1
-    if changed:
-        store.merge(ALERTS.full_name, _arrow(changed), mode="upsert", audit=rules.audit(ALERTS, [None]))
-    return delivered, len(given_up)
-
-
-def _stored(store: DeltaStore, ids: Sequence[str]) -> list[dict[str, Any]]:
-    if not ids:
-        return []
-    listed = ", ".join(f"'{i}'" for i in ids)
-    return store.read_arrow("ops.alerts", where=f"alert_id IN ({listed})").to_pylist()
-
-
-def _arrow(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    import pyarrow as pa
-
-    from crypto_assets.contracts.arrow import arrow_schema
-
-    return pa.Table.from_pylist([dict(r) for r in rows], schema=arrow_schema(ALERTS))
 
 
 # --- reporting ----------------------------------------------------------------------------------------------------

@@ -1,26 +1,29 @@
-"""Delivery of one alert by HTTP: a JSON POST, retried, at least once.
+"""Delivery by HTTP: a JSON POST, retried, at least once; and what a channel is.
 
 The address is a secret: it is in no log line, exception or return value of this module. Does not belong here: which
-alerts exist (`alerts`) or which of them still wait for delivery (`alert_sensor`).
+alerts exist (`alerts`), which of them still wait for delivery (`outbox`), other channels (`channels`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from crypto_assets.settings_databricks import LOOPBACK
+from crypto_assets.source_facts import facts_of
 from crypto_assets.web import Client, NoReply
 
 ATTEMPTS = 3
 TIMEOUT_S = 5.0
+WEBHOOK = "webhook"
+"""Name of the channel."""
 THREAD = "webhook"
 """Name of the sender threads."""
 IDEMPOTENCY_HEADER = "Idempotency-Key"
@@ -41,6 +44,33 @@ class Delivery:
     detail: str
 
 
+class Channel(Protocol):
+    """Where alerts are sent."""
+
+    def send(self, rows: Sequence[Mapping[str, Any]], *, key: str, source: str) -> Delivery:
+        """Send one message; never raises for the receiver's behaviour.
+
+        Args:
+            rows: Rows of `ops.alerts`, oldest first; at least one.
+            key: Identity of the message, the same at every attempt.
+            source: Data mode of the home.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """The channel `webhook`: an alert is a JSON object, several in one message an object with a list of them."""
+
+    url: SecretStr
+
+    def send(self, rows: Sequence[Mapping[str, Any]], *, key: str, source: str) -> Delivery:
+        """POST them."""
+        bodies = [payload(row, source) for row in rows]
+        several = {"source": source, "text": message(rows, source), "alerts": bodies}
+        return deliver(self.url, bodies[0] if len(bodies) == 1 else several, idempotency_key=key)
+
+
 class _NotNowError(Exception):
     """The receiver is unreachable, busy or failing; worth another attempt."""
 
@@ -52,14 +82,29 @@ def payload(row: Mapping[str, Any], source: str) -> dict[str, Any]:
         row: A row of `ops.alerts`.
         source: Data mode of the home, named on every surface.
     """
-    where = f" [{row['partition_key']}]" if row["partition_key"] else ""
     body = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in row.items()
         if name not in ("delivered_at", "attempts")
     }
-    text = f"{row['state'].upper()} {row['severity']}: {row['cause']}{where}: {row['summary']}"
-    return {**body, "source": source, "text": text}
+    return {**body, "source": source, "text": message([row], source)}
+
+
+def message(rows: Sequence[Mapping[str, Any]], source: str) -> str:
+    """Text of a message: a line per alert, several under a heading. Prices that are not live are marked."""
+    mark = "" if facts_of(source).live else f"[{source}] "
+    lines = [_line(row) for row in rows]
+    if len(lines) == 1:
+        return mark + lines[0]
+    return "\n".join(
+        [f"{mark}{len(lines)} alerts, {rows[0]['at']:%Y-%m-%d %H:%M} to {rows[-1]['at']:%H:%M} UTC", *lines]
+    )
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    where = f" [{row['partition_key']}]" if row["partition_key"] else ""
+    slot = f" at {row['at']:%H:%M} UTC" if row.get("rule") else ""
+    return f"{row['state'].upper()} {row['severity']}: {row['cause']}{where}{slot}: {row['summary']}"
 
 
 def deliver(

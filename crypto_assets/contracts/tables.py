@@ -570,19 +570,23 @@ PIPELINE_METRICS = Table(
 )
 
 ALERTS = Table(
-    "ops", "alerts", "All alerts and recoveries: transitions only, one per cause.",
+    "ops", "alerts", "All alerts and recoveries, of the pipeline and of the market: transitions only, one per cause.",
     (
-        C("alert_id", "string", "Idempotency key: hash of cause, state and time of the transition.", nullable=False),
-        C("cause", "string", "Subject of the alert (asset and check, or a named condition).", nullable=False),
+        C("alert_id", "string", "Idempotency key: hash of cause, partition, state and time of the transition; of a market "
+          "alert the hash of rule, coin and slot.", nullable=False),
+        C("cause", "string", "Subject of the alert (asset and check, a named condition, or rule and coin).", nullable=False),
         C("state", "string", "firing or resolved.", nullable=False),
         C("severity", "string", "error or warn.", nullable=False),
         C("asset", "string", "Asset key; null for a condition of the whole pipeline."),
-        C("check_name", "string", "Check; null for a condition."),
+        C("check_name", "string", "Check; null for a condition, a run and a rule."),
         C("partition_key", "string", "Partition; null if not partitioned."),
         C("summary", "string", "Finding and remedy.", nullable=False),
-        C("at", "timestamp", "When the transition was detected.", nullable=False),
-        C("delivered_at", "timestamp", "When the webhook accepted it; null = no webhook, or not yet delivered."),
+        C("at", "timestamp", "When the transition was detected; of a market alert the end of its slot.", nullable=False),
+        C("delivered_at", "timestamp", "When the last of its channels accepted it; null = no channel, or not yet delivered."),
         C("attempts", "int", "Delivery attempts.", nullable=False),
+        C("rule", "string", "Rule of a market alert; null for the pipeline."),
+        C("coin_id", "string", "Coin of a market alert; null if its rule is about no single coin, and for the pipeline."),
+        C("value", "double", "What the rule's `value` came to in the slot; null without one, and once resolved."),
     ),
     key=("alert_id",), grain=None, write="merge", owner=OPS, group="ops", kinds=("python", "deltalake"),
     rules=(Rule("known_state", "state IN ('firing', 'resolved')", "Alerts are firing or resolved.", blocking=True),),

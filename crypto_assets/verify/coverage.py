@@ -41,7 +41,10 @@ UNJUDGED: Mapping[str, Mapping[str, str]] = {
     "ops.polls": {
         "batch_id": "random; only that a batch has one is judged", "bronze_ingested_at": _CLOCK,
     },
-    "ops.alerts": dict.fromkeys(("severity", "summary"), "text and grade of its moment; the commit's mark is judged"),
+    "ops.alerts": {
+        **dict.fromkeys(("severity", "summary"), "text and grade of its moment; the commit's mark is judged"),
+        "value": "an expression of the rules file gave it; judged is that it belongs to a firing rule",
+    },
 }  # fmt: skip
 """Reason by column and table."""
 

@@ -38,7 +38,7 @@ def test_it_tries_again_until_the_receiver_accepts(receiver):
     assert [h["idempotency-key"] for h, _ in receiver.seen] == ["abc"] * 3
     assert len({body for _, body in receiver.seen}) == 1
     body = json.loads(receiver.accepted[0][1])
-    assert body["text"] == "FIRING error: silver/prices unique_key [2024-05-01-12:00]: 2 rows share a key"
+    assert body["text"] == "[replay] FIRING error: silver/prices unique_key [2024-05-01-12:00]: 2 rows share a key"
     assert body["source"] == "replay"
     assert body["at"] == "2024-05-01T12:00:00+00:00"
     assert "attempts" not in body

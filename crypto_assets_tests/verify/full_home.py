@@ -124,9 +124,8 @@ def publish_odd(home: SmallHome, event: datetime, arrival: datetime) -> None:
 
 
 def raise_alerts(home: SmallHome) -> None:
-    """A check that turned red and green again, and another that is still red."""
-    from crypto_assets.alerts import alerts
-    from crypto_assets.alerts import sensor as alert_sensor
+    """A check and a market rule that turned red and green again, and another check that is still red."""
+    from crypto_assets.alerts import alerts, outbox
 
     at = datetime.now(UTC).replace(microsecond=250_000) - HOUR
     state = alerts.State()
@@ -134,12 +133,14 @@ def raise_alerts(home: SmallHome) -> None:
         alerts.Evaluation("silver/prices", "price_positive", None, False, "error", at, "1 of 60 rows"),
         alerts.Evaluation("gold/bars_5m", "ohlc_ordered", hour_key(at), False, "error", at, "low above high"),
     ]
-    first = alerts.route(state, evaluations=seen, ancestors=lambda _: frozenset(), now=at)
+    hit = alerts.Hit("move", "bitcoin", "features/price_features", True, at, "r5 = 0.031", "warn", 0.031)
+    first = alerts.route(state, evaluations=seen, hits=[hit], ancestors=lambda _: frozenset(), now=at)
     later = at + timedelta(minutes=5)
     green = alerts.Evaluation("silver/prices", "price_positive", None, True, "error", later, "60 rows")
-    second = alerts.route(state, evaluations=[green], ancestors=lambda _: frozenset(), now=later)
-    stored = alert_sensor.store_transitions(home.engine.store, [*first.transitions, *second.transitions])
-    assert stored == 3
+    over = alerts.Hit("move", "bitcoin", "features/price_features", False, later, "r5 = 0.001")
+    second = alerts.route(state, evaluations=[green], hits=[over], ancestors=lambda _: frozenset(), now=later)
+    stored = outbox.store_transitions(home.engine.store, [*first.transitions, *second.transitions])
+    assert stored == 5
 
 
 @pytest.fixture(scope="session")

@@ -217,6 +217,9 @@ def alerts() -> Iterator[Mutation]:
     yield change(table, "at", law)
     yield change(table, "check_name", law)
     yield null(table, "asset", law)
+    yield change(table, "rule", law)
+    yield change(table, "coin_id", law)
+    yield change(table, "value", law, to=0.5, where=lambda row: row["value"] is None)
     yield change(table, "state", "alerts_are_transitions", to="resolved", where=still_open)
     yield double(table, law)
 

@@ -29,12 +29,16 @@ def _metrics_are_current(evidence: Evidence) -> str | None:
     return written_since(evidence, "ops.pipeline_metrics", ("bronze.raw_prices", "ops.polls"))
 
 
+def _virtual() -> str:
+    """Sources whose records have a virtual arrival, as a list in SQL."""
+    return ", ".join(f"'{facts.name}'" for facts in every_source() if not facts.live)
+
+
 def _metrics_law() -> Law:
     """Law on hours that Bronze still holds and that got no record after the metrics were written.
 
     Latencies of replayed and simulated records are left out, since their arrival is virtual.
     """
-    virtual = ", ".join(f"'{facts.name}'" for facts in every_source() if not facts.live)
     units = ", ".join(f"('{name}', '{unit}')" for name, unit in UNITS.items())
     return Law(
         "metrics_are_recomputed",
@@ -44,7 +48,7 @@ def _metrics_law() -> Law:
         f"""
         WITH written AS (SELECT written_at FROM audit_stale WHERE table_name = 'ops.pipeline_metrics'),
         virtual AS (
-            SELECT coalesce(bool_or(source IN ({virtual})), false) AS is_virtual
+            SELECT coalesce(bool_or(source IN ({_virtual()})), false) AS is_virtual
             FROM (SELECT source FROM audit_records UNION ALL SELECT source FROM "silver.prices")
         ), records AS (
             SELECT b.arrival_hour AS hour, b.bronze_ingested_at, q."offset" IS NOT NULL AS bad,
@@ -113,6 +117,9 @@ def _metrics_law() -> Law:
     )
 
 
+_IDENTITY = ("alert_id", "cause", "state", "at", "rule", "coin_id")
+
+
 def _text(column: str) -> str:
     """A column as JSON text, in the format of Python's `json.dumps` for plain names."""
     return f"coalesce(to_json({column})::VARCHAR, 'null')"
@@ -125,21 +132,33 @@ def _alert_identity_law() -> Law:
     )
     return Law(
         "alerts_are_what_their_id_says",
-        "alert_id is the hash of cause, partition, state and time, and occurs once",
+        "alert_id is the hash of cause, partition, state and time, of a market alert that of rule, coin and slot, and "
+        "occurs once",
         ("ops.alerts",),
         'SELECT count(*) FROM "ops.alerts"',
         f"""
         SELECT 'another id' AS problem, alert_id, cause, state, "at" FROM "ops.alerts"
-        WHERE alert_id IS DISTINCT FROM left(sha256('[' || {_text("cause")} || ', ' || {_text("partition_key")} || ', '
-              || {_text("state")} || ', "' || {moment} || '"]'), 32)
+        WHERE alert_id IS DISTINCT FROM left(sha256(CASE WHEN rule IS NULL
+              THEN '[' || {_text("cause")} || ', ' || {_text("partition_key")} || ', ' || {_text("state")}
+              ELSE '[' || {_text("rule")} || ', ' || {_text("coin_id")} END || ', "' || {moment} || '"]'), 32)
         UNION ALL
         SELECT 'doubled', alert_id, min(cause), min(state), min("at") FROM "ops.alerts"
         GROUP BY alert_id HAVING count(*) > 1
         UNION ALL
         SELECT 'cause and check disagree', alert_id, cause, state, "at" FROM "ops.alerts"
         WHERE check_name IS NOT NULL AND cause IS DISTINCT FROM asset || ' ' || check_name
+        UNION ALL
+        SELECT 'cause and rule disagree', alert_id, cause, state, "at" FROM "ops.alerts"
+        WHERE rule IS NOT NULL AND (cause IS DISTINCT FROM concat_ws(' ', rule, coin_id) OR asset IS NULL
+              OR check_name IS NOT NULL OR partition_key IS NOT NULL)
+        UNION ALL
+        SELECT 'coin or value without a rule', alert_id, cause, state, "at" FROM "ops.alerts"
+        WHERE rule IS NULL AND (coin_id IS NOT NULL OR value IS NOT NULL)
+        UNION ALL
+        SELECT 'value of what is over', alert_id, cause, state, "at" FROM "ops.alerts"
+        WHERE state = 'resolved' AND value IS NOT NULL
         """,
-        covers={"ops.alerts": ("alert_id", "cause", "state", "at", "partition_key", "asset", "check_name")},
+        covers={"ops.alerts": (*_IDENTITY, "partition_key", "asset", "check_name")},
         recomputed="a hash of its own columns",
     )
 
@@ -150,8 +169,11 @@ def _alert_transitions_law() -> Law:
         "of every cause, firing and resolved alternate, beginning with firing; deliveries follow the transition",
         ("ops.alerts",),
         'SELECT count(*) FROM "ops.alerts"',
-        """
-        WITH chained AS (
+        f"""
+        WITH virtual AS (
+            SELECT coalesce(bool_or(source IN ({_virtual()})), false) AS is_virtual
+            FROM (SELECT source FROM audit_records UNION ALL SELECT source FROM "silver.prices")
+        ), chained AS (
             SELECT *, lag(state) OVER (PARTITION BY cause, partition_key ORDER BY "at", state DESC) AS before
             FROM "ops.alerts"
         )
@@ -159,12 +181,14 @@ def _alert_transitions_law() -> Law:
                alert_id, cause, partition_key, state, "at"
         FROM chained WHERE (before IS NULL AND state = 'resolved') OR (before = state AND state = 'resolved')
         UNION ALL
-        SELECT 'delivered before it was seen', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
-        WHERE delivered_at < "at"
+        SELECT 'delivered before it was seen', alert_id, cause, partition_key, state, delivered_at
+        FROM "ops.alerts" CROSS JOIN virtual
+        WHERE delivered_at < "at" AND (rule IS NULL OR NOT is_virtual)
         UNION ALL
         SELECT 'delivered without an attempt', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
         WHERE delivered_at IS NOT NULL AND attempts < 1
         """,
+        ("silver.prices",),
         covers={"ops.alerts": ("state", "at", "delivered_at", "attempts")},
         recomputed="its other rows",
     )

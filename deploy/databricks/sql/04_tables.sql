@@ -469,18 +469,21 @@ COMMENT 'Pipeline metrics by arrival hour.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`alerts` (
-  `alert_id` STRING NOT NULL COMMENT 'Idempotency key: hash of cause, state and time of the transition.',
-  `cause` STRING NOT NULL COMMENT 'Subject of the alert (asset and check, or a named condition).',
+  `alert_id` STRING NOT NULL COMMENT 'Idempotency key: hash of cause, partition, state and time of the transition; of a market alert the hash of rule, coin and slot.',
+  `cause` STRING NOT NULL COMMENT 'Subject of the alert (asset and check, a named condition, or rule and coin).',
   `state` STRING NOT NULL COMMENT 'firing or resolved.',
   `severity` STRING NOT NULL COMMENT 'error or warn.',
   `asset` STRING COMMENT 'Asset key; null for a condition of the whole pipeline.',
-  `check_name` STRING COMMENT 'Check; null for a condition.',
+  `check_name` STRING COMMENT 'Check; null for a condition, a run and a rule.',
   `partition_key` STRING COMMENT 'Partition; null if not partitioned.',
   `summary` STRING NOT NULL COMMENT 'Finding and remedy.',
-  `at` TIMESTAMP NOT NULL COMMENT 'When the transition was detected.',
-  `delivered_at` TIMESTAMP COMMENT 'When the webhook accepted it; null = no webhook, or not yet delivered.',
-  `attempts` INT NOT NULL COMMENT 'Delivery attempts.'
+  `at` TIMESTAMP NOT NULL COMMENT 'When the transition was detected; of a market alert the end of its slot.',
+  `delivered_at` TIMESTAMP COMMENT 'When the last of its channels accepted it; null = no channel, or not yet delivered.',
+  `attempts` INT NOT NULL COMMENT 'Delivery attempts.',
+  `rule` STRING COMMENT 'Rule of a market alert; null for the pipeline.',
+  `coin_id` STRING COMMENT 'Coin of a market alert; null if its rule is about no single coin, and for the pipeline.',
+  `value` DOUBLE COMMENT 'What the rule\'s `value` came to in the slot; null without one, and once resolved.'
 )
 USING DELTA
-COMMENT 'All alerts and recoveries: transitions only, one per cause.'
+COMMENT 'All alerts and recoveries, of the pipeline and of the market: transitions only, one per cause.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');

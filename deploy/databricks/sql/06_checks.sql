@@ -197,3 +197,7 @@ ALTER TABLE `crypto_analytics`.`ops`.`pipeline_metrics` ADD CONSTRAINT `finite` 
 ALTER TABLE `crypto_analytics`.`ops`.`alerts` DROP CONSTRAINT IF EXISTS `known_state`;
 
 ALTER TABLE `crypto_analytics`.`ops`.`alerts` ADD CONSTRAINT `known_state` CHECK (coalesce((state IN ('firing', 'resolved')), false));
+
+ALTER TABLE `crypto_analytics`.`ops`.`alerts` DROP CONSTRAINT IF EXISTS `finite`;
+
+ALTER TABLE `crypto_analytics`.`ops`.`alerts` ADD CONSTRAINT `finite` CHECK (coalesce(((value IS NULL OR abs(value) <= 1.7976931348623157e308)), false));
