@@ -63,6 +63,11 @@ class Home:
         """File with the UI's address while `up` or `ui` is running."""
         return self.state / "ui.url"
 
+    @property
+    def api_address(self) -> Path:
+        """File with the API's address while it is served."""
+        return self.state / "api.url"
+
     def registry(self) -> CoinRegistry:
         """Coins of this home.
 

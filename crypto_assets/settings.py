@@ -24,6 +24,7 @@ from pydantic_settings import SettingsConfigDict
 
 from crypto_assets.errors import UsageError
 from crypto_assets.files import read_text
+from crypto_assets.settings_api import ApiSettings
 from crypto_assets.settings_databricks import LOOPBACK, DatabricksSettings
 from crypto_assets.source_facts import REPLAY, SourceFacts, SourceName, facts_of, listed
 
@@ -61,7 +62,7 @@ def _ours(name: str) -> AliasChoices:
     return AliasChoices(f"CRYPTO_ASSETS_{name}")
 
 
-class Settings(DatabricksSettings):
+class Settings(ApiSettings, DatabricksSettings):
     """All configuration; times are UTC. Created by `load_settings`, in tests with keyword arguments."""
 
     model_config = SettingsConfigDict(
@@ -415,6 +416,7 @@ class Settings(DatabricksSettings):
             "COINGECKO_API_KEY": self.coingecko_api_key,
             "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
             "ALERT_WEBHOOK_URL": self.alert_webhook_url,
+            "CRYPTO_ASSETS_API_TOKEN": self.api_token,
             **self.databricks_secrets(),
         }
         held = {

@@ -146,6 +146,22 @@ def ui(
 
 
 @app.command()
+def serve(
+    source: Source = None,
+    home: HomeOption = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address; any but this machine's own needs CRYPTO_ASSETS_API_TOKEN.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port; default 3001.")] = None,
+) -> None:
+    """Serve prices, bars, anomalies and forecasts of a home by REST, and the page, until Ctrl-C; without Dagster."""
+    from crypto_assets.cli import serve as module
+
+    given = {name: value for name, value in {"api_host": host, "api_port": port}.items() if value is not None}
+    raise typer.Exit(module.run(_settings(source, home).model_copy(update=given)))
+
+
+@app.command()
 def status(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
     """Rows, newest events, lag, runs and checks of every asset, and whether the promise of freshness is kept.
 

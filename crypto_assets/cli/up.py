@@ -24,6 +24,7 @@ from crypto_assets.errors import ReportedError
 from crypto_assets.paths import private_folder
 
 if TYPE_CHECKING:
+    from crypto_assets.cli.api_child import ApiChild
     from crypto_assets.home import Home
     from crypto_assets.log.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
@@ -112,9 +113,11 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
         StartError: The port is taken or Dagster does not come up.
         HomeError: The home is in use or bound to something else.
     """
+    from crypto_assets.cli.api_child import api_of
     from crypto_assets.home import open_home
 
     free_port(port)
+    api = api_of(settings, port)
     home = open_home(settings)
     prepare(home)
     with stop_requested(interrupt=True) as asked:
@@ -128,16 +131,23 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
                 output.say(f"kafka {servers}")
                 if before is not None:
                     before(home)
-                return _watch(stack, settings, home, port, automation)
+                return _watch(stack, settings, home, port, automation, api)
         except BaseException as error:
             if asked.caused(error):
                 return 0  # by now everything is stopped
             raise
 
 
-def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automation: bool) -> int:
-    """Start Dagster and return when a part of it ends by itself; a code server that ends is started again."""
-    dagster = _Dagster(home, child_environment(settings, home, automation=automation))
+def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automation: bool, api: ApiChild | None) -> int:
+    """Start Dagster and the API, and return when a part of Dagster ends by itself.
+
+    A code server that ends is started again, and so is the API, which never ends Dagster.
+    """
+    environment = child_environment(settings, home, automation=automation)
+    dagster = _Dagster(home, environment)
+    if api is not None:
+        stack.callback(api.stop)
+        api.start(home, environment)
     stack.callback(lambda: stop_all(list(dagster.running.values())))
     url = f"http://127.0.0.1:{port}"
     patience = Patience(settings.start_timeout_s)
@@ -153,10 +163,14 @@ def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automati
                 else "sensors and schedules are OFF: nothing polls or runs by itself"
             )
             output.say(f"ui    {url}   ({state}; Ctrl-C stops everything)")
+            if api is not None:
+                output.say(f"api   {api.url}   (prices, charts and REST; documentation at {api.url}/docs)")
             while not (set(dagster.ended()) - {"code server"}):
                 if dagster.ended():
                     output.say("Dagster's code server has ended; starting it again")
                     dagster.start_code_server()
+                if api is not None:
+                    api.keep()
                 time.sleep(1.0)
     codes = ", ".join(f"{name} with code {code}" for name, code in dagster.ended().items())
     output.fail(f"Dagster ended by itself ({codes}); see {dagster.log}")

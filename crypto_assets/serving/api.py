@@ -1,0 +1,82 @@
+"""The application: routes, problems, documentation, the page's files.
+
+Belongs here: assembly. Does not belong here: routes (`routes`), listening (`server`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.staticfiles import StaticFiles
+
+from crypto_assets.serving.access import PAGE, Limits
+from crypto_assets.serving.answers import Problem
+from crypto_assets.serving.openapi import DESCRIPTION, PROBLEMS
+from crypto_assets.serving.routes import market, models, ops, stream
+from crypto_assets.serving.service import Service
+
+_LOG = logging.getLogger(__name__)
+
+
+def build_api(service: Service, limits: Limits) -> FastAPI:
+    """The application of a home, without the layer that refuses (`access.Access`).
+
+    Args:
+        service: The home.
+        limits: Its token, for the login.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start(asyncio.get_running_loop())
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.stop)
+
+    api = FastAPI(
+        title="crypto_assets",
+        version="1",
+        description=DESCRIPTION,
+        responses=PROBLEMS,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    api.state.service, api.state.limits = service, limits
+    for module in (market, models, ops, stream):
+        api.include_router(module.router)
+    for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
+        api.add_exception_handler(error, handler)  # type: ignore[arg-type]
+    api.add_exception_handler(Exception, _failed)
+    if PAGE.is_dir():
+        api.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return api
+
+
+async def _problem(request: Request, error: Problem) -> Response:
+    return error.response(request.url.path)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    found = [{"where": ".".join(map(str, e["loc"])), "problem": e["msg"]} for e in error.errors()]
+    listed = "; ".join(f"{f['where']}: {f['problem']}" for f in found)
+    return Problem(422, listed, errors=found).response(request.url.path)
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    detail = {404: "there is no such route; see /docs", 405: "the route has no such method; see /docs"}
+    text = detail.get(error.status_code, str(error.detail))
+    return Problem(error.status_code, text, error.headers).response(request.url.path)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Problem(500, "a fault of the server; its log has the traceback").response(request.url.path)

@@ -1,0 +1,163 @@
+"""All that the page shows first, in one answer, from rows in memory.
+
+Belongs here: what the page's one request holds. Does not belong here: the page (`dashboard`), single tables (`routes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from crypto_assets.serving.answers import array, members, tag
+from crypto_assets.serving.as_of import Chosen
+from crypto_assets.serving.held import ALWAYS, NEVER, Row, Snapshot
+from crypto_assets.serving.kept import (
+    ACCURACY,
+    ALERTS,
+    ANOMALIES,
+    BARS,
+    LATEST,
+    LEADERBOARD,
+    METRICS,
+    PREDICTIONS,
+    PROMOTIONS,
+)
+from crypto_assets.serving.service import Service, has, require_group, text_of
+
+SPARK_BARS = 288
+"""5-minute closes of a sparkline: a day."""
+FLAGS, ALERT_ROWS, METRIC_HOURS, ACCURACY_DAYS = 50, 50, 24, 14
+EXAMPLE: dict[str, Any] = {
+    "data": {
+        "prices": [{"coin_id": "bitcoin", "price_usd": 116406.0}],
+        "sparklines": {"bitcoin": [["2026-11-29T12:00:00Z", 116406.0]]},
+        "leaderboard": [],
+        "flags": [],
+        "alerts": [],
+        "metrics": [],
+        "accuracy": [],
+        "promotions": [],
+        "state": {"state": "ok"},
+        "coin": None,
+    },
+    "provenance": {"source": "replay", "tables": {"gold.latest_prices": {"table_version": 12}}},
+}
+_SHOWN = (LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS)
+
+
+def build(service: Service, coin: str | None) -> tuple[str, bytes]:
+    """Entity tag and JSON text of the board.
+
+    Args:
+        service: The home.
+        coin: Also its bars and forecasts of a day; None = no coin.
+
+    Raises:
+        Problem: 404 for a coin without a price.
+    """
+    found = {kept.name: service.follower.snapshot(kept) for kept in _SHOWN}
+    prices = found[LATEST.name]
+    if coin is not None and prices is not None:
+        require_group(prices, coin)
+    state = service.state.state
+    unknown = state.unknown_because(service.now())
+    parts = {
+        "prices": array(row.text for row in _all(prices)),
+        "sparklines": members({g: _line(rows) for g, rows in _per_group(found[BARS["5m"].name], SPARK_BARS).items()}),
+        "leaderboard": array(row.text for row in _all(found[LEADERBOARD.name])),
+        "flags": _newest(found[ANOMALIES.name], FLAGS, flagged=True),
+        "alerts": _newest(found[ALERTS.name], ALERT_ROWS),
+        "metrics": _each(_per_group(found[METRICS.name], METRIC_HOURS)),
+        "accuracy": _each(_since(found[ACCURACY.name], timedelta(days=ACCURACY_DAYS))),
+        "promotions": array(row.text for row in _all(found[PROMOTIONS.name])),
+        "state": text_of(
+            {
+                "state": unknown or (state.report or {}).get("verdict"),
+                "written_at": state.written_at,
+                "report": state.report,
+            }
+        ),
+        "coin": _coin(found, coin) if coin is not None else b"null",
+    }
+    present = {name: snapshot for name, snapshot in found.items() if snapshot is not None}
+    provenance = {
+        "source": service.settings.source,
+        "banner": service.settings.source_facts.banner,
+        "ready": service.ready(),
+        "ui": service.run_url(""),
+        "tables": {},
+    }
+    tables = {name: service.provenance(Chosen(s, "current")).to_bytes() for name, s in present.items()}
+    head = text_of(provenance)
+    envelope = members({"data": members(parts), "provenance": head[: -len(b"{}}")] + members(tables) + b"}"})
+    etag = tag("board", coin or "", str(state.written_at), *(s.tag for s in present.values()))
+    return etag, envelope
+
+
+def _coin(found: dict[str, Snapshot | None], coin: str) -> bytes:
+    """A coin's bars of the newest day, its scores and forecasts of the same time."""
+    bars = _tail(found[BARS["5m"].name], coin, SPARK_BARS)
+    start = bars[0].at if bars else ALWAYS
+    return members(
+        {
+            "coin_id": text_of(coin),
+            "interval": b'"5m"',
+            "bars": array(row.text for row in bars),
+            "anomalies": array(
+                row.text for row in _between(found[ANOMALIES.name], coin, start) if has(is_anomaly=True)(row)
+            ),
+            "predictions": array(row.text for row in _between(found[PREDICTIONS.name], coin, start)[-2 * SPARK_BARS :]),
+        }
+    )
+
+
+def _all(snapshot: Snapshot | None) -> list[Row]:
+    return [row for group in snapshot.groups() for row in snapshot.all_rows(group)] if snapshot else []
+
+
+def _tail(snapshot: Snapshot | None, group: str, limit: int) -> Sequence[Row]:
+    return snapshot.all_rows(group)[-limit:] if snapshot else ()
+
+
+def _between(snapshot: Snapshot | None, group: str, start: int) -> Sequence[Row]:
+    return [row for row in snapshot.all_rows(group) if row.at >= start] if snapshot else ()
+
+
+def _per_group(snapshot: Snapshot | None, limit: int) -> dict[str, Sequence[Row]]:
+    return {group: _tail(snapshot, group, limit) for group in snapshot.groups()} if snapshot else {}
+
+
+def _since(snapshot: Snapshot | None, span: timedelta) -> dict[str, Sequence[Row]]:
+    """Rows of the newest days of each group."""
+    found = _per_group(snapshot, NEVER)
+    newest = max((rows[-1].at for rows in found.values() if rows), default=0)
+    least = newest - span // timedelta(microseconds=1)
+    return {group: [row for row in rows if row.at > least] for group, rows in found.items()}
+
+
+def _each(groups: dict[str, Sequence[Row]]) -> bytes:
+    return array(row.text for rows in groups.values() for row in rows)
+
+
+def _newest(snapshot: Snapshot | None, limit: int, *, flagged: bool = False) -> bytes:
+    """The newest rows of all groups, oldest first."""
+    if snapshot is None:
+        return b"[]"
+    keep = has(is_anomaly=True) if flagged else None
+    rows: list[Row] = []
+    for group in snapshot.groups():
+        mine = snapshot.all_rows(group)
+        rows += [row for row in mine if keep is None or keep(row)][-limit:]
+    return array(row.text for row in sorted(rows, key=lambda row: row.at)[-limit:])
+
+
+def _line(rows: Sequence[Row]) -> bytes:
+    """Times and closes of bars."""
+    return array(b"[%s,%s]" % (_value(row, b"window_start"), _value(row, b"close")) for row in rows)
+
+
+def _value(row: Row, name: bytes) -> bytes:
+    """Text of a member that holds a number or a time."""
+    start = row.text.index(b'"' + name + b'":') + len(name) + 3
+    return row.text[start : row.text.index(b",", start)]

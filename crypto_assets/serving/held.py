@@ -1,0 +1,297 @@
+"""Rows of the newest files as JSON text in memory, per coin in time order, cut by bisection.
+
+A Delta file never changes, so its rows are encoded once (`rows`). A snapshot is the list of files of one version; a
+request cuts its rows out of those that the files hold, and an older version shares all files that it has in common.
+Rows of days that are not kept are encoded when asked for, and the last few such files stay.
+
+Belongs here: files, snapshots, cutting. Does not belong here: opening tables and noticing commits (`follow`).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from heapq import merge
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crypto_assets.contracts.slices import DAY
+from crypto_assets.serving.kept import Kept
+from crypto_assets.serving.rows import file_sql
+
+COLD_ROWS = 60_000
+"""Rows of files that no newest version has, or of older days, that stay in memory: about 30 MB."""
+ALWAYS, NEVER = -(2**63), 2**63 - 1
+"""Bounds of everything."""
+
+
+class FileGone(Exception):
+    """A data file was removed after the version that lists it was superseded; the message is its path."""
+
+
+class Row(NamedTuple):
+    """A row: its place in the order, when it was first there (µs since 1970, 0 = unknown), and its JSON text."""
+
+    at: int
+    known: int
+    text: bytes
+
+
+class FileRows(NamedTuple):
+    """Rows of one file by group, sorted, and its newest event time (µs since 1970)."""
+
+    groups: dict[str, list[Row]]
+    newest_event: int | None
+
+
+class File(NamedTuple):
+    """A data file of a version, and its Delta partition if that is a day."""
+
+    path: Path
+    day: date | None
+
+
+def micros(moment: datetime) -> int:
+    """A time as µs since 1970, exactly."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def moment(micros: int) -> datetime:
+    """The time of µs since 1970 (UTC)."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+class Files:
+    """Encoded files: those of the newest versions, and the last few others. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._hot: dict[str, dict[File, FileRows]] = {}
+        self._cold: OrderedDict[File, FileRows] = OrderedDict()
+
+    def rows(self, kept: Kept, file: File) -> FileRows:
+        """Rows of a file, encoded at the first call.
+
+        Raises:
+            FileGone: It is not there any more.
+        """
+        with self._lock:
+            if (found := self._hot.get(kept.name, {}).get(file)) is not None:
+                return found
+            if (found := self._cold.get(file)) is not None:
+                self._cold.move_to_end(file)
+                return found
+            found = self._encoded(kept, file)
+            self._put_aside(file, found)
+            return found
+
+    def keep(self, kept: Kept, files: Iterable[File]) -> None:
+        """Keep exactly these files of a table; encode those that are not."""
+        hot = {file: self.rows(kept, file) for file in files}
+        with self._lock:
+            dropped = {file: rows for file, rows in self._hot.get(kept.name, {}).items() if file not in hot}
+            self._hot[kept.name] = hot
+            for file in hot:
+                self._cold.pop(file, None)
+            for file, rows in dropped.items():  # the version before is compared with the new one, and may be asked for
+                self._put_aside(file, rows)
+
+    def held(self) -> dict[str, int]:
+        """Rows in memory by table, without those of older days."""
+        with self._lock:
+            return {name: sum(_count(file) for file in files.values()) for name, files in self._hot.items()}
+
+    def _put_aside(self, file: File, rows: FileRows) -> None:
+        self._cold[file] = rows
+        while len(self._cold) > 1 and sum(map(_count, self._cold.values())) > COLD_ROWS:
+            self._cold.popitem(last=False)
+
+    def _encoded(self, kept: Kept, file: File) -> FileRows:
+        import duckdb
+
+        path = str(file.path)
+
+        if self._connection is None:
+            self._connection = _connection()
+        try:
+            schema = self._connection.execute("SELECT name FROM parquet_schema(?)", [path]).fetchall()
+            stored = {name for (name,) in schema}
+            found = self._connection.execute(file_sql(kept, stored, file.day), [path]).fetchall()
+        except duckdb.IOException as error:
+            if file.path.exists():
+                raise
+            raise FileGone(path) from error
+        groups: dict[str, list[Row]] = {}
+        for group, at, _, known, text in found:
+            groups.setdefault(group, []).append(Row(at, known or 0, text.encode()))
+        return FileRows(groups, max((event for _, _, event, _, _ in found if event is not None), default=None))
+
+
+def _count(file: FileRows) -> int:
+    return sum(map(len, file.groups.values()))
+
+
+def _connection() -> Any:
+    import duckdb
+
+    connection = duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a table.
+
+    Args:
+        kept: The table.
+        table_id: Delta's id of the table: another one after it was made again.
+        version: Delta version.
+        committed_at: Time of its commit, as the commit says (UTC).
+        run_id: Run that committed it, if the commit says.
+        paths: Its files.
+        encoded: Where their rows are.
+    """
+
+    kept: Kept
+    table_id: str
+    version: int
+    committed_at: datetime
+    run_id: str | None
+    paths: tuple[File, ...]
+    encoded: Files = field(repr=False, compare=False)
+    _merged: dict[str, list[Row]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def tag(self) -> str:
+        """Text that no other contents of the table have."""
+        return f"{self.kept.name}-{self.table_id[:8]}-{self.version}"
+
+    @property
+    def hot_from(self) -> date | None:
+        """First day whose rows are in memory; None = all are."""
+        days = [f.day for f in self.paths if f.day is not None]
+        if self.kept.hot_days is None or not days:
+            return None
+        return max(days) - timedelta(days=self.kept.hot_days - 1)
+
+    def hot(self) -> list[File]:
+        """Files of the days that are in memory."""
+        first = self.hot_from
+        return [f for f in self.paths if first is None or f.day is None or f.day >= first]
+
+    def newest_event(self) -> datetime | None:
+        """Newest event time (UTC); None without rows."""
+        found = [self.encoded.rows(self.kept, f).newest_event for f in self._newest_files()]
+        known = [event for event in found if event is not None]
+        return moment(max(known)) if known else None
+
+    def _newest_files(self) -> list[File]:
+        """Files of the newest two days: event times of an earlier day are not newer."""
+        days = [f.day for f in self.paths if f.day is not None]
+        return [f for f in self.paths if f.day is None or f.day >= max(days) - DAY]
+
+    def groups(self) -> list[str]:
+        """Groups with rows in memory, sorted."""
+        return sorted({g for f in self.hot() for g in self.encoded.rows(self.kept, f).groups})
+
+    def reaches_back(self, start: int) -> bool:
+        """True if rows from a time (µs) on need no file of an older day."""
+        first = self.hot_from
+        if first is None or all(f.day is None or f.day >= first for f in self.paths):
+            return True
+        # A row whose slot ends at midnight lies in the day before.
+        return start > micros(datetime.combine(first, datetime.min.time(), UTC))
+
+    def all_rows(self, group: str) -> list[Row]:
+        """Rows of a group that are in memory, sorted."""
+        if (found := self._merged.get(group)) is None:
+            found = self._merged[group] = self._sorted(group, self.hot())
+        return found
+
+    def between(self, group: str, start: int, end: int) -> Sequence[Row]:
+        """Rows of a group from `start` up to and including `end` (µs or numbers of the order), sorted.
+
+        Raises:
+            FileGone: A file of an older day is gone: take the newest snapshot.
+        """
+        if self.reaches_back(start):
+            rows = self.all_rows(group)
+        else:
+            rows = self._sorted(group, self._of_days(start, end))
+        return rows[bisect_left(rows, start, key=_at) : bisect_right(rows, end, key=_at)]
+
+    def newest(self, group: str, end: int, limit: int, keep: Callable[[Row], bool] | None = None) -> Sequence[Row]:
+        """At most `limit` rows of a group, the newest up to and including `end`, sorted.
+
+        Args:
+            group: The group.
+            end: Last place in the order.
+            limit: Rows at most.
+            keep: Only rows for which this is true.
+
+        Raises:
+            FileGone: As in `between`.
+        """
+        found = _last(self.all_rows(group), end, limit, keep)
+        for day in self._older_days():
+            if len(found) >= limit:
+                break
+            rows = self._sorted(group, (f for f in self.paths if f.day == day))
+            found = [*_last(rows, end, limit - len(found), keep), *found]
+        return found
+
+    def has_newest(self, group: str, limit: int) -> bool:
+        """True if the newest rows of a group, as many as the limit, need no file of an older day."""
+        return len(self.all_rows(group)) >= limit or self.reaches_back(ALWAYS)
+
+    def _older_days(self) -> list[date]:
+        """Days that are not in memory, newest first."""
+        first = self.hot_from
+        return sorted({f.day for f in self.paths if first and f.day and f.day < first}, reverse=True)
+
+    def _of_days(self, start: int, end: int) -> list[File]:
+        first = moment(max(start, 0)).date() - DAY
+        last = moment(min(end, micros(datetime.max.replace(tzinfo=UTC)))).date()
+        return [f for f in self.paths if f.day is None or first <= f.day <= last]
+
+    def _sorted(self, group: str, files: Iterable[File]) -> list[Row]:
+        parts = [rows for f in files if (rows := self.encoded.rows(self.kept, f).groups.get(group))]
+        return list(merge(*parts, key=_at)) if len(parts) > 1 else (parts[0] if parts else [])
+
+
+def _at(row: Row) -> int:
+    return row.at
+
+
+def _last(rows: Sequence[Row], end: int, limit: int, keep: Callable[[Row], bool] | None) -> Sequence[Row]:
+    stop = bisect_right(rows, end, key=_at)
+    if keep is None:
+        return rows[max(0, stop - limit) : stop]
+    found: list[Row] = []
+    for row in reversed(rows[:stop]):
+        if len(found) == limit:
+            break
+        if keep(row):
+            found.append(row)
+    return found[::-1]
+
+
+def changed(before: Snapshot | None, after: Snapshot) -> Iterator[tuple[str, Row]]:
+    """Rows of the newest days that a version added or changed, with their groups."""
+    there = set(before.hot()) if before else set()
+    now = set(after.hot())
+    old: dict[str, set[bytes]] = {}
+    for file in there - now:
+        assert before is not None
+        for group, rows in before.encoded.rows(before.kept, file).groups.items():
+            old.setdefault(group, set()).update(row.text for row in rows)
+    for file in sorted(now - there):
+        for group, rows in after.encoded.rows(after.kept, file).groups.items():
+            known = old.get(group, set())
+            yield from ((group, row) for row in rows if row.text not in known)

@@ -1,0 +1,226 @@
+"""Answers are the rows of the table version that their provenance names, whatever is committed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto_assets.contracts.slices import DAY, HOUR
+from crypto_assets.contracts.tables import TABLES
+from crypto_assets.serving.kept import KEPT
+from crypto_assets_tests.serving.lakes import COINS, NOON, SLOT, TINY, Lake, anomaly, bar, price, row, shown
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "home")
+
+
+def _stored(lake: Lake, table: str, version: int, order: str, **equal: Any) -> list[dict[str, Any]]:
+    """Rows of a version by the store, as answers show them."""
+    where = " AND ".join(f"{name} = '{value}'" for name, value in equal.items()) or None
+    rows = lake.store.read_arrow(table, where=where, version=version).sort_by(order)
+    found = shown(table, rows, [c.name for c in KEPT[table].columns])
+    for each in found:
+        for name in ("explanation", "covered_offsets"):
+            if each.get(name):
+                each[name] = json.loads(each[name], parse_float=Decimal)
+    return found
+
+
+def test_money_is_plain_decimal_text(lake: Lake) -> None:
+    lake.merge("gold.latest_prices", [price("shiba-inu", TINY), price("bitcoin", "116406.100")])
+    lake.look()
+    text = lake.client.get("/v1/prices/latest").text
+    assert '"price_usd":0.000000019,' in text
+    assert '"price_usd":116406.1,' in text
+
+
+def test_bars_equal_the_version_of_their_provenance(lake: Lake) -> None:
+    days = [NOON - DAY, NOON]
+    for day in days:
+        rows = [bar(c, day + i * SLOT, TINY * (i + 1), price_vol=0.1 / 3) for c in COINS for i in range(20)]
+        lake.replace("gold.bars_5m", rows, day)
+    lake.look()
+    answer = lake.get("/v1/bars/shiba-inu?limit=5000")
+    version = answer["provenance"]["table_version"]
+    assert version == lake.store.version("gold.bars_5m")
+    assert answer["data"] == _stored(lake, "gold.bars_5m", version, "window_start", coin_id="shiba-inu")
+    assert len(answer["data"]) == 40
+
+
+def test_every_route_shows_its_table(lake: Lake) -> None:
+    lake.merge("gold.latest_prices", [price(coin, "2.5") for coin in COINS])
+    lake.merge("gold.leaderboard_24h", [row(TABLES["gold.leaderboard_24h"], coin_id="bitcoin", rank=1)])
+    lake.replace("gold.anomalies", [anomaly(c, NOON + i * SLOT, float(i)) for c in COINS for i in range(1, 9)])
+    made = {"coin_id": "bitcoin", "horizon": "5m", "day_start": NOON.replace(hour=0), "mode": "live"}
+    lake.replace("gold.prediction_accuracy", [row(TABLES["gold.prediction_accuracy"], **made)])
+    lake.look()
+    for path, table, order in (
+        ("/v1/prices/latest", "gold.latest_prices", "coin_id"),
+        ("/v1/leaderboard", "gold.leaderboard_24h", "rank"),
+        ("/v1/accuracy", "gold.prediction_accuracy", "coin_id"),
+    ):
+        answer = lake.get(path)
+        assert answer["data"] == _stored(lake, table, answer["provenance"]["table_version"], order)
+        assert answer["data"]
+    flags = lake.get("/v1/anomalies?flagged=true&coin=bitcoin")["data"]
+    stored = _stored(lake, "gold.anomalies", lake.store.version("gold.anomalies") or 0, "window_end", coin_id="bitcoin")
+    assert flags == [each for each in stored if each["is_anomaly"]]
+    assert len(flags) == 3
+
+
+def test_rows_stay_those_of_one_version_while_a_writer_commits_and_files_are_compacted(lake: Lake) -> None:
+    def write(number: int) -> None:
+        for coin in COINS:  # one hour each: several small files a day
+            hour = NOON + number % 6 * HOUR
+            lake.store.replace_slice(
+                "gold.bars_5m",
+                _hour(hour),
+                lambda coin=coin, hour=hour: _table([bar(coin, hour + i * SLOT, str(number + 1)) for i in range(12)]),
+                now=NOON + DAY,
+                rebuild=True,
+            )
+
+    write(0)
+    lake.look()
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def writer() -> None:
+        try:
+            for number in range(1, 12):
+                write(number)
+                if number % 4 == 0:
+                    lake.store.maintain("gold.bars_5m", now=NOON + 3 * DAY, closed_before=NOON + 2 * DAY, dry_run=False)
+        except Exception as error:  # noqa: BLE001 - shown below
+            failed.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=writer)
+    thread.start()
+    versions = {}
+    while not done.is_set() or not versions:
+        lake.look()
+        answer = lake.client.get("/v1/bars/shiba-inu?limit=5000").json(parse_float=Decimal)
+        if "data" in answer:
+            versions[answer["provenance"]["table_version"]] = answer["data"]
+    thread.join()
+    lake.look()
+    assert not failed
+    for version, data in versions.items():
+        assert data == _stored(lake, "gold.bars_5m", version, "window_start", coin_id="shiba-inu")
+    assert len(versions) > 1
+
+
+def test_pages_of_a_range_are_all_its_rows(lake: Lake) -> None:
+    for back in range(17, -1, -1):  # more days than stay in memory
+        day = NOON - back * DAY
+        lake.replace("gold.bars_5m", [bar("bitcoin", day + i * SLOT) for i in range(3)], day)
+    lake.look()
+    first = (NOON - 17 * DAY).isoformat().replace("+00:00", "Z")
+    whole = lake.get(f"/v1/bars/bitcoin?from={first}&limit=5000")
+    found, path = [], f"/v1/bars/bitcoin?from={first}&limit=7"
+    while path:
+        page = lake.get(path)
+        assert len(page["data"]) <= 7
+        found += page["data"]
+        following = page["provenance"]["next"]
+        path = f"/v1/bars/bitcoin?from={first}&limit=7&cursor={following}" if following else ""
+    assert found == whole["data"]
+    assert len(found) == 18 * 3
+    assert lake.get("/v1/bars/bitcoin?limit=50")["data"] == found[-50:]  # also from days that are not in memory
+    assert lake.service.follower.encoded.held()["gold.bars_5m"] == 14 * 3
+
+
+def test_a_tag_is_good_until_the_next_commit(lake: Lake) -> None:
+    lake.merge("gold.latest_prices", [price("bitcoin", "1")])
+    lake.look()
+    tag = lake.client.get("/v1/prices/latest").headers["etag"]
+    again = lake.client.get("/v1/prices/latest", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    lake.merge("gold.latest_prices", [price("bitcoin", "2")])
+    lake.look()
+    later = lake.client.get("/v1/prices/latest", headers={"If-None-Match": tag})
+    assert later.status_code == 200
+    assert later.json()["data"][0]["price_usd"] == 2
+    assert later.headers["etag"] != tag
+
+
+def test_answers_are_compressed_for_those_who_ask(lake: Lake) -> None:
+    lake.replace("gold.bars_5m", [bar("bitcoin", NOON + i * SLOT) for i in range(30)])
+    lake.look()
+    packed = lake.client.get("/v1/bars/bitcoin", headers={"Accept-Encoding": "gzip"})
+    plain = lake.client.get("/v1/bars/bitcoin", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.json()["data"] == plain.json()["data"]
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 4
+
+
+def test_what_cannot_be_asked_is_a_problem(lake: Lake) -> None:
+    lake.replace("gold.bars_5m", [bar("bitcoin", NOON)])
+    lake.look()
+    for path, status, text in (
+        ("/v1/bars/ether", 404, "it has bitcoin"),
+        ("/v1/bars/bitcoin?from=2026-11-29T00:00:00", 422, "timezone"),
+        ("/v1/bars/bitcoin?interval=2m", 422, "interval"),
+        ("/v1/bars/bitcoin?limit=5001", 422, "limit"),
+        ("/v1/bars/bitcoin?from=2026-11-29T00:00:00Z&to=2026-11-28T00:00:00Z", 422, "later than"),
+        ("/v1/prices/latest", 404, "no commit yet"),
+        ("/v1/sql?q=select", 404, "no such route"),
+    ):
+        answer = lake.client.get(path)
+        assert answer.headers["content-type"] == "application/problem+json"
+        problem = answer.json()
+        assert (answer.status_code, problem["status"]) == (status, status)
+        assert text in problem["detail"]
+
+
+def test_the_board_of_an_empty_home_is_honest(lake: Lake) -> None:
+    lake.look()
+    board = lake.get("/v1/board")
+    assert board["data"]["prices"] == []
+    assert "holds no prices yet" in board["provenance"]["ready"]
+    ready = lake.client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.headers["content-type"] == "application/problem+json"
+
+
+def test_the_board_holds_what_the_page_shows_first(lake: Lake) -> None:
+    lake.merge("gold.latest_prices", [price(coin, "2.5") for coin in COINS])
+    lake.replace("gold.bars_5m", [bar(c, NOON + i * SLOT, str(i + 1)) for c in COINS for i in range(9)])
+    lake.replace("gold.anomalies", [anomaly(c, NOON + i * SLOT, float(i)) for c in COINS for i in range(1, 9)])
+    lake.look()
+    board = lake.get("/v1/board?coin=bitcoin")
+    assert [p["coin_id"] for p in board["data"]["prices"]] == list(COINS)
+    assert board["data"]["sparklines"]["bitcoin"][-1] == [_z(NOON + 8 * SLOT), 9]
+    assert [f["coin_id"] for f in board["data"]["flags"]] == [*COINS] * 3
+    assert len(board["data"]["coin"]["bars"]) == 9
+    assert board["provenance"]["tables"]["gold.bars_5m"]["table_version"] == lake.store.version("gold.bars_5m")
+    assert board["provenance"]["ready"] is None
+
+
+def _z(moment: Any) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _hour(hour: Any) -> Any:
+    from crypto_assets.contracts.slices import Slice
+
+    return Slice(hour, hour + timedelta(hours=1))
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    from crypto_assets.contracts.arrow import arrow_schema
+
+    return pa.Table.from_pylist(rows, schema=arrow_schema(TABLES["gold.bars_5m"]))
