@@ -296,13 +296,16 @@ LATEST_PRICES = Table(
 LEADERBOARD = Table(
     "gold", "leaderboard_24h", "Coins ranked by their change over the last 24 hours of bars, best first.",
     (
-        C("rank", "int", "1 = best.", nullable=False, lineage=_bar("close")),
+        C("rank", "int", "1 = best.", nullable=False, lineage=_bar("close", "open")),
         C("coin_id", "string", "Coin.", nullable=False, lineage=_bar("coin_id")),
         C("symbol", "string", "Ticker symbol.", nullable=False, lineage=_bar("symbol")),
         C("price_usd", MONEY, "Newest close.", nullable=False, unit="USD", lineage=_bar("close")),
-        C("price_24h_ago_usd", MONEY, "Close of the newest bar at least 24 h older, at most 10 min off; else null.",
-          unit="USD", lineage=_bar("close")),
-        C("change_24h", "double", "price_usd / price_24h_ago_usd - 1; null = unknown.", unit="ratio", lineage=_bar("close")),
+        C("price_24h_ago_usd", MONEY, "Close of the newest bar at least 24 h older, else open of the oldest bar less than "
+          "24 h older, at most 10 min off; else null.", unit="USD", lineage=_bar("close", "open")),
+        C("price_24h_ago_at", "timestamp", "Event time of that price; null without one.",
+          lineage=_bar("last_event_at", "first_event_at")),
+        C("change_24h", "double", "price_usd / price_24h_ago_usd - 1; null = unknown.", unit="ratio",
+          lineage=_bar("close", "open")),
         C("high_24h", MONEY, "Highest sample of 24 h.", nullable=False, unit="USD", lineage=_bar("high")),
         C("low_24h", MONEY, "Lowest sample of 24 h.", nullable=False, unit="USD", lineage=_bar("low")),
         C("volume_24h_usd", MONEY, "Last rolling 24 h volume.", unit="USD", lineage=_bar("volume_24h_usd")),

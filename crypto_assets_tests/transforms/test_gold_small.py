@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TEN = at("2024-05-01 10:00:00")
 DAY = timedelta(days=1)
 SLOT = timedelta(minutes=5)
+FIRST = timedelta(seconds=30)
+"""From a bar's start to its first sample, and from its last one to its end."""
 
 
 def table_of(name: str, rows: list[dict[str, Any]]) -> pa.Table:
@@ -154,14 +156,17 @@ def test_the_newest_quote_by_event_time_is_the_latest(spark: SparkSession) -> No
 # --- leaderboard --------------------------------------------------------------------------------------------------
 
 
-def bar(coin: str, end: datetime, close: str, high: str | None = None, low: str | None = None) -> dict[str, Any]:
+def bar(
+    coin: str, end: datetime, close: str, high: str | None = None, low: str | None = None, opens: str | None = None
+) -> dict[str, Any]:
     start = end - SLOT
     return {
-        "coin_id": coin, "symbol": coin[:3].upper(), "window_start": start, "window_end": end, "open": Decimal(close),
-        "high": Decimal(high or close), "low": Decimal(low or close), "close": Decimal(close),
-        "price_avg": float(close), "volume_24h_usd": Decimal(5), "sample_count": 1, "granularity": "tick",
-        "first_event_at": start, "last_event_at": start, "available_at": end, "is_closed": True, "is_complete": True,
-        "day": start.date(), "hour": floor_hour(start),
+        "coin_id": coin, "symbol": coin[:3].upper(), "window_start": start, "window_end": end,
+        "open": Decimal(opens or close), "high": Decimal(high or close), "low": Decimal(low or close),
+        "close": Decimal(close), "price_avg": float(close), "volume_24h_usd": Decimal(5), "sample_count": 1,
+        "granularity": "tick",
+        "first_event_at": start + FIRST, "last_event_at": end - FIRST, "available_at": end,
+        "is_closed": True, "is_complete": True, "day": start.date(), "hour": floor_hour(start),
     }  # fmt: skip
 
 
@@ -194,20 +199,24 @@ def test_the_board_ranks_by_the_change_of_24_hours_and_unknown_ones_last(spark: 
     assert found[-1]["price_24h_ago_usd"] is None
 
 
-def test_the_price_24_hours_ago_may_be_ten_minutes_older_and_never_newer(spark: SparkSession) -> None:
+def test_the_price_24_hours_ago_may_be_ten_minutes_older_or_else_newer(spark: SparkSession) -> None:
     ago = TEN - DAY
     found = board(
         spark,
         bar("exact", TEN, "2"), bar("exact", ago + SLOT, "7"), bar("exact", ago, "1"), bar("exact", ago - SLOT, "8"),
         bar("older", TEN, "2"), bar("older", ago + SLOT, "7"), bar("older", ago - 2 * SLOT, "1"),
+        bar("newer", TEN, "2"), bar("newer", ago - 3 * SLOT, "9"), bar("newer", ago + SLOT, "7", opens="1"),
+        bar("newest", TEN, "2"), bar("newest", ago + 3 * SLOT, "7", opens="1"), bar("newest", ago + 4 * SLOT, "6"),
         bar("too-old", TEN, "2"), bar("too-old", ago - 3 * SLOT, "1"),
-        bar("too-new", TEN, "2"), bar("too-new", ago + SLOT, "1"),
+        bar("too-new", TEN, "2"), bar("too-new", ago + 4 * SLOT, "1"),
     )  # fmt: skip
-    assert {r["coin_id"]: r["change_24h"] for r in found} == {
-        "exact": 1.0,
-        "older": 1.0,
-        "too-old": None,
-        "too-new": None,
+    assert {r["coin_id"]: (r["change_24h"], r["price_24h_ago_at"]) for r in found} == {
+        "exact": (1.0, ago - FIRST),
+        "older": (1.0, ago - 2 * SLOT - FIRST),
+        "newer": (1.0, ago + FIRST),
+        "newest": (1.0, ago + 2 * SLOT + FIRST),
+        "too-old": (None, None),
+        "too-new": (None, None),
     }
 
 

@@ -184,6 +184,7 @@ def leaderboard() -> Iterator[Mutation]:
     yield change(table, "high_24h", law)
     yield change(table, "window_end", law)
     yield null(table, "price_24h_ago_usd", law)
+    yield null(table, "price_24h_ago_at", law)
     yield swap(table, "rank", law)
     yield delete(table, law)
     yield double(table, law)

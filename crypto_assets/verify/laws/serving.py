@@ -12,7 +12,8 @@ _QUOTE = (
     "change_7d_pct", "available_at", "source",
 )  # fmt: skip
 _BOARD = (
-    "symbol", "price_usd", "price_24h_ago_usd", "high_24h", "low_24h", "volume_24h_usd", "window_end", "rank",
+    "symbol", "price_usd", "price_24h_ago_usd", "price_24h_ago_at", "high_24h", "low_24h", "volume_24h_usd",
+    "window_end", "rank",
 )  # fmt: skip
 
 
@@ -133,19 +134,25 @@ def _leaderboard_law() -> Law:
         ), newest AS (
             SELECT coin_id, max(window_end) AS window_end FROM bars GROUP BY coin_id
         ), aged AS (
-            SELECT x.*, n.window_end AS newest_end, n.window_end - x.window_end AS age
+            SELECT x.*, n.window_end AS newest_end, n.window_end - x.window_end AS age,
+                   n.window_end - x.window_start AS start_age
             FROM bars x JOIN newest n USING (coin_id)
         ), summed AS (
             SELECT coin_id, any_value(newest_end) AS window_end,
                    arg_min(symbol, age) AS symbol, arg_min("close", age) AS price_usd,
                    arg_min_null(volume_24h_usd, age) AS volume_24h_usd,
-                   arg_min("close", age) FILTER (age BETWEEN INTERVAL 24 HOURS AND INTERVAL 1450 MINUTES)
-                       AS price_24h_ago_usd,
+                   arg_min({{at: last_event_at, usd: "close"}}, age)
+                       FILTER (age BETWEEN INTERVAL 24 HOURS AND INTERVAL 1450 MINUTES) AS older,
+                   arg_max({{at: first_event_at, usd: "open"}}, start_age)
+                       FILTER (start_age BETWEEN INTERVAL 1430 MINUTES AND INTERVAL 24 HOURS) AS younger,
                    max(high) FILTER (age < INTERVAL 24 HOURS) AS high_24h,
                    min(low) FILTER (age < INTERVAL 24 HOURS) AS low_24h
             FROM aged GROUP BY coin_id
         ), changed AS (
-            SELECT *, price_usd::DOUBLE / price_24h_ago_usd::DOUBLE - 1 AS change_24h FROM summed
+            SELECT *, coalesce(older.at, younger.at) AS price_24h_ago_at,
+                   coalesce(older.usd, younger.usd) AS price_24h_ago_usd,
+                   price_usd::DOUBLE / coalesce(older.usd, younger.usd)::DOUBLE - 1 AS change_24h
+            FROM summed
         ), recomputed AS (
             SELECT *, row_number() OVER (ORDER BY round(change_24h, 12) DESC NULLS LAST, coin_id) AS rank FROM changed
         )
