@@ -1,7 +1,7 @@
 """Files of a checkout that are rendered: `python -m crypto_assets.rendered_files [--check] [ROOT]`.
 
 Belongs here: writing them and detecting stale ones. Does not belong here: their contents (`contracts.render`,
-`settings_docs`, `databricks.deploy`).
+`serving.reference`, `settings_docs`, `databricks.deploy`).
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def run(module: str, what: str, files: Callable[[Path], Files], arguments: Seque
 
 
 def of_contracts(root: Path) -> Files:
-    """Data dictionary, message schemas and deployment files of a checkout."""
+    """Data dictionary, message schemas, query catalogue and deployment files of a checkout."""
     from crypto_assets.assets.card import upstream
     from crypto_assets.contracts import render
     from crypto_assets.databricks.deploy import files
+    from crypto_assets.serving import reference
 
-    return {**render.files(upstream), **files.files(root)}
+    return {**render.files(upstream), **reference.files(), **files.files(root)}
 
 
 def main(arguments: Sequence[str]) -> int:
