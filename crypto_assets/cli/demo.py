@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -228,12 +228,15 @@ def _materialize(
 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:
     """Summary for newcomers: prices, flags, problems, and checks expected to fail."""
+    from crypto_assets.cli import prices
     from crypto_assets.cli import report as facts
     from crypto_assets.orchestration.event_store import check_states
+    from crypto_assets.serving.lake import open_lake
 
     engine = facts.engine(settings)
     output.say()
-    output.table("Newest prices", facts.newest_prices(engine))
+    with open_lake(settings) as lake:
+        prices.show(prices.board(lake, datetime.now(UTC)), "Newest prices")
     holes = facts.holes(engine) if settings.source == "replay" else []
     for line in (*facts.flag_lines(engine), *facts.check_lines(check_states(instance), holes)):
         output.say(line)
@@ -264,6 +267,7 @@ def next_commands(settings: Settings) -> list[dict[str, str]]:
     same = "".join(f"{variable}={value} " for variable, value in _unusual(settings).items())
     return [
         {"next": "look at lineage, runs, partitions, checks", "command": f"{same}make ui SOURCE={name}"},
+        {"next": "prices", "command": f".venv/bin/crypto-assets prices --home {home}"},
         {"next": "rows, lag, runs and checks", "command": f".venv/bin/crypto-assets status --home {home}"},
         {"next": "prove the lake against the log", "command": f".venv/bin/crypto-assets verify --home {home}"},
         {"next": "run the pipeline until Ctrl-C", "command": f"{same}make up SOURCE={name}"},

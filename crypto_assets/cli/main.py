@@ -293,6 +293,50 @@ def alerts(
 
 
 @app.command()
+def prices(
+    source: Source = None,
+    home: HomeOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Print again when prices change, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between reads with --watch.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """Newest price of every coin with its changes, volume, market cap and age, and why a value is unknown."""
+    from crypto_assets.cli import prices as module
+
+    raise typer.Exit(module.run(_settings(source, home), as_json=json, watch=watch, every_s=every))
+
+
+@app.command()
+def query(
+    sql: Annotated[str | None, typer.Argument(help='One SELECT, as "SELECT * FROM gold.latest_prices".')] = None,
+    source: Source = None,
+    home: HomeOption = None,
+    name: Annotated[str | None, typer.Option("--name", help="A query of the catalogue instead of SQL.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter, as coin=bitcoin; may be repeated.")
+    ] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns.")] = False,
+    form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most. Default: 100 in a table.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until it is stopped.")] = 30.0,
+) -> None:
+    """SQL over the tables of a home, read-only; or a query of the catalogue (docs/querying.md)."""
+    from crypto_assets.cli import query as module
+
+    code = module.run(
+        _settings(source, home),
+        sql,
+        name=name,
+        given=given or [],
+        tables=tables,
+        form=form,
+        limit=limit,
+        timeout_s=timeout,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def maintain(
     source: Source = None,
     home: HomeOption = None,

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from rich import box
@@ -20,6 +23,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_WIDTH = 120
 """Columns of tables where there is no terminal to ask."""
@@ -88,8 +92,57 @@ def as_json(value: object) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Rows as a table; numbers to the right. On a terminal that is too narrow for it, a block of lines per row."""
+def exact_json(value: object) -> None:
+    """JSON on standard output with times as `2026-11-29T12:00:00Z` and decimals as numbers of exactly their digits."""
+    text = json.dumps(value, indent=2, default=_exact, ensure_ascii=False)
+    print(_DIGITS.sub(r"\1", text))
+
+
+_DIGITS = re.compile(r'"\\u0000(-?[\d.]+)"')
+"""A decimal as `_exact` marks it, in JSON text."""
+
+
+def _exact(value: object) -> object:
+    if isinstance(value, Decimal):
+        return f"\0{plain(value)}"
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def plain(amount: Decimal) -> str:
+    """A decimal in plain digits, never scientific, without zeros at its end."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that suits them, `unknown` for None."""
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if abs(seconds) >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def table(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    *,
+    right: Collection[str] = (),
+    style: Callable[[str], str] = lambda _cell: "",
+) -> None:
+    """Rows as a table. On a terminal that is too narrow for it, a block of lines per row.
+
+    Args:
+        title: Title.
+        rows: Cells by column.
+        columns: Columns, in order; None = those of the first row.
+        right: Columns to the right besides those of numbers.
+        style: Returns the style of a cell.
+    """
     if not rows:
         say(f"{title}: none")
         return
@@ -108,9 +161,9 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] 
     )
     for name, width in zip(names, widths, strict=True):
         numeric = all(isinstance(r.get(name), (int, float)) or r.get(name) is None for r in rows)
-        grid.add_column(name, justify="right" if numeric else "left", width=width)
+        grid.add_column(name, justify="right" if numeric or name in right else "left", width=width)
     for row in cells:
-        grid.add_row(*(cell.replace("[", "\\[") for cell in row))
+        grid.add_row(*(Text(cell, style=style(cell)) for cell in row))
     grid.width = sum(widths) + GAP * len(widths) - 1 if console.is_terminal else sum(widths) + 2 * len(widths) - 2
     console.print(grid, crop=False)
     say()

@@ -1,10 +1,9 @@
-"""Summary of a home after a run: rows, partitions, checks, models, scores, gaps."""
+"""Summary of a home after a run: rows, partitions, checks, models, scores, gaps. Prices: `prices`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,28 +52,6 @@ def rows_and_partitions(engine: Engine, instance: dg.DagsterInstance) -> list[di
             {"table": name, "rows": counted, "partitions": partitions, "delta version": engine.store.version(name)}
         )
     return rows
-
-
-def newest_prices(engine: Engine) -> list[dict[str, Any]]:
-    """Newest price of every coin and its changes over an hour and a day."""
-    if not engine.store.exists("gold.latest_prices"):
-        return []
-    rows = engine.store.read_arrow("gold.latest_prices").to_pylist()
-    texts = [f"{row['price_usd']:,.4f}" for row in rows]
-    width = max(map(len, texts), default=0)
-    return [
-        {
-            "coin": row["name"] or row["coin_id"],
-            "last price (USD)": text.rjust(width),
-            **{f"{h} h": _change(row[f"change_{h}h_pct"]) for h in (1, 24)},
-            "quote of (UTC)": f"{row['last_updated_at']:%Y-%m-%d %H:%M}",
-        }
-        for row, text in sorted(zip(rows, texts, strict=True), key=lambda pair: -pair[0]["price_usd"])
-    ]
-
-
-def _change(percent: Decimal | None) -> str:
-    return "no quote then" if percent is None else f"{percent:+.2f} %"
 
 
 def flag_lines(engine: Engine) -> list[str]:

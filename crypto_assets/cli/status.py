@@ -244,16 +244,22 @@ def render(report: StatusReport) -> None:
         behind = (
             "at most" if report.lag_records is None else f"{report.lag_records:,} records not in gold/latest_prices yet"
         )
-        lag = f"{_short(report.lag_s)} ({behind})"
+        lag = f"{output.duration(report.lag_s)} ({behind})"
     newest = (
-        "there is no quote yet" if report.event_age_s is None else f"newest quote is {_short(report.event_age_s)} old"
+        "there is no quote yet"
+        if report.event_age_s is None
+        else f"newest quote is {output.duration(report.event_age_s)} old"
     )
     output.say(f"lag       {lag}; {newest}")
     output.say(f"promise   {report.promise}")
     output.say(f"service   {report.service}")
     state = "runs" if report.producer.running else "is stopped"
     age = report.producer.newest_tick_age_s
-    tick = f", newest good tick {_short(max(0.0, age))} ago" if report.producer.running and age is not None else ""
+    tick = (
+        f", newest good tick {output.duration(max(0.0, age))} ago"
+        if report.producer.running and age is not None
+        else ""
+    )
     output.say(f"producer  {state}{tick}")
     output.say(f"verdict   {report.verdict.word} (exit code {report.exit_code})")
     for problem in report.verdict.problems:
@@ -450,20 +456,11 @@ def _shown(asset: AssetStatus) -> dict[str, Any]:
         "asset": asset.asset,
         "rows": asset.rows if asset.rows_of is None else f"{asset.rows} in {asset.rows_of}",
         "newest event": f"{asset.newest_event:%Y-%m-%d %H:%M:%S}" if asset.newest_event else None,
-        "age": _short(asset.event_age_s) if asset.event_age_s is not None else None,
-        "last run": f"{run_.state.lower()} {run_.run_id[:8]} {_short(run_.age_s)} ago" if run_ else None,
+        "age": output.duration(asset.event_age_s) if asset.event_age_s is not None else None,
+        "last run": f"{run_.state.lower()} {run_.run_id[:8]} {output.duration(run_.age_s)} ago" if run_ else None,
         "checks": f"{asset.checks_green} green" + (f", {len(asset.checks_red)} not" if asset.checks_red else ""),
         "not green": ", ".join(asset.checks_red),
     }
-
-
-def _short(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _age(moment: datetime | None, now: datetime) -> float | None:

@@ -13,6 +13,7 @@ from crypto_assets.cli.main import app
 ARGUMENTS = {
     "backfill": ["2024-05-01"],
     "parity": ["--hours", "2024-05-01-00:00"],
+    "query": ["SELECT 1 AS one"],
     "coins add": ["bitcoin"],
     "coins retire": ["bitcoin"],
 }

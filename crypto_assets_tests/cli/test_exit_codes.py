@@ -53,6 +53,9 @@ def home(tmp_path: Path) -> Path:
     [
         (["status"], 1),  # nothing serves it
         (["alerts"], 0),
+        (["prices"], 1),  # it has no quote yet
+        (["query", "SELECT 1"], 0),
+        (["query"], 2),
         (["maintain"], 0),
         (["broker", "status"], 1),
         (["broker", "stop"], 0),

@@ -14,7 +14,17 @@ from crypto_assets.home import existing_home, first_day, in_force, open_home
 from crypto_assets.settings import Settings
 from crypto_assets_tests.cli.commands import invoke, one_line
 
-READING = ("status", "alerts", "doctor", "maintain", "coins list", "broker status", "backfill --dry-run")
+READING = (
+    "status",
+    "prices",
+    "query",
+    "alerts",
+    "doctor",
+    "maintain",
+    "coins list",
+    "broker status",
+    "backfill --dry-run",
+)
 NEEDS_A_HOME = (*(c for c in READING if c != "doctor"), "verify", "parity", "ui", "broker stop")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """SQLite makes them beside a database that is opened, also for reading."""

@@ -120,6 +120,8 @@ def test_another_source_in_the_same_home_is_refused(demo, folder):
 
 OFFLINE: dict[str, tuple[list[str], int]] = {
     "crypto-assets status": (["status"], 0),
+    "crypto-assets prices": (["prices"], 0),
+    'crypto-assets query "SELECT ..."': (["query", "SELECT * FROM gold.latest_prices"], 0),
     "crypto-assets doctor": (["doctor"], 0),
     "crypto-assets verify": (["verify"], 0),
     "crypto-assets alerts --follow": (["alerts"], 0),
