@@ -15,10 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.staticfiles import StaticFiles
 
-from crypto_assets.serving.access import PAGE, Limits
+from crypto_assets.serving.access import PAGE, Access, Limits
 from crypto_assets.serving.answers import Problem
+from crypto_assets.serving.metrics import Metered
 from crypto_assets.serving.openapi import DESCRIPTION, PROBLEMS
-from crypto_assets.serving.routes import market, models, ops, stream
+from crypto_assets.serving.routes import features, market, models, ops, stream
 from crypto_assets.serving.service import Service
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
         separate_input_output_schemas=False,
     )
     api.state.service, api.state.limits = service, limits
-    for module in (market, models, ops, stream):
+    for module in (market, models, features, ops, stream):
         api.include_router(module.router)
     for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]
@@ -59,6 +60,12 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
     if PAGE.is_dir():
         api.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return api
+
+
+def application(service: Service, limits: Limits) -> Access:
+    """The application as it is served: guarded and counted."""
+    service.meters.serve(service)
+    return Access(Metered(build_api(service, limits), service.meters), limits)
 
 
 async def _problem(request: Request, error: Problem) -> Response:

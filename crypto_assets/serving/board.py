@@ -20,9 +20,11 @@ from crypto_assets.serving.kept import (
     LATEST,
     LEADERBOARD,
     METRICS,
+    POLLS,
     PREDICTIONS,
     PROMOTIONS,
 )
+from crypto_assets.serving.metrics import newest_poll
 from crypto_assets.serving.service import Service, has, require_group, text_of
 
 SPARK_BARS = 288
@@ -36,6 +38,7 @@ EXAMPLE: dict[str, Any] = {
         "flags": [],
         "alerts": [],
         "metrics": [],
+        "poll": None,
         "accuracy": [],
         "promotions": [],
         "state": {"state": "ok"},
@@ -43,7 +46,7 @@ EXAMPLE: dict[str, Any] = {
     },
     "provenance": {"source": "replay", "tables": {"gold.latest_prices": {"table_version": 12}}},
 }
-_SHOWN = (LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS)
+_SHOWN = (LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, POLLS)
 
 
 def build(service: Service, coin: str | None) -> tuple[str, bytes]:
@@ -69,6 +72,7 @@ def build(service: Service, coin: str | None) -> tuple[str, bytes]:
         "flags": _newest(found[ANOMALIES.name], FLAGS, flagged=True),
         "alerts": _newest(found[ALERTS.name], ALERT_ROWS),
         "metrics": _each(_per_group(found[METRICS.name], METRIC_HOURS)),
+        "poll": text_of(newest_poll(found[POLLS.name])),
         "accuracy": _each(_since(found[ACCURACY.name], timedelta(days=ACCURACY_DAYS))),
         "promotions": array(row.text for row in _all(found[PROMOTIONS.name])),
         "state": text_of(

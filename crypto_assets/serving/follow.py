@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -113,10 +114,15 @@ def snapshot_of(kept: Kept, handle: DeltaTable, encoded: Files) -> Snapshot:
     """The snapshot of a handle's version; reads no rows."""
     folder = delta_files.folder_of(handle)
     actions = delta_files.add_actions(handle)
-    by_day = kept.table.partition_by == ("day",)
-    days = actions.column("partition.day").to_pylist() if by_day else [None] * actions.num_rows
-    names = actions.column("path").to_pylist()
-    paths = tuple(File(folder / unquote(name), day) for name, day in sorted(zip(names, days, strict=True)))
+    by = kept.table.partition_by
+    # As text: for a timestamp pyarrow imports pandas.
+    values = actions.column(f"partition.{by[0]}").cast("string").to_pylist() if by else [None] * actions.num_rows
+    named = sorted(zip(actions.column("path").to_pylist(), values, strict=True))
+    if kept.newest_only and named:
+        newest = max(value for _, value in named)
+        named = [(name, value) for name, value in named if value == newest]
+    by_day = by == ("day",)
+    paths = tuple(File(folder / unquote(name), date.fromisoformat(value) if by_day else None) for name, value in named)
     version = handle.version()
     (commit,) = delta_files.read_commits(str(folder), version - 1, 1)
     table_id = str(handle.metadata().id)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.serving.kept import Kept
 from crypto_assets.serving.rows import file_sql
+from crypto_assets.storage.sql_text import literal
 
 COLD_ROWS = 60_000
 """Rows of files that no newest version has, or of older days, that stay in memory: about 30 MB."""
@@ -114,18 +115,18 @@ class Files:
     def _encoded(self, kept: Kept, file: File) -> FileRows:
         import duckdb
 
-        path = str(file.path)
+        path = literal(str(file.path))  # for a parameter DuckDB imports pandas
 
         if self._connection is None:
             self._connection = _connection()
         try:
-            schema = self._connection.execute("SELECT name FROM parquet_schema(?)", [path]).fetchall()
+            schema = self._connection.execute(f"SELECT name FROM parquet_schema({path})").fetchall()  # noqa: S608
             stored = {name for (name,) in schema}
-            found = self._connection.execute(file_sql(kept, stored, file.day), [path]).fetchall()
+            found = self._connection.execute(file_sql(kept, path, stored, file.day)).fetchall()
         except duckdb.IOException as error:
             if file.path.exists():
                 raise
-            raise FileGone(path) from error
+            raise FileGone(str(file.path)) from error
         groups: dict[str, list[Row]] = {}
         for group, at, _, known, text in found:
             groups.setdefault(group, []).append(Row(at, known or 0, text.encode()))

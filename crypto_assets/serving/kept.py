@@ -29,6 +29,8 @@ class Kept:
         group: Column by which rows are looked up; None = one group with the empty name.
         hot_days: Days, counted from the newest with rows, whose rows stay in memory; None = all.
         known_at: Timestamp of when the row was first there, for times whose files are gone; None = cannot be known.
+        newest_only: Only the newest Delta partition, an hour, is held at all.
+        names: Columns of an answer's rows; None = all but those by which the table is stored.
     """
 
     table: Table
@@ -37,6 +39,8 @@ class Kept:
     group: str | None = "coin_id"
     hot_days: int | None = None
     known_at: str | None = None
+    newest_only: bool = False
+    names: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -45,7 +49,9 @@ class Kept:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns of an answer's rows: all but those by which the table is stored and chained."""
+        """Columns of an answer's rows."""
+        if self.names is not None:
+            return tuple(self.table.column(name) for name in self.names)
         storage = {*self.table.partition_by, *self.table.chain_columns, self.table.time_column} - set(self.table.key)
         return tuple(c for c in self.table.columns if c.name not in storage)
 
@@ -71,11 +77,30 @@ FEATURES = Kept(t.PRICE_FEATURES, "window_end", "window_end", hot_days=2, known_
 PROMOTIONS = Kept(t.PROMOTIONS, "effective_from", group="model", known_at="decided_at")
 METRICS = Kept(t.PIPELINE_METRICS, "hour", "hour", group="metric", hot_days=7)
 ALERTS = Kept(t.ALERTS, "at", "at", group=None, known_at="at")
+POLLS = Kept(
+    t.POLLS,
+    "kafka_timestamp",
+    group=None,
+    newest_only=True,
+    names=(
+        "started_at",
+        "finished_at",
+        "outcome",
+        "coins_asked",
+        "coins_returned",
+        "coins_missing",
+        "latency_ms",
+        "cadence_s",
+        "credits_used",
+        "credits_left",
+    ),
+)
 
 KEPT: dict[str, Kept] = {
     k.name: k
     for k in (
-        LATEST, LEADERBOARD, *BARS.values(), ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, FEATURES,
+        LATEST, LEADERBOARD, *BARS.values(), ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, POLLS,
+        FEATURES,
     )
 }  # fmt: skip
 """Every held table, those first that a page asks for first."""

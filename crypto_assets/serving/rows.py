@@ -15,21 +15,22 @@ from crypto_assets.contracts.model import Column
 from crypto_assets.serving.kept import JSON_TEXT, Kept
 
 
-def file_sql(kept: Kept, stored: Collection[str], day: date | None = None) -> str:
-    """SQL over the file given as its parameter: group, order, event time, time known (µs) and JSON text of every row.
+def file_sql(kept: Kept, path: str, stored: Collection[str], day: date | None = None) -> str:
+    """SQL over a file: group, order, event time, time known (µs) and JSON text of every row.
 
     Args:
         kept: The table.
+        path: The file, as an SQL literal.
         stored: Columns that the file has; later ones are null in its rows.
         day: Value of the partition column `day`, which files do not have.
     """
     group = _quoted(kept.group) if kept.group else "''"
-    order = _number(kept, kept.order)
+    order = f"coalesce({_number(kept, kept.order)}, 0)"
     event = _number(kept, kept.event) if kept.event else "NULL"
     known = _number(kept, kept.known_at) if kept.known_at else "NULL"
     return (
         f"SELECT {group}, {order}, {event}, {known}, {row_text(kept, stored, day)} "  # noqa: S608 - names of contracts
-        f"FROM read_parquet(?, hive_partitioning = false) ORDER BY 1, 2"
+        f"FROM read_parquet({path}, hive_partitioning = false) ORDER BY 1, 2"
     )
 
 

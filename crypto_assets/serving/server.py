@@ -16,7 +16,7 @@ import uvicorn
 
 from crypto_assets.errors import CANNOT, ReportedError, UsageError
 from crypto_assets.files import write_atomic
-from crypto_assets.serving.access import Access, Limits, refuse_exposed
+from crypto_assets.serving.access import Limits, refuse_exposed
 
 if TYPE_CHECKING:
     from crypto_assets.home import Home
@@ -96,15 +96,15 @@ class ApiServer:
     """
 
     def __init__(self, settings: Settings, home: Home, listening: socket.socket) -> None:
-        from crypto_assets.serving.api import build_api
+        from crypto_assets.serving.api import application
         from crypto_assets.serving.service import Service
 
         refuse_unservable(settings)
         self._service = Service(settings, home)
-        self._home, self._listening = home, listening
+        self._home, self._listening, self._url = home, listening, address(listening)
         limits = Limits.of(settings)
         config = uvicorn.Config(
-            Access(build_api(self._service, limits), limits),
+            application(self._service, limits),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -120,12 +120,12 @@ class ApiServer:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        write_atomic(self._home.api_address, address(self._listening))
+        write_atomic(self._home.api_address, self._url)
         try:
             await self._server.serve(sockets=[self._listening])
         finally:
             with contextlib.suppress(OSError):
-                if self._home.api_address.read_text(encoding="utf-8") == address(self._listening):
+                if self._home.api_address.read_text(encoding="utf-8") == self._url:
                     self._home.api_address.unlink()
 
     def stop(self) -> None:

@@ -25,6 +25,7 @@ from crypto_assets.serving.follow import Change, Follower
 from crypto_assets.serving.held import FileGone, Row, Snapshot
 from crypto_assets.serving.hub import Event, Hub
 from crypto_assets.serving.kept import KEPT, LATEST, PROMOTIONS, Kept
+from crypto_assets.serving.metrics import Meters
 from crypto_assets.serving.state import StateFile
 from crypto_assets.settings import Settings
 
@@ -46,7 +47,9 @@ class Service:
         self.hub, self.answers, self.versions = Hub(), Answers(), Versions()
         self.state = StateFile(home.state)
         self.follower = Follower(settings.lake, KEPT.values(), self._on_change)
+        self.meters = Meters()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._promotions: tuple[str, list[dict[str, Any]]] = ("", [])
 
     # --- following ------------------------------------------------------------------------------------------------
 
@@ -184,18 +187,28 @@ class Service:
         """Any JSON text, or 304."""
         return unchanged(request, etag) or self.answers.respond(request, etag, body, int(self.now().timestamp()))
 
-    def serving_version(self, model: str) -> str | None:
-        """Version of a model that is in force now; None without promotions."""
+    def promotions(self) -> list[dict[str, Any]]:
+        """Rows of `ml.promotions`, as `ml` takes them; empty without the table."""
         snapshot = self.follower.snapshot(PROMOTIONS)
         if snapshot is None:
-            return None
-        rows = [json.loads(row.text) for row in snapshot.all_rows(model)]
-        times = ("effective_from", "cutoff", "decided_at")
-        decided = [row | {name: datetime.fromisoformat(row[name]) for name in times} for row in rows]
+            return []
+        if self._promotions[0] != snapshot.tag:
+            rows = [json.loads(row.text) for group in snapshot.groups() for row in snapshot.all_rows(group)]
+            times = [c.name for c in PROMOTIONS.columns if c.type == "timestamp"]
+            read = [row | {name: datetime.fromisoformat(row[name]) for name in times} for row in rows]
+            self._promotions = snapshot.tag, [row | {"metrics": json.dumps(row["metrics"])} for row in read]
+        return self._promotions[1]
+
+    def serving_version(self, model: str) -> str | None:
+        """Version of a model that is in force now; None without promotions."""
         try:
-            return str(effective(decided, model, self.now())["version"])
+            return str(effective(self.promotions(), model, self.now())["version"])
         except LookupError:
             return None
+
+    def scored(self, model: str, rows: int, seconds: float) -> None:
+        """Count a scoring request."""
+        self.meters.scored(model, rows, seconds)
 
 
 def has(**values: object) -> Callable[[Row], bool]:

@@ -146,7 +146,8 @@ def add_actions(handle: DeltaTable) -> pa.Table:
     import pyarrow as pa
 
     with ONE_CALL:
-        return pa.table(handle.get_add_actions(flatten=True))
+        # `pa.table` would ask whether the object is a pandas frame, and import pandas for that.
+        return pa.RecordBatchReader.from_stream(handle.get_add_actions(flatten=True)).read_all()
 
 
 def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:

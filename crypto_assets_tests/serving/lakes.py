@@ -17,8 +17,8 @@ from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import DAY, Slice, floor_day
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.home import open_home
-from crypto_assets.serving.access import Access, Limits
-from crypto_assets.serving.api import build_api
+from crypto_assets.serving.access import Limits
+from crypto_assets.serving.api import application
 from crypto_assets.serving.service import Service
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
@@ -118,9 +118,7 @@ class Lake:
         self.home = open_home(self.settings)
         self.store = DeltaRsStore(self.settings.lake, _no_engine)
         self.service = Service(self.settings, self.home)
-        limits = Limits.of(self.settings)
-        self.api = build_api(self.service, limits)
-        self.client = Client(Access(self.api, limits))
+        self.client = Client(application(self.service, Limits.of(self.settings)))
 
     def replace(self, table: str, rows: Sequence[Mapping[str, Any]], day: datetime = NOON) -> int:
         """Replace a day of a table; the version."""

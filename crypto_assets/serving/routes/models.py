@@ -1,20 +1,24 @@
-"""Anomalies, predictions and their accuracy."""
+"""Anomalies, predictions, their accuracy, and scoring on request."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from crypto_assets.ml.baselines import ANOMALY
+from crypto_assets.serving import scoring
+from crypto_assets.serving.answers import JSON
 from crypto_assets.serving.as_of import Chosen
 from crypto_assets.serving.held import Snapshot
 from crypto_assets.serving.kept import ACCURACY, ANOMALIES, PREDICTIONS
-from crypto_assets.serving.openapi import rows_of
+from crypto_assets.serving.openapi import answer_of, rows_of
 from crypto_assets.serving.pages import Cut, Page, page, reads_older_days
 from crypto_assets.serving.parameters import AsOf, Coin, Cursor, From, Horizon, Mode, To
-from crypto_assets.serving.service import Service, has, require_group
+from crypto_assets.serving.service import Service, has, require_group, text_of
 
 router = APIRouter(tags=["models"])
 MOST_ROWS = 10_000
@@ -102,3 +106,64 @@ async def accuracy(
 
     chosen, found = await service.cut(ACCURACY, as_of, cut)
     return service.respond(request, chosen, found.rows, as_of, truncated=found.truncated)
+
+
+_INVOKED = answer_of({"predictions": [{"coin_id": "bitcoin", "anomaly_score": 1.2, "model_version": "v0"}]})
+_BODY = {
+    "required": True,
+    "content": {
+        JSON: {
+            "schema": {
+                "type": "object",
+                "description": "Exactly one of the four, as MLflow sends them: rows of features.price_features.",
+                "properties": {
+                    "dataframe_split": {"type": "object"},
+                    "dataframe_records": {"type": "array", "items": {"type": "object"}},
+                    "instances": {},
+                    "inputs": {},
+                    "params": {"type": "object"},
+                },
+            },
+            "example": {"dataframe_records": [{"coin_id": "bitcoin", "rz": 6.1}]},
+        }
+    },
+}
+
+
+@router.post("/invocations", responses=_INVOKED, openapi_extra={"requestBody": _BODY}, summary="Anomaly scores of rows")
+async def invocations(request: Request) -> Response:
+    """MLflow's protocol for the anomaly model in force; the outputs name the version."""
+    return await _invoke(request, ANOMALY)
+
+
+@router.post(
+    "/v1/models/{model}/invocations",
+    responses=_INVOKED,
+    openapi_extra={"requestBody": _BODY},
+    summary="Scores or forecasts of rows",
+)
+async def invocations_of(request: Request, model: Annotated[str, Path(examples=["price_1h"])]) -> Response:
+    """MLflow's protocol for a model: anomaly, price_5m or price_1h."""
+    return await _invoke(request, scoring.model_of(model))
+
+
+async def _invoke(request: Request, model: str) -> Response:
+    service: Service = request.app.state.service
+    rows = scoring.parse(await request.body())
+
+    def score() -> tuple[str, bytes]:
+        now = service.now()
+        version = scoring.version_in_force(service.promotions(), model, now, str(service.home.path))
+        return version.name, text_of({"predictions": scoring.predictions(model, version, rows, now)})
+
+    started = time.perf_counter()
+    version, body = await run_in_threadpool(score)
+    service.scored(model, len(rows), time.perf_counter() - started)
+    headers = {"X-Model-Name": model, "X-Model-Version": version, "Cache-Control": "no-store"}
+    return Response(body, headers=headers, media_type=JSON)
+
+
+@router.get("/ping", responses=answer_of({}), summary="A model can score", include_in_schema=False)
+async def ping() -> Response:
+    """MLflow's health check of a scoring server."""
+    return Response(b"\n", media_type=JSON)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
 
 from crypto_assets.serving import access
 from crypto_assets.serving.answers import JSON, Problem, members, tag
-from crypto_assets.serving.kept import KEPT
+from crypto_assets.serving.kept import KEPT, POLLS
+from crypto_assets.serving.metrics import newest_poll
 from crypto_assets.serving.openapi import answer_of
 from crypto_assets.serving.service import Service, text_of
 
@@ -47,6 +51,7 @@ async def status(request: Request) -> Response:
         "age_s": found.age_s(now),
         "report": found.report,
         "tables": _versions(service),
+        "poll": newest_poll(service.follower.snapshot(POLLS)),
         "rows_in_memory": service.follower.encoded.held(),
         "troubles": service.follower.troubles(),
         "clients": service.hub.clients,
@@ -54,6 +59,18 @@ async def status(request: Request) -> Response:
     facts = {"source": service.settings.source, "banner": service.settings.source_facts.banner, "at": now}
     etag = tag("status", str(found.written_at), *(str(v) for v in _versions(service).values()), str(unknown))
     return service.respond_with(request, etag, members({"data": text_of(data), "provenance": text_of(facts)}))
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Figures of the pipeline and of this server; a value that is unknown is no sample."""
+    service: Service = request.app.state.service
+    return Response(await run_in_threadpool(service.meters.text), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.post("/login", include_in_schema=False)
