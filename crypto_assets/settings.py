@@ -44,6 +44,8 @@ OUTSIDE = (
     "mlflow_tracking_uri",
     "mlflow_registry_uri",
     "alert_webhook_url",
+    "alert_channels",
+    "alert_rules",
     "partitions_start",
 )
 """Settings that two homes must not share: locations outside the home, and the first partition."""
@@ -51,6 +53,8 @@ OUTSIDE = (
 CONNECT_TOKEN = re.compile(r";token=([^;]+)")
 URL_PASSWORD = re.compile(r"//[^/@]*:([^/@]+)@")
 """Secrets embedded in addresses."""
+CHANNEL = re.compile(r"([a-z][a-z0-9_]{0,39})=([a-z][a-z0-9+.-]*://\S+)")
+"""An entry of `alert_channels`."""
 
 
 def _absolute(path: Path) -> Path:
@@ -256,6 +260,17 @@ class Settings(ApiSettings, DatabricksSettings):
     alert_webhook_url: SecretStr | None = Field(
         None, validation_alias="ALERT_WEBHOOK_URL", description="Alerts are POSTed here as JSON; unset = table only."
     )
+    alert_channels: SecretStr | None = Field(
+        None,
+        validation_alias=_ours("ALERT_CHANNELS"),
+        description="Further channels of market alerts, name=URL separated by blanks, with URLs of Apprise "
+        "(phone=tgram://... mail=mailto://...); needs the extra notify.",
+    )
+    alert_rules: Path | None = Field(
+        None,
+        validation_alias=_ours("ALERT_RULES"),
+        description="File with rules for market alerts. Default: <home>/alerts.yaml, if there is one",
+    )
 
     def __init__(self, **given: Any) -> None:
         """Read the environment and `.env`.
@@ -273,15 +288,27 @@ class Settings(ApiSettings, DatabricksSettings):
             raise UsageError("; ".join(conflicts))
         super().__init__(**given)
 
-    @field_validator("home_path", "landing_path", mode="before")
+    @field_validator("home_path", "landing_path", "alert_rules", mode="before")
     @classmethod
     def _empty_path_is_unset(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", mode="after")
+    @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", "alert_channels", mode="after")
     @classmethod
     def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("alert_channels", mode="after")
+    @classmethod
+    def _channels_have_names(cls, value: SecretStr | None) -> SecretStr | None:
+        entries = value.get_secret_value().split() if value else []
+        names = [found[1] for entry in entries if (found := CHANNEL.fullmatch(entry))]
+        if len({*names, "webhook"}) <= len(entries):
+            raise ValueError(
+                "write name=URL separated by blanks, each name once, of lower-case letters, digits and _ and not "
+                "webhook, which is ALERT_WEBHOOK_URL; a blank within a URL is %20"
+            )
+        return value
 
     @field_validator("spark_remote", mode="after")
     @classmethod
@@ -389,6 +416,17 @@ class Settings(ApiSettings, DatabricksSettings):
         return self.databricks_artifacts or f"/Volumes/{self.catalog}/ml/artifacts"
 
     @property
+    def channel_urls(self) -> dict[str, SecretStr]:
+        """Addresses of the channels in `alert_channels`, by name."""
+        entries = self.alert_channels.get_secret_value().split() if self.alert_channels else []
+        return {found[1]: SecretStr(found[2]) for entry in entries if (found := CHANNEL.fullmatch(entry))}
+
+    @property
+    def alert_rules_file(self) -> Path:
+        """Absolute path of the rules file, whether there is one or not."""
+        return _absolute(self.alert_rules) if self.alert_rules else self.home / "alerts.yaml"
+
+    @property
     def on_databricks(self) -> bool:
         """True if steps run in a Databricks workspace."""
         return self.target.startswith("databricks")
@@ -417,6 +455,7 @@ class Settings(ApiSettings, DatabricksSettings):
             "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
             "ALERT_WEBHOOK_URL": self.alert_webhook_url,
             "CRYPTO_ASSETS_API_TOKEN": self.api_token,
+            **{f"CRYPTO_ASSETS_ALERT_CHANNELS {name}": url for name, url in self.channel_urls.items()},
             **self.databricks_secrets(),
         }
         held = {

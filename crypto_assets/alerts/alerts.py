@@ -2,7 +2,7 @@
 
 Belongs here: when a red check, a failed run, a missing tick or a rule on market data becomes an alert, what is only its
 consequence, and when it is over. Does not belong here: reading Dagster's events (`event_store`), which rows satisfy a
-rule, storing and delivering (`outbox`), or the clock.
+rule (`conditions`), storing and delivering (`outbox`), or the clock.
 
 One alert per cause. A red subject is a *consequence* of an open alert when it lies downstream of it, is not more
 severe, concerns overlapping partitions and turned red within `EXPLAINS_FOR` of it. A consequence is counted in the
@@ -72,7 +72,7 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class Condition:
-    """A named condition of the whole pipeline in its present state.
+    """A named condition in its present state.
 
     Args:
         name: Name; becomes the cause.
@@ -80,6 +80,7 @@ class Condition:
         at: Time when it began to hold, or ended (UTC).
         summary: What is wrong and what to do, or what recovered.
         severity: Severity of its alert.
+        explains: Whether it is one of the whole pipeline, of which every red check is a consequence.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Condition:
     at: datetime
     summary: str
     severity: Severity = "error"
+    explains: bool = True
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,8 @@ class _Router:
     def observe_condition(self, condition: Condition) -> None:
         subject = Subject("condition", condition.name)
         if condition.firing:
-            self._red(subject, condition.severity, condition.at, condition.summary, (EVERYTHING,))
+            assets = (EVERYTHING,) if condition.explains else ()
+            self._red(subject, condition.severity, condition.at, condition.summary, assets)
         else:
             self._green(subject, condition.at, condition.summary)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from crypto_assets.alerts.alerts import Alert, Condition, Evaluation, RunOutcome, State, route
+from crypto_assets.alerts.market import MarketAlerts, Ticked
 from crypto_assets.alerts.outbox import (
     Place,
     Waiting,
@@ -29,7 +30,9 @@ from crypto_assets.alerts.outbox import (
 )
 from crypto_assets.alerts.webhook import WEBHOOK, Webhook
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.errors import reason
 from crypto_assets.orchestration import event_store
+from crypto_assets.redaction import redact
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -39,6 +42,7 @@ KEY = dg.AssetKey(list(ALERTS.asset_key))
 EVALUATIONS_PER_TICK = 2000
 FAILURES_PER_TICK = 50
 TICKS_MISSING = "producer_ticks_missing"
+RULES_FAIL = "market_rules_fail"
 TICK_TIMEOUT = timedelta(seconds=60)
 REPORTED_EVERY = timedelta(hours=1)
 """Maximum interval between reports of the table, which keeps it fresh also without alerts."""
@@ -154,11 +158,12 @@ def tick(
     cursor.evaluations = max((i for i, _ in evaluations), default=cursor.evaluations)
     cursor.failures = max((f.storage_id for f in failures), default=cursor.failures)
     _note_liveness(cursor, now)
+    market, failing = market_tick(settings, store, cursor.state, now)
     routed = route(
         cursor.state,
         evaluations=[e for _, e in evaluations],
         runs=list(_run_outcomes(instance, failures, cursor.state)),
-        conditions=[c for c in [ticks_missing(instance, cursor, now)] if c is not None],
+        conditions=[c for c in [ticks_missing(instance, cursor, now), failing] if c is not None],
         ancestors=ancestors,
         now=now,
     )
@@ -171,9 +176,10 @@ def tick(
     delivered, given_up = deliver_waiting(store, cursor.waiting, channels, settings.source, now)
     cursor.last_tick = now
     due = cursor.reported_at is None or now - cursor.reported_at >= REPORTED_EVERY
-    if written or delivered or given_up or due:
+    if written or delivered or given_up or due or market.fired or market.resolved:
         cursor.reported_at = now
     text = _message(evaluations, routed.transitions, cursor, delivered, given_up, configured=url is not None)
+    text += _market_message(market)
     events = _events(store, routed.transitions, delivered) if cursor.reported_at == now else []
     return dg.SensorResult(asset_events=events, skip_reason=text, cursor=cursor.to_text())
 
@@ -236,6 +242,20 @@ def ticks_missing(instance: dg.DagsterInstance, cursor: Cursor, now: datetime) -
     )
 
 
+def market_tick(settings: Settings, store: DeltaStore, state: State, now: datetime) -> tuple[Ticked, Condition | None]:
+    """Evaluate market rules where nothing else does so within seconds, and the condition that they fail.
+
+    Whatever fails there, alerts on the pipeline go on: the failure is one of them.
+    """
+    firing = state.firing(RULES_FAIL)
+    try:
+        done = MarketAlerts(settings, store).tick(now)
+    except Exception as error:  # noqa: BLE001
+        text = f"market alerts are not evaluated: {redact(reason(error), settings.secrets())}"
+        return Ticked(), Condition(RULES_FAIL, True, now, text, explains=False)
+    return done, Condition(RULES_FAIL, False, now, "market alerts are evaluated again") if firing else None
+
+
 def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str | None]:
     """Time of the producer's newest good tick, and the error of its newest tick if that failed.
 
@@ -293,6 +313,17 @@ def _message(
         return f"{text}; no webhook (ALERT_WEBHOOK_URL is not set)"
     gone = f", {given_up} given up after 24 h" if given_up else ""
     return f"{text}; {delivered} delivered, {len(cursor.waiting)} waiting{gone}"
+
+
+def _market_message(market: Ticked) -> str:
+    """What market rules did in the tick; empty for nothing."""
+    if market == Ticked():
+        return ""
+    gone = f", {market.given_up} given up after 24 h" if market.given_up else ""
+    return (
+        f"; market: {market.fired} fired, {market.resolved} resolved, {market.delivered} delivered, "
+        f"{market.waiting} waiting{gone}"
+    )
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -21,10 +21,12 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import SerializableErrorInfo
 
 from crypto_assets.alerts import sensor as alert_sensor
+from crypto_assets.alerts.market import Enabled
 from crypto_assets.alerts.sensor import REPORTED_EVERY
 from crypto_assets.orchestration import event_store
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
+from crypto_assets_tests.alerts.market_home import MarketHome, row
 
 KAFKA, BRONZE, SILVER = (dg.AssetKey(k) for k in (["kafka", "crypto_prices_raw"], ["bronze", "raw"], ["silver", "toy"]))
 
@@ -139,6 +141,36 @@ def test_the_table_is_reported_every_hour_also_without_an_alert(bench):
     bench.cursor = json.dumps(state)
     (event,) = bench.tick().asset_events
     assert event.metadata["firing"].value == 0
+
+
+def test_market_rules_are_evaluated_where_nothing_else_does(bench, receiver):
+    market = MarketHome(bench.settings.home, receiver.url, source="simulator")
+    market.rules_file("rules:\n- {name: jump, description: up, table: features.price_features, when: r5 > 0.01}\n")
+    market.write([row("bitcoin", 1)])
+    (jump,) = [r for r in market.market.rules() if r.name == "jump"]
+    with market.market.changing() as state:
+        state.enabled["jump"] = Enabled(jump.content_hash, None)
+    bench.tick()
+    market.write([row("bitcoin", 2, r5=0.02)])
+    message = bench.tick().skip_message
+    assert message.endswith("; market: 1 fired, 0 resolved, 1 delivered, 0 waiting")
+    assert market.market.tick(datetime.now(UTC)).fired == 0  # the slot is judged
+    assert bodies(receiver) == [("firing", "jump bitcoin")]
+
+
+def test_market_rules_that_fail_are_an_alert_and_keep_no_other_from_firing(bench, receiver):
+    market = MarketHome(bench.settings.home, receiver.url, source="simulator")
+    market.market.path.parent.mkdir(parents=True, exist_ok=True)
+    market.market.path.write_text("{", encoding="utf-8")
+    bench.evaluate(KAFKA, "delivered", passed=False)
+    bench.tick()
+    assert set(bodies(receiver)) == {
+        ("firing", "kafka/crypto_prices_raw delivered"),
+        ("firing", "market_rules_fail"),
+    }
+    market.market.path.unlink()
+    bench.tick()
+    assert bodies(receiver)[-1] == ("resolved", "market_rules_fail")
 
 
 def test_a_red_check_is_stored_delivered_once_and_recovers(bench, receiver):
