@@ -45,13 +45,17 @@ app = typer.Typer(
 )
 broker_app = typer.Typer(help="The embedded Apache Kafka of a home.", no_args_is_help=True)
 coins_app = typer.Typer(help="The coins that are polled.", no_args_is_help=True)
+alerts_app = typer.Typer(help="Alerts and recoveries, newest last; the commands below: rules on market data.")
 app.add_typer(broker_app, name="broker")
 app.add_typer(coins_app, name="coins")
+app.add_typer(alerts_app, name="alerts")
 
 Source = Annotated[str | None, typer.Option("--source", help=f"{listed()}.")]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default .crypto_assets/<source>.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print every list in full.")]
+Rules = Annotated[list[str] | None, typer.Argument(help="Names of rules.", metavar="[RULE]...")]
+NamedRules = Annotated[list[str], typer.Argument(help="Names of rules.", metavar="RULE...")]
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
 
 
@@ -279,17 +283,59 @@ def backfill(
     raise typer.Exit(module.run(_settings(source, home), days, origin, dry_run=dry_run, as_json=json))
 
 
-@app.command()
+@alerts_app.callback(invoke_without_command=True)
 def alerts(
+    context: typer.Context,
     source: Source = None,
     home: HomeOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="Keep printing new ones.")] = False,
     json: Json = False,
 ) -> None:
-    """Alerts and recoveries, newest last."""
+    """Alerts and recoveries, newest last; the commands below: rules on market data."""
     from crypto_assets.cli import alerts as module
 
-    raise typer.Exit(module.run(_settings(source, home), follow=follow, as_json=json))
+    if context.invoked_subcommand is None:
+        raise typer.Exit(module.run(_settings(source, home), follow=follow, as_json=json))
+
+
+@alerts_app.command("backtest")
+def alerts_backtest(rules: Rules = None, source: Source = None, home: HomeOption = None, json: Json = False) -> None:
+    """How often rules would have fired per coin and day, over all rows of the home; none named = all."""
+    from crypto_assets.cli import alert_rules as module
+
+    raise typer.Exit(module.backtest(_settings(source, home), rules or [], now=datetime.now(UTC), as_json=json))
+
+
+@alerts_app.command("enable")
+def alerts_enable(rules: NamedRules, source: Source = None, home: HomeOption = None) -> None:
+    """Enable rules that were back-tested in their present text and stay within their budget."""
+    from crypto_assets.cli import alert_rules as module
+
+    raise typer.Exit(module.enable(_settings(source, home), rules))
+
+
+@alerts_app.command("disable")
+def alerts_disable(rules: NamedRules, source: Source = None, home: HomeOption = None) -> None:
+    """Disable rules; their open alerts end."""
+    from crypto_assets.cli import alert_rules as module
+
+    raise typer.Exit(module.disable(_settings(source, home), rules, now=datetime.now(UTC)))
+
+
+@alerts_app.command("rules")
+def alerts_rules(source: Source = None, home: HomeOption = None, json: Json = False) -> None:
+    """Every rule: what it says, whether it is on, its newest back-test."""
+    from crypto_assets.cli import alert_rules as module
+
+    raise typer.Exit(module.rules(_settings(source, home), as_json=json))
+
+
+@alerts_app.command("test-channel")
+def alerts_test_channel(name: str, source: Source = None, home: HomeOption = None) -> None:
+    """Send a test message by a channel: webhook, or one of CRYPTO_ASSETS_ALERT_CHANNELS."""
+    from crypto_assets.cli import alert_rules as module
+
+    raise typer.Exit(module.test_channel(_settings(source, home), name, now=datetime.now(UTC)))
 
 
 @app.command()

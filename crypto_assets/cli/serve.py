@@ -1,9 +1,11 @@
-"""`serve`: the REST API of a home, without Dagster, until Ctrl-C."""
+"""`serve`: the REST API of a home and the follower of its market rules, without Dagster, until Ctrl-C."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 PORT = 3001
+STOP_WITHIN_S = 5.0
+"""How long a delivery in progress delays the end; what it has not sent is sent by whoever follows next."""
 
 
 def run(settings: Settings) -> int:
@@ -45,5 +49,33 @@ def run(settings: Settings) -> int:
             api.stop()
 
         threading.Thread(target=stop, name="stop", daemon=True).start()
-        api.run()
+        with _market_alerts(settings):
+            api.run()
     return SUCCESS
+
+
+@contextmanager
+def _market_alerts(settings: Settings) -> Iterator[None]:
+    """Follow the tables that market rules read, meanwhile: an alert leaves within seconds of its row's commit.
+
+    Not on target spark, where Spark writes `ops.alerts`: there the alert sensor alone evaluates.
+    """
+    from crypto_assets.alerts.market import MarketAlerts
+    from crypto_assets.storage.delta_rs import DeltaRsStore
+
+    if settings.target == "spark":
+        yield
+        return
+    over = threading.Event()
+    market = MarketAlerts(settings, DeltaRsStore(settings.lake, _no_session))
+    following = threading.Thread(target=market.follow, args=(over,), name="market-alerts", daemon=True)
+    following.start()
+    try:
+        yield
+    finally:
+        over.set()
+        following.join(STOP_WITHIN_S)
+
+
+def _no_session() -> Any:
+    raise AssertionError("market alerts need no Spark session")

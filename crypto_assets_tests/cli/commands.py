@@ -13,6 +13,9 @@ from crypto_assets.cli.main import app
 ARGUMENTS = {
     "backfill": ["2024-05-01"],
     "parity": ["--hours", "2024-05-01-00:00"],
+    "alerts enable": ["move"],
+    "alerts disable": ["move"],
+    "alerts test-channel": ["webhook"],
     "query": ["SELECT 1 AS one"],
     "coins add": ["bitcoin"],
     "coins retire": ["bitcoin"],
@@ -22,6 +25,8 @@ ARGUMENTS = {
 
 def _walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     if hasattr(command, "commands"):
+        if command.invoke_without_command:
+            yield " ".join(words), command
         for name, one in command.commands.items():
             yield from _walk(one, (*words, name))
     else:

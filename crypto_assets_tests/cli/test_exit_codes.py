@@ -28,6 +28,9 @@ def commands() -> set[str]:
     for group in app.registered_groups:
         assert group.typer_instance is not None
         inner = group.typer_instance.registered_commands
+        alone = group.typer_instance.registered_callback
+        if alone is not None and alone.invoke_without_command:
+            named.add(group.name)
         named |= {f"{group.name} {c.name or c.callback.__name__.partition('_')[2]}" for c in inner if c.callback}
     return named
 
