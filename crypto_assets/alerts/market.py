@@ -295,16 +295,16 @@ class MarketAlerts:
             if held and rule.digest:
                 together = f"digest {held.isoformat()}"
             for name in rule.channels:
-                if name in self.channels:
-                    waits = Waiting(now, message=together, held_until=held)
-                    state.waiting.setdefault((alert.alert_id, name), waits)
+                waits = Waiting(now, message=together, held_until=held)
+                state.waiting.setdefault((alert.alert_id, name), waits)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def deliver(self, now: datetime) -> tuple[int, int]:
         """Send what is due; return the numbers delivered and given up. Nothing while another process sends.
 
-        The state is read before and merged after, since evaluating goes on meanwhile.
+        The state is read before and merged after, since evaluating goes on meanwhile. What waits for a channel that
+        this process has no address of is left to others for `LATE`.
         """
         if not self.path.exists() or not self.state().waiting:
             return 0, 0
@@ -313,6 +313,9 @@ class MarketAlerts:
                 waiting = self.state().waiting
                 before = set(waiting)
                 done = deliver_waiting(self.store, waiting, self.channels, self.settings.source, now)
+                for place, waits in list(waiting.items()):
+                    if place[1] not in self.channels and now - (waits.held_until or waits.since) > LATE:
+                        del waiting[place]
                 with self.changing() as state:
                     for place in before & set(state.waiting):
                         if place in waiting:

@@ -99,7 +99,7 @@ def deliver_waiting(
     """Deliver what is due on each channel, oldest first, until one message is not accepted.
 
     Order is kept, so a receiver never sees a recovery before its alert, and a channel that does not answer delays no
-    other beyond this call. `waiting` is changed in place; what waits for a channel that is not configured is dropped.
+    other beyond this call. `waiting` is changed in place.
 
     Args:
         store: Store that holds `ops.alerts`.
@@ -112,8 +112,8 @@ def deliver_waiting(
         Numbers of alerts delivered and given up, counted by channel.
     """
     given_up = [place for place, w in waiting.items() if now - w.since > GIVE_UP + _held(w)]
-    for place in [*given_up, *(p for p in waiting if p[1] not in channels)]:
-        waiting.pop(place, None)
+    for place in given_up:
+        del waiting[place]
     due = {name: places for name in channels if (places := _due(waiting, name, now))}
     if not due:
         return 0, len(given_up)

@@ -173,6 +173,8 @@ def tick(
     places = [(a.alert_id, WEBHOOK) for a in routed.transitions]
     cursor.waiting |= {place: Waiting(now) for place in places if place not in cursor.waiting}
     channels = {WEBHOOK: Webhook(url)} if url is not None else {}
+    if url is None:
+        cursor.waiting.clear()
     delivered, given_up = deliver_waiting(store, cursor.waiting, channels, settings.source, now)
     cursor.last_tick = now
     due = cursor.reported_at is None or now - cursor.reported_at >= REPORTED_EVERY

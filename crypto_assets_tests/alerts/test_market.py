@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,12 @@ from typing import Any
 import pytest
 
 from crypto_assets.alerts import backtest
-from crypto_assets.alerts.market import LATE, MarketAlerts
+from crypto_assets.alerts.market import LATE, Enabled, MarketAlerts
 from crypto_assets.alerts.rules import RulesError
+from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import HOUR
+from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.home import open_home
 from crypto_assets_tests.alerts.market_home import (
     COINS,
     DAY,
@@ -174,6 +178,61 @@ def test_slots_that_are_old_are_stored_and_not_sent(tmp_path, receiver):
     assert (sent["at"], sent["text"][:6]) == ((DAY + 3 * SLOT).isoformat(), "FIRING")
 
 
+def test_alerts_of_an_earlier_version_stay_readable(home):
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    whole = arrow_schema(ALERTS)
+    earlier = pa.schema([f for f in whole if f.name not in ("rule", "coin_id", "value")])
+    old = {
+        "alert_id": "old", "cause": "gold/bars_5m has_rows", "state": "firing", "severity": "error",
+        "summary": "no rows", "at": DAY, "attempts": 0,
+    }  # fmt: skip
+    write_deltalake(home.store.path("ops.alerts"), pa.Table.from_pylist([old], schema=earlier))
+    home.use(rule(MOVE))
+    home.write([row("bitcoin", 1, r5=0.03)])
+    home.market.tick(NOW)
+    assert [(r["cause"], r["rule"], r["coin_id"], r["value"]) for r in home.rows()] == [
+        ("gold/bars_5m has_rows", None, None, None),
+        ("move bitcoin", "move", "bitcoin", 0.03),
+    ]
+
+
+def test_serve_follows_the_rules_of_its_home(home, receiver):
+    home.rules_file("rules:\n- {name: jump, description: up, table: features.price_features, when: r5 > 0.01}\n")
+    open_home(home.settings)
+    home.write([row("bitcoin", 1)])
+    (jump,) = [r for r in home.market.rules() if r.name == "jump"]
+    with home.market.changing() as state:
+        state.enabled["jump"] = Enabled(jump.content_hash, None)
+    sent = receiver.hold()
+    command = [
+        sys.executable,
+        "-m",
+        "crypto_assets.cli.main",
+        "serve",
+        "--home",
+        str(home.path),
+        "--port",
+        str(free_port()),
+    ]
+    with subprocess.Popen(command, env={**os.environ, "ALERT_WEBHOOK_URL": receiver.url}) as serving:
+        try:
+            home.write([row("bitcoin", 2, r5=0.03)])
+            assert sent.arrived.wait(120)
+            sent.release.set()
+        finally:
+            serving.terminate()
+        assert serving.wait(60) == 0
+    assert [b["cause"] for b in bodies(receiver)] == ["jump bitcoin"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def test_a_restated_slot_changes_nothing(home, receiver):
     home.use(rule(MOVE))
     home.write([row("bitcoin", 1), row("bitcoin", 2)])
@@ -209,6 +268,19 @@ def test_one_channel_that_fails_does_not_keep_others_waiting(home, receiver):
     assert (stored["delivered_at"], stored["attempts"]) == (None, 2)
     gone = home.market.tick(NOW + timedelta(hours=25))
     assert (gone.given_up, gone.waiting, len(bodies(receiver))) == (1, 0, 1)
+
+
+def test_what_one_process_has_no_address_for_is_sent_by_another(tmp_path, receiver):
+    without, configured = (MarketHome(tmp_path / "home", url) for url in (None, receiver.url))
+    without.use(rule(MOVE))
+    configured.market.rules = without.market.rules  # type: ignore[method-assign]
+    without.write([row("bitcoin", 1, r5=0.03)])
+    assert without.market.tick(NOW).waiting == 1
+    assert configured.market.tick(NOW + timedelta(seconds=10)).delivered == 1
+    without.write([row("bitcoin", 2), row("bitcoin", 3, r5=0.03)])
+    assert without.market.tick(NOW).waiting == 1
+    assert without.market.tick(NOW + LATE + timedelta(seconds=1)).waiting == 0
+    assert len(bodies(receiver)) == 1
 
 
 def test_a_damaged_state_is_named_with_what_to_do(home):

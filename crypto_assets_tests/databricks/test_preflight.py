@@ -23,7 +23,8 @@ from crypto_assets_tests.databricks.launched.toys import failure
 
 DRIVER_ONLY = {
     *("home_path", "lake_uri", "spark_master", "spark_remote", "spark_catalog"),
-    *("replay_speed", "simulator_seed", "automation", "refresh_interval_s", "log_level", "alert_webhook_url"),
+    *("replay_speed", "simulator_seed", "automation", "refresh_interval_s", "log_level"),
+    *("alert_webhook_url", "alert_channels", "alert_rules"),
     "start_timeout_s",
     *("kafka_port", "kafka_partitions", "kafka_replication_factor"),
 }
