@@ -19,7 +19,7 @@ from crypto_assets.serving.access import PAGE, Access, Limits
 from crypto_assets.serving.answers import Problem
 from crypto_assets.serving.metrics import Metered
 from crypto_assets.serving.openapi import DESCRIPTION, PROBLEMS
-from crypto_assets.serving.routes import features, market, models, ops, stream
+from crypto_assets.serving.routes import features, market, models, ops, queries, stream
 from crypto_assets.serving.service import Service
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
         separate_input_output_schemas=False,
     )
     api.state.service, api.state.limits = service, limits
-    for module in (market, models, features, ops, stream):
+    for module in (market, models, features, queries, ops, stream):
         api.include_router(module.router)
     for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]

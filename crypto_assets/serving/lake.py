@@ -136,14 +136,16 @@ class Lake:
                         break
                 return pa.Table.from_batches(batches, schema=reader.schema)
 
-    def answer(self, query: Query, limit: int | None = None, **params: Any) -> pa.Table:
+    def answer(
+        self, query: Query, limit: int | None = None, *, timeout_s: float = TIMEOUT_S, **params: Any
+    ) -> pa.Table:
         """Rows of a query of the catalogue.
 
         Raises:
             QueryError: A parameter is unknown or not acceptable.
         """
         sql, values = query.bound(**params)
-        return self.rows(sql, values, limit)
+        return self.rows(sql, values, limit, timeout_s=timeout_s)
 
     def not_written(self, sql: str, params: Mapping[str, Any] | None = None) -> list[str]:
         """Tables that a SELECT names and that have not been written yet; their views are empty.

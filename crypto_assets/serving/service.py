@@ -20,6 +20,7 @@ from crypto_assets.home import Home
 from crypto_assets.ml.baselines import effective
 from crypto_assets.serving.answers import Answers, Problem, Provenance, envelope, iso, tag, unchanged
 from crypto_assets.serving.as_of import Chosen, Versions
+from crypto_assets.serving.catalogue import Catalogue
 from crypto_assets.serving.events import events_of
 from crypto_assets.serving.follow import Change, Follower
 from crypto_assets.serving.held import FileGone, Row, Snapshot
@@ -45,7 +46,7 @@ class Service:
     def __init__(self, settings: Settings, home: Home) -> None:
         self.settings, self.home = settings, home
         self.hub, self.answers, self.versions = Hub(), Answers(), Versions()
-        self.state = StateFile(home.state)
+        self.state, self.catalogue = StateFile(home.state), Catalogue(settings)
         self.follower = Follower(settings.lake, KEPT.values(), self._on_change)
         self.meters = Meters()
         self._loop: asyncio.AbstractEventLoop | None = None

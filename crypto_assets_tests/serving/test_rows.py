@@ -208,6 +208,32 @@ def test_the_board_holds_what_the_page_shows_first(lake: Lake) -> None:
     assert board["provenance"]["ready"] is None
 
 
+def test_queries_of_the_catalogue_are_answered_and_nothing_else(lake: Lake) -> None:
+    lake.merge("gold.latest_prices", [price("shiba-inu", TINY)])
+    lake.look()
+    answer = lake.client.get("/v1/queries/latest_prices?coin=shiba-inu")
+    assert '"price_usd":0.000000019,' in answer.text
+    assert answer.json()["provenance"]["tables"] == {"gold.latest_prices": 1}
+    again = lake.client.get("/v1/queries/latest_prices", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+    lake.merge("gold.latest_prices", [price("shiba-inu", "2")])
+    assert lake.get("/v1/queries/latest_prices")["data"][0]["price_usd"] == 2
+    listed = lake.get("/v1/queries")["data"]
+    for query in listed:
+        found = lake.get(f"/v1/queries/{query['name']}")
+        assert {name for each in found["data"] for name in each} <= {c["name"] for c in query["columns"]}
+    assert "board" in {query["name"] for query in listed}
+    for path, status, text in (
+        ("/v1/queries/other", 404, "there is no query 'other'"),
+        ("/v1/queries/latest_prices?sql=select", 422, "'sql' is no parameter"),
+        ("/v1/queries/latest_prices?coin=a&coin=b", 422, "more than once"),
+        ("/v1/queries/latest_prices?now=2026-11-29T12:00:00", 422, "time zone"),
+        ("/v1/queries/latest_prices?coin='; drop table x", 200, ""),
+    ):
+        assert text in lake.client.get(path).text
+        assert lake.client.get(path).status_code == status
+
+
 def _z(moment: Any) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
