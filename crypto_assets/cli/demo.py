@@ -23,11 +23,11 @@ from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.runs import Outcome, Scheduled
 from crypto_assets.cli.up import running_broker
-from crypto_assets.cli.verdict import DEMO_MARKER
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
 from crypto_assets.errors import UsageError
 from crypto_assets.files import UnreadableFile, read_object, write_atomic
 from crypto_assets.home import HomeError, open_home, refuse_unfit
+from crypto_assets.status.verdict import DEMO_MARKER
 
 if TYPE_CHECKING:
     import dagster as dg

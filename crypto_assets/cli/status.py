@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crypto_assets.cli import output
-from crypto_assets.cli.table_facts import Covered, Facts, TableFacts, facts_of, happened
-from crypto_assets.cli.verdict import Measured, Producer, Verdict, judge, service_of
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.faults import in_short
+from crypto_assets.status.table_facts import Covered, Facts, TableFacts, facts_of, happened
+from crypto_assets.status.verdict import Measured, Producer, Verdict, judge, service_of
 
 if TYPE_CHECKING:
     import dagster as dg

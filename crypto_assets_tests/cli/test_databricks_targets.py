@@ -16,10 +16,10 @@ import pytest
 from crypto_assets.cli import coins, demo, maintain, parity, status, verify
 from crypto_assets.cli.doctor import environment, tables
 from crypto_assets.cli.instance import open_instance
-from crypto_assets.cli.table_facts import StoredFacts, ToldFacts
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
+from crypto_assets.status.table_facts import StoredFacts, ToldFacts
 from crypto_assets.storage.delta_rs import DeltaRsStore
 
 if TYPE_CHECKING:

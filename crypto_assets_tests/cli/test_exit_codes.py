@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from crypto_assets.cli.main import app
-from crypto_assets.cli.verdict import EXIT_CODES
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
+from crypto_assets.status.verdict import EXIT_CODES
 
 COMMANDS = Path(__file__).parents[2] / "docs" / "commands.md"
 
