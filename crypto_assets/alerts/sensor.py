@@ -33,6 +33,7 @@ from crypto_assets.contracts.tables import ALERTS
 from crypto_assets.errors import reason
 from crypto_assets.orchestration import event_store
 from crypto_assets.redaction import redact
+from crypto_assets.status.producer import producer_alive
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -121,15 +122,12 @@ def build(
                 known[asset] = frozenset(k.to_user_string() for k in found)
             return known[asset]
 
-        resources = context.resources
-        return tick(
-            context.instance,
-            resources.engine.store,
-            resources.step_inputs.settings,
-            ancestors,
-            context.cursor,
-            datetime.now(UTC),
-        )
+        from crypto_assets.status.report import write_state
+
+        store, settings = context.resources.engine.store, context.resources.step_inputs.settings
+        ticked = tick(context.instance, store, settings, ancestors, context.cursor, datetime.now(UTC))
+        write_state(settings, context.instance, store, datetime.now(UTC))
+        return ticked
 
     return alerts_sensor
 
@@ -256,29 +254,6 @@ def market_tick(settings: Settings, store: DeltaStore, state: State, now: dateti
         text = f"market alerts are not evaluated: {redact(reason(error), settings.secrets())}"
         return Ticked(), Condition(RULES_FAIL, True, now, text, explains=False)
     return done, Condition(RULES_FAIL, False, now, "market alerts are evaluated again") if firing else None
-
-
-def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str | None]:
-    """Time of the producer's newest good tick, and the error of its newest tick if that failed.
-
-    The time is None when the sensor does not run. A sensor just started counts as alive since its start.
-    """
-    from crypto_assets.dagster_private import TickStatus
-
-    state = event_store.sensor_state(instance, "producer")
-    if state is None or not state.is_running:
-        return None, None
-    ticks = event_store.newest_ticks(instance, state)
-    good = [t.timestamp for t in ticks if t.status != TickStatus.FAILURE]
-    data: Any = state.instigator_data
-    started = getattr(data, "last_sensor_start_timestamp", None)
-    success = getattr(data, "last_tick_success_timestamp", None) if not good else None
-    moments = [m for m in (*good, started, success) if m]
-    if not moments:
-        return None, None
-    failed = ticks[0].error if ticks and ticks[0].status == TickStatus.FAILURE else None
-    trouble = (failed.cause or failed).message.strip().splitlines()[0][:300] if failed else None
-    return datetime.fromtimestamp(max(moments), UTC), trouble
 
 
 # --- reporting ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
-from crypto_assets.errors import SUCCESS
+from crypto_assets.errors import FAILED, SUCCESS
 
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
@@ -51,7 +51,7 @@ def run(settings: Settings) -> int:
         threading.Thread(target=stop, name="stop", daemon=True).start()
         with _market_alerts(settings):
             api.run()
-    return SUCCESS
+        return SUCCESS if asked.is_set() else FAILED
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 from crypto_assets.serving.access import PAGE, Access, Limits
 from crypto_assets.serving.answers import Problem
-from crypto_assets.serving.metrics import Metered
+from crypto_assets.serving.meters import Metered
+from crypto_assets.serving.metrics import export
 from crypto_assets.serving.openapi import DESCRIPTION, PROBLEMS
 from crypto_assets.serving.routes import features, market, models, ops, queries, stream
 from crypto_assets.serving.service import Service
@@ -64,7 +65,7 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
 
 def application(service: Service, limits: Limits) -> Access:
     """The application as it is served: guarded and counted."""
-    service.meters.serve(service)
+    export(service)
     return Access(Metered(build_api(service, limits), service.meters), limits)
 
 

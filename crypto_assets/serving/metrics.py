@@ -1,31 +1,28 @@
-"""Metrics for Prometheus: of the pipeline, from rows in memory, and of this server.
+"""Metrics of the pipeline for Prometheus, from rows in memory.
 
 A value that is null in the tables is no sample. The names `messages_produced`, `processing_latency_ms`, ... stay in
 tables and page; here units and suffixes follow Prometheus' conventions.
 
-Belongs here: names, units, reading them off. Does not belong here: alert rules and dashboards over them (`deploy`).
+Belongs here: names, units, reading them off. Does not belong here: what the server counts (`meters`), alert rules and
+dashboards over the metrics (`deploy`).
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crypto_assets.contracts.slices import HOUR
 from crypto_assets.serving.held import Snapshot, micros
 from crypto_assets.serving.kept import ALERTS, METRICS, POLLS
+from crypto_assets.serving.meters import PREFIX
+from crypto_assets.serving.service import Service
 
-if TYPE_CHECKING:
-    from crypto_assets.serving.service import Service
-
-PREFIX = "crypto_assets"
 HOURLY = {
     "messages_produced": ("messages_produced", 1.0, "Records that arrived in the newest closed hour."),
     "processing_latency_ms_p50": ("processing_latency_p50_seconds", 1e-3, "Arrival to Bronze, median."),
@@ -36,71 +33,13 @@ HOURLY = {
     "model_inference_latency_ms": ("model_inference_latency_seconds", 1e-3, "End of a slot to its score, median."),
 }
 """By metric of `ops.pipeline_metrics`: name, factor to its unit, description; of the newest closed hour."""
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-class Meters:
-    """What this server counts."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        made: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter(
-            f"{PREFIX}_http_requests_total", "Requests answered.", ("method", "route", "status"), **made
-        )
-        self.seconds = Histogram(
-            f"{PREFIX}_http_request_duration_seconds", "Time to an answer.", ("route",), buckets=BUCKETS, **made
-        )
-        self.scored_rows = Counter(f"{PREFIX}_scored_rows_total", "Rows scored on request.", ("model",), **made)
-        self.scoring = Histogram(
-            f"{PREFIX}_scoring_duration_seconds", "Time to score a request.", ("model",), buckets=BUCKETS, **made
-        )
-
-    def serve(self, service: Service) -> None:
-        """Export the home's figures, too."""
-        self.registry.register(_Pipeline(service))
-        streams = Gauge(f"{PREFIX}_sse_clients", "Open event streams.", registry=self.registry)
-        streams.set_function(lambda: service.hub.clients)
-
-    def scored(self, model: str, rows: int, seconds: float) -> None:
-        """Count a scoring request."""
-        self.scored_rows.labels(model).inc(rows)
-        self.scoring.labels(model).observe(seconds)
-
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
-
-
-class Metered:
-    """ASGI layer that counts requests by route template, so that no client can make up label values."""
-
-    def __init__(self, app: ASGIApp, meters: Meters) -> None:
-        self._app, self._meters = app, meters
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                self._meters.seconds.labels(_route(scope)).observe(time.perf_counter() - started)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noted)
-        finally:
-            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-            self._meters.requests.labels(method, _route(scope), str(status)).inc()
-
-
-def _route(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", None) or "other"
+def export(service: Service) -> None:
+    """Export the home's figures beside what the server counts."""
+    service.meters.registry.register(_Pipeline(service))
+    streams = Gauge(f"{PREFIX}_sse_clients", "Open event streams.", registry=service.meters.registry)
+    streams.set_function(lambda: service.hub.clients)
 
 
 class _Pipeline:

@@ -26,7 +26,7 @@ from crypto_assets.serving.follow import Change, Follower
 from crypto_assets.serving.held import FileGone, Row, Snapshot
 from crypto_assets.serving.hub import Event, Hub
 from crypto_assets.serving.kept import KEPT, LATEST, PROMOTIONS, Kept
-from crypto_assets.serving.metrics import Meters
+from crypto_assets.serving.meters import Meters
 from crypto_assets.serving.state import StateFile
 from crypto_assets.settings import Settings
 

@@ -2,20 +2,21 @@
 
 Computing it here would cost this process Dagster, 277 MB of it.
 
-Belongs here: reading the file, and what its age means. Does not belong here: measuring (`cli.status`).
+Belongs here: reading the file, and what its age means. Does not belong here: measuring (`status.report`).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from crypto_assets.serving.answers import iso
 
 FILE = "status.json"
+"""In the home's state folder; the alert sensor writes it (`status.report`)."""
 OLD_S = 60.0
 """Age from which a state says nothing about the present."""
 
@@ -77,7 +78,7 @@ class StateFile:
         self._seen = seen
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-            self.state = PipelineState(found, datetime.fromisoformat(found["written_at"]))
+            self.state = PipelineState(found, datetime.fromisoformat(found["written_at"]).astimezone(UTC))
         except (OSError, ValueError, KeyError, TypeError):
             self.state = PipelineState(None, None)
         return True

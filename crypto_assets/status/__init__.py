@@ -1,1 +1,1 @@
-"""What state a home is in: measured, judged, reported. Reads tables, log and Dagster's storage; changes none of them."""
+"""What state a home is in: measured, judged, reported. Reads tables, log and Dagster's storage, and changes none."""
