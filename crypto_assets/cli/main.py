@@ -54,8 +54,8 @@ Source = Annotated[str | None, typer.Option("--source", help=f"{listed()}.")]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default .crypto_assets/<source>.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print every list in full.")]
-Rules = Annotated[list[str] | None, typer.Argument(help="Names of rules.", metavar="[RULE]...")]
-NamedRules = Annotated[list[str], typer.Argument(help="Names of rules.", metavar="RULE...")]
+Rules = Annotated[list[str] | None, typer.Argument(help="Names of rules.", metavar="RULE")]
+NamedRules = Annotated[list[str], typer.Argument(help="Names of rules.", metavar="RULE")]
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
 
 
@@ -296,6 +296,10 @@ def alerts(
 
     if context.invoked_subcommand is None:
         raise typer.Exit(module.run(_settings(source, home), follow=follow, as_json=json))
+    if source or home or follow or json:
+        raise typer.BadParameter(
+            f"write the options after {context.invoked_subcommand}: here they belong to alerts alone"
+        )
 
 
 @alerts_app.command("backtest")

@@ -160,6 +160,15 @@ def test_quiet_hours_end_with_one_digest(home, receiver):
     assert not home.market.state().waiting
 
 
+def test_without_a_digest_each_alert_of_the_quiet_hours_is_sent_by_itself(home, receiver):
+    home.use(rule(MOVE, quiet_hours="22:00-07:00", digest=False))
+    home.write([row(c, 1, r5=0.03) for c in COINS])
+    home.market.tick(NOW.replace(hour=23))
+    assert receiver.seen == []
+    home.market.tick(NOW.replace(hour=7) + timedelta(days=1))
+    assert len(receiver.accepted) == len(bodies(receiver)) == 3
+
+
 def test_alerts_of_a_group_and_slot_are_one_message(home, receiver):
     home.use(rule(MOVE, group="price"), rule(MOVE, name="jump", group="price", when="abs(r5) > 0.025"))
     home.write([row(c, 1, r5=0.03) for c in COINS])

@@ -138,6 +138,12 @@ def test_names_and_files_that_are_wrong_are_named(home):
     assert "alerts.yaml:2: rule a: when: is missing" in error
 
 
+def test_an_option_before_the_command_is_not_ignored(home):
+    done = CliRunner().invoke(app, ["alerts", "--home", str(home.path), "rules"])
+    assert done.exit_code == 2
+    assert "write the options after rules" in done.output
+
+
 def test_a_rules_file_that_is_not_there_is_named(home, monkeypatch, tmp_path):
     monkeypatch.setenv("CRYPTO_ASSETS_ALERT_RULES", str(tmp_path / "mine.yaml"))
     assert f"there is no rules file at {tmp_path}/mine.yaml: write it, or unset" in refused(home, "rules")
