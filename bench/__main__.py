@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import agreement, growth, imports, races, ranges, refresh, streaming, throughput
+from bench import agreement, growth, imports, races, ranges, refresh, serving, streaming, throughput
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     streaming.NAME: streaming.run,
     races.NAME: races.run,
     agreement.NAME: agreement.run,
+    serving.NAME: serving.run,
 }
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
@@ -38,6 +39,7 @@ FULL: dict[str, dict[str, Any]] = {
     streaming.NAME: {"seconds": 120, "rate": 5000, "kills": 10},
     races.NAME: {"kills": 12},
     agreement.NAME: {"records": 200_000},
+    serving.NAME: {"requests": 2_000, "commits": 50, "days": 365},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -48,12 +50,15 @@ QUICK: dict[str, dict[str, Any]] = {
     streaming.NAME: {"seconds": 10, "rate": 200, "kills": 2, "targets": ["local"]},
     races.NAME: {"kills": 3, "cases": ["mixed"]},
     agreement.NAME: {"records": 10_000},
+    serving.NAME: {"requests": 200, "commits": 10, "days": 2},
 }
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """What was asked for on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure throughput, memory and growth.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure throughput, latency, memory and growth."
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages and fewer repeats")
     parser.add_argument(
         "--only", metavar="NAME", action="append", choices=list(PARTS), help=f"one of {', '.join(PARTS)}"
