@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from crypto_assets_tests.kafka_fixtures import RunningBroker
 
 VOLATILE = {
-    *("bronze_ingested_at", "scored_at", "latency_s", "made_at", "decided_at", "refreshed_at", "age_s"),
+    *("bronze_ingested_at", "scored_at", "latency_s", "inference_ms", "made_at", "decided_at", "refreshed_at", "age_s"),
     *("batch_id", "seq"),
     *CHAIN_COLUMNS,
 }

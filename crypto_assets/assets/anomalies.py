@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every row's model version was trained only on what lay before its slot."}
 PLOTTED = 3 * DAY
 """Longest plotted part of a range."""
-VOLATILE = ("scored_at", "latency_s", "revision", "previous_is_anomaly")
-FIRST = ("scored_at", "latency_s")
+VOLATILE = ("scored_at", "latency_s", "inference_ms", "revision", "previous_is_anomaly")
+FIRST = ("scored_at", "latency_s", "inference_ms")
 """Columns of a slot's first scoring, which outlive restatements."""
 
 
@@ -123,10 +124,12 @@ def _day(
     data = panel(features, part.end)
     if not data.slots:
         return []
+    started = time.perf_counter()
     scores, reasons = scoring.scores(data, version), scoring.explanations(data)
     limits = {c: scoring.threshold(version, c) for c in data.coins}
     level = np.array([limits[c] for c in data.coins])[:, None]
     flags = np.nan_to_num(scores, nan=-np.inf) > level
+    took_ms = (time.perf_counter() - started) * 1000
     index = {c: i for i, c in enumerate(data.coins)}
     rows = []
     for f in features.to_pylist():
@@ -153,6 +156,7 @@ def _day(
                 "model_version": version.name,
                 "scored_at": now,
                 "latency_s": (now - f["window_end"]) / timedelta(seconds=1),
+                "inference_ms": took_ms,
                 "revision": 0,
                 "previous_is_anomaly": None,
                 "day": f["day"],

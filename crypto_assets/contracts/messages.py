@@ -38,6 +38,9 @@ HEADER_CADENCE = "cadence_s"
 HEADER_RECORDED_AT = "recorded_at"
 HEADER_SHIFT_DAYS = "shift_days"
 HEADER_SEAM = "seam"
+HEADER_SENT_AT = "sent_at"
+"""When the producer sent a record of a virtual home (UTC), whose broker timestamp is its virtual arrival. Landed files
+have none: the same records sent again are the same file."""
 
 QUARANTINE_REASONS = {
     "not_utf8": "the value is not UTF-8 text",

@@ -269,7 +269,7 @@ def _messages_markdown() -> list[str]:
         )
         + "; of a replay also "
         + ", ".join(f"`{h}`" for h in (messages.HEADER_RECORDED_AT, messages.HEADER_SHIFT_DAYS, messages.HEADER_SEAM))
-        + ".",
+        + f"; of a replay and the simulator `{messages.HEADER_SENT_AT}`, the time at which they were really sent.",
         "",
         "### Quarantine reasons",
         "",

@@ -397,6 +397,8 @@ ANOMALIES = Table(
         C("scored_at", "timestamp", "When the row was first scored.", nullable=False),
         C("latency_s", "double", "scored_at - window_end.", nullable=False, unit="seconds",
           lineage=_feature("window_end")),
+        C("inference_ms", "double", "Time of the model call that scored the row: all coins and slots of a day, or of the "
+          "part of it that the run covers. Null for rows scored before it was measured.", unit="milliseconds"),
         C("revision", "int", "0 initially; incremented when a restatement changes the row.", nullable=False),
         C("previous_is_anomaly", "boolean", "Flag before the restatement; null at revision 0."),
         _day(_feature("day")),
@@ -549,15 +551,17 @@ POLLS = Table(
 )
 
 _MEASURED = (
-    *_raw("offset", "kafka_timestamp", "bronze_ingested_at"), "silver.prices.offset", "silver.quarantine.offset",
-    "ops.polls.outcome", "gold.anomalies.latency_s",
+    *_raw("offset", "kafka_timestamp", "headers", "bronze_ingested_at"), "silver.prices.offset", "silver.quarantine.offset",
+    "ops.polls.outcome", "gold.anomalies.inference_ms",
 )
 PIPELINE_METRICS = Table(
     "ops", "pipeline_metrics", "Pipeline metrics by arrival hour.",
     (
         C("metric", "string", "messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, "
           "quarantine_rate, model_inference_latency_ms, polls_ok_rate.", nullable=False),
-        C("value", "double", "Value; null = no data in the hour.", lineage=_MEASURED),
+        C("value", "double", "Value; null = no data in the hour. Latencies run from the arrival at the broker (where that "
+          "is virtual, from the header sent_at) to the write to Bronze; inference is one call of the model.",
+          lineage=_MEASURED),
         C("unit", "string", "Unit.", nullable=False),
         C("measured_over", "bigint", "Records that the value was computed from.", nullable=False,
           lineage=(*_raw("offset"), "silver.quarantine.offset", "ops.polls.offset", "gold.anomalies.window_end")),

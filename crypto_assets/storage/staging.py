@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-VOLATILE = frozenset({"scored_at", "refreshed_at", "bronze_ingested_at", "latency_s"})
+VOLATILE = frozenset({"scored_at", "refreshed_at", "bronze_ingested_at", "latency_s", "inference_ms"})
 """Columns with the time of writing; rows that differ in these alone are not rewritten."""
 
 FILLED_BY_STORE = ("seq", "batch_id")

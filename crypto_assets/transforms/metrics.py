@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from crypto_assets.contracts.messages import HEADER_SENT_AT
 from crypto_assets.contracts.tables import PIPELINE_METRICS
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def pipeline_metrics(
 ) -> DataFrame:
     """Rows of `ops.pipeline_metrics`: every metric of every hour; null with measured_over 0 where nothing happened.
 
-    Percentiles are exact (linear interpolation). Latency runs from the broker's timestamp to the Bronze write; model
-    latency is the median of scored_at - window_end.
+    Percentiles are exact (linear interpolation). Latency runs from a record's arrival at the broker to the Bronze
+    write; where arrivals are virtual, from the time at which the producer sent it. Inference latency is the median of
+    the scoring calls' times.
 
     Args:
         hours: Arrival hours (UTC).
@@ -46,19 +48,21 @@ def pipeline_metrics(
         quarantine: Rows of `silver.quarantine` of the hours.
         polls: Rows of `ops.polls` of the hours.
         anomalies: Rows of `gold.anomalies` of the hours.
-        virtual_time: Whether records carry a virtual arrival, which makes latencies null.
+        virtual_time: Whether records carry a virtual arrival; latencies then need the header `sent_at`.
     """
     from pyspark.sql import functions as F
 
-    records = bronze.where(F.col("kind") == "record")
+    sent_at = F.expr(f"try_cast(get_json_object(headers, '$.{HEADER_SENT_AT}') AS timestamp)")
+    records = bronze.where(F.col("kind") == "record").withColumn(
+        "came_at", sent_at if virtual_time else F.col("kafka_timestamp")
+    )
     seen = (
         records.join(quarantine.select(*COORDINATES, F.lit(True).alias("bad")), COORDINATES, "left")
         .join(silver.select(*COORDINATES, F.lit(True).alias("kept")), COORDINATES, "left")
-        .withColumn("latency", _ms("bronze_ingested_at", "kafka_timestamp"))
+        .withColumn("latency", _ms("bronze_ingested_at", "came_at"))
     )
     valid, kept = F.count(F.when(F.col("bad").isNull(), 1)), F.count(F.when(F.col("kept"), 1))
     n = F.count(F.lit(1))
-    timed = F.lit(0) if virtual_time else n
     by_hour = seen.groupBy(F.col("arrival_hour").alias("hour")).agg(
         n.alias("n"),
         valid.alias("valid"),
@@ -66,14 +70,16 @@ def pipeline_metrics(
         (F.count(F.when(F.col("bad"), 1)) / n).alias("quarantine_rate"),
         F.percentile("latency", 0.5).alias("p50"),
         F.percentile("latency", 0.99).alias("p99"),
-        timed.cast("bigint").alias("timed"),
+        F.count("latency").alias("timed"),
     )
     polled = (
         polls.where(F.col("kind") == "record")
         .groupBy(F.col("arrival_hour").alias("hour"))
         .agg((F.count(F.when(F.col("outcome") == "ok", 1)) / n).alias("ok"), n.alias("n"))
     )
-    scored = anomalies.groupBy("hour").agg(F.percentile(F.col("latency_s") * 1000, 0.5).alias("ms"), n.alias("n"))
+    scored = anomalies.groupBy("hour").agg(
+        F.percentile("inference_ms", 0.5).alias("ms"), F.count("inference_ms").alias("n")
+    )
     frames = [
         _metric(by_hour, "messages_produced", F.col("n"), F.col("n")),
         _metric(by_hour, "processing_latency_ms_p50", F.col("p50"), F.col("timed")),
@@ -81,7 +87,7 @@ def pipeline_metrics(
         _metric(by_hour, "dedup_rate", F.col("dedup_rate"), F.col("valid")),
         _metric(by_hour, "quarantine_rate", F.col("quarantine_rate"), F.col("n")),
         _metric(polled, "polls_ok_rate", F.col("ok"), F.col("n")),
-        _metric(scored, "model_inference_latency_ms", F.col("ms"), F.lit(0) if virtual_time else F.col("n")),
+        _metric(scored, "model_inference_latency_ms", F.col("ms"), F.col("n")),
     ]
     measured = reduce(lambda a, b: a.unionByName(b), frames)
     grid = bronze.sparkSession.createDataFrame(

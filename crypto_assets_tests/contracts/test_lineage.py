@@ -25,7 +25,7 @@ FROM_NO_TABLE = {
     "the offset ranges in Bronze's commits": ("gold.latest_prices.covered_until", "gold.latest_prices.covered_offsets"),
     "the clock": (
         *("gold.latest_prices.refreshed_at", "gold.anomalies.scored_at", "gold.price_predictions.predicted_at"),
-        "ml.promotions.decided_at",
+        *("gold.anomalies.inference_ms", "ml.promotions.decided_at"),
     ),
     "the model that scored": (
         *(f"gold.anomalies.{c}" for c in ("threshold", "model_name", "model_version")),

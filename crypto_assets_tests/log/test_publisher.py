@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,11 +24,15 @@ def test_prices_carry_key_headers_and_arrival(kafka_broker, virtual):
     coins = ["bitcoin", "ethereum", "litecoin"]
     sent = [price(coin) for coin in coins]
     extra = {"recorded_at": "2018-04-04T10:00:00Z", "shift_days": "2127"}
+    before = datetime.now(UTC)
     assert virtual.publish_prices(sent, poll_id="p7", cadence_s=60, headers=extra, arrival=T0) == 3
     rows = everything(kafka_broker.config, virtual.prices_topic)
     assert sorted(row[2]["coin_id"] for row in rows) == coins
     assert [row[2] for row in rows if row[2]["coin_id"] == "bitcoin"] == [sent[0]]
     for row in rows:
+        sent_at = datetime.fromisoformat(row[3].pop("sent_at"))
+        assert before <= sent_at + timedelta(milliseconds=1)
+        assert sent_at <= datetime.now(UTC)
         assert row[3] == {"schema_version": "1", "source": "replay", "poll_id": "p7", "cadence_s": "60", **extra}
         assert row[4] == ms(T0)
     virtual.publish_poll(poll("p7"), arrival=T0)

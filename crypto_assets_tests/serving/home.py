@@ -99,7 +99,7 @@ def _anomalies() -> Iterator[dict[str, Any]]:
     for coin, symbol in COINS.items():
         for n in range(SLOTS):
             end = END - n * SLOT
-            score = None if coin == "litecoin" else (n % 40) / 8 + (n == 12) * 5
+            score = None if coin == "litecoin" else (n % 40) / 8 + (n in (12, 60)) * 5
             yield row(
                 "gold.anomalies", coin_id=coin, symbol=symbol, window_start=end - SLOT, window_end=end,
                 anomaly_score=score, threshold=5.5, is_anomaly=score is not None and score > 5.5,

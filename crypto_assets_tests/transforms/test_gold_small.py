@@ -20,7 +20,7 @@ from crypto_assets.transforms.dim_coin import dim_coin, dim_date
 from crypto_assets.transforms.latest import latest_prices
 from crypto_assets.transforms.leaderboard import leaderboard_24h
 from crypto_assets.transforms.metrics import UNITS, pipeline_metrics
-from crypto_assets_tests.builders import COINS, Record, at, bronze_rows, sample, silver_rows
+from crypto_assets_tests.builders import COINS, Record, at, bronze_rows, rfc3339, sample, silver_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -236,6 +236,15 @@ def test_highs_and_lows_are_those_of_the_24_hours(spark: SparkSession) -> None:
 # --- metrics ------------------------------------------------------------------------------------------------------
 
 
+def sent_at(i: int) -> datetime:
+    """When record i of the fixture was really sent, some seconds before it was written."""
+    return TEN + timedelta(seconds=50 - i * i)
+
+
+def sent(i: int) -> dict[str, str]:
+    return {"sent_at": "soon" if i == 3 else rfc3339(sent_at(i))}
+
+
 @pytest.fixture(scope="module")
 def pipeline() -> dict[str, pa.Table]:
     """Hour 10: six records, one refused, one a copy; hour 11: one record; hour 12: nothing.
@@ -244,7 +253,7 @@ def pipeline() -> dict[str, pa.Table]:
     """
     event = TEN + timedelta(minutes=1)
     records = [
-        *[sample("bitcoin", event + timedelta(seconds=i), offset=i) for i in range(4)],
+        *[sample("bitcoin", event + timedelta(seconds=i), offset=i, headers=sent(i)) for i in range(4)],
         sample("bitcoin", event, delay=timedelta(seconds=30), offset=4),
         Record(event, "{oops", offset=5),
         Record(event, None, kind="gap", offset=6),
@@ -267,7 +276,10 @@ def pipeline() -> dict[str, pa.Table]:
     polls.append({**poll, "offset": 9, "kind": "gap", "outcome": None})
     model = {"threshold": 1.0, "is_anomaly": False, "model_name": "m", "model_version": "1", "revision": 0}
     scored = {**model, **when, "coin_id": "c", "symbol": "C", "window_start": TEN, "scored_at": TEN}
-    anomalies = [{**scored, "window_end": TEN + i * SLOT, "latency_s": s} for i, s in enumerate([2.0, 3.0, 10.0, 4.0])]
+    took = [20.0, 30.0, 100.0, 40.0, None]
+    anomalies = [
+        {**scored, "window_end": TEN + i * SLOT, "latency_s": 1.0, "inference_ms": ms} for i, ms in enumerate(took)
+    ]
     return {
         "bronze": bronze,
         "silver": silver_rows(kept),
@@ -298,7 +310,7 @@ def test_metrics_equal_counts_by_hand(spark: SparkSession, pipeline: dict[str, p
         "processing_latency_ms_p99": (pytest.approx(p99), 6),
         "dedup_rate": (pytest.approx(0.2), 5),
         "quarantine_rate": (pytest.approx(1 / 6), 6),
-        "model_inference_latency_ms": (3500.0, 4),
+        "model_inference_latency_ms": (35.0, 4),
         "polls_ok_rate": (0.75, 4),
     }
     # The copy of an earlier hour's quote is a duplicate of its own hour.
@@ -307,10 +319,17 @@ def test_metrics_equal_counts_by_hand(spark: SparkSession, pipeline: dict[str, p
     assert {found[12, metric] for metric in UNITS} == {(None, 0)}
 
 
-def test_virtual_time_has_no_latencies(spark: SparkSession, pipeline: dict[str, pa.Table]) -> None:
+def test_in_virtual_time_latency_counts_from_the_time_of_sending(
+    spark: SparkSession, pipeline: dict[str, pa.Table]
+) -> None:
+    """Records 0 to 2 have the time at which they were sent, record 3 no readable one, and the others none."""
     found = measured(spark, pipeline, virtual_time=True)
-    timed = ["processing_latency_ms_p50", "processing_latency_ms_p99", "model_inference_latency_ms"]
-    assert [found[10, metric] for metric in timed] == [(None, 0)] * 3
+    written = TEN + timedelta(minutes=1)
+    latencies = [((written + timedelta(seconds=2 * i + 2)) - sent_at(i)) / timedelta(milliseconds=1) for i in range(3)]
+    assert found[10, "processing_latency_ms_p50"] == (pytest.approx(statistics.median(latencies)), 3)
+    assert found[10, "processing_latency_ms_p99"][1] == 3
+    assert found[11, "processing_latency_ms_p99"] == (None, 0)
+    assert found[10, "model_inference_latency_ms"] == (35.0, 4)
     assert found[10, "messages_produced"] == (6.0, 6)
 
 

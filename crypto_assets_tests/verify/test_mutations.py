@@ -73,6 +73,7 @@ def anomalies() -> Iterator[Mutation]:
     yield change(table, "scope", law, to="market_wide", where=lambda r: r["scope"] == "coin_specific")
     yield change(table, "model_version", "anomalies_refer_rightly", to="17")
     yield change(table, "latency_s", law)
+    yield change(table, "inference_ms", law, to=-1.0)
     yield change(table, "symbol", law)
     yield change(table, "previous_is_anomaly", law, to=True, where=lambda r: r["previous_is_anomaly"] is None)
     yield null(table, "suspicion", law)

@@ -18,6 +18,7 @@ from crypto_assets.contracts.messages import (
     HEADER_CADENCE,
     HEADER_POLL_ID,
     HEADER_SCHEMA_VERSION,
+    HEADER_SENT_AT,
     HEADER_SOURCE,
     POLL_SCHEMA,
     POLL_SCHEMA_VERSION,
@@ -154,6 +155,7 @@ class Publisher:
         all_headers = [
             *self._headers(poll_id),
             (HEADER_CADENCE, number_text(cadence_s).encode()),
+            *self._sent_at(),
             *((name, value.encode()) for name, value in (headers or {}).items()),
         ]
         stamp = self._stamp(self.prices_topic, arrival)
@@ -224,6 +226,11 @@ class Publisher:
             (HEADER_SOURCE, self.source.encode()),
             (HEADER_POLL_ID, poll_id.encode()),
         ]
+
+    def _sent_at(self) -> list[tuple[str, str | bytes | None]]:
+        """The real time, for records that do not get it from the broker."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return [(HEADER_SENT_AT, now.encode())] if self.virtual else []
 
     def _refuse_invalid(self, kind: Literal["price", "poll"], messages: Iterable[Mapping[str, Any]]) -> None:
         failures = []

@@ -119,6 +119,7 @@ _DIFFERENCES = {
     "model_name": "a.model_name <> 'anomaly'",
     "scored_at": "abs(epoch_us(a.scored_at) / 1e6 - epoch_us(a.window_end) / 1e6 - a.latency_s) > 1e-5",
     "latency_s": "abs(epoch_us(a.scored_at) / 1e6 - epoch_us(a.window_end) / 1e6 - a.latency_s) > 1e-5",
+    "inference_ms": "a.inference_ms < 0",
     "previous_is_anomaly": "(a.previous_is_anomaly IS NULL) <> (a.revision = 0)",
     "revision": "a.revision < 0 OR (a.previous_is_anomaly IS NULL) <> (a.revision = 0)",
     "day": "a.day <> a.window_start::DATE",

@@ -331,6 +331,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`anomalies` (
   `model_version` STRING NOT NULL COMMENT 'Model version used.',
   `scored_at` TIMESTAMP NOT NULL COMMENT 'When the row was first scored.',
   `latency_s` DOUBLE NOT NULL COMMENT 'scored_at - window_end. [seconds]',
+  `inference_ms` DOUBLE COMMENT 'Time of the model call that scored the row: all coins and slots of a day, or of the part of it that the run covers. Null for rows scored before it was measured. [milliseconds]',
   `revision` INT NOT NULL COMMENT '0 initially; incremented when a restatement changes the row.',
   `previous_is_anomaly` BOOLEAN COMMENT 'Flag before the restatement; null at revision 0.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
@@ -458,7 +459,7 @@ TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterva
 
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`pipeline_metrics` (
   `metric` STRING NOT NULL COMMENT 'messages_produced, processing_latency_ms_p50, processing_latency_ms_p99, dedup_rate, quarantine_rate, model_inference_latency_ms, polls_ok_rate.',
-  `value` DOUBLE COMMENT 'Value; null = no data in the hour.',
+  `value` DOUBLE COMMENT 'Value; null = no data in the hour. Latencies run from the arrival at the broker (where that is virtual, from the header sent_at) to the write to Bronze; inference is one call of the model.',
   `unit` STRING NOT NULL COMMENT 'Unit.',
   `measured_over` BIGINT NOT NULL COMMENT 'Records that the value was computed from.',
   `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
