@@ -103,6 +103,8 @@ _DIGITS = re.compile(r'"\\u0000(-?[\d.]+)"')
 
 
 def _exact(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Decimal):
         return f"\0{plain(value)}"
     if isinstance(value, datetime):

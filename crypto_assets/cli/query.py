@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -114,7 +115,7 @@ def _tables(lake: Lake) -> list[dict[str, Any]]:
 
 def _write(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str, title: str) -> None:
     if form == "json":
-        output.exact_json(rows)
+        output.exact_json([{name: _finite(value) for name, value in row.items()} for row in rows])
     elif form == "csv":
         lines = csv.writer(sys.stdout, lineterminator="\n")
         lines.writerow(columns)
@@ -124,8 +125,15 @@ def _write(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str,
         output.table(title, [{c: _cell(row[c]) for c in columns} for row in rows], columns, right=amounts)
 
 
+def _finite(value: object) -> object:
+    """A value for JSON, which has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _field(value: object) -> object:
     """A value for CSV: null is an empty field, a list is joined by spaces."""
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Decimal):
         return output.plain(value)
     if isinstance(value, datetime):

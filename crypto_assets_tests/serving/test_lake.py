@@ -104,6 +104,19 @@ def test_values_are_put_in_for_markers_and_nowhere_else(lake: Lake):
     assert lake.rows("SELECT :x * 1 AS x", {"x": 0.1}).to_pylist() == [{"x": 0.1}]
 
 
+def test_values_that_no_table_has_are_readable_too(lake: Lake):
+    (found,) = records(
+        lake.rows(
+            "SELECT INTERVAL 26 HOURS AS i, INTERVAL 1 MONTH AS m, TIMESTAMP_NS '2024-05-01 00:00:00.123456789' AS n"
+        )
+    )
+    assert found == {
+        "i": "1 day, 2:00:00",
+        "m": "1 months, 0:00:00",
+        "n": datetime(2024, 5, 1, microsecond=123456, tzinfo=UTC),
+    }
+
+
 def test_a_limit_ends_an_endless_query(lake: Lake):
     assert lake.rows("SELECT * FROM range(1000000000000)", limit=3000).num_rows == 3000
     assert lake.rows("SELECT 1 AS a", limit=5).num_rows == 1
@@ -252,11 +265,12 @@ def test_a_query_that_needs_too_much_memory_is_stopped_and_the_lake_goes_on(serv
         ("DROP TABLE gold.bars_5m", "only SELECT, DESCRIBE and SUMMARIZE can be run here"),
         ("SELECT CAST('x' AS INT)", "Could not convert string 'x' to INT32"),
         ("SELECT nosuch(1)", "nosuch does not exist"),
+        ("SELECT 1 AS a, 2 AS a, 3 AS b", "several columns of the result are called a: rename them with AS"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line_with_the_fix(sql: str, message: str, lake: Lake):
     with pytest.raises(QueryError, match=message) as refused:
-        lake.rows(sql)
+        records(lake.rows(sql))
     assert "\n" not in str(refused.value)
 
 
