@@ -112,7 +112,11 @@ def _cells(row: Mapping[str, Any], found: Board) -> dict[str, str]:
         "24 h": _change(row["change_24h_pct"]) + ("*" if row["change_24h_since"] else ""),
         "volume 24 h (USD)": _large(row["volume_24h_usd"]),
         "market cap (USD)": _large(row["market_cap_usd"]),
-        "age": f"{output.duration(row['age_s'])}" if found.live else f"{row['last_updated_at']:%m-%d %H:%M}",
+        **(
+            {"age": output.duration(row["age_s"])}
+            if found.live
+            else {"quote of (UTC)": f"{row['last_updated_at']:%Y-%m-%d %H:%M}"}
+        ),
     }
 
 

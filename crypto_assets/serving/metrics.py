@@ -30,7 +30,7 @@ HOURLY = {
     "dedup_rate": ("dedup_ratio", 1.0, "Share of valid records that repeated a known quote."),
     "quarantine_rate": ("quarantine_ratio", 1.0, "Share of records that were quarantined."),
     "polls_ok_rate": ("polls_ok_ratio", 1.0, "Share of polls that succeeded."),
-    "model_inference_latency_ms": ("model_inference_latency_seconds", 1e-3, "End of a slot to its score, median."),
+    "model_inference_latency_ms": ("model_inference_latency_seconds", 1e-3, "One call of the model, median."),
 }
 """By metric of `ops.pipeline_metrics`: name, factor to its unit, description; of the newest closed hour."""
 

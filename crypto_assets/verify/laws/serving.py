@@ -141,15 +141,15 @@ def _leaderboard_law() -> Law:
             SELECT coin_id, any_value(newest_end) AS window_end,
                    arg_min(symbol, age) AS symbol, arg_min("close", age) AS price_usd,
                    arg_min_null(volume_24h_usd, age) AS volume_24h_usd,
-                   arg_min({{at: last_event_at, usd: "close"}}, age)
+                   arg_min({{moment: last_event_at, usd: "close"}}, age)
                        FILTER (age BETWEEN INTERVAL 24 HOURS AND INTERVAL 1450 MINUTES) AS older,
-                   arg_max({{at: first_event_at, usd: "open"}}, start_age)
+                   arg_max({{moment: first_event_at, usd: "open"}}, start_age)
                        FILTER (start_age BETWEEN INTERVAL 1430 MINUTES AND INTERVAL 24 HOURS) AS younger,
                    max(high) FILTER (age < INTERVAL 24 HOURS) AS high_24h,
                    min(low) FILTER (age < INTERVAL 24 HOURS) AS low_24h
             FROM aged GROUP BY coin_id
         ), changed AS (
-            SELECT *, coalesce(older.at, younger.at) AS price_24h_ago_at,
+            SELECT *, coalesce(older.moment, younger.moment) AS price_24h_ago_at,
                    coalesce(older.usd, younger.usd) AS price_24h_ago_usd,
                    price_usd::DOUBLE / coalesce(older.usd, younger.usd)::DOUBLE - 1 AS change_24h
             FROM summed
