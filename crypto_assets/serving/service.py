@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +22,7 @@ from crypto_assets.ml.baselines import effective
 from crypto_assets.serving.answers import Answers, Problem, Provenance, envelope, iso, tag, unchanged
 from crypto_assets.serving.as_of import Chosen, Versions
 from crypto_assets.serving.catalogue import Catalogue
+from crypto_assets.serving.disk import Disk
 from crypto_assets.serving.events import events_of
 from crypto_assets.serving.follow import Change, Follower
 from crypto_assets.serving.held import FileGone, Row, Snapshot
@@ -49,6 +51,7 @@ class Service:
         self.state, self.catalogue = StateFile(home.state), Catalogue(settings)
         self.follower = Follower(settings.lake, KEPT.values(), self._on_change)
         self.meters = Meters()
+        self.disk = Disk(home.path, Path(settings.lake))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._promotions: tuple[str, list[dict[str, Any]]] = ("", [])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -45,6 +47,7 @@ async def status(request: Request) -> Response:
     service: Service = request.app.state.service
     found, now = service.state.state, service.now()
     unknown = found.unknown_because(now)
+    disk = await run_in_threadpool(service.disk.use, now)
     data = {
         "state": unknown or (found.report or {}).get("verdict"),
         "written_at": found.written_at,
@@ -55,9 +58,16 @@ async def status(request: Request) -> Response:
         "rows_in_memory": service.follower.encoded.held(),
         "troubles": service.follower.troubles(),
         "clients": service.hub.clients,
+        "disk": asdict(disk),
     }
     facts = {"source": service.settings.source, "banner": service.settings.source_facts.banner, "at": now}
-    etag = tag("status", str(found.written_at), *(str(v) for v in _versions(service).values()), str(unknown))
+    etag = tag(
+        "status",
+        str(found.written_at),
+        *(str(v) for v in _versions(service).values()),
+        str(unknown),
+        str(disk.measured_at),
+    )
     return service.respond_with(request, etag, members({"data": text_of(data), "provenance": text_of(facts)}))
 
 
