@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.staticfiles import StaticFiles
 
 from crypto_assets.serving.access import PAGE, Access, Limits
 from crypto_assets.serving.answers import Problem
 from crypto_assets.serving.meters import Metered
 from crypto_assets.serving.metrics import export
 from crypto_assets.serving.openapi import DESCRIPTION, PROBLEMS
+from crypto_assets.serving.page import files
 from crypto_assets.serving.routes import features, market, models, ops, queries, stream
 from crypto_assets.serving.service import Service
 
@@ -59,7 +59,7 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _failed)
     if PAGE.is_dir():
-        api.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+        api.mount("/", files(PAGE), name="page")
     return api
 
 
