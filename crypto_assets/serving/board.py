@@ -90,6 +90,7 @@ def build(service: Service, coin: str | None) -> tuple[str, bytes]:
         "banner": service.settings.source_facts.banner,
         "ready": service.ready(),
         "ui": service.run_url(""),
+        "anomaly_budget": service.settings.anomaly_budget,
         "tables": {},
     }
     tables = {name: service.provenance(Chosen(s, "current")).to_bytes() for name, s in present.items()}

@@ -27,7 +27,7 @@ function place() {
   return { view: view in VIEWS ? view : "", rest, params: new URLSearchParams(query) };
 }
 
-/** Show the view of the address. */
+/** Show the view of the address; `moved` = the reader went there. */
 async function show({ moved = false } = {}) {
   const { view, rest, params } = place();
   navigation(view);
@@ -36,30 +36,40 @@ async function show({ moved = false } = {}) {
   if (open && !moved && open.view === view && open.empty === empty) return;
   open?.leave.abort();
   const mine = (open = { view, empty, leave: new AbortController() });
-  document.title = `${VIEWS[view].name} · crypto_assets`;
-  if (empty) {
-    main.replaceChildren(emptyCard(store));
-    return;
+  const focused = document.activeElement?.id;
+  title(VIEWS[view].name);
+  main.setAttribute("aria-busy", "true");
+  try {
+    const module = empty ? { show: (root) => root.append(emptyCard(store)) } : await VIEWS[view].load();
+    if (open !== mine) return; // another was opened meanwhile
+    main.replaceChildren();
+    await module.show(main, { store, params, rest, signal: mine.leave.signal, title });
+  } catch (error) {
+    if (open !== mine) return;
+    open = null; // the next board that is loaded shows the view again
+    main.replaceChildren(card("This view could not be loaded", `${error.message}.`));
   }
-  const module = await VIEWS[view].load();
-  if (open !== mine) return; // another was opened meanwhile
-  main.replaceChildren();
-  await module.show(main, { store, params, rest, signal: mine.leave.signal, title });
-  if (moved && open === mine) main.focus({ preventScroll: true });
+  if (open && open !== mine) return;
+  main.setAttribute("aria-busy", "false");
+  // Who chose an interval or a filter stays there; who came by a link begins at the top.
+  if (moved) (document.getElementById(focused) ?? main).focus({ preventScroll: true });
 }
+
+const card = (heading, text) => h("section", { class: "card" }, h("h1", {}, heading), h("p", {}, text));
 
 function title(text) {
   document.title = `${text} · crypto_assets`;
 }
 
-function navigation(view) {
-  const current = VIEWS[view].within ?? view;
-  const links = Object.entries(VIEWS).filter(([, { within }]) => within === undefined);
-  document
-    .getElementById("nav")
-    .replaceChildren(
-      ...links.map(([id, { name }]) => h("a", { href: `#/${id}`, "aria-current": id === current && "page" }, name)),
-    );
+const links = Object.entries(VIEWS)
+  .filter(([, { within }]) => within === undefined)
+  .map(([view, { name }]) => ({ view, element: h("a", { href: `#/${view}` }, name) }));
+
+function navigation(current) {
+  for (const { view, element } of links) {
+    if (view === (VIEWS[current].within ?? current)) element.setAttribute("aria-current", "page");
+    else element.removeAttribute("aria-current");
+  }
 }
 
 // --- banner -------------------------------------------------------------------------------------------------------
@@ -71,7 +81,7 @@ function drawBanner() {
   const about = store.board?.provenance;
   const [mode, ...words] = (about?.banner ?? "").split(" ");
   const old = store.board && age(store);
-  const live = { live: "Live", connecting: "Connecting", lost: "Connection lost" }[store.connection];
+  const live = { live: "Connected", connecting: "Connecting", lost: "Connection lost" }[store.connection];
   const lost = store.lostAt && ` since ${time(store.lostAt).slice(11)} UTC, trying again`;
   const aged = old
     ? `${old.old ? "Old data: " : "Data "}${duration(old.age)}${old.old ? "" : " old"}`
@@ -83,7 +93,7 @@ function drawBanner() {
   banner.box.classList.toggle("old", Boolean(old?.old));
   banner.box.classList.toggle("lost", store.connection === "lost");
   banner.box.replaceChildren(
-    h("span", { class: "mode" }, mode && h("b", { class: "badge" }, mode), h("span", {}, words.join(" "))),
+    h("span", { class: "mode" }, mode && h("b", { class: "badge" }, mode), ` ${words.join(" ")}`),
     h("span", { class: "age" }, h("b", {}, aged), because && h("span", { class: "since" }, because)),
     h("span", { class: `link ${store.connection}` }, h("i", { "aria-hidden": "true" }), live, lost || ""),
   );
@@ -142,13 +152,11 @@ addEventListener("hashchange", () => show({ moved: true }));
 store.on("board", () => show());
 store.on("trouble", (error) => {
   if (error.status === 401) drawLogin();
-  else if (!store.board)
-    main.replaceChildren(
-      h("section", { class: "card" }, h("h1", {}, "Waiting for the server"), h("p", {}, `${error.message}.`)),
-    );
+  else if (!store.board) main.replaceChildren(card("Waiting for the server", `${error.message}.`));
 });
 for (const name of ["board", "price", "connection", "trouble"]) store.on(name, drawBanner);
 setInterval(drawBanner, 1_000);
 drawTheme();
+document.getElementById("nav").append(...links.map(({ element }) => element));
 navigation(place().view);
 store.start();

@@ -29,11 +29,14 @@ export class PriceChart {
   #step = 300;
   #first = null;
   #last = null;
-  #end = null;
+  #farthest = null;
   #cursor = null;
 
-  /** In an element; `onPoint(time)` hears which slot is pointed at, null = none. */
-  constructor(element, onPoint) {
+  /**
+   * In an element; `onPoint(time)` hears which slot is pointed at, null = none, and `onSpan({ from, to })` which times
+   * are in view; all in seconds.
+   */
+  constructor(element, onPoint, onSpan) {
     this.chart = createChart(element, {
       autoSize: true,
       // The library's own logo brings a style element, which the content security policy forbids: see `coin.js`.
@@ -52,6 +55,7 @@ export class PriceChart {
       this.#cursor = time ?? null;
       onPoint(time ?? null);
     });
+    this.chart.timeScale().subscribeVisibleTimeRangeChange((range) => range && onSpan(range));
     this.paint();
   }
 
@@ -64,18 +68,20 @@ export class PriceChart {
     const times = [...this.#bars.keys()];
     this.#last = times.at(-1) ?? null;
     this.#first = times[0] ?? null;
-    this.#end = times.length ? Math.max(this.#last, ...this.#forecasts.keys()) : null;
-    const grid = times.length ? slots(this.#first, this.#end, step) : [];
+    this.#farthest = times.length ? Math.max(this.#last, ...this.#forecasts.keys()) : null;
+    const grid = times.length ? slots(this.#first, this.#farthest, step) : [];
     const decimals = decimalsOf(bars.at(-1)?.close ?? 1);
     for (const series of [this.candles, this.band]) {
       series.applyOptions({
         priceFormat: { type: "custom", formatter: (value) => fixed(value, decimals), minMove: 10 ** -decimals },
       });
     }
-    this.candles.setData(grid.map((time) => this.#candle(time)));
-    this.holes.setData(grid.map((time) => this.#hole(time)));
+    // Candles end at the newest bar, so that the next one is an update; the band reaches to the newest forecast.
+    const past = grid.filter((time) => time <= this.#last);
+    this.candles.setData(past.map((time) => this.#candle(time)));
+    this.holes.setData(past.map((time) => this.#hole(time)));
     this.band.setData(grid.map((time) => this.#interval(time)));
-    this.#volumes(bars, grid);
+    this.#volumes(bars, past);
     this.chart.timeScale().applyOptions({ timeVisible: step < 86_400 });
     this.#mark();
     this.reset();
@@ -84,20 +90,24 @@ export class PriceChart {
   /** Put in a bar that came or changed. */
   update(row) {
     const time = seconds(row.window_start);
-    const missed =
-      this.#last !== null && time > this.#last ? slots(this.#last + this.#step, time - this.#step, this.#step) : [];
-    this.#bars.set(time, row);
     const older = this.#last !== null && time < this.#last;
+    const missed = this.#last === null ? [] : slots(this.#last + this.#step, time - this.#step, this.#step);
+    this.#bars.set(time, row);
     this.#last = Math.max(time, this.#last ?? time);
-    this.#end = Math.max(time, this.#end ?? time);
     this.#first ??= time;
-    for (const slot of missed) {
-      this.#put(this.candles, this.#candle(slot));
-      this.#put(this.holes, this.#hole(slot));
+    for (const slot of [...missed, time]) {
+      this.candles.update(this.#candle(slot), older);
+      this.holes.update(this.#hole(slot), older);
+      this.volume?.update(this.#rolling(slot), older);
     }
-    this.#put(this.candles, this.#candle(time), older);
-    this.#put(this.holes, this.#hole(time), older);
-    if (this.volume && row.volume_24h_usd !== null) this.#put(this.volume, { time, value: row.volume_24h_usd }, older);
+  }
+
+  /** Put in all that has changed since; the view stays. */
+  merge({ bars, flags, forecasts }) {
+    const same = (row, other) => JSON.stringify(row) === JSON.stringify(other);
+    for (const row of bars) if (!same(row, this.#bars.get(seconds(row.window_start)))) this.update(row);
+    for (const row of flags) this.flag(row);
+    for (const row of forecasts) if (!same(row, this.#forecasts.get(this.#slot(row.target_at)))) this.forecast(row);
   }
 
   /** Put in a flag. */
@@ -109,9 +119,10 @@ export class PriceChart {
   /** Put in a forecast. */
   forecast(row) {
     const time = this.#slot(row.target_at);
+    const older = this.#farthest !== null && time < this.#farthest;
     this.#forecasts.set(time, row);
-    this.#end = Math.max(time, this.#end ?? time);
-    this.#put(this.band, this.#interval(time));
+    this.#farthest = Math.max(time, this.#farthest ?? time);
+    this.band.update(this.#interval(time), older);
   }
 
   /** What is known of a slot. */
@@ -129,6 +140,21 @@ export class PriceChart {
     return this.#last;
   }
 
+  /** All bars, oldest first. */
+  get bars() {
+    return inOrder(this.#bars);
+  }
+
+  /** All flags, oldest first. */
+  get flags() {
+    return inOrder(this.#flags);
+  }
+
+  /** All forecasts, the one for the earliest time first. */
+  get forecasts() {
+    return inOrder(this.#forecasts);
+  }
+
   /** Holes of the data, as [start, end) in seconds. */
   get gaps() {
     const times = [...this.#bars.keys()].sort((a, b) => a - b);
@@ -140,7 +166,8 @@ export class PriceChart {
   /** The newest bars. */
   reset() {
     // Slots without a bar count, too: the grid has a place for each.
-    const count = this.#end === null ? 0 : Math.round((this.#end - this.#first) / this.#step) + 1;
+    const end = Math.max(this.#last ?? 0, this.#farthest ?? 0);
+    const count = this.#first === null ? 0 : Math.round((end - this.#first) / this.#step) + 1;
     this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(-1, count - SHOWN_BARS), to: count + 4 });
   }
 
@@ -227,8 +254,9 @@ export class PriceChart {
     return row ? { time, lower: row.lower_90, upper: row.upper_90 } : { time };
   }
 
-  #put(series, point, older = point.time < (series.data().at(-1)?.time ?? 0)) {
-    series.update(point, older);
+  #rolling(time) {
+    const value = this.#bars.get(time)?.volume_24h_usd ?? null;
+    return value === null ? { time } : { time, value };
   }
 
   #volumes(bars, grid) {
@@ -246,12 +274,7 @@ export class PriceChart {
       },
       1,
     );
-    this.volume.setData(
-      grid.map((time) => {
-        const value = this.#bars.get(time)?.volume_24h_usd ?? null;
-        return value === null ? { time } : { time, value };
-      }),
-    );
+    this.volume.setData(grid.map((time) => this.#rolling(time)));
     this.chart.panes()[1]?.setStretchFactor(0.22);
   }
 
@@ -270,6 +293,9 @@ export class PriceChart {
     );
   }
 }
+
+/** Rows of a map by time, in the order of time. */
+const inOrder = (rows) => [...rows].sort(([a], [b]) => a - b).map(([, row]) => row);
 
 /** Times from `first` to `last`, both included. */
 function slots(first, last, step) {

@@ -55,6 +55,7 @@ export function duration(seconds) {
   const s = Math.max(0, Math.floor(seconds));
   if (s < 60) return `${s} s`;
   const [d, hours, minutes] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
+  if (d >= 30) return `${count(d)} d`;
   if (d) return hours ? `${d} d ${hours} h` : `${d} d`;
   if (hours) return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
   return s % 60 && minutes < 10 ? `${minutes} min ${s % 60} s` : `${minutes} min`;

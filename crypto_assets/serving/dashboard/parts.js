@@ -2,7 +2,7 @@
 
 import { h, hidden, svg } from "./dom.js";
 import { amount, count, minute, ms, percent, price } from "./format.js";
-import { change, missing, num } from "./table.js";
+import { change, missing, noted, num } from "./table.js";
 
 /** Name of a coin as a link to its page. */
 export function coinLink(row) {
@@ -24,6 +24,12 @@ export const named = (store, row) => ({
 /** Dagster's address; null while it does not run. */
 export function dagster(store) {
   return store.board?.provenance.ui?.replace(/\/runs\/?$/, "") ?? null;
+}
+
+/** Text as a link to an asset in Dagster, while that runs. */
+export function linked(store, asset, text) {
+  const ui = dagster(store);
+  return ui && asset ? h("a", { href: `${ui}/assets/${asset}` }, text) : text;
 }
 
 /** Table, version and commit of what is shown, with Dagster's asset and run. */
@@ -70,7 +76,10 @@ export const notReported = (row) => `not reported by ${row.source}`;
 export function dayChange(row, leaders) {
   if (row.change_24h_pct !== null) return pct(row.change_24h_pct);
   const leader = leaders.find((other) => other.coin_id === row.coin_id);
-  if (leader?.change_24h !== null && leader?.change_24h !== undefined) return pct(100 * leader.change_24h);
+  if (leader?.change_24h !== null && leader?.change_24h !== undefined) {
+    const since = leader.price_24h_ago_at;
+    return noted(pct(100 * leader.change_24h), since ? `from bars, since ${minute(since)} UTC` : "from bars");
+  }
   return missing(`${notReported(row)}; ${leader ? "no bar within 10 min of 24 h before" : "no bars yet"}`);
 }
 
@@ -90,7 +99,14 @@ export function sparkline(points, stepMs, label) {
     .join("");
   return svg(
     "svg",
-    { class: "spark", viewBox: `0 0 ${WIDE} ${HIGH}`, width: WIDE, height: HIGH, role: "img", "aria-label": label },
+    {
+      class: "spark",
+      viewBox: `0 0 ${WIDE} ${HIGH}`,
+      width: WIDE,
+      height: HIGH,
+      role: "img",
+      "aria-label": label(points),
+    },
     svg("path", { d: path }),
     svg("circle", { cx: x(last), cy: y(values.at(-1)), r: 1.8 }),
   );

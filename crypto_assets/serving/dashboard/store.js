@@ -8,7 +8,7 @@ const RELOAD_MS = 1_500;
 const HIDDEN_MS = 60_000;
 
 /** A request that was not answered as hoped; `status` 0 = no server. */
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, detail) {
     super(detail);
     this.status = status;

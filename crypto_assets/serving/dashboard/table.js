@@ -5,6 +5,9 @@ import { h, hidden } from "./dom.js";
 /** A number as text, aligned with the others of its column; `unit` follows it. */
 export const num = (text, unit = "") => ({ text, unit });
 
+/** A number with a note on where it comes from. */
+export const noted = (value, note) => ({ ...value, note });
+
 /** A value that is not there, and why. */
 export const missing = (reason) => ({ reason });
 
@@ -136,14 +139,15 @@ export class Table {
     if (changed) flash(element);
   }
 
-  /** Number of every reason for a missing value, and the notes below the table that spell them out. */
+  /** All notes and reasons for missing values, which are numbered and spelled out below the table. */
   #reasons(cells) {
     const found = new Map();
     for (const line of cells) {
       line.forEach((value, i) => {
-        if (value?.reason === undefined) return;
-        if (!found.has(value.reason)) found.set(value.reason, new Set());
-        found.get(value.reason).add(this.columns[i].label);
+        const said = value?.reason ?? value?.note;
+        if (said === undefined) return;
+        if (!found.has(said)) found.set(said, new Set());
+        found.get(said).add(this.columns[i].label);
       });
     }
     this.notes.hidden = !found.size;
@@ -157,7 +161,7 @@ export class Table {
 function signature(value, places, reasons) {
   if (value instanceof Node) return value.outerHTML;
   if (value?.reason !== undefined) return `? ${reasons.indexOf(value.reason)} ${value.reason}`;
-  return isNumber(value) ? `${value.text} ${value.unit ?? ""} ${places}` : String(value);
+  return isNumber(value) ? `${value.text} ${value.unit ?? ""} ${places} ${reasons.indexOf(value.note)}` : String(value);
 }
 
 function content(value, places, reasons) {
@@ -187,6 +191,7 @@ function content(value, places, reasons) {
       value.text,
       pad ? h("span", { class: "pad", "aria-hidden": "true" }, pad) : "",
       value.unit ? h("span", { class: "unit" }, value.unit) : "",
+      value.note ? h("sup", { title: value.note, "aria-hidden": "true" }, String(reasons.indexOf(value.note) + 1)) : "",
     ),
   ];
 }

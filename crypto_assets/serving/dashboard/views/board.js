@@ -98,7 +98,7 @@ function priceTable(store) {
 function spark(points) {
   return {
     sig: JSON.stringify([points[0], points.at(-1)]),
-    node: () => sparkline(points, STEP_MS, sparkLabel(points)),
+    node: () => sparkline(points, STEP_MS, sparkLabel),
   };
 }
 

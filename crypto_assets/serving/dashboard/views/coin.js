@@ -2,8 +2,8 @@
 
 import { PriceChart } from "../chart.js";
 import { h, svg } from "../dom.js";
-import { flagTable, newestFirst, withFlag } from "../flags.js";
-import { count, minute, price, time } from "../format.js";
+import { flagTable, newestFirst } from "../flags.js";
+import { count, minute, ms, price, time } from "../format.js";
 import { absent, dayChange, explanation, facts, large, maybe, notReported, pct, provenance } from "../parts.js";
 import { ask } from "../store.js";
 
@@ -15,6 +15,8 @@ const INTERVALS = {
 };
 const HORIZONS = { "1h": "1 h ahead", "5m": "5 min ahead", none: "no forecast" };
 const MOST = 1_000;
+const DAY_MS = 86_400_000;
+const FORECAST_DAYS = 3;
 
 /** Show it; see `app.show`. */
 export async function show(root, { store, params, rest, signal, title }) {
@@ -46,54 +48,64 @@ export async function show(root, { store, params, rest, signal, title }) {
   const drawHead = () => head.replaceChildren(...heading(store, coin));
   drawHead();
 
-  const chart = new PriceChart(canvas, (at) => drawLegend(at));
+  const span = h("span", { class: "span" });
+  const chart = new PriceChart(
+    canvas,
+    (at) => drawLegend(at),
+    ({ from, to }) => span.replaceChildren(`In view: ${minute(1000 * from)} to ${minute(1000 * to)} UTC.`),
+  );
   signal.addEventListener("abort", () => chart.remove());
   addEventListener("themechange", () => chart.paint(), { signal });
   const drawLegend = (at) => legend.replaceChildren(...legendOf(chart, at ?? chart.last, page));
   controls(figure, holder, legend, chart, drawLegend);
 
-  let rows = [];
-  const load = async () => {
+  const drawData = () => {
+    flags.update(newestFirst(chart.flags));
+    summary.replaceChildren(...summaryOf(chart, page, span));
+    drawLegend(null);
+  };
+  /** Load everything; again after changes were missed, when the view stays as it is. */
+  const load = async ({ again = false } = {}) => {
     try {
       const found = await fetchAll(page);
       if (signal.aborted) return;
-      rows = found.flags;
-      chart.load({ ...found, step: page.step });
-      flags.update(newestFirst(rows));
-      summary.replaceChildren(...summaryOf(chart, found, page));
+      if (again) chart.merge(found);
+      else chart.load({ ...found, step: page.step });
       source.replaceChildren(provenance(store, found.about.table, found.about));
-      drawLegend(null);
+      drawData();
     } catch (error) {
       summary.replaceChildren(h("span", { role: "alert" }, `The bars could not be loaded: ${error.message}.`));
     }
   };
-  store.on("price", ({ row: news }) => news.coin_id === coin && drawHead(), signal);
-  store.on("board", drawHead, signal);
-  store.on(
+  const mine = ({ row: news }) => news.coin_id === coin;
+  const hear = (kind, wanted, act) =>
+    store.on(
+      kind,
+      (news) => {
+        if (!mine(news) || !wanted(news)) return;
+        act(news.row);
+        drawData();
+      },
+      signal,
+    );
+  hear(
     "bar",
-    (news) => {
-      if (news.row.coin_id !== coin || news.interval !== interval) return;
-      chart.update(news.row);
-      drawLegend(null);
-    },
-    signal,
+    (news) => news.interval === interval,
+    (news) => chart.update(news),
   );
-  store.on(
+  hear(
     "anomaly",
-    ({ row: news }) => {
-      if (news.coin_id !== coin) return;
-      rows = withFlag(rows, news);
-      chart.flag(news);
-      flags.update(newestFirst(rows));
-    },
-    signal,
+    () => true,
+    (news) => chart.flag(news),
   );
-  store.on(
+  hear(
     "prediction",
-    ({ row: news }) => news.coin_id === coin && news.horizon === horizon && chart.forecast(news),
-    signal,
+    (news) => news.row.horizon === horizon,
+    (news) => chart.forecast(news),
   );
-  store.on("reset", load, signal);
+  store.on("price", (news) => mine(news) && drawHead(), signal);
+  store.on("board", drawHead, signal);
+  store.on("reset", () => load({ again: true }), signal);
   await load();
 }
 
@@ -103,12 +115,15 @@ const KEYS =
 async function fetchAll({ coin, interval, horizon, limit }) {
   const id = encodeURIComponent(coin);
   const bars = await ask(`v1/bars/${id}?interval=${interval}&limit=${limit}`);
-  const from = bars.data[0]?.window_start;
   const none = { data: [] };
-  const of = (path) => (from ? ask(path).catch(() => none) : none);
+  if (!bars.data.length) return { bars: [], flags: [], forecasts: [], about: bars.provenance };
+  const oldest = ms(bars.data[0].window_start);
+  const recent = new Date(Math.max(oldest, ms(bars.data.at(-1).window_end) - FORECAST_DAYS * DAY_MS)).toISOString();
   const [flags, forecasts] = await Promise.all([
-    of(`v1/anomalies?coin=${id}&flagged=true&from=${from}&limit=${MOST}`),
-    horizon === "none" ? none : of(`v1/predictions/${id}?horizon=${horizon}&from=${from}&limit=${MOST}`),
+    ask(`v1/anomalies?coin=${id}&flagged=true&from=${new Date(oldest).toISOString()}&limit=${MOST}`).catch(() => none),
+    horizon === "none"
+      ? none
+      : ask(`v1/predictions/${id}?horizon=${horizon}&from=${recent}&limit=${MOST}`).catch(() => none),
   ]);
   return { bars: bars.data, flags: flags.data, forecasts: forecasts.data, about: bars.provenance };
 }
@@ -144,7 +159,8 @@ function heading(store, coin) {
 function shown(value, unit = "") {
   if (value.reason !== undefined) return absent(value.reason);
   const mark = value.way ? h("span", { class: "mark", "aria-hidden": "true" }, value.mark) : "";
-  return h("span", { class: value.way ?? "" }, mark, value.text, unit && ` ${unit}`);
+  const note = value.note && h("small", {}, ` ${value.note}`);
+  return [h("span", { class: value.way ?? "" }, mark, value.text, unit && ` ${unit}`), note || ""];
 }
 
 function toolbar({ coin, interval, horizon }) {
@@ -250,11 +266,11 @@ function legendOf(chart, at, { step, horizon }) {
   ].filter(Boolean);
 }
 
-function summaryOf(chart, { bars, flags, forecasts }, { words, horizon, store, coin }) {
+function summaryOf(chart, { words, horizon, store, coin }, span) {
+  const { bars, flags, forecasts, gaps } = chart;
   if (!bars.length) return ["No bars of this interval yet."];
   const highs = Math.max(...bars.map((bar) => bar.high));
   const lows = Math.min(...bars.map((bar) => bar.low));
-  const { gaps } = chart;
   const longest = gaps.reduce((a, b) => (b[1] - b[0] > a[1] - a[0] ? b : a), [0, 0]);
   const holes = gaps.length
     ? `${count(gaps.length)} ${gaps.length === 1 ? "hole" : "holes"} (shaded), the longest from ${minute(1000 * longest[0])} to ${minute(1000 * longest[1])}.`
@@ -273,7 +289,8 @@ function summaryOf(chart, { bars, flags, forecasts }, { words, horizon, store, c
       "span",
       {},
       `${count(bars.length)} ${words} bars from ${minute(bars[0].window_start)} to ${minute(bars.at(-1).window_end)} UTC, ${price(lows)} to ${price(highs)} USD. ` +
-        `${count(flags.length)} ${flags.length === 1 ? "flag" : "flags"}. ${holes} ${volume} ${forecast}`,
+        `${count(flags.length)} ${flags.length === 1 ? "flag" : "flags"}. ${holes} ${volume} ${forecast} `,
+      span,
     ),
     h(
       "a",

@@ -60,7 +60,7 @@ function modelTable() {
   return new Table(
     [
       { id: "model", label: "Model", lead: true, fit: true, cell: (row) => PURPOSE[row.model] ?? row.model },
-      { id: "version", label: "Version", cell: (row) => row.version },
+      { id: "version", label: "Version", fit: true, cell: (row) => row.version },
       { id: "algorithm", label: "Algorithm", cell: (row) => row.algorithm.replaceAll("_", " ") },
       { id: "since", label: "Serves since, UTC", fit: true, cell: (row) => minute(row.effective_from) },
       { id: "days", label: "Days until a trained one can", num: true, cell: daysUntil },

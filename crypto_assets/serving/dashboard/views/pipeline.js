@@ -2,9 +2,10 @@
 
 import { h } from "../dom.js";
 import { count, duration, fixed, minute, ms } from "../format.js";
-import { absent, age, dagster, facts, firing, maybe, sparkline } from "../parts.js";
+import { absent, age, facts, firing, linked, maybe, sparkline } from "../parts.js";
 import { ask } from "../store.js";
 import { missing, num, Table } from "../table.js";
+import { AssetTables } from "./assets.js";
 
 const HOUR_MS = 3_600_000;
 const DAY_S = 86_400;
@@ -21,7 +22,7 @@ const METRICS = {
 /** Show it; see `app.show`. */
 export async function show(root, { store, signal }) {
   const parts = { state: h("div"), promise: h("div"), money: h("div"), source: h("div") };
-  const [metrics, alerts, tables] = [metricTable(), alertTable(store), assetTable(store)];
+  const [metrics, alerts, tables] = [metricTable(), alertTable(store), new AssetTables(store)];
   root.append(
     h("h1", {}, "Pipeline"),
     parts.state,
@@ -42,7 +43,7 @@ export async function show(root, { store, signal }) {
     parts.money.replaceChildren(moneyOf(credits, disk));
     alerts.update(firing(store.data.alerts));
     metrics.update(byMetric(store.data.metrics));
-    tables.update(assets(store));
+    tables.draw();
   };
   const load = async () => {
     [credits, disk] = await Promise.all([
@@ -226,7 +227,7 @@ function metricTable() {
         label: "24 hours",
         cell: (one) => ({
           sig: JSON.stringify([line(one)[0], line(one).at(-1)]),
-          node: () => sparkline(line(one), HOUR_MS, `${line(one).length} hourly values`),
+          node: () => sparkline(line(one), HOUR_MS, ({ length }) => `${length} hourly values`),
         }),
       },
     ],
@@ -267,84 +268,6 @@ function alertTable(store) {
           ),
       },
     ],
-    { caption: "Newest first (ops.alerts)", key: (row) => row.alert_id, empty: "None fires." },
+    { caption: "Newest first (ops.alerts)", key: (row) => row.alert_id, empty: "No alert fires." },
   );
-}
-
-function linked(store, asset, text) {
-  const ui = dagster(store);
-  return ui && asset ? h("a", { href: `${ui}/assets/${asset}` }, text) : text;
-}
-
-// --- tables and runs ----------------------------------------------------------------------------------------------
-
-/** Every asset of the report; without one the tables that this server holds. */
-function assets(store) {
-  const held = store.board.provenance.tables;
-  const { report } = store.data.state;
-  if (report) return report.assets.map((one) => ({ ...one, about: held[one.asset.replace("/", ".")] }));
-  return Object.values(held).map((about) => ({ asset: about.table.replace(".", "/"), about, unreported: true }));
-}
-
-function assetTable(store) {
-  const nothing = "no report of the pipeline";
-  const ui = () => dagster(store);
-  return new Table(
-    [
-      { id: "asset", label: "Asset", lead: true, cell: (row) => linked(store, row.asset, row.asset) },
-      {
-        id: "version",
-        label: "Version",
-        num: true,
-        cell: (row) => maybe(row.about?.table_version, (v) => num(count(v)), "not held by this server"),
-      },
-      {
-        id: "committed",
-        label: "Committed, UTC",
-        fit: true,
-        cell: (row) => maybe(row.about?.committed_at, minute, "not held by this server"),
-      },
-      {
-        id: "rows",
-        label: "Rows",
-        num: true,
-        cell: (row) => maybe(row.rows, (n) => num(count(n)), row.unreported ? nothing : "no table, or not created yet"),
-      },
-      {
-        id: "newest",
-        label: "Newest event, UTC",
-        fit: true,
-        cell: (row) => maybe(row.newest_event ?? row.about?.newest_event_at, minute, "holds no events"),
-      },
-      {
-        id: "checks",
-        label: "Checks green",
-        num: true,
-        cell: (row) => (row.unreported ? missing(nothing) : num(count(row.checks_green))),
-      },
-      {
-        id: "red",
-        label: "Not green",
-        cell: (row) =>
-          row.unreported
-            ? missing(nothing)
-            : row.checks_red.length
-              ? h("span", { class: "over" }, row.checks_red.join(", "))
-              : "none",
-      },
-      { id: "run", label: "Last run", cell: (row) => lastRun(row, ui(), nothing) },
-    ],
-    { caption: "In flow order", key: (row) => row.asset },
-  );
-}
-
-function lastRun(row, ui, nothing) {
-  const run = row.last_run;
-  if (!run)
-    return row.about?.run_url
-      ? h("a", { href: row.about.run_url }, "run of the commit")
-      : missing(row.unreported ? nothing : "never run");
-  const words = `${run.state.toLowerCase()}, ${duration(run.age_s)} before the report`;
-  const shown = run.state === "FAILURE" ? h("span", { class: "over" }, words) : words;
-  return ui && run.run_id ? h("a", { href: `${ui}/runs/${run.run_id}` }, shown) : shown;
 }
