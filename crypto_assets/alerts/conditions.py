@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.model import Table
@@ -219,7 +220,9 @@ def _connection(rows: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
 # --- vetting --------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def _parsed(expression: str) -> dict[str, Any]:
+    """DuckDB's parse tree of an expression as the only one of a query; not to be changed."""
     import duckdb
 
     with duckdb.connect(config={"enable_external_access": False}) as connection:
