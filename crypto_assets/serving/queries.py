@@ -412,13 +412,13 @@ WITH newest AS (
   FROM ops.alerts a
 )
 SELECT o.alert_id, o.cause, o.severity, o.asset, o.check_name, o.partition_key, o.summary, o.at, o.delivered_at,
-       o.attempts
+       o.attempts, o.rule, o.coin_id, o.value
 FROM newest o WHERE o.n = 1 AND o.state = 'firing'
 ORDER BY o.at DESC, o.alert_id""",
     _of(
         "ops.alerts",
         *("alert_id", "cause", "severity", "asset", "check_name", "partition_key", "summary", "at", "delivered_at"),
-        "attempts",
+        *("attempts", "rule", "coin_id", "value"),
     ),
 )
 

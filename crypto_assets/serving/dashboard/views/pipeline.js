@@ -263,8 +263,8 @@ function alertTable(store) {
         cell: (row) =>
           h(
             "a",
-            { href: `runbook.html#${row.check_name ?? "an-alert-arrived"}` },
-            row.check_name ?? "An alert arrived",
+            { href: `runbook.html#${row.check_name ?? row.rule ?? "an-alert-arrived"}` },
+            row.check_name ?? row.rule ?? "An alert arrived",
           ),
       },
     ],
