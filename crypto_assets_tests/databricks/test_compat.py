@@ -1,8 +1,7 @@
-"""The views under old names and the named queries of boards, run over one small lake by the engine and by DuckDB."""
+"""The views under old names, run over one small lake by the engine and by DuckDB."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,21 +16,20 @@ from crypto_assets.assets.dims import work_dim_coin
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.databricks.deploy.compat import QUERIES, VIEWS
+from crypto_assets.databricks.deploy.compat import VIEWS
 from crypto_assets.engine.sail import SailEngine
 from crypto_assets_tests.builders import at, silver_rows, step_inputs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-READ = ("gold.bars_5m", "gold.bars_1h", "gold.anomalies", "gold.dim_coin", "gold.leaderboard_24h",
-        "gold.prediction_accuracy", "silver.prices", "features.price_features")  # fmt: skip
+READ = ("gold.bars_5m", "gold.anomalies", "gold.dim_coin", "silver.prices", "features.price_features")
 POL = "polygon-ecosystem-token"
 CHANGE = at("2024-09-04 00:00:00")
 SLOT = timedelta(minutes=5)
 NOW = at("2024-09-05 00:00:00")
 
-Run = Callable[..., list[dict[str, Any]]]
+Run = Callable[[str], list[dict[str, Any]]]
 
 
 def slot(end: datetime, coin: str = POL) -> dict[str, Any]:
@@ -72,10 +70,9 @@ def features(end: datetime, r5: float | None) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> SailEngine:
-    """Every table that the views and queries read, written through the store."""
+    """Every table that the views read, written through the store."""
     engine = SailEngine(str(tmp_path_factory.mktemp("compat")))
     put(engine, "gold.bars_5m", BARS)
-    put(engine, "gold.bars_1h", BARS[:1])
     put(engine, "gold.anomalies", SCORED)
     put(engine, "features.price_features", [features(CHANGE, -0.75)])
     quotes = [
@@ -110,7 +107,7 @@ def by_engine(lake: SailEngine, spark: SparkSession) -> Iterator[Run]:
             spark.sql(f"CREATE TABLE {name} USING delta LOCATION '{Path(lake.lake) / name.replace('.', '/')}'")
         for name, select in VIEWS.items():
             spark.sql(f"CREATE VIEW {name} AS {select}")
-        yield lambda query, **args: spark.sql(query, args=args or None).toArrow().to_pylist()
+        yield lambda query: spark.sql(query).toArrow().to_pylist()
     finally:
         for schema in schemas:
             spark.sql(f"DROP DATABASE {schema} CASCADE")
@@ -118,7 +115,7 @@ def by_engine(lake: SailEngine, spark: SparkSession) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def by_duckdb(lake: SailEngine) -> Iterator[Run]:
-    """Runs the same SQL on DuckDB; its parameters are `$name`."""
+    """Runs the same SQL on DuckDB."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for schema in sorted({name.split(".")[0] for name in (*READ, *VIEWS)}):
@@ -130,13 +127,7 @@ def by_duckdb(lake: SailEngine) -> Iterator[Run]:
             connection.unregister("rows_of_it")
         for name, select in VIEWS.items():
             connection.execute(f"CREATE VIEW {name} AS {select}")
-
-        def run(query: str, **args: Any) -> list[dict[str, Any]]:
-            for arg in args:
-                query = query.replace(f":{arg}", f"${arg}")
-            return connection.execute(query, args or None).to_arrow_table().to_pylist()
-
-        yield run
+        yield lambda query: connection.execute(query).to_arrow_table().to_pylist()
 
 
 @pytest.fixture(params=["by_engine", "by_duckdb"])
@@ -198,32 +189,3 @@ def test_facts_join_the_coin_as_it_was_at_the_bar(run: Run) -> None:
     assert [(r["symbol"], r["date_key"]) for r in rows] == [("MATIC", 20240903), ("MATIC", 20240903), ("POL", 20240904)]
     assert rows[-1]["coin_key"] == f"{POL}@2024-09-04T00:00:00Z"
     assert len(run("SELECT * FROM gold.fact_bars")) == len(BARS)
-
-
-def test_every_named_query_runs(run: Run) -> None:
-    for name in set(QUERIES) - {"price_line"}:
-        assert isinstance(run(QUERIES[name]), list), name
-
-
-def test_recent_anomalies_are_only_the_flagged(run: Run) -> None:
-    assert [(r["window_end"].astimezone(UTC), r["anomaly_score"]) for r in run(QUERIES["recent_anomalies"])] == [
-        (CHANGE, 9.25)
-    ]
-
-
-def test_the_anomaly_rate_counts_flags_among_slots(run: Run) -> None:
-    (row,) = run(QUERIES["anomaly_rate_24h"])
-    assert (row["coin_id"], row["slots"], row["flags"]) == (POL, 3, 1)
-    assert math.isclose(row["rate"], 1 / 3, rel_tol=1e-4)
-
-
-def test_the_histogram_leaves_out_what_has_no_score(run: Run) -> None:
-    assert [(float(r["bucket"]), r["slots"]) for r in run(QUERIES["score_histogram"])] == [(1.0, 1), (9.0, 1)]
-
-
-def test_a_price_line_has_its_coin_and_span(run: Run) -> None:
-    rows = run(QUERIES["price_line"], asset=POL, from_ts=CHANGE - SLOT, to_ts=CHANGE + SLOT)
-    assert [(r["window_end"].astimezone(UTC), r["close"]) for r in rows] == [
-        (CHANGE, Decimal("0.25")), (CHANGE + SLOT, Decimal("0.25")),
-    ]  # fmt: skip
-    assert run(QUERIES["price_line"], asset="bitcoin", from_ts=CHANGE - SLOT, to_ts=CHANGE + SLOT) == []

@@ -1,6 +1,7 @@
-"""Views under the names of the systems this replaces, and the named queries of their boards.
+"""Views under the names of the systems this replaces.
 
-Belongs here: portable SQL over `schema.table` names. Does not belong here: creating views on an engine.
+Belongs here: portable SQL over `schema.table` names. Does not belong here: creating views on an engine, named queries
+(`serving.queries`).
 `vol_sum` is the last rolling 24 h volume of the window: the old systems added a rolling figure to itself.
 """
 
@@ -48,30 +49,3 @@ VIEW_COLUMN_COMMENTS: dict[str, dict[str, str]] = {
     "compat.anomalies": {"vol_sum": _VOL_SUM, "ret_prev": "Log return over the 5 minutes before window_end."},
 }
 """Comments of columns whose old name is misleading, by view."""
-
-QUERIES: dict[str, str] = {
-    "recent_anomalies": """
-SELECT coin_id, symbol, window_end, anomaly_score, threshold, scope, explanation, model_version
-FROM gold.anomalies WHERE is_anomaly ORDER BY window_end DESC LIMIT 100""",
-    "anomaly_rate_24h": """
-SELECT coin_id, count(*) AS slots, sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS flags,
-       avg(CASE WHEN is_anomaly THEN 1.0 ELSE 0.0 END) AS rate
-FROM gold.anomalies
-WHERE window_end > (SELECT max(window_end) FROM gold.anomalies) - INTERVAL 24 HOURS
-GROUP BY coin_id ORDER BY coin_id""",
-    "score_histogram": """
-SELECT floor(anomaly_score * 2) / 2 AS bucket, count(*) AS slots
-FROM gold.anomalies WHERE anomaly_score IS NOT NULL GROUP BY floor(anomaly_score * 2) / 2 ORDER BY 1""",
-    "price_line": """
-SELECT window_end, close, low, high FROM gold.bars_5m
-WHERE coin_id = :asset AND window_end > :from_ts AND window_end <= :to_ts ORDER BY window_end""",
-    "leaderboard_24h": "\nSELECT * FROM gold.leaderboard_24h ORDER BY rank",
-    "volume_trend": """
-SELECT coin_id, window_end, volume_24h_usd FROM gold.bars_1h
-WHERE volume_24h_usd IS NOT NULL ORDER BY coin_id, window_end""",
-    "prediction_accuracy": """
-SELECT day, horizon, model_version, mode, sum(forecasts) AS forecasts, avg(skill) AS skill,
-       avg(coverage_90) AS coverage_90
-FROM gold.prediction_accuracy GROUP BY day, horizon, model_version, mode ORDER BY day, horizon""",
-}
-"""Board queries by name; parameters as `:name`."""
