@@ -25,7 +25,9 @@ NULLS = {
     "market_cap_null": "market cap",
 }
 """Columns of the board that give the reason of a null, with the column shown."""
-RIGHT = ("price (USD)", "1 h", "24 h", "volume 24 h (USD)", "market cap (USD)", "age")
+RIGHT = ("price USD", "1 h", "24 h", "volume", "market cap", "age")
+LARGE = ((10**12, "T"), (10**9, "B"), (10**6, "M"))
+"""Units of large amounts for people, with their signs."""
 
 
 @dataclass(frozen=True)
@@ -89,34 +91,30 @@ def _print(lake: Lake, settings: Settings, as_json: bool) -> Board:
         output.exact_json(_record(found, settings))
     else:
         output.say(found.banner)
-        output.say(_age(found))
         show(found)
     return found
 
 
 def show(found: Board, title: str = "Prices") -> None:
-    """Print the table and the reasons of what it does not show."""
+    """Print the age of the data, the table, and the reasons of what it does not show."""
     if not found.coins:
         output.say("no quote yet: gold.latest_prices is empty; begin with: crypto-assets demo, or crypto-assets up")
         return
-    output.table(title, [_cells(row, found) for row in found.coins], right=RIGHT, style=_style)
+    output.say(_age(found))
+    output.table(title, [_cells(row) for row in found.coins], right=RIGHT, style=_style)
     for line in notes(found.coins):
         output.say(line)
 
 
-def _cells(row: Mapping[str, Any], found: Board) -> dict[str, str]:
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "coin": row["name"] or row["coin_id"],
-        "price (USD)": money(row["price_usd"]),
+        "price USD": money(row["price_usd"]),
         "1 h": _change(row["change_1h_pct"]),
         "24 h": _change(row["change_24h_pct"]) + ("*" if row["change_24h_since"] else ""),
-        "volume 24 h (USD)": _large(row["volume_24h_usd"]),
-        "market cap (USD)": _large(row["market_cap_usd"]),
-        **(
-            {"age": output.duration(row["age_s"])}
-            if found.live
-            else {"quote of (UTC)": f"{row['last_updated_at']:%Y-%m-%d %H:%M}"}
-        ),
+        "volume": _large(row["volume_24h_usd"]),
+        "market cap": _large(row["market_cap_usd"]),
+        "age": output.duration(row["age_s"]),
     }
 
 
@@ -152,12 +150,11 @@ def _whose(symbols: list[str], coins: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _age(found: Board) -> str:
-    if found.newest is None:
-        return "no quote yet"
+    assert found.newest is not None
     at = f"newest quote {found.newest:%Y-%m-%d %H:%M:%S} UTC"
     if found.live:
         return f"{at}, {output.duration((found.now - found.newest).total_seconds())} old"
-    return f"{at}; in a {found.source} home that is the present, from which ages count"
+    return f"{at}; in a {found.source} home that is the present, from which changes and ages count"
 
 
 def _record(found: Board, settings: Settings) -> dict[str, Any]:
@@ -179,7 +176,13 @@ def money(amount: Decimal) -> str:
 
 
 def _large(amount: Decimal | None) -> str:
-    return UNKNOWN if amount is None else f"{amount:,.0f}"
+    """An amount in USD with three or four digits: `1.32 T`."""
+    if amount is None:
+        return UNKNOWN
+    for unit, sign in LARGE:
+        if amount >= unit:
+            return f"{amount / unit:,.2f} {sign}"
+    return f"{amount:,.0f}" if amount >= 1 else output.plain(Decimal(f"{amount:.3g}"))
 
 
 def _change(percent: float | None) -> str:

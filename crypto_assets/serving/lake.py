@@ -25,6 +25,7 @@ from crypto_assets.errors import FAILED
 from crypto_assets.home import existing_home
 from crypto_assets.serving.query import MARKER, Query, QueryError, filled
 from crypto_assets.source_facts import SourceFacts, facts_of
+from crypto_assets.storage import damage
 from crypto_assets.storage import delta_files as files
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Lake:
         text = _text(sql, params)
         with self._lock:
             used = _checked(self._connection, text)
-            with _explained(used, timeout_s), _interrupted(self._connection, timeout_s):
+            with self._explained(used, timeout_s), _interrupted(self._connection, timeout_s):
                 for name in used:
                     self._view(name)
                 reader = self._connection.execute(text).to_arrow_reader(BATCH_ROWS)
@@ -178,10 +179,12 @@ class Lake:
 
         The values of partition columns are in Delta's log, not in the files.
         """
+        path = files.table_path(self.root, table.full_name)
         nulls = {c.name: f"CAST(NULL AS {_duckdb_type(c.type)}) AS {files.quote(c.name)}" for c in table.columns}
         if table.full_name not in self.versions:
+            files.exists(path)  # raises where there are rows without a log
             return f"SELECT {', '.join(nulls.values())} WHERE false"
-        handle = files.open_table(files.table_path(self.root, table.full_name), self.versions[table.full_name])
+        handle = files.open_table(path, self.versions[table.full_name])
         if handle is None:
             raise QueryError(f"{table.full_name} was deleted while it was read; repeat the command")
         with files.ONE_CALL:
@@ -205,6 +208,33 @@ class Lake:
             "filename = 'file', union_by_name = true, hive_partitioning = false) AS data "
             f"JOIN (VALUES {files_of}) AS part({names}) ON data.file = part.file"
         )
+
+    @contextmanager
+    def _explained(self, tables: list[str], timeout_s: float) -> Iterator[None]:
+        """DuckDB's errors as one line with the fix.
+
+        Args:
+            tables: Tables that the query names.
+            timeout_s: Seconds after which it is interrupted.
+        """
+        import duckdb
+
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise NoAnswer(
+                f"the query took longer than {timeout_s:g} s and was stopped: narrow it by time or coin, or give it "
+                "more time with --timeout"
+            ) from error
+        except duckdb.OutOfMemoryException as error:
+            raise NoAnswer("the query needs more memory than it may use: narrow it by time or coin") from error
+        except duckdb.BinderException as error:
+            of = "; ".join(f"{name} has {', '.join(TABLES[name].column_names)}" for name in tables)
+            raise QueryError(f"{_first(error)}{f'. {of}' if of else ''}") from error
+        except duckdb.Error as error:
+            paths = [files.table_path(self.root, name) for name in tables]
+            of_files = isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
+            raise (damage.explained(error, paths) if of_files else None) or QueryError(_first(error)) from error
 
 
 def open_lake(settings: Settings, memory_limit: str = MEMORY_LIMIT) -> Lake:
@@ -381,27 +411,6 @@ def _interrupted(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Ite
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def _explained(tables: list[str], timeout_s: float) -> Iterator[None]:
-    """DuckDB's errors as one line with the fix."""
-    import duckdb
-
-    try:
-        yield
-    except duckdb.InterruptException as error:
-        raise NoAnswer(
-            f"the query took longer than {timeout_s:g} s and was stopped: narrow it by time or coin, or give it more "
-            "time with --timeout"
-        ) from error
-    except duckdb.OutOfMemoryException as error:
-        raise NoAnswer("the query needs more memory than it may use: narrow it by time or coin") from error
-    except duckdb.BinderException as error:
-        of = "; ".join(f"{name} has {', '.join(TABLES[name].column_names)}" for name in tables)
-        raise QueryError(f"{_first(error)}{f'. {of}' if of else ''}") from error
-    except duckdb.Error as error:
-        raise QueryError(_first(error)) from error
 
 
 def _first(error: Exception) -> str:

@@ -21,6 +21,7 @@ from crypto_assets.serving.lake import Lake, NoAnswer, open_lake, records
 from crypto_assets.serving.query import QueryError
 from crypto_assets.settings import Settings
 from crypto_assets.source_facts import COINGECKO
+from crypto_assets.storage.base import StorageError
 from crypto_assets_tests.serving.home import END, SLOT, row, write
 
 pytestmark = pytest.mark.engine("local")
@@ -272,6 +273,23 @@ def test_what_cannot_run_is_refused_in_one_line_with_the_fix(sql: str, message: 
     with pytest.raises(QueryError, match=message) as refused:
         records(lake.rows(sql))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut", "without its log"])
+def test_a_damaged_table_is_named_with_the_command_that_repairs_it(harm: str, served: Settings, tmp_path: Path):
+    shutil.copytree(Path(served.lake) / "gold", tmp_path / "gold")
+    table = tmp_path / "gold" / "latest_prices"
+    file = next(iter(sorted(table.glob("*.parquet"))))
+    if harm == "removed":
+        file.unlink()
+    elif harm == "cut":
+        file.write_bytes(file.read_bytes()[:-20])
+    else:
+        shutil.rmtree(table / "_delta_log")
+    with Lake(str(tmp_path), COINGECKO) as lake:
+        with pytest.raises(StorageError, match=r"gold.latest_prices.*crypto-assets maintain --repair"):
+            lake.rows("SELECT sum(price_usd) AS n FROM gold.latest_prices")
+        assert lake.rows("SELECT count(*) AS n FROM gold.anomalies").to_pylist() == [{"n": 1080}]
 
 
 def test_without_a_home_nothing_is_opened_or_made(tmp_path: Path):
