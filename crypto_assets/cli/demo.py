@@ -232,8 +232,10 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outc
     from crypto_assets.cli import report as facts
     from crypto_assets.orchestration.event_store import check_states
     from crypto_assets.serving.lake import open_lake
+    from crypto_assets.status.report import write_state
 
     engine = facts.engine(settings)
+    write_state(settings, instance, engine.store, datetime.now(UTC))  # for the page, which has no Dagster to ask
     output.say()
     with open_lake(settings) as lake:
         prices.show(prices.board(lake, datetime.now(UTC)), "Newest prices")

@@ -40,7 +40,7 @@ class PipelineState:
     def unknown_because(self, now: datetime) -> str | None:
         """Why the present state is not known; None when it is."""
         if self.written_at is None:
-            return "state unknown: nothing reports it; crypto-assets up does, every 10 s"
+            return "state unknown: nothing reports it; crypto-assets up does, every 20 s"
         age = self.age_s(now)
         return f"state unknown since {iso(self.written_at)}" if age is None or age > OLD_S else None
 

@@ -62,6 +62,7 @@ class AssetStatus:
         last_run: The run that last made it or was to; None = none ever.
         checks_green: Checks whose newest evaluation is green.
         checks_red: Names of the others, with `(warn)` or `(not evaluated)` behind.
+        findings: What each of these found, in the same order.
     """
 
     asset: str
@@ -73,6 +74,7 @@ class AssetStatus:
     last_run: LastRun | None
     checks_green: int
     checks_red: tuple[str, ...]
+    findings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -357,6 +359,7 @@ def _assets(
                 known.get(name),
                 sum(s.passed for s in checks.get(name, [])),
                 tuple(s.label for s in checks.get(name, []) if not s.passed),
+                tuple(s.summary or s.description for s in checks.get(name, []) if not s.passed),
             )
         )
     return found

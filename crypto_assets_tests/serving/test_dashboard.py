@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import configparser
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import crypto_assets
+from crypto_assets.files import write_atomic
 from crypto_assets.home import open_home
+from crypto_assets.serving.access import PAGE
+from crypto_assets.serving.service import Service
 from crypto_assets.settings import Settings
 from crypto_assets_tests.serving import home
 from crypto_assets_tests.serving.browser import Server, View, chromium, serving, set_clock
@@ -190,6 +196,41 @@ def test_zoom_is_kept_when_a_bar_arrives(browser: Browser, server: Server) -> No
         assert "1 hole (shaded), the longest from 2024-05-02 06:05 to 2024-05-02 06:15" in text(page, "figcaption")
 
 
+def report(now: datetime) -> dict[str, Any]:
+    """What the alert sensor writes about a pipeline whose promise is broken."""
+    asset = {
+        "asset": "ml/anomaly_model", "rows": None, "newest_event": None, "last_run": None, "checks_green": 2,
+        "checks_red": ["enough_data (warn)"], "findings": ["needs 6 more days: 1 of the 7 days with scores"],
+    }  # fmt: skip
+    return {
+        "written_at": now.isoformat(), "verdict": "promise broken", "problems": ["nothing serves this home"],
+        "unknown": [], "promised_s": 330.0, "lag_s": 7200.0, "lag_records": 12, "cadence_s": 60.0,
+        "service": "nothing serves this home", "producer": {"running": False, "newest_tick_age_s": None},
+        "assets": [asset],
+    }  # fmt: skip
+
+
+def test_pipeline_shows_state_checks_and_alerts_with_their_runbook(browser: Browser, server: Server) -> None:
+    with view(browser, server) as opened:
+        page = opened.open("#/pipeline")
+        assert "State unknown" in text(page, ".state")
+        file = server.settings.home / "state" / "status.json"
+        write_atomic(file, json.dumps(report(Service.now())))
+        page.wait_for_selector(".state.bad")
+        assert "nothing serves this home" in text(page, ".state")
+        assert "2 h, 12 records" in text(page, ".facts")
+        assert "needs 6 more days" in text(page, "tr:has-text('enough_data')")
+        opened.go("#/forecasts")
+        opened.go("#/pipeline")
+        alert = page.locator("tr", has_text="open is wrong")
+        assert alert.locator("a", has_text="An alert arrived").get_attribute("href") == "runbook.html#an-alert-arrived"
+        file.unlink()
+        page.goto(f"{server.url}/runbook.html#quotes_move")
+        assert "quotes that do not change" in text(page, "tr.named")
+        assert opened.too_wide() == []
+        assert opened.violations() == []
+
+
 def test_it_recovers_after_a_restart(browser: Browser, server: Server) -> None:
     opened = View(browser, server)
     page = opened.open()
@@ -218,3 +259,14 @@ def test_an_empty_home_says_what_to_run_and_fills_by_itself(
         home.fill(Path(settings.lake))
         page.wait_for_selector("tr:has-text('Bitcoin')")
         assert page.locator(".card").count() == 0
+
+
+def test_the_distribution_holds_every_file_of_the_page() -> None:
+    package = Path(crypto_assets.__file__).parent
+    setup = configparser.ConfigParser()
+    setup.read(package.parent / "setup.cfg")
+    patterns = setup["options.package_data"]["crypto_assets"].split()
+    packed = {file for pattern in patterns for file in package.glob(pattern)}
+    files = {file for file in PAGE.rglob("*") if file.is_file()}
+    assert files <= packed
+    assert {"LICENSE", "NOTICE", "lightweight-charts.js"} <= {file.name for file in files}

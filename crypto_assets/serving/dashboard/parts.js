@@ -143,8 +143,8 @@ export function firing(rows) {
 /** Whether a version was trained, rather than being a plain rule that serves until one is. */
 export const isTrained = ({ algorithm }) => algorithm !== "persistence" && algorithm !== "robust_z";
 
-/** Days of data that a trained version of the model still lacks; null = not recorded. */
-export function daysLacking({ why }) {
+/** Days of data that a trained version still lacks, from the words of a promotion or check; null = not named. */
+export function daysLacking(why) {
   const found = /needs (\d+) more days?/.exec(why);
   return found && Number(found[1]);
 }

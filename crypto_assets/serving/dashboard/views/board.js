@@ -134,6 +134,6 @@ function glance(store) {
 
 /** When a trained model can take over. */
 function trained(model) {
-  const days = daysLacking(model);
+  const days = daysLacking(model.why);
   return isTrained(model) || days === null ? "" : ` a trained one in ${count(days)} days`;
 }

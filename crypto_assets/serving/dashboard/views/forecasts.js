@@ -13,7 +13,7 @@ const MODES = { live: "live", backfill: "backfilled" };
 
 /** Show it; see `app.show`. */
 export async function show(root, { store, signal }) {
-  const models = modelTable();
+  const models = modelTable(store);
   const measures = measureTable();
   const days = dayTable(store);
   const source = h("div");
@@ -56,14 +56,14 @@ export async function show(root, { store, signal }) {
 
 const order = (row) => [row.day, row.coin_id, row.horizon, row.model_version, row.mode].join(" ");
 
-function modelTable() {
+function modelTable(store) {
   return new Table(
     [
       { id: "model", label: "Model", lead: true, fit: true, cell: (row) => PURPOSE[row.model] ?? row.model },
       { id: "version", label: "Version", fit: true, cell: (row) => row.version },
       { id: "algorithm", label: "Algorithm", cell: (row) => row.algorithm.replaceAll("_", " ") },
       { id: "since", label: "Serves since, UTC", fit: true, cell: (row) => minute(row.effective_from) },
-      { id: "days", label: "Days until a trained one can", num: true, cell: daysUntil },
+      { id: "days", label: "Days until a trained one can", num: true, cell: (row) => daysUntil(store, row) },
       {
         id: "why",
         label: "Why this one",
@@ -78,10 +78,17 @@ function modelTable() {
   );
 }
 
+/** What the check `enough_data` of a model's asset last found; empty when it is green or not reported. */
+function finding(store, model) {
+  const asset = store.data.state.report?.assets.find((one) => one.asset === `ml/${model.split("_")[0]}_model`);
+  const place = asset?.checks_red.findIndex((label) => label.startsWith("enough_data")) ?? -1;
+  return place < 0 ? "" : (asset.findings?.[place] ?? "");
+}
+
 /** Days of data that a trained model still lacks, where a plain rule serves. */
-function daysUntil(row) {
+function daysUntil(store, row) {
   if (isTrained(row)) return "serves";
-  const days = daysLacking(row);
+  const days = daysLacking(row.why) ?? daysLacking(finding(store, row.model));
   return days === null
     ? missing("no training was recorded yet; check enough_data of the model's asset counts the days")
     : num(String(days));

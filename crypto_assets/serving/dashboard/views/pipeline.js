@@ -9,6 +9,7 @@ import { AssetTables } from "./assets.js";
 
 const HOUR_MS = 3_600_000;
 const DAY_S = 86_400;
+const STALE_S = 60;
 const METRICS = {
   messages_produced: "Messages produced",
   dedup_rate: "Duplicates dropped",
@@ -23,12 +24,15 @@ const METRICS = {
 export async function show(root, { store, signal }) {
   const parts = { state: h("div"), promise: h("div"), money: h("div"), source: h("div") };
   const [metrics, alerts, tables] = [metricTable(), alertTable(store), new AssetTables(store)];
+  const checks = checkTable(store);
   root.append(
     h("h1", {}, "Pipeline"),
     parts.state,
     parts.promise,
     h("h2", {}, "Alerts that fire"),
     alerts.element,
+    h("h2", {}, "Checks that are not green"),
+    checks.element,
     h("h2", {}, "Metrics"),
     metrics.element,
     h("h2", {}, "Source and disk"),
@@ -43,6 +47,7 @@ export async function show(root, { store, signal }) {
     parts.money.replaceChildren(moneyOf(credits, disk));
     alerts.update(firing(store.data.alerts));
     metrics.update(byMetric(store.data.metrics));
+    checks.update(red(store));
     tables.draw();
   };
   const load = async () => {
@@ -102,12 +107,13 @@ function promiseOf(store) {
   if (!report)
     return facts([
       quote,
-      ["Promise, lag, poll interval, producer", absent("crypto-assets up reports them every 10 s, and does not run")],
+      ["Promise, lag, poll interval, producer", absent("reported by crypto-assets up, which does not run")],
     ]);
   const ticked = report.producer?.newest_tick_age_s ?? null;
   const records = report.lag_records === null ? "" : `, ${count(report.lag_records)} records`;
   return facts([
     quote,
+    since > STALE_S && ["Report, with all that follows", h("span", { class: "over" }, `${duration(since)} old`)],
     ["Promised at most", duration(report.promised_s)],
     ["Lag", report.lag_s === null ? absent(report.lag_unknown_because) : `${duration(report.lag_s)}${records}`],
     ["Poll interval", duration(report.cadence_s)],
@@ -250,7 +256,7 @@ function alertTable(store) {
         label: "Severity",
         cell: (row) => h("span", { class: row.severity === "error" ? "over" : "" }, row.severity),
       },
-      { id: "cause", label: "Cause", cell: (row) => linked(store, row.asset, row.cause) },
+      { id: "cause", label: "Cause", cell: (row) => causeOf(store, row) },
       { id: "summary", label: "Finding and remedy", cell: (row) => row.summary },
       {
         id: "delivered",
@@ -260,14 +266,46 @@ function alertTable(store) {
       {
         id: "runbook",
         label: "Runbook",
-        cell: (row) =>
-          h(
-            "a",
-            { href: `runbook.html#${row.check_name ?? row.rule ?? "an-alert-arrived"}` },
-            row.check_name ?? row.rule ?? "An alert arrived",
-          ),
+        cell: (row) => runbook(row.check_name ?? row.rule),
       },
     ],
     { caption: "Newest first (ops.alerts)", key: (row) => row.alert_id, empty: "No alert fires." },
+  );
+}
+
+/** What fires: an asset in Dagster, or a coin that a rule of the market is about. */
+function causeOf(store, row) {
+  if (row.coin_id) return h("a", { href: `#/coin/${encodeURIComponent(row.coin_id)}` }, row.cause);
+  return linked(store, row.asset, row.cause);
+}
+
+function runbook(check) {
+  return h("a", { href: `runbook.html#${check ?? "an-alert-arrived"}` }, check ?? "An alert arrived");
+}
+
+// --- checks -------------------------------------------------------------------------------------------------------
+
+/** Checks of the report that are not green, one row each. */
+function red(store) {
+  const { report } = store.data.state;
+  return (report?.assets ?? []).flatMap((one) =>
+    one.checks_red.map((label, i) => ({ asset: one.asset, label, finding: one.findings?.[i] ?? "" })),
+  );
+}
+
+function checkTable(store) {
+  const name = (row) => row.label.replace(/ \(.*/, "");
+  return new Table(
+    [
+      { id: "check", label: "Check", lead: true, cell: (row) => row.label },
+      { id: "asset", label: "Asset", cell: (row) => linked(store, row.asset, row.asset) },
+      { id: "why", label: "Finding", cell: (row) => row.finding || missing("the newest run did not evaluate it") },
+      { id: "runbook", label: "Runbook", cell: (row) => runbook(name(row)) },
+    ],
+    {
+      caption: "As the pipeline last reported them",
+      key: (row) => `${row.asset} ${row.label}`,
+      empty: store.data.state.report ? "Every check is green." : "Unknown: crypto-assets up reports them.",
+    },
   );
 }
