@@ -25,8 +25,8 @@ from crypto_assets.serving.answers import Problem
 from crypto_assets.settings import Settings
 from crypto_assets.settings_databricks import LOOPBACK
 
-PAGE = Path(__file__).with_name("dashboard")
-"""Folder of the page's files."""
+PAGE, DOCS = (Path(__file__).with_name(name) for name in ("dashboard", "docs"))
+"""Folders of the page's files, and of those that show the API's documentation."""
 COOKIE = "crypto_assets"
 LEAST_TOKEN = 24
 MOST_BODY = 1024 * 1024
@@ -75,7 +75,7 @@ class Limits:
         hosts: Names that the Host header may have.
         token: The token; None = nobody is asked.
         requests_per_minute: Of one client address, where there is a token.
-        pages: Paths of the page's files, which hold no data: the login is among them.
+        pages: Paths of files that hold no data: the page, with its login, and the documentation.
     """
 
     hosts: frozenset[str]
@@ -91,6 +91,7 @@ class Limits:
             hosts |= {socket.gethostname(), socket.getfqdn()}
         token = settings.api_token.get_secret_value() if settings.api_token else None
         pages = {f"/{f.relative_to(PAGE).as_posix()}" for f in PAGE.rglob("*") if f.is_file()}
+        pages |= {f"/docs/{f.name}" for f in DOCS.iterdir()} | {"/docs", "/docs/"}
         names = frozenset(h.lower() for h in hosts if h)
         return cls(names, token, settings.api_requests_per_minute, frozenset(pages | {"/"}))
 

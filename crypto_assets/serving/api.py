@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import RedirectResponse
 
-from crypto_assets.serving.access import PAGE, Access, Limits
+from crypto_assets.serving.access import DOCS, PAGE, Access, Limits
 from crypto_assets.serving.answers import Problem
 from crypto_assets.serving.meters import Metered
 from crypto_assets.serving.metrics import export
@@ -58,8 +59,9 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
     for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _failed)
-    if PAGE.is_dir():
-        api.mount("/", files(PAGE), name="page")
+    api.add_route("/docs", _to_docs)
+    api.mount("/docs", files(DOCS), name="docs")
+    api.mount("/", files(PAGE), name="page")
     return api
 
 
@@ -67,6 +69,10 @@ def application(service: Service, limits: Limits) -> Access:
     """The application as it is served: guarded and counted."""
     export(service)
     return Access(Metered(build_api(service, limits), service.meters), limits)
+
+
+async def _to_docs(_: Request) -> Response:
+    return RedirectResponse("docs/")
 
 
 async def _problem(request: Request, error: Problem) -> Response:

@@ -136,6 +136,11 @@ class Lake:
         assert version is not None
         return version
 
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to a ledger."""
+        made = pa.Table.from_pylist([dict(r) for r in rows], schema=arrow_schema(TABLES[table]))
+        self.store.merge(table, made, mode="insert_if_absent")
+
     def look(self) -> None:
         """Take up what was committed."""
         self.service.follower.look()

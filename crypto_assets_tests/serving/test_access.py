@@ -121,3 +121,16 @@ def test_every_answer_has_the_headers(guarded: Lake) -> None:
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
+
+
+def test_page_and_documentation_are_files_of_ours(guarded: Lake) -> None:
+    for path, text in (("/", "<title>"), ("/docs/", "show.js"), ("/docs/show.js", "openapi.json")):
+        answer = guarded.client.get(path)
+        assert answer.status_code == 200, path
+        assert text in answer.text
+        assert "http://" not in answer.text.replace("http://www.w3.org", "")
+        assert "https://" not in answer.text
+    assert guarded.client.get("/docs").headers["location"] == "docs/"
+    assert guarded.client.get("/openapi.json").status_code == 401
+    for path in ("/docs/../api.py", "/docs/%2e%2e/api.py", "/..%2fapi.py"):
+        assert guarded.client.get(path).status_code in (401, 404), path

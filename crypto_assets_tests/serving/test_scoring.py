@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.contracts.tables import PRICE_FEATURES, PROMOTIONS, TABLES
 from crypto_assets.ml import anomaly, artifacts, scoring
@@ -49,9 +48,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def _promote(lake: Lake, more: list[dict[str, Any]]) -> None:
-    rows = [row(PROMOTIONS, **values) for values in [*v0_rows(NOON - DAY, NOON - DAY), *more]]
-    made = pa.Table.from_pylist(rows, schema=arrow_schema(PROMOTIONS))
-    lake.store.merge("ml.promotions", made, mode="insert_if_absent")
+    lake.insert("ml.promotions", [row(PROMOTIONS, **values) for values in [*v0_rows(NOON - DAY, NOON - DAY), *more]])
     lake.look()
 
 
