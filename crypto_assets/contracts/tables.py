@@ -312,7 +312,7 @@ LEADERBOARD = Table(
         C("window_end", "timestamp", "End of the newest bar.", nullable=False, lineage=_bar("window_end")),
     ),
     key=("coin_id",), grain=None, write="merge", owner=TRANSFORM, group="gold",
-    kinds=("pyspark", "deltalake", "gold"),
+    kinds=("pyspark", "deltalake", "gold"), code_version="2",
     rules=(Rule("rank_positive", "rank >= 1", "Ranks start at 1.", blocking=True),),
 )
 
@@ -569,7 +569,7 @@ PIPELINE_METRICS = Table(
         C("hour", "timestamp", "Arrival hour.", nullable=False),
     ),
     key=("metric", "hour"), grain="hour", write="replace_slice", time_column="hour", partition_by=("day",), owner=OPS,
-    group="ops", kinds=("python", "deltalake"),
+    group="ops", kinds=("python", "deltalake"), code_version="2",
     rules=(Rule("null_means_nothing", "value IS NOT NULL OR measured_over = 0", "A metric over records has a value.",
                 blocking=True),
            Rule("quarantine_below_1pct", "metric <> 'quarantine_rate' OR value IS NULL OR value < 1e-2",

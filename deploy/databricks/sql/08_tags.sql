@@ -24,7 +24,7 @@ ALTER TABLE `crypto_analytics`.`gold`.`dim_date` SET TAGS ('owner' = 'team:analy
 
 ALTER TABLE `crypto_analytics`.`gold`.`latest_prices` SET TAGS ('owner' = 'team:analytics', 'layer' = 'gold', 'partition' = 'none', 'retention_days' = 'for ever', 'code_version' = '1');
 
-ALTER TABLE `crypto_analytics`.`gold`.`leaderboard_24h` SET TAGS ('owner' = 'team:analytics', 'layer' = 'gold', 'partition' = 'none', 'retention_days' = 'for ever', 'code_version' = '1');
+ALTER TABLE `crypto_analytics`.`gold`.`leaderboard_24h` SET TAGS ('owner' = 'team:analytics', 'layer' = 'gold', 'partition' = 'none', 'retention_days' = 'for ever', 'code_version' = '2');
 
 ALTER TABLE `crypto_analytics`.`features`.`price_features` SET TAGS ('owner' = 'team:ml', 'layer' = 'features', 'partition' = 'hour', 'retention_days' = 'for ever', 'code_version' = '1');
 
@@ -38,6 +38,6 @@ ALTER TABLE `crypto_analytics`.`ml`.`promotions` SET TAGS ('owner' = 'team:ml', 
 
 ALTER TABLE `crypto_analytics`.`ops`.`polls` SET TAGS ('owner' = 'team:operations', 'layer' = 'ops', 'partition' = 'hour', 'retention_days' = '90', 'code_version' = '1');
 
-ALTER TABLE `crypto_analytics`.`ops`.`pipeline_metrics` SET TAGS ('owner' = 'team:operations', 'layer' = 'ops', 'partition' = 'hour', 'retention_days' = 'for ever', 'code_version' = '1');
+ALTER TABLE `crypto_analytics`.`ops`.`pipeline_metrics` SET TAGS ('owner' = 'team:operations', 'layer' = 'ops', 'partition' = 'hour', 'retention_days' = 'for ever', 'code_version' = '2');
 
 ALTER TABLE `crypto_analytics`.`ops`.`alerts` SET TAGS ('owner' = 'team:operations', 'layer' = 'ops', 'partition' = 'none', 'retention_days' = 'for ever', 'code_version' = '1');
