@@ -347,7 +347,9 @@ def prices(
     source: Source = None,
     home: HomeOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Print again when prices change, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between reads with --watch.")] = 5.0,
+    every: Annotated[
+        float, typer.Option("--every", metavar="<s>", min=0.5, help="Seconds between reads with --watch.")
+    ] = 5.0,
     json: Json = False,
 ) -> None:
     """Newest price of every coin with its changes, volume, market cap and age, and why a value is unknown."""
@@ -367,8 +369,12 @@ def query(
     ] = None,
     tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns.")] = False,
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most. Default: 100 in a table.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until it is stopped.")] = 30.0,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="<n>", min=1, help="Rows at most. Default: 100 in a table.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="<s>", min=0.1, help="Seconds until it is stopped.")
+    ] = 30.0,
 ) -> None:
     """SQL over the tables of a home, read-only; or a query of the catalogue (docs/querying.md)."""
     from crypto_assets.cli import query as module
