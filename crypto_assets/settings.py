@@ -25,7 +25,7 @@ from pydantic_settings import SettingsConfigDict
 from crypto_assets.errors import UsageError
 from crypto_assets.files import read_text
 from crypto_assets.settings_api import ApiSettings
-from crypto_assets.settings_databricks import LOOPBACK, DatabricksSettings
+from crypto_assets.settings_databricks import LOOPBACK, DatabricksSettings, Secret
 from crypto_assets.source_facts import REPLAY, SourceFacts, SourceName, facts_of, listed
 
 Plan = Literal["keyless", "demo", "paid"]
@@ -62,10 +62,6 @@ def _absolute(path: Path) -> Path:
     return (path.expanduser() if path.parts[:1] == ("~",) else path).absolute()
 
 
-def _ours(name: str) -> AliasChoices:
-    return AliasChoices(f"CRYPTO_ASSETS_{name}")
-
-
 class Settings(ApiSettings, DatabricksSettings):
     """All configuration; times are UTC. Created by `load_settings`, in tests with keyword arguments."""
 
@@ -79,83 +75,62 @@ class Settings(ApiSettings, DatabricksSettings):
         hide_input_in_errors=True,  # a validator over several fields would print all of them, secrets included
     )
 
-    source: SourceName = Field(
-        REPLAY.name,
-        validation_alias=_ours("SOURCE"),
-        description=f"Price source: {listed()}. A home is bound to one.",
-    )
+    source: SourceName = Field(REPLAY.name, description=f"Price source: {listed()}. A home is bound to one.")
     home_path: Path | None = Field(
         None,
-        validation_alias=_ours("HOME"),
+        validation_alias="CRYPTO_ASSETS_HOME",
         description="Folder of lake, broker, MLflow and Dagster storage. Default: ./.crypto_assets/<source>",
     )
     target: Target = Field(
         "local",
-        validation_alias=_ours("TARGET"),
         description="Engine: local (Sail and delta-rs in process), spark (JVM Spark), databricks (launched steps), "
         "databricks-serverless (Pipes).",
     )
     spark_master: str = Field(
-        "local[*]",
-        validation_alias=_ours("SPARK_MASTER"),
-        description="Spark master of target spark, which runs in a local JVM (Java 17 or later).",
+        "local[*]", description="Spark master of target spark, which runs in a local JVM (Java 17 or later)."
     )
     spark_remote: str | None = Field(
         None,
-        validation_alias=_ours("SPARK_REMOTE"),
         repr=False,  # it may hold a token
         description="Spark Connect endpoint of target spark (sc://host:port) instead of a local JVM; needs Delta Lake, "
         "the Kafka source and access to the lake's folder.",
     )
     spark_catalog: str | None = Field(
-        None,
-        validation_alias=_ours("SPARK_CATALOG"),
-        description="Catalog of the tables on target spark. Default: the session's own.",
+        None, description="Catalog of the tables on target spark. Default: the session's own."
     )
     kafka_shaded: bool = Field(
         True,
-        validation_alias=_ours("KAFKA_SHADED"),
+        validation_alias="CRYPTO_ASSETS_KAFKA_SHADED",
         description="The cluster's Kafka classes have Databricks' prefix kafkashaded (matters with SASL).",
     )
     role: Literal["driver", "remote"] = Field(
-        "driver", validation_alias=_ours("ROLE"), description="remote inside a launched step; set by the launcher."
+        "driver", description="remote inside a launched step; set by the launcher."
     )
     transport: Literal["kafka", "landing"] = Field(
-        "kafka",
-        validation_alias=_ours("TRANSPORT"),
-        description="How records reach Bronze: kafka, or landing (JSON lines in a folder; needs no broker).",
+        "kafka", description="How records reach Bronze: kafka, or landing (JSON lines in a folder; needs no broker)."
     )
     landing_path: Path | None = Field(
         None,
-        validation_alias=_ours("LANDING"),
+        validation_alias="CRYPTO_ASSETS_LANDING",
         description="Folder or mounted volume of landed files, <topic>/<date>/<hour>/*.jsonl, as the steps see it. "
         "Default: <home>/landing",
     )
     partitions_start: date | None = Field(
         None,
-        validation_alias=_ours("PARTITIONS_START"),
         description="First UTC day with partitions; stored in the home at first use and fixed from then on. Default: "
         "the day before a live home's first use, 2024-01-01 in replay and simulator homes.",
     )
-    catalog: str = Field(
-        "crypto_analytics", validation_alias=_ours("CATALOG"), description="Catalog name on Databricks."
-    )
+    catalog: str = Field("crypto_analytics", description="Catalog name on Databricks.")
     lake_uri: str | None = Field(
-        None, validation_alias=_ours("LAKE"), description="Folder of the tables. Default: <home>/lake"
+        None, validation_alias="CRYPTO_ASSETS_LAKE", description="Folder of the tables. Default: <home>/lake"
     )
     anomaly_budget: float = Field(
-        1.0,
-        gt=0,
-        validation_alias=_ours("ANOMALY_BUDGET"),
-        description="Target number of anomaly flags per coin and day; below 1 needs 28 days of calibration.",
+        1.0, gt=0, description="Target number of anomaly flags per coin and day; below 1 needs 28 days of calibration."
     )
-    poll_interval_s: float = Field(
-        10.0, ge=1, validation_alias=_ours("POLL_INTERVAL_S"), description="Producer poll interval in seconds."
-    )
+    poll_interval_s: float = Field(10.0, ge=1, description="Producer poll interval in seconds.")
     start_timeout_s: float = Field(
         120.0,
         ge=1,
-        validation_alias=_ours("START_TIMEOUT_S"),
         description="Seconds allowed for Dagster to start in `up` and `ui` on an idle machine; scaled up with the load "
         "per processor.",
     )
@@ -163,43 +138,26 @@ class Settings(ApiSettings, DatabricksSettings):
         None,
         ge=0,
         le=3600,
-        validation_alias=_ours("REFRESH_INTERVAL_S"),
         description="Seconds between refreshes of the hourly tables; 0 = after every poll, 3600 = hourly, by the "
         "schedule close_hour. Default: 0; 3600 on Databricks targets, where each refresh starts a dozen runs.",
     )
-    replay_speed: float = Field(
-        1.0,
-        gt=0,
-        validation_alias=_ours("REPLAY_SPEED"),
-        description="Speed of replay and simulator clocks; 1 = real time.",
-    )
-    simulator_seed: int = Field(7, validation_alias=_ours("SIMULATOR_SEED"), description="Seed of the simulator.")
+    replay_speed: float = Field(1.0, gt=0, description="Speed of replay and simulator clocks; 1 = real time.")
+    simulator_seed: int = Field(7, description="Seed of the simulator.")
     automation: bool = Field(
-        False,
-        validation_alias=_ours("AUTOMATION"),
-        description="Start sensors and schedules with the daemon; set by `crypto-assets up`.",
+        False, description="Start sensors and schedules with the daemon; set by `crypto-assets up`."
     )
-    log_level: str = Field("INFO", validation_alias=_ours("LOG_LEVEL"), description="Log level of the command line.")
 
-    coingecko_api_key: SecretStr | None = Field(
-        None, validation_alias="COINGECKO_API_KEY", description="CoinGecko key; sent in a header, never in a URL."
-    )
+    coingecko_api_key: Secret = Field(None, description="CoinGecko key; sent in a header, never in a URL.")
     coingecko_plan: Plan | None = Field(
-        None,
-        validation_alias="COINGECKO_PLAN",
-        description="keyless, demo (10,000 credits per month) or paid. Default: demo with a key, keyless without.",
+        None, description="keyless, demo (10,000 credits per month) or paid. Default: demo with a key, keyless without."
     )
     coingecko_base_url: str | None = Field(
         None,
         validation_alias=AliasChoices("COINGECKO_BASE_URL", "COINGECKO_API_BASE"),
         description="Only the official hosts or a loopback stand-in are accepted. Default: the host of the plan.",
     )
-    coingecko_monthly_credits: int | None = Field(
-        None, ge=1, validation_alias="COINGECKO_MONTHLY_CREDITS", description="Overrides the plan's credits per month."
-    )
-    coingecko_calls_per_minute: int | None = Field(
-        None, ge=1, validation_alias="COINGECKO_CALLS_PER_MINUTE", description="Overrides the plan's calls per minute."
-    )
+    coingecko_monthly_credits: int | None = Field(None, ge=1, description="Overrides the plan's credits per month.")
+    coingecko_calls_per_minute: int | None = Field(None, ge=1, description="Overrides the plan's calls per minute.")
 
     kafka_bootstrap_servers: str | None = Field(
         None,
@@ -208,68 +166,48 @@ class Settings(ApiSettings, DatabricksSettings):
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
         None,
-        validation_alias="KAFKA_SECURITY_PROTOCOL",
         description="Security protocol of the external Kafka. Default: SASL_SSL with a SASL user name, else PLAINTEXT.",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", validation_alias="KAFKA_SASL_MECHANISM", description="SASL mechanism of the external Kafka."
+        "PLAIN", description="SASL mechanism of the external Kafka."
     )
     kafka_sasl_username: str | None = Field(
         None,
         validation_alias=AliasChoices("KAFKA_SASL_USERNAME", "CONFLUENT_API_KEY"),
         description="SASL user name, on Confluent Cloud the API key.",
     )
-    kafka_sasl_password: SecretStr | None = Field(
+    kafka_sasl_password: Secret = Field(
         None,
         validation_alias=AliasChoices("KAFKA_SASL_PASSWORD", "CONFLUENT_API_SECRET"),
         description="SASL password, on Confluent Cloud the API secret.",
     )
-    kafka_ssl_ca_location: str | None = Field(
-        None, validation_alias="KAFKA_SSL_CA_LOCATION", description="CA certificates of the external Kafka."
-    )
+    kafka_ssl_ca_location: str | None = Field(None, description="CA certificates of the external Kafka.")
     kafka_port: int = Field(
         0,
         ge=0,
         le=65535,
-        validation_alias=_ours("KAFKA_PORT"),
+        validation_alias="CRYPTO_ASSETS_KAFKA_PORT",
         description="Port of the embedded broker; 0 = pick a free one at first start and reuse it.",
     )
     kafka_topic: str | None = Field(
         None,
-        validation_alias="KAFKA_TOPIC",
         description="Topic of prices. Default: crypto-prices-raw live, crypto-prices-replay in replay and simulator "
         "homes.",
     )
-    kafka_polls_topic: str | None = Field(
-        None, validation_alias="KAFKA_POLLS_TOPIC", description="Topic of polls. Default: crypto-polls[-replay]."
-    )
-    kafka_partitions: int = Field(3, ge=1, validation_alias="KAFKA_PARTITIONS", description="Partitions per topic.")
-    kafka_replication_factor: int = Field(
-        1,
-        ge=1,
-        validation_alias="KAFKA_REPLICATION_FACTOR",
-        description="Replication factor of topics that are created.",
-    )
+    kafka_polls_topic: str | None = Field(None, description="Topic of polls. Default: crypto-polls[-replay].")
+    kafka_partitions: int = Field(3, ge=1, description="Partitions per topic.")
+    kafka_replication_factor: int = Field(1, ge=1, description="Replication factor of topics that are created.")
 
-    mlflow_tracking_uri: str | None = Field(
-        None, validation_alias="MLFLOW_TRACKING_URI", repr=False, description="Default: sqlite in the home."
-    )
-    mlflow_registry_uri: str | None = Field(
-        None, validation_alias="MLFLOW_REGISTRY_URI", repr=False, description="Default: the tracking URI."
-    )
-    alert_webhook_url: SecretStr | None = Field(
-        None, validation_alias="ALERT_WEBHOOK_URL", description="Alerts are POSTed here as JSON; unset = table only."
-    )
-    alert_channels: SecretStr | None = Field(
+    mlflow_tracking_uri: str | None = Field(None, repr=False, description="Default: sqlite in the home.")
+    mlflow_registry_uri: str | None = Field(None, repr=False, description="Default: the tracking URI.")
+    alert_webhook_url: Secret = Field(None, description="Alerts are POSTed here as JSON; unset = table only.")
+    alert_channels: Secret = Field(
         None,
-        validation_alias=_ours("ALERT_CHANNELS"),
         description="Further channels of market alerts, name=URL separated by blanks, with URLs of Apprise "
         "(phone=tgram://... mail=mailto://...); needs the extra notify.",
     )
     alert_rules: Path | None = Field(
-        None,
-        validation_alias=_ours("ALERT_RULES"),
-        description="File with rules for market alerts. Default: <home>/alerts.yaml, if there is one",
+        None, description="File with rules for market alerts. Default: <home>/alerts.yaml, if there is one"
     )
 
     def __init__(self, **given: Any) -> None:
@@ -292,11 +230,6 @@ class Settings(ApiSettings, DatabricksSettings):
     @classmethod
     def _empty_path_is_unset(cls, value: object) -> object:
         return None if value == "" else value
-
-    @field_validator("coingecko_api_key", "kafka_sasl_password", "alert_webhook_url", "alert_channels", mode="after")
-    @classmethod
-    def _empty_secret_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value().strip() else None
 
     @field_validator("alert_channels", mode="after")
     @classmethod
@@ -442,28 +375,30 @@ class Settings(ApiSettings, DatabricksSettings):
 
     def outside(self) -> list[str]:
         """Environment names of the `OUTSIDE` settings that are set."""
-        aliases = {name: type(self).model_fields[name].validation_alias for name in OUTSIDE if getattr(self, name)}
-        return [str(a.choices[0] if isinstance(a, AliasChoices) else a) for a in aliases.values()]
+        return [self._named(name) for name in OUTSIDE if getattr(self, name)]
+
+    @classmethod
+    def _named(cls, field: str) -> str:
+        """Preferred environment name of a field."""
+        alias = cls.model_fields[field].validation_alias
+        return str(alias.choices[0] if isinstance(alias, AliasChoices) else alias)
 
     def secrets(self) -> dict[str, str]:
         """Every secret in use by environment name, for redaction and log audits.
 
         Includes secrets embedded in addresses: a Spark Connect endpoint's `token`, the password of an MLflow URI.
         """
-        found = {
-            "COINGECKO_API_KEY": self.coingecko_api_key,
-            "KAFKA_SASL_PASSWORD": self.kafka_sasl_password,
-            "ALERT_WEBHOOK_URL": self.alert_webhook_url,
-            "CRYPTO_ASSETS_API_TOKEN": self.api_token,
-            **{f"CRYPTO_ASSETS_ALERT_CHANNELS {name}": url for name, url in self.channel_urls.items()},
-            **self.databricks_secrets(),
+        values = {
+            self._named(name): getattr(self, name) for name in type(self).model_fields if name != "alert_channels"
         }
+        found = {name: v for name, v in values.items() if isinstance(v, SecretStr)}
+        found |= {f"CRYPTO_ASSETS_ALERT_CHANNELS {name}": url for name, url in self.channel_urls.items()}
         held = {
             "CRYPTO_ASSETS_SPARK_REMOTE": CONNECT_TOKEN.search(self.spark_remote or ""),
             "MLFLOW_TRACKING_URI": URL_PASSWORD.search(self.mlflow_tracking_uri or ""),
             "MLFLOW_REGISTRY_URI": URL_PASSWORD.search(self.mlflow_registry_uri or ""),
         }
-        return {name: secret.get_secret_value() for name, secret in found.items() if secret is not None} | {
+        return {name: secret.get_secret_value() for name, secret in found.items()} | {
             name: match[1] for name, match in held.items() if match
         }
 

@@ -82,19 +82,14 @@ def render_env_example(model: type[BaseSettings]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def configuration_table(model: type[BaseSettings]) -> str:
-    """The settings as a markdown table."""
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
+def render_page(model: type[BaseSettings]) -> str:
+    """`docs/settings.md`: the settings as a table."""
+    lines = [INTRODUCTION, "| variable | default | meaning |", "|---|---|---|"]
     for s in documented(model):
         names = " or ".join(f"`{n}`" for n in s.names)
         default = "secret, unset" if s.secret else f"`{s.default}`" if s.default is not None else "unset"
         lines.append(f"| {names} | {default} | {_cell(s.description)} |")
     return "\n".join(lines) + "\n"
-
-
-def render_page(model: type[BaseSettings]) -> str:
-    """`docs/settings.md`."""
-    return f"{INTRODUCTION}\n{configuration_table(model)}"
 
 
 def files(model: type[BaseSettings]) -> rendered_files.Files:

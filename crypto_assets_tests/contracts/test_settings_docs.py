@@ -41,6 +41,7 @@ def test_uncommented_defaults_are_accepted_and_equal(tmp_path):
 def test_secrets_have_no_default_and_are_marked():
     secrets = {s.names[0] for s in settings_docs.documented(Settings) if s.secret}
     ours = {"COINGECKO_API_KEY", "KAFKA_SASL_PASSWORD", "ALERT_WEBHOOK_URL"}
+    ours |= {"CRYPTO_ASSETS_API_TOKEN", "CRYPTO_ASSETS_ALERT_CHANNELS"}
     assert secrets == ours | {"DATABRICKS_TOKEN", "DATABRICKS_CLIENT_SECRET"}
     assert all(f"# {name}=\n" in settings_docs.render_env_example(Settings) for name in secrets)
 

@@ -23,8 +23,9 @@ from crypto_assets_tests.databricks.launched.toys import failure
 
 DRIVER_ONLY = {
     *("home_path", "lake_uri", "spark_master", "spark_remote", "spark_catalog"),
-    *("replay_speed", "simulator_seed", "automation", "refresh_interval_s", "log_level"),
+    *("replay_speed", "simulator_seed", "automation", "refresh_interval_s"),
     *("alert_webhook_url", "alert_channels", "alert_rules"),
+    *("api_host", "api_port", "api_token", "api_allowed_hosts", "api_requests_per_minute"),
     "start_timeout_s",
     *("kafka_port", "kafka_partitions", "kafka_replication_factor"),
 }
