@@ -116,7 +116,6 @@ def _by_audit(rows: pa.Table) -> dict[int, dict[str, Any]]:
             connection.register("given", table)
             connection.execute(f'CREATE TABLE "{name}" AS FROM given')
         connection.execute("CREATE TABLE audit_aliases (old_id VARCHAR, until TIMESTAMPTZ, coin_id VARCHAR)")
-        connection.execute("CREATE TABLE audit_excluded (hour TIMESTAMPTZ)")
         load_records(connection)
         columns = ", ".join(['"offset"', "well_formed", *VALUES])
         found = connection.execute(f"SELECT {columns} FROM audit_records").to_arrow_table().to_pylist()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.transforms.features import DIGITS
-from crypto_assets.verify.delta import create_view, fresh_connection, read_snapshot
+from crypto_assets.verify.delta import create_view, fresh_connection, quoted, read_snapshot
 
 if TYPE_CHECKING:
     import duckdb
@@ -95,19 +95,19 @@ def _view(connection: duckdb.DuckDBPyConnection, side: str, lake: Path, name: st
     return True
 
 
-def _count(connection: duckdb.DuckDBPyConnection, side: str) -> int:
-    return int((connection.execute(f"SELECT count(*) FROM {side}").fetchone() or (0,))[0])  # noqa: S608
+def _count(connection: duckdb.DuckDBPyConnection, rows: str) -> int:
+    return int((connection.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,))[0])  # noqa: S608
 
 
 def _compare(connection: duckdb.DuckDBPyConnection, table: Table) -> TableDifference:
     name = table.full_name
-    key = [_quote(k) for k in table.key]
+    key = [quoted(k) for k in table.key]
     on = " AND ".join(f"one.{k} IS NOT DISTINCT FROM two.{k}" for k in key)
     left_out = {*table.key, *table.chain_columns, *NOT_COMPARED.get(name, ())}
     columns = [c for c in table.columns if c.name not in left_out]
-    differs = {c.name: _differs(_quote(c.name), c.type) for c in columns}
+    differs = {c.name: _differs(quoted(c.name), c.type) for c in columns}
     only = [
-        _scalar(connection, f"SELECT count(*) FROM {a} AS one WHERE NOT EXISTS (SELECT 1 FROM {b} AS two WHERE {on})")  # noqa: S608
+        _count(connection, f"{a} AS one WHERE NOT EXISTS (SELECT 1 FROM {b} AS two WHERE {on})")  # noqa: S608
         for a, b in (("one", "two"), ("two", "one"))
     ]
     result = TableDifference(name, (_count(connection, "one"), _count(connection, "two")), (only[0], only[1]))
@@ -125,7 +125,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, table: Table) -> TableDiffer
     row = connection.execute(f"SELECT {counts} FROM one JOIN two ON {on}").fetchone() or ()  # noqa: S608
     result.cells = {c: n for c, n in zip(differs, row, strict=True) if n}
     for column in result.cells:
-        q = _quote(column)
+        q = quoted(column)
         shown = ", ".join([*(f"one.{k}" for k in key), f"one.{q}", f"two.{q}"])
         sql = f"SELECT {shown} FROM one JOIN two ON {on} WHERE {differs[column]} ORDER BY ALL LIMIT {EXAMPLES}"  # noqa: S608
         for values in connection.execute(sql).fetchall():
@@ -143,13 +143,5 @@ def _differs(column: str, type_: str) -> str:
     return f"{one} IS DISTINCT FROM {two}"
 
 
-def _scalar(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    return int((connection.execute(sql).fetchone() or (0,))[0])
-
-
 def _row_key(key: tuple[str, ...], values: tuple[Any, ...]) -> str:
     return ", ".join(f"{k}={v}" for k, v in zip(key, values, strict=True))
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -8,6 +8,7 @@ what is audited.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.model import Table
-from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.errors import reason
+from crypto_assets.market.coins import CoinRegistry, default_registry
 from crypto_assets.verify import coverage, delta, secret_search
 from crypto_assets.verify import folder as folder_reader
 from crypto_assets.verify import topic as topic_reader
@@ -37,6 +38,19 @@ _CONTRACT_TYPES = {
     "array<string>": "VARCHAR[]",
 }  # fmt: skip
 
+_SCHEMA = """
+    CREATE TABLE audit_presence (table_name VARCHAR, present BOOLEAN, rows BIGINT);
+    CREATE TABLE audit_adopted (topic_id VARCHAR, generation INTEGER, "partition" INTEGER, first BIGINT);
+    CREATE TABLE audit_transactions
+        (table_name VARCHAR, app_id VARCHAR, topic_id VARCHAR, arrival_hour TIMESTAMPTZ, version BIGINT);
+    CREATE TABLE audit_coins
+        (coin_id VARCHAR, symbol VARCHAR, name VARCHAR, active_from TIMESTAMPTZ, active_to TIMESTAMPTZ);
+    CREATE TABLE audit_aliases (old_id VARCHAR, until TIMESTAMPTZ, coin_id VARCHAR, old_symbol VARCHAR);
+    CREATE TABLE audit_stale (table_name VARCHAR, stale BOOLEAN, written_at TIMESTAMPTZ);
+    CREATE TABLE audit_ledgers (table_name VARCHAR, version BIGINT);
+"""
+"""What the laws refer to beside the tables."""
+
 
 @dataclass
 class _Audit:
@@ -51,7 +65,13 @@ class _Audit:
         unread = [t for t in tables if t in self.report.unread]
         return f"a catalog keeps the commits of {', '.join(unread)}" if unread else f"no table {', '.join(tables)}"
 
-    def add(
+    def add(self, name: str, statement: str, checked: int, problems: Sequence[str], note: str = "") -> None:
+        """Add the outcome of a check that is no law on tables: holds without problems."""
+        outcome: Outcome = "broken" if problems else "holds"
+        examples = tuple(problems[:EXAMPLES])
+        self.report.findings.append(Finding(name, statement, outcome, checked, len(problems), examples, note))
+
+    def add_law(
         self, law: Law, outcome: Outcome, checked: int, violations: int, examples: Sequence[str], note: str
     ) -> None:
         """Add the outcome of a law on tables."""
@@ -73,7 +93,6 @@ def audit(
     home: Path | None = None,
     secrets: Mapping[str, str] | None = None,
     coins: Sequence[Mapping[str, Any]] | None = None,
-    excluding: Iterable[str] = (),
 ) -> Report:
     """Audit a lake against its log and against itself; writes nothing.
 
@@ -87,8 +106,6 @@ def audit(
         secrets: Secret values by name.
         coins: Registry records (coin_id, aliases with old_id and until), so that a quote under a former id is found
             under its coin; None reads the home's registry, if there is a home.
-        excluding: Hourly partition keys with a pending restatement: event hours that are left out when Silver, bars and
-            the balance of Bronze are judged.
 
     Returns:
         The report. A table that cannot be read is a broken law, not an exception.
@@ -100,9 +117,10 @@ def audit(
         raise ValueError(f"the audit reads local lakes; {lake} is not one. Run it where the files are")
     run = _Audit(Path(lake), delta.fresh_connection(), Report(), home)
     try:
+        run.connection.execute(_SCHEMA)
         _load_tables(run)
         _load_adopted(run, home)
-        _load_context(run, now, coins if coins is not None else _registry(home), list(excluding))
+        _load_context(run, now, coins if coins is not None else _registry(home))
         for table, short in LOG_TABLES.items():
             if folders is not None:
                 _judge_folder(run, table, short, folders.get(table))
@@ -138,9 +156,8 @@ def _load_tables(run: _Audit) -> None:
             continue
         run.stored[name] = snapshot
         run.report.counted[name] = count[0] if count else 0
-        problems += [
-            f"{name}: the log lists {path}, which is not there" for path in delta.missing_files(folder, snapshot)
-        ]
+        missing = (path for path in snapshot.files if not (folder / path).is_file())
+        problems += [f"{name}: the log lists {path}, which is not there" for path in missing]
         contract = TABLES.get(name)
         columns = {*snapshot.columns, *later}
         absent = [c for c in contract.column_names if c not in columns] if contract else []
@@ -151,13 +168,15 @@ def _load_tables(run: _Audit) -> None:
         if name not in run.stored:
             types = ", ".join(f'NULL::{_CONTRACT_TYPES[c.type]} AS "{c.name}"' for c in contract.columns)
             run.connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {types} WHERE false')
-    run.connection.execute("CREATE TABLE audit_presence (table_name VARCHAR, present BOOLEAN, rows BIGINT)")
     for name in (t for t in TABLES if t not in run.report.unread):
         row = [name, name in run.stored, run.report.counted.get(name, 0)]
         run.connection.execute("INSERT INTO audit_presence VALUES (?, ?, ?)", row)
-    statement = "every table's log is whole, and every file that it lists is there"
-    judged = len(found) - len(run.report.unread)
-    _add(run, "tables_are_readable", statement, judged, len(problems), problems[:EXAMPLES])
+    run.add(
+        "tables_are_readable",
+        "every table's log is whole, and every file that it lists is there",
+        len(found) - len(run.report.unread),
+        problems,
+    )
     if run.report.unread:
         statement = "no catalog keeps the newest commits of a table"
         note = "; ".join(run.report.unread.values())
@@ -170,13 +189,9 @@ def _added_later(contract: Table | None, snapshot: delta.Snapshot) -> dict[str, 
     return {c.name: _CONTRACT_TYPES[c.type] for c in columns if c.nullable and c.name not in snapshot.columns}
 
 
-def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]], excluding: Sequence[str]) -> None:
-    """Create small tables that the laws refer to: transactions, coins, aliases, excluded hours, retention."""
+def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]) -> None:
+    """Fill small tables that the laws refer to: transactions, coins, aliases, retention."""
     connection = run.connection
-    connection.execute(
-        "CREATE TABLE audit_transactions"
-        " (table_name VARCHAR, app_id VARCHAR, topic_id VARCHAR, arrival_hour TIMESTAMPTZ, version BIGINT)"
-    )
     for table in LOG_TABLES:
         for app_id, version in (run.stored[table].transactions if table in run.stored else {}).items():
             match = _APP_ID.match(app_id)
@@ -185,27 +200,12 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
             connection.execute(
                 "INSERT INTO audit_transactions VALUES (?, ?, ?, ?, ?)", [table, app_id, topic_id, hour, version]
             )
-    connection.execute(
-        "CREATE TABLE audit_aliases (old_id VARCHAR, until TIMESTAMPTZ, coin_id VARCHAR, old_symbol VARCHAR)"
-    )
-    connection.execute(
-        "CREATE TABLE audit_coins"
-        " (coin_id VARCHAR, symbol VARCHAR, name VARCHAR, active_from TIMESTAMPTZ, active_to TIMESTAMPTZ)"
-    )
     for coin in coins:
         row = [coin["coin_id"], *(coin.get(n) for n in ("symbol", "name", "active_from", "active_to"))]
         connection.execute("INSERT INTO audit_coins VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ)", row)
         for alias in coin.get("aliases") or ():
             row = [alias["old_id"], str(alias["until"]), coin["coin_id"], alias.get("old_symbol")]
             connection.execute("INSERT INTO audit_aliases VALUES (?, ?::TIMESTAMPTZ, ?, ?)", row)
-    connection.execute("CREATE TABLE audit_excluded (hour TIMESTAMPTZ)")
-    for key in excluding:
-        connection.execute("INSERT INTO audit_excluded VALUES (?)", [key_slice(key, "hour").start])
-    # Features reach back for 26 hours of bars.
-    connection.execute(
-        "CREATE TABLE audit_excluded_features AS SELECT DISTINCT "
-        "unnest(generate_series(hour, hour + INTERVAL 26 HOURS, INTERVAL 1 HOUR)) AS hour FROM audit_excluded"
-    )
     kept = {
         name: now - timedelta(days=TABLES[name].retention_days or 0) for name in ("bronze.raw_prices", "silver.prices")
     }
@@ -218,11 +218,6 @@ def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]
 
 def _load_adopted(run: _Audit, home: Path | None) -> None:
     """Load the first offsets of adopted log incarnations from the home's records."""
-    import json
-
-    run.connection.execute(
-        'CREATE TABLE audit_adopted (topic_id VARCHAR, generation INTEGER, "partition" INTEGER, first BIGINT)'
-    )
     kept = home / "state" / "adopted.json" if home is not None else None
     found = json.loads(kept.read_text(encoding="utf-8")) if kept is not None and kept.exists() else {}
     for topic_id, entries in found.items():
@@ -239,21 +234,21 @@ def _judge_all(run: _Audit, judged: Iterable[Law]) -> None:
         unread = [t for t in run.report.unread if t in named or f'"{t}"' in law.checked + law.broken]
         absent = [t for t in law.tables if t not in run.stored]
         if unread or absent:
-            run.add(law, "skipped", 0, 0, (), run.absence(unread or absent))
+            run.add_law(law, "skipped", 0, 0, (), run.absence(unread or absent))
             continue
         try:
             note = (law.prepare(evidence) if law.prepare else None) or ""
             checked = run.connection.execute(law.checked).fetchone()
             run.connection.execute(f"CREATE OR REPLACE TEMP TABLE audit_broken AS {law.broken}")
         except (OSError, ValueError, _duckdb_error()) as error:
-            run.add(law, "broken", 0, 1, [f"cannot be judged: {reason(error).splitlines()[0]}"], "")
+            run.add_law(law, "broken", 0, 1, [f"cannot be judged: {reason(error).splitlines()[0]}"], "")
             continue
         total = run.connection.execute("SELECT count(*) FROM audit_broken").fetchone()
         shown = run.connection.execute(f"SELECT * FROM audit_broken ORDER BY ALL LIMIT {EXAMPLES}")  # noqa: S608
         names = [d[0] for d in shown.description or ()]
         examples = [_example(names, row) for row in shown.fetchall()]
         violations = total[0] if total else 0
-        run.add(law, "broken" if violations else "holds", checked[0] if checked else 0, violations, examples, note)
+        run.add_law(law, "broken" if violations else "holds", checked[0] if checked else 0, violations, examples, note)
 
 
 def _judge_topic(
@@ -262,12 +257,12 @@ def _judge_topic(
     law = log.topic_law(table)
     why = "no broker was given" if kafka is None else "no topic was given" if topic is None else ""
     if kafka is None or topic is None or table not in run.stored:
-        run.add(law, "skipped", 0, 0, (), why or run.absence([table]))
+        run.add_law(law, "skipped", 0, 0, (), why or run.absence([table]))
         return
     try:
         run.report.counted[topic] = topic_reader.load_topic(run.connection, short, kafka(), topic)
     except topic_reader.UnreadableTopicError as error:
-        run.add(law, "broken", 0, 1, [str(error)], "")
+        run.add_law(law, "broken", 0, 1, [str(error)], "")
         return
     _judge_all(run, [law])
     waiting, oldest = run.connection.execute(log.pending_query(table)).fetchone() or (0, None)
@@ -282,12 +277,12 @@ def _judge_folder(run: _Audit, table: str, short: str, folder: Path | None) -> N
     law = folder_reader.folder_law(table)
     if folder is None or table not in run.stored:
         why = "no folder was given" if folder is None else run.absence([table])
-        run.add(law, "skipped", 0, 0, (), why)
+        run.add_law(law, "skipped", 0, 0, (), why)
         return
     try:
         run.report.counted[str(folder)], unfinished = folder_reader.load_folder(run.connection, short, folder)
     except folder_reader.UnreadableFolderError as error:
-        run.add(law, "broken", 0, 1, [str(error)], "")
+        run.add_law(law, "broken", 0, 1, [str(error)], "")
         return
     _judge_all(run, [law])
     if unfinished:
@@ -308,22 +303,12 @@ def _judge_secrets(run: _Audit, home: Path | None, secrets: Mapping[str, str]) -
         read, found = read + more, found + also
     texts = ((f"table properties of {n}", str(s.configuration)) for n, s in run.stored.items())
     found += secret_search.in_texts(texts, secrets)
-    examples = [f"{hit['secret']} in {hit['where']}" for hit in found[:EXAMPLES]]
     note = "" if secrets else "no secret is set, so there is none to look for"
-    _add(run, name, statement, read, len(found), examples, note)
-
-
-def _add(
-    run: _Audit, law: str, statement: str, checked: int, violations: int, examples: Sequence[str], note: str = ""
-) -> None:
-    outcome: Outcome = "broken" if violations else "holds"
-    run.report.findings.append(Finding(law, statement, outcome, checked, violations, tuple(examples), note))
+    run.add(name, statement, read, [f"{hit['secret']} in {hit['where']}" for hit in found], note)
 
 
 def _bound_to(home: Path | None) -> Mapping[str, Any]:
     """Binding of a home from its first use; empty without a home."""
-    import json
-
     if home is None or not (home / "home.json").exists():
         return {}
     return json.loads((home / "home.json").read_text(encoding="utf-8"))
@@ -331,8 +316,6 @@ def _bound_to(home: Path | None) -> Mapping[str, Any]:
 
 def _registry(home: Path | None) -> Sequence[Mapping[str, Any]]:
     """Registry records of a home: its `coins.toml`, else the default basket of its mode."""
-    from crypto_assets.market.coins import CoinRegistry, default_registry
-
     if home is None:
         return ()
     if (home / "coins.toml").exists():

@@ -53,14 +53,19 @@ def all_laws() -> list[Law]:
     """Every law on tables, in order of judgement; those on topics are judged as the log is read."""
     return [
         presence.presence_law(),
-        *files.file_laws(),
+        files.files_law(),
+        files.commits_law(),
         *(law for table in LOG_TABLES for law in log.log_laws(table)),
         *(log.topic_law(table) for table in LOG_TABLES),
         *silver.silver_laws(),
         history.history_law(),
         *(bars.bars_law(width) for width in bars.BAR_WIDTHS),
-        *serving.serving_laws(),
-        *dims.dim_laws(),
+        serving.latest_law(),
+        serving.coverage_law(),
+        serving.leaderboard_law(),
+        dims.coins_law(),
+        dims.coin_spans_law(),
+        dims.dates_law(),
         features.features_law(),
         anomalies.references_law(),
         anomalies.anomalies_law(),
@@ -70,7 +75,9 @@ def all_laws() -> list[Law]:
         *(ledgers.chain_law(table) for table in ledgers.LEDGERS),
         promotions.promotions_law(),
         polls.polls_law(),
-        *operations.operations_laws(),
+        operations.metrics_law(),
+        operations.alert_identity_law(),
+        operations.alert_transitions_law(),
     ]
 
 

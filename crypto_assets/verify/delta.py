@@ -23,6 +23,7 @@ from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 _COMMIT = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet$")
@@ -229,11 +230,6 @@ def _rows_of(stats: str | None) -> int | None:
     return int(rows) if rows is not None else None
 
 
-def missing_files(folder: Path, snapshot: Snapshot) -> list[str]:
-    """Files listed in the log but missing on disk."""
-    return [path for path in snapshot.files if not (folder / path).is_file()]
-
-
 def create_view(
     connection: duckdb.DuckDBPyConnection,
     name: str,
@@ -247,19 +243,19 @@ def create_view(
         connection: Session in UTC.
         name: Name of the view; a helper table `<name>_files` is created beside it.
         folder: The table's folder.
-        snapshot: Its state; files that are missing on disk are left out (and reported by `missing_files`).
+        snapshot: Its state; files that are missing on disk are left out.
         unknown: DuckDB types of further columns, null in every row.
     """
     present = [p for p in snapshot.files if (folder / p).is_file()]
     types = {column: duckdb_type(spec) for column, spec in snapshot.columns.items()}
-    nulls = [f"NULL::{type_} AS {_quote(column)}" for column, type_ in (unknown or {}).items()]
+    nulls = [f"NULL::{type_} AS {quoted(column)}" for column, type_ in (unknown or {}).items()]
     if not present:
-        nothing = ", ".join([*(f"NULL::{type_} AS {_quote(column)}" for column, type_ in types.items()), *nulls])
-        connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {nothing} WHERE false")
+        nothing = ", ".join([*(f"NULL::{type_} AS {quoted(column)}" for column, type_ in types.items()), *nulls])
+        connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {nothing} WHERE false")
         return
     parted = snapshot.partition_columns
-    columns = ", ".join(["path VARCHAR", *(f"{_quote(f'p_{c}')} VARCHAR" for c in parted)])
-    files_table = _quote(f"{name}_files")
+    columns = ", ".join(["path VARCHAR", *(f"{quoted(f'p_{c}')} VARCHAR" for c in parted)])
+    files_table = quoted(f"{name}_files")
     connection.execute(f"CREATE OR REPLACE TABLE {files_table} ({columns})")
     marks = ", ".join(["?"] * (1 + len(parted)))
     connection.executemany(
@@ -273,11 +269,11 @@ def create_view(
         selected = [
             _stored(column, type_, column in parted)
             if column in held or column in parted
-            else f"NULL::{type_} AS {_quote(column)}"
+            else f"NULL::{type_} AS {quoted(column)}"
             for column, type_ in types.items()
         ]
         return (
-            f"CREATE OR REPLACE VIEW {_quote(name)} AS SELECT {', '.join([*selected, *nulls])} "  # noqa: S608
+            f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {', '.join([*selected, *nulls])} "  # noqa: S608
             f"FROM {source} AS data JOIN {files_table} AS part ON data.audited_file = part.path"
         )
 
@@ -310,11 +306,11 @@ def duckdb_type(delta: Any) -> str:
 
 
 def _stored(column: str, type_: str, parted: bool) -> str:
-    source = f"part.{_quote(f'p_{column}')}" if parted else f"data.{_quote(column)}"
+    source = f"part.{quoted(f'p_{column}')}" if parted else f"data.{quoted(column)}"
     if parted and type_ == "TIMESTAMPTZ":
         # Partition values have no zone, or end in Z; both are UTC.
         source = f"replace(replace({source}, 'T', ' '), 'Z', '')"
-    return f"CAST({source} AS {type_}) AS {_quote(column)}"
+    return f"CAST({source} AS {type_}) AS {quoted(column)}"
 
 
 def _complete_checkpoints(log: Path, names: Iterable[str]) -> dict[int, list[Path]]:
@@ -347,7 +343,8 @@ def _checkpoint_actions(part: Path) -> Iterable[Mapping[str, Any]]:
             yield {name: value for name, value in row.items() if value is not None}
 
 
-def _quote(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -369,3 +366,23 @@ def fresh_connection() -> duckdb.DuckDBPyConnection:
     opened = duckdb.connect(":memory:")
     opened.execute("SET TimeZone = 'UTC'")
     return opened
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]], types: Mapping[str, pa.DataType]
+) -> None:
+    """Append rows to a table of the audit, through Arrow.
+
+    Args:
+        connection: Session.
+        table: Its name.
+        rows: Values in the order of `types`.
+        types: Arrow types by column; the table has the same columns.
+    """
+    import pyarrow as pa
+
+    columns = list(zip(*rows, strict=True)) or [()] * len(types)
+    chunk = pa.table({n: pa.array(c, t) for (n, t), c in zip(types.items(), columns, strict=True)})
+    connection.register("audit_chunk", chunk)
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM audit_chunk")  # noqa: S608
+    connection.unregister("audit_chunk")

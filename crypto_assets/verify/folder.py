@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.errors import ReportedError
+from crypto_assets.verify.delta import insert
 from crypto_assets.verify.laws.base import LOG_TABLES, Law
 
 if TYPE_CHECKING:
@@ -67,19 +68,17 @@ def load_folder(connection: duckdb.DuckDBPyConnection, short: str, folder: Path)
         seen.add(sha256)
         changed = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
         for number, line in enumerate(whole[:-1].split(b"\n")):
-            text = line.removesuffix(b"\r")
-            if text.strip():
-                stamped, digest = _record(text, hour)
+            record = line.removesuffix(b"\r")
+            if record.strip():
+                stamped, digest = _record(record, hour)
                 rows.append((hour, path.name, sha256, number, changed, stamped, digest))
-    columns = list(zip(*rows, strict=True)) or [()] * 7
-    zoned = pa.timestamp("us", "UTC")
-    names = ("hour", "file", "sha256", "line", "changed", "stamped", "digest")
-    text = pa.string()
-    types = dict(zip(names, (zoned, text, text, pa.int64(), zoned, zoned, text), strict=True))
-    chunk = pa.table({n: pa.array(c, t) for (n, t), c in zip(types.items(), columns, strict=True)})
-    connection.register("audit_chunk", chunk)
-    connection.execute(f"CREATE OR REPLACE TABLE landed_{short} AS SELECT * FROM audit_chunk")
-    connection.unregister("audit_chunk")
+    connection.execute(
+        f"CREATE OR REPLACE TABLE landed_{short} (hour TIMESTAMPTZ, file VARCHAR, sha256 VARCHAR, line BIGINT,"
+        " changed TIMESTAMPTZ, stamped TIMESTAMPTZ, digest VARCHAR)"
+    )
+    zoned, text = pa.timestamp("us", "UTC"), pa.string()
+    types = {"hour": zoned, "file": text, "sha256": text, "line": pa.int64(), "changed": zoned, "stamped": zoned}
+    insert(connection, f"landed_{short}", rows, {**types, "digest": text})
     return len(rows), unfinished
 
 
@@ -94,7 +93,6 @@ def folder_law(table: str) -> Law:
         f"{short}_holds_the_landed_files",
         "every line of every whole landed file is stored once, with its value and time; nothing else is stored of it",
         (table,),
-        f"SELECT count(*) FROM landed_{short}",
         f"""
         WITH stored AS (
             SELECT split_part(topic, '/', 3) AS sha256, arrival_hour, kafka_timestamp AS stamped,
@@ -123,6 +121,7 @@ def folder_law(table: str) -> Law:
         JOIN (SELECT digest, count(*) AS times FROM judged GROUP BY digest) j USING (digest)
         WHERE d.times > j.times
         """,
+        checked=f"SELECT count(*) FROM landed_{short}",
         covers={table: ("topic", "kafka_timestamp", "raw_json", "raw_bytes", "kind", "arrival_hour")},
         recomputed="landed files read again",
     )
@@ -151,6 +150,3 @@ def _record(line: bytes, hour: datetime) -> tuple[datetime | None, str]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass  # not an envelope: the line is the message
     return stamped, "" if value is None else hashlib.md5(value, usedforsecurity=False).hexdigest()
-
-
-__all__ = ["UnreadableFolderError", "folder_law", "load_folder"]

@@ -5,7 +5,7 @@ Belongs here: findings and their form as rows. Does not belong here: how a law i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -91,9 +91,10 @@ class Report:
         for table in sorted({t for f in self.findings for t in f.tables}):
             mine = [f for f in self.findings if table in f.tables]
             judged = [f for f in mine if f.outcome != "skipped"]
+            outcomes: set[Outcome] = {f.outcome for f in mine}
             found.append(
                 {
-                    "holds": _SHOWN[_worst(mine)],
+                    "holds": _SHOWN[min(outcomes, key=_ORDER.index)],
                     "table": table,
                     "rows": self.counted.get(table),
                     "laws": ", ".join(f.law for f in judged),
@@ -102,11 +103,3 @@ class Report:
                 }
             )
         return sorted(found, key=lambda row: row["holds"] != "NO")
-
-
-def _worst(found: Iterable[Finding]) -> Outcome:
-    outcomes = {f.outcome for f in found}
-    for outcome in _ORDER:
-        if outcome in outcomes:
-            return outcome
-    return "skipped"

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.errors import ReportedError
+from crypto_assets.verify.delta import insert
 
 if TYPE_CHECKING:
     import duckdb
@@ -181,22 +182,6 @@ def _headers(headers: tuple[tuple[str, bytes | None], ...]) -> str:
 def _store(connection: duckdb.DuckDBPyConnection, short: str, rows: list[Row]) -> None:
     import pyarrow as pa
 
-    if not rows:
-        return
-    columns = list(zip(*rows, strict=True))
-    chunk = pa.table(
-        {
-            "partition": pa.array(columns[0], pa.int32()),
-            "offset": pa.array(columns[1], pa.int64()),
-            "stamped": pa.array(columns[2], pa.timestamp("ms", "UTC")),
-            "digest": pa.array(columns[3], pa.string()),
-            "message_key": pa.array(columns[4], pa.string()),
-            "headers": pa.array(columns[5], pa.string()),
-        }
-    )
-    connection.register("audit_chunk", chunk)
-    connection.execute(f"INSERT INTO topic_{short} SELECT * FROM audit_chunk")  # noqa: S608
-    connection.unregister("audit_chunk")
-
-
-__all__ = ["UnreadableTopicError", "load_topic"]
+    text = pa.string()
+    types = {"partition": pa.int32(), "offset": pa.int64(), "stamped": pa.timestamp("ms", "UTC"), "digest": text}
+    insert(connection, f"topic_{short}", rows, {**types, "message_key": text, "headers": text})

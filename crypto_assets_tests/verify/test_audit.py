@@ -418,15 +418,6 @@ def test_without_broker_the_topic_is_skipped_and_said_so(pristine, home):
     assert "no broker was given" in str(report.rows())
 
 
-def test_hours_with_a_pending_restatement_are_left_out(pristine, home):
-    where = "hour = '2024-03-01T11:00:00Z'"
-    for name in ("silver.prices", "gold.bars_1m"):
-        table(home, name).delete(where + " AND coin_id = 'bitcoin'", commit_properties=marked())
-    assert {"silver_is_the_distinct_quotes", "bronze_is_valid_plus_quarantined"} <= broken(verify(pristine, home))
-    pending = broken(verify(pristine, home, excluding=["2024-03-01-11:00"]))
-    assert pending == set()
-
-
 def test_an_empty_lake_has_nothing_to_judge(pristine, tmp_path):
     (tmp_path / "lake").mkdir()
     report = audit(tmp_path / "lake", None, now=honest.NOW)

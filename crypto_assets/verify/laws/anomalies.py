@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.verify import model_files
-from crypto_assets.verify.laws.base import Evidence, Law, differing
-
-if TYPE_CHECKING:
-    import numpy as np
+from crypto_assets.verify.laws.base import Evidence, Law, compared
 
 EXPLAINED = 3
 STALE_S = 300
@@ -35,21 +32,19 @@ def anomalies_law() -> Law:
         f"{{'size': -abs({column}), 'place': {place}, 'feature': '{name}', 'sigma': {column}}}"
         for place, (name, column) in enumerate(_NAMES.items())
     )
-    differs = differing(_DIFFERENCES)
+    table, key = "gold.anomalies", ("coin_id", "window_end")
     return Law(
         "anomalies_are_features_scored",
         "every feature row has one score, and score, threshold, flag, explanation and scope follow from features and "
         "version",
-        ("gold.anomalies", "features.price_features"),
-        'SELECT count(*) FROM "gold.anomalies"',
+        (table, "features.price_features"),
         f"""
         WITH stored AS (
             SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS explained
-            FROM "gold.anomalies" WHERE hour NOT IN (FROM audit_excluded_features)
-        ), features AS (
+            FROM "gold.anomalies"
+        ), recomputed AS (
             SELECT *, list_slice(list_sort(list_filter([{listed}], lambda x: isfinite(x.sigma))), 1, {EXPLAINED}) AS top
-            FROM (SELECT *, {_INPUTS} FROM "features.price_features"
-                  WHERE hour NOT IN (FROM audit_excluded_features))
+            FROM (SELECT *, {_INPUTS} FROM "features.price_features")
         ), near AS (
             SELECT a.coin_id, a.window_end, count(DISTINCT o.coin_id) AS others
             FROM stored a JOIN audit_flags o ON o.version = a.model_version AND o.coin_id <> a.coin_id
@@ -58,46 +53,28 @@ def anomalies_law() -> Law:
         ), panels AS (
             SELECT window_end, coins,
                    max(coins) OVER (PARTITION BY (window_end - INTERVAL 5 MINUTES)::DATE) AS coins_of_day
-            FROM (SELECT window_end, count(*) AS coins FROM features GROUP BY window_end)
+            FROM (SELECT window_end, count(*) AS coins FROM recomputed GROUP BY window_end)
         ), symbols AS (
             SELECT coin_id, symbol FROM audit_coins UNION SELECT coin_id, symbol FROM "gold.bars_5m"
-            UNION SELECT coin_id, coin_id FROM features
-        ), judged AS (
-            SELECT f.coin_id AS feature_coin, f.window_end AS feature_end, a.coin_id AS scored_coin,
-                   a.window_end AS scored_end,
-                   CASE WHEN a.coin_id IS NOT NULL AND f.coin_id IS NOT NULL THEN {differs} ELSE '' END AS differs
-            FROM stored a
-            FULL JOIN features f ON f.coin_id = a.coin_id AND f.window_end = a.window_end
-            LEFT JOIN audit_levels l ON l.version = a.model_version AND l.coin_id = a.coin_id
-            LEFT JOIN audit_scores c
-                   ON c.version = a.model_version AND c.coin_id = a.coin_id AND c.window_end = a.window_end
-            LEFT JOIN near n ON n.coin_id = a.coin_id AND n.window_end = a.window_end
-            LEFT JOIN panels p ON p.window_end = a.window_end
+            UNION SELECT coin_id, coin_id FROM recomputed
         )
-        SELECT CASE WHEN scored_coin IS NULL THEN 'missing' WHEN feature_coin IS NULL THEN 'no features'
-                    ELSE 'differs' END AS problem,
-               coalesce(scored_coin, feature_coin) AS coin_id, coalesce(scored_end, feature_end) AS window_end,
-               trim(differs) AS columns
-        FROM judged WHERE scored_coin IS NULL OR feature_coin IS NULL OR differs <> ''
-        UNION ALL
-        SELECT 'doubled', coin_id, window_end, '' FROM "gold.anomalies"
-        GROUP BY coin_id, window_end HAVING count(*) > 1
+        {compared(table, key, _DIFFERENCES, "no features", stored="stored", joins=_JOINS)}
         """,
-        ("ml.promotions", "gold.bars_5m"),
         covers={
-            "gold.anomalies": (
-                "coin_id",
-                "window_end",
-                "model_version",
-                *(c for c in _DIFFERENCES if c not in ("revision", "previous_is_anomaly")),
-            )
+            table: (*key, "model_version", *(n for n in _DIFFERENCES if n not in ("revision", "previous_is_anomaly")))
         },
         recomputed="SQL from features.price_features, forests walked over the arrays of their model files",
         prepare=_score,
     )
 
 
-_SCORE = "CASE WHEN l.forest THEN c.score ELSE abs(f.rz) END"
+_JOINS = """
+LEFT JOIN audit_levels l ON l.version = a.model_version AND l.coin_id = a.coin_id
+LEFT JOIN audit_scores c ON c.version = a.model_version AND c.coin_id = a.coin_id AND c.window_end = a.window_end
+LEFT JOIN near n ON n.coin_id = a.coin_id AND n.window_end = a.window_end
+LEFT JOIN panels p ON p.window_end = a.window_end
+"""
+_SCORE = "CASE WHEN l.forest THEN c.score ELSE abs(r.rz) END"
 _SCOPE = """CASE WHEN a.is_anomaly AND {n} >= 2
     THEN CASE WHEN coalesce(n.others, 0) * 2 >= {n} - 1 THEN 'market_wide' ELSE 'coin_specific' END END"""
 _DIFFERENCES = {
@@ -107,15 +84,15 @@ _DIFFERENCES = {
                      f"OR abs(a.anomaly_score - ({_SCORE})) > 1e-9 * abs(a.anomaly_score))",
     "threshold": "l.version IS NOT NULL AND a.threshold IS DISTINCT FROM l.threshold",
     "is_anomaly": "a.is_anomaly <> coalesce(a.anomaly_score > a.threshold, false)",
-    "explanation": "len(coalesce(a.explained, [])) <> len(f.top) OR (a.explanation IS NULL) <> (len(f.top) = 0) "
-                   "OR len(list_filter(list_zip(a.explained, f.top), lambda x: coalesce(x[1].feature <> x[2].feature "
+    "explanation": "len(coalesce(a.explained, [])) <> len(r.top) OR (a.explanation IS NULL) <> (len(r.top) = 0) "
+                   "OR len(list_filter(list_zip(a.explained, r.top), lambda x: coalesce(x[1].feature <> x[2].feature "
                    "OR abs(x[1].sigma - x[2].sigma) > 0.0005001, true))) > 0",
-    "size_sigma": "a.size_sigma IS DISTINCT FROM abs(f.rz)",
+    "size_sigma": "a.size_sigma IS DISTINCT FROM abs(r.rz)",
     "scope": f"l.version IS NOT NULL AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins')} "
              f"AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins_of_day')}",
-    "suspicion": f"a.suspicion IS DISTINCT FROM CASE WHEN f.price IS NULL OR f.staleness_s > {STALE_S} THEN 'stale' "
-                 "WHEN f.sample_count = 1 THEN 'single_sample' WHEN NOT f.is_complete THEN 'incomplete' END",
-    "price": "a.price IS DISTINCT FROM f.price",
+    "suspicion": f"a.suspicion IS DISTINCT FROM CASE WHEN r.price IS NULL OR r.staleness_s > {STALE_S} THEN 'stale' "
+                 "WHEN r.sample_count = 1 THEN 'single_sample' WHEN NOT r.is_complete THEN 'incomplete' END",
+    "price": "a.price IS DISTINCT FROM r.price",
     "model_name": "a.model_name <> 'anomaly'",
     "scored_at": "abs(epoch_us(a.scored_at) / 1e6 - epoch_us(a.window_end) / 1e6 - a.latency_s) > 1e-5",
     "latency_s": "abs(epoch_us(a.scored_at) / 1e6 - epoch_us(a.window_end) / 1e6 - a.latency_s) > 1e-5",
@@ -125,7 +102,7 @@ _DIFFERENCES = {
     "day": "a.day <> a.window_start::DATE",
     "hour": "a.hour <> date_trunc('hour', a.window_start)",
 }  # fmt: skip
-"""Condition of a difference by column: `a` the anomaly, `f` its features, `l` its version's threshold, `c` a forest's
+"""Condition of a difference by column: `a` the anomaly, `r` its features, `l` its version's threshold, `c` a forest's
 score, `n` others flagged near it, `p` coins of the slot and of the day."""
 
 
@@ -179,6 +156,7 @@ def _version(
 
 def _walk(evidence: Evidence, version: str, forest: model_files.Forest) -> None:
     """Scores of a forest for the slots of its rows, and for the slots before them, which `scope` needs."""
+    import numpy as np
     import pyarrow as pa
 
     rows = evidence.connection.execute(
@@ -189,19 +167,11 @@ def _walk(evidence: Evidence, version: str, forest: model_files.Forest) -> None:
               AND isfinite(z) AND isfinite(z15) AND isfinite(z1h) AND isfinite(volatility) AND isfinite(zmarket)""",
         [version],
     ).to_arrow_table()
-    scored = pa.table({
-        "version": pa.array([version] * rows.num_rows, pa.string()), "coin_id": rows["coin_id"],
-        "window_end": rows["window_end"], "score": model_files.isolation_scores(forest, _matrix(rows)),
-    })  # fmt: skip
+    scores = model_files.isolation_scores(forest, np.column_stack([rows[n].to_numpy() for n in _NAMES.values()]))
+    scored = rows.select(["coin_id", "window_end"]).append_column("score", pa.array(scores))
     evidence.connection.register("audit_chunk", scored)
-    evidence.connection.execute("INSERT INTO audit_scores SELECT * FROM audit_chunk")
+    evidence.connection.execute("INSERT INTO audit_scores SELECT ?, * FROM audit_chunk", [version])
     evidence.connection.unregister("audit_chunk")
-
-
-def _matrix(rows: Any) -> np.ndarray:
-    import numpy as np
-
-    return np.column_stack([rows[name].to_numpy() for name in _NAMES.values()])
 
 
 _FLAGS = """
@@ -219,9 +189,7 @@ def references_law() -> Law:
         "anomalies_refer_rightly",
         "every anomaly is of a promoted version with cut-off and start of service before its slot",
         ("gold.anomalies",),
-        'SELECT count(*) FROM "gold.anomalies"',
         references('"gold.anomalies"', "a.window_start", "'anomaly'"),
-        ("ml.promotions",),
         covers={"gold.anomalies": ("model_version",)},
         recomputed="references to ml.promotions",
     )

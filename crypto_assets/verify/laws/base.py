@@ -5,15 +5,15 @@ Times are TIMESTAMPTZ in UTC. Every law is a query of the rows that break it, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crypto_assets.verify.delta import Snapshot, quoted
+
 if TYPE_CHECKING:
     import duckdb
-
-    from crypto_assets.verify.delta import Snapshot
 
 LOG_TABLES = {"bronze.raw_prices": "bronze", "ops.polls": "polls"}
 """Append-once tables that mirror a topic, with the short name in their laws."""
@@ -43,10 +43,9 @@ class Law:
     Args:
         name: Name of the check.
         statement: What holds, for people.
-        tables: Tables that must exist for the law to be judged.
-        checked: Query of one number: how many things were checked.
+        tables: Tables that must exist for the law to be judged; others that the queries name count as empty if missing.
         broken: Query of the rows that break the law.
-        optional: Tables that the queries name and that may be missing; they then count as empty.
+        checked: Query of one number, how many things were checked: by default, the rows of the first table.
         covers: Columns by table of which any change breaks this law.
         recomputed: Source of the comparison: `SQL from silver.prices`, `hash chain`, ...
         prepare: Creates the tables that the queries use beside the views; may return a note for the report.
@@ -55,12 +54,15 @@ class Law:
     name: str
     statement: str
     tables: tuple[str, ...]
-    checked: str
     broken: str
-    optional: tuple[str, ...] = field(default=())
+    checked: str = field(default="", kw_only=True)
     covers: Mapping[str, Sequence[str]] = field(kw_only=True)
     recomputed: str = field(kw_only=True)
     prepare: Callable[[Evidence], str | None] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.checked:
+            object.__setattr__(self, "checked", f"SELECT count(*) FROM {quoted(self.tables[0])}")  # noqa: S608
 
 
 def written_since(evidence: Evidence, table: str, inputs: Sequence[str]) -> str | None:
@@ -76,16 +78,8 @@ def written_since(evidence: Evidence, table: str, inputs: Sequence[str]) -> str 
     """
     written = {t: s.written_at for t in (table, *inputs) if (s := evidence.stored.get(t)) and s.written_at}
     newer = [t for t in inputs if t in written and table in written and written[t] > written[table]]
-    evidence.connection.execute(
-        "CREATE TABLE IF NOT EXISTS audit_stale (table_name VARCHAR, stale BOOLEAN, written_at TIMESTAMPTZ)"
-    )
     evidence.connection.execute("INSERT INTO audit_stale VALUES (?, ?, ?)", [table, bool(newer), written.get(table)])
     return f"{', '.join(newer)} was written after it: judged again after its next run" if newer else None
-
-
-def quoted(name: str) -> str:
-    """A column name as an SQL identifier."""
-    return '"' + name + '"'
 
 
 def differing(pairs: Mapping[str, str]) -> str:
@@ -95,3 +89,51 @@ def differing(pairs: Mapping[str, str]) -> str:
         pairs: Condition of a difference by the name that it is reported under.
     """
     return " || ".join(f"CASE WHEN {condition} THEN ' {name}' ELSE '' END" for name, condition in pairs.items())
+
+
+def unequal(names: Iterable[str], left: str = "a", right: str = "r") -> dict[str, str]:
+    """Conditions by column that two rows do not hold the same value; two nulls are the same."""
+    return {n: f"{left}.{quoted(n)} IS DISTINCT FROM {right}.{quoted(n)}" for n in names}
+
+
+def far(name: str, floor: str) -> str:
+    """Condition that two doubles, stored and recomputed, differ by more than 1e-9 of the value and a floor (SQL)."""
+    left, right = f"a.{quoted(name)}", f"r.{quoted(name)}"
+    return f"({left} IS NULL) <> ({right} IS NULL) OR abs({left} - {right}) > 1e-9 * abs({right}) + ({floor})"
+
+
+def compared(
+    table: str,
+    key: Sequence[str],
+    differs: Mapping[str, str],
+    stranger: str,
+    *,
+    due: str = "true",
+    judged: str = "true",
+    stored: str | None = None,
+    joins: str = "",
+) -> str:
+    """Query of where a table and its recomputation disagree: missing, unexplained, differing and doubled rows.
+
+    In all conditions `a` is the stored row and `r` that of the CTE `recomputed`.
+
+    Args:
+        table: The table.
+        key: Columns that identify a row.
+        differs: Condition of a difference by the name that it is reported under.
+        stranger: Problem of a row that is not recomputed.
+        due: Condition that a recomputed row must be stored.
+        judged: Condition that a row is judged.
+        stored: CTE with the stored rows; None = the whole table.
+        joins: Joins of what the conditions use besides.
+    """
+    first, names, wrong = key[0], ", ".join(key), differing(differs)
+    return f"""
+        SELECT CASE WHEN a.{first} IS NULL THEN 'missing' WHEN r.{first} IS NULL THEN '{stranger}' ELSE 'differs' END
+                   AS problem, {", ".join(f"coalesce(a.{k}, r.{k}) AS {k}" for k in key)},
+               CASE WHEN a.{first} IS NULL OR r.{first} IS NULL THEN '' ELSE trim({wrong}) END AS columns
+        FROM {stored or quoted(table)} a FULL JOIN recomputed r ON {" AND ".join(f"a.{k} = r.{k}" for k in key)} {joins}
+        WHERE ({judged}) AND CASE WHEN a.{first} IS NULL THEN {due} ELSE r.{first} IS NULL OR {wrong} <> '' END
+        UNION ALL
+        SELECT 'doubled', {names}, '' FROM {quoted(table)} GROUP BY {names} HAVING count(*) > 1
+    """  # noqa: S608 - every name is a constant of a law

@@ -5,24 +5,19 @@
 from __future__ import annotations
 
 from crypto_assets.contracts.tables import DIM_COIN, DIM_DATE
-from crypto_assets.verify.laws.base import Law, differing, quoted
-
-_COIN_VALUES = ("symbol", "name", "aliases", "valid_to", "is_current", "is_active", "coin_key")
-
-
-def dim_laws() -> list[Law]:
-    """Laws on `gold.dim_coin` and `gold.dim_date`; the first use `audit_coins` and `audit_aliases`."""
-    return [_coins_law(), _coin_spans_law(), _dates_law()]
+from crypto_assets.verify.delta import quoted
+from crypto_assets.verify.laws.base import Law, compared, differing, unequal
 
 
-def _coins_law() -> Law:
-    """Law on coin versions, by set operations where the product walks a list."""
-    differs = differing({n: f"d.{n} IS DISTINCT FROM r.{n}" for n in _COIN_VALUES})
+def coins_law() -> Law:
+    """Law on coin versions, from `audit_coins`, by set operations where the product walks a list."""
+    table, stranger = "gold.dim_coin", "the registry has no such version"
+    differs = unequal(("symbol", "name", "aliases", "valid_to", "is_current", "is_active", "coin_key"))
+    known = "(SELECT count(*) FROM audit_coins) > 0"
     return Law(
         "dim_coin_is_the_registry",
         "every coin of the registry has its versions with their spans and names, and there is no other",
-        ("gold.dim_coin",),
-        'SELECT count(*) FROM "gold.dim_coin"',
+        (table,),
         f"""
         WITH edges AS (
             SELECT coin_id, active_from AS valid_from FROM audit_coins
@@ -41,25 +36,19 @@ def _coins_law() -> Law:
                              WHERE a.coin_id = s.coin_id), []::VARCHAR[]) AS aliases
             FROM spans s JOIN audit_coins c USING (coin_id)
         )
-        SELECT CASE WHEN d.coin_id IS NULL THEN 'missing' WHEN r.coin_id IS NULL THEN 'the registry has no such version'
-                    ELSE 'differs' END AS problem,
-               coalesce(d.coin_id, r.coin_id) AS coin_id, coalesce(d.valid_from, r.valid_from) AS valid_from,
-               CASE WHEN d.coin_id IS NULL OR r.coin_id IS NULL THEN '' ELSE trim({differs}) END AS columns
-        FROM "gold.dim_coin" d FULL JOIN recomputed r ON d.coin_id = r.coin_id AND d.valid_from = r.valid_from
-        WHERE (SELECT count(*) FROM audit_coins) > 0
-          AND (d.coin_id IS NULL OR r.coin_id IS NULL OR {differs} <> '')
+        {compared(table, ("coin_id", "valid_from"), differs, stranger, judged=known)}
         """,
-        covers={"gold.dim_coin": DIM_COIN.column_names},
+        covers={table: DIM_COIN.column_names},
         recomputed="the coin registry",
     )
 
 
-def _coin_spans_law() -> Law:
+def coin_spans_law() -> Law:
+    """Law on the spans of a coin's versions."""
     return Law(
         "dim_coin_spans_follow",
         "the versions of a coin follow one another without hole or overlap, and at most the last is open",
         ("gold.dim_coin",),
-        'SELECT count(*) FROM "gold.dim_coin"',
         """
         WITH chained AS (
             SELECT coin_id, valid_from, valid_to,
@@ -75,7 +64,8 @@ def _coin_spans_law() -> Law:
     )
 
 
-def _dates_law() -> Law:
+def dates_law() -> Law:
+    """Law on `gold.dim_date`."""
     recomputed = {
         "date_key": "strftime(day, '%Y%m%d')::INTEGER",
         "year": "year(day)",
@@ -91,7 +81,6 @@ def _dates_law() -> Law:
         "dim_date_is_the_calendar",
         "every day from the first partition to the end of a year is there once, with the values of its date",
         ("gold.dim_date",),
-        'SELECT count(*) FROM "gold.dim_date"',
         f"""
         WITH span AS (
             SELECT least(min(day), (SELECT partitions_start FROM audit_clock)) AS first_day,

@@ -8,7 +8,7 @@ frames, lists multiplied with weights, the signal line as a kernel on the MACD r
 
 from __future__ import annotations
 
-from crypto_assets.verify.laws.base import Evidence, Law, differing, quoted
+from crypto_assets.verify.laws.base import Evidence, Law, compared, far, unequal
 
 SLOT = "INTERVAL 5 MINUTES"
 SIGMA_FLOOR, MAD_TO_SIGMA, MAD_PRESENT = 1e-5, 1.4826, 144
@@ -42,43 +42,25 @@ def features_law() -> Law:
     the hour can have been built with all of them: none of its bars was open at that time, and it lies before the two
     hours that a refresh covers.
     """
-    far = {
-        name: f"(f.{quoted(name)} IS NULL) <> (r.{quoted(name)} IS NULL) "
-        f"OR abs(f.{quoted(name)} - r.{quoted(name)}) > 1e-9 * abs(r.{quoted(name)}) + ({tolerance})"
-        for name, tolerance in TOLERANCES.items()
-    }
-    other = {name: f"f.{quoted(name)} IS DISTINCT FROM r.{quoted(name)}" for name in EXACT}
-    differs = differing({**far, **other})
+    differs = {**{name: far(name, floor) for name, floor in TOLERANCES.items()}, **unequal(EXACT)}
+    table, key = "features.price_features", ("coin_id", "window_end")
     return Law(
         "features_are_bars_recomputed",
         "every active coin has one feature row for every closed slot, and every column follows from its bars",
-        ("features.price_features", "gold.bars_5m"),
-        'SELECT count(*) FROM "features.price_features"',
+        (table, "gold.bars_5m"),
         f"""
-        WITH stored AS (
-            SELECT * FROM "features.price_features" WHERE hour NOT IN (FROM audit_excluded_features)
-        ), hours AS (
+        WITH hours AS (
             SELECT hour, max(window_end) FILTER (is_closed) AS closed_until, bool_or(NOT is_closed) AS was_open
             FROM "gold.bars_5m" GROUP BY hour
-        ), expected AS (
+        ), recomputed AS (
             SELECT a.*, a.window_end <= h.closed_until OR (NOT coalesce(h.was_open, false) AND a.hour <
                    (SELECT max(hour) - INTERVAL 1 HOUR FROM "features.price_features")) AS is_due
             FROM audit_features a LEFT JOIN hours h USING (hour)
-            WHERE a.hour IN (FROM audit_feature_hours) AND a.hour NOT IN (FROM audit_excluded_features)
+            WHERE a.hour IN (FROM audit_feature_hours)
         )
-        SELECT CASE WHEN f.coin_id IS NULL THEN 'missing' WHEN r.coin_id IS NULL THEN 'no active coin or closed slot'
-                    ELSE 'differs' END AS problem,
-               coalesce(f.coin_id, r.coin_id) AS coin_id, coalesce(f.window_end, r.window_end) AS window_end,
-               CASE WHEN f.coin_id IS NOT NULL AND r.coin_id IS NOT NULL THEN trim({differs}) ELSE '' END AS columns
-        FROM stored f FULL JOIN expected r ON f.coin_id = r.coin_id AND f.window_end = r.window_end
-        WHERE (f.coin_id IS NULL AND coalesce(r.is_due, false)) OR r.coin_id IS NULL
-           OR (f.coin_id IS NOT NULL AND {differs} <> '')
-        UNION ALL
-        SELECT 'doubled', coin_id, window_end, '' FROM "features.price_features"
-        GROUP BY coin_id, window_end HAVING count(*) > 1
+        {compared(table, key, differs, "no active coin or closed slot", due="coalesce(r.is_due, false)")}
         """,
-        ("gold.anomalies",),
-        covers={"features.price_features": ("coin_id", "window_end", *TOLERANCES, *EXACT)},
+        covers={table: (*key, *differs)},
         recomputed="SQL from gold.bars_5m",
         prepare=_recompute,
     )

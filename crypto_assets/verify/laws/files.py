@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crypto_assets.verify.delta import insert
 from crypto_assets.verify.laws.base import Evidence, Law
 
 OUR_MARKS = ("engine", "maintenance", "run_id")
 """Marks of the product's commits: the writing engine, or the kind of housekeeping."""
-
-
-def file_laws() -> list[Law]:
-    """Laws on data files and commits; they use `audit_files` and `audit_commits`."""
-    return [_files_law(), _commits_law()]
 
 
 def _load_files(evidence: Evidence) -> str | None:
@@ -20,7 +16,7 @@ def _load_files(evidence: Evidence) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found: dict[str, list[object]] = {n: [] for n in ("table_name", "path", "size", "on_disk", "listed", "in_file")}
+    found: list[tuple[object, ...]] = []
     for table, snapshot in evidence.stored.items():
         for path, (size, rows) in snapshot.sizes.items():
             file = Path(evidence.lake, *table.split("."), path)
@@ -30,26 +26,27 @@ def _load_files(evidence: Evidence) -> str | None:
                 in_file: int | None = pq.read_metadata(file).num_rows
             except (OSError, pa.ArrowInvalid):
                 in_file = None
-            values = (table, path, size, file.stat().st_size, rows, in_file)
-            for name, value in zip(found, values, strict=True):
-                found[name].append(value)
-    types = {n: pa.string() if n in ("table_name", "path") else pa.int64() for n in found}
-    files = pa.table({n: pa.array(v, types[n]) for n, v in found.items()})
-    evidence.connection.register("audit_files", files)
+            found.append((table, path, size, file.stat().st_size, rows, in_file))
+    columns = "size BIGINT, on_disk BIGINT, listed BIGINT, in_file BIGINT"
+    evidence.connection.execute(f"CREATE OR REPLACE TABLE audit_files (table_name VARCHAR, path VARCHAR, {columns})")
+    text, whole = pa.string(), pa.int64()
+    types = {"table_name": text, "path": text, "size": whole, "on_disk": whole, "listed": whole, "in_file": whole}
+    insert(evidence.connection, "audit_files", found, types)
     return None
 
 
-def _files_law() -> Law:
+def files_law() -> Law:
+    """Law on data files, from `audit_files`."""
     return Law(
         "files_are_as_the_log_lists_them",
         "every data file has the size and the number of rows that its commit recorded",
         (),
-        "SELECT count(*) FROM audit_files",
         """
         SELECT CASE WHEN in_file IS NULL THEN 'no Parquet file' WHEN on_disk <> size THEN 'another size'
                     ELSE 'another number of rows' END AS problem, table_name, path, size, on_disk, listed, in_file
         FROM audit_files WHERE on_disk <> size OR in_file IS NULL OR in_file <> listed
         """,
+        checked="SELECT count(*) FROM audit_files",
         covers={},
         recomputed="the log",
         prepare=_load_files,
@@ -81,16 +78,17 @@ def _load_commits(evidence: Evidence) -> str | None:
     return None
 
 
-def _commits_law() -> Law:
+def commits_law() -> Law:
+    """Law on commits, from `audit_commits`."""
     return Law(
         "commits_are_ours",
         "every retained commit that changes rows was made by a writer of this product",
         (),
-        "SELECT count(*) FROM audit_commits",
         """
         SELECT 'written by something else' AS problem, table_name, version, committed_at, operation, engine_info
         FROM audit_commits WHERE NOT ours
         """,
+        checked="SELECT count(*) FROM audit_commits",
         covers={},
         recomputed="the mark of its writer",
         prepare=_load_commits,

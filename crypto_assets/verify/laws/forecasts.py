@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from crypto_assets.verify.laws.anomalies import references
-from crypto_assets.verify.laws.base import Law, differing
+from crypto_assets.verify.laws.base import Law, compared, differing, far, unequal
 
 
 def references_law() -> Law:
@@ -15,14 +15,12 @@ def references_law() -> Law:
         "predictions_refer_rightly",
         "every forecast has its features, and a promoted version with cut-off and start of service before its slot",
         ("gold.price_predictions",),
-        f"SELECT count(*) FROM {table}",
         f"""
         {references(table, slot, "'price_' || a.horizon", ("a.horizon",))}
         UNION ALL
         SELECT 'no features', a.coin_id, a.window_end, a.horizon, a.model_version, NULL, NULL
         FROM {table} a ANTI JOIN "features.price_features" f ON f.coin_id = a.coin_id AND f.window_end = a.window_end
         """,
-        ("features.price_features", "ml.promotions"),
         covers={"gold.price_predictions": ("coin_id", "window_end", "model_version")},
         recomputed="references to features.price_features and ml.promotions",
     )
@@ -54,7 +52,6 @@ def values_law() -> Law:
         "times, prices and mode of a forecast agree, the baseline's intervals follow from features, and every scored "
         "slot with price and scale has a forecast of each horizon",
         ("gold.price_predictions",),
-        'SELECT count(*) FROM "gold.price_predictions"',
         f"""
         WITH baselines AS (
             SELECT model, version, (metrics ->> '$.interval_sigma')::DOUBLE AS half FROM "ml.promotions"
@@ -72,17 +69,12 @@ def values_law() -> Law:
         FROM "gold.anomalies" a JOIN "features.price_features" f USING (coin_id, window_end)
         CROSS JOIN (VALUES ('5m'), ('1h')) h(horizon)
         WHERE a.revision = 0 AND f.price IS NOT NULL AND f.s IS NOT NULL
-          AND a.hour NOT IN (FROM audit_excluded_features)
           AND NOT EXISTS (FROM "gold.price_predictions" p WHERE p.coin_id = a.coin_id AND p.window_end = a.window_end
                           AND p.horizon = h.horizon)
         """,
-        ("features.price_features", "gold.anomalies", "ml.promotions"),
         covers={"gold.price_predictions": tuple(c for c in _VALUES if c not in ("interval", "lower_90", "upper_90"))},
         recomputed="SQL from features.price_features and ml.promotions",
     )
-
-
-_MEASURES = ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")
 
 
 def accuracy_law() -> Law:
@@ -91,17 +83,16 @@ def accuracy_law() -> Law:
     A target on midnight belongs to the day that ends there. Rows are expected of every day that has accuracy, or day
     bars, which the same job writes.
     """
-    other = {n: f"a.{n} IS DISTINCT FROM r.{n}" for n in ("day_start", "model_name", "forecasts", "without_outcome")}
-    far = {n: f"(a.{n} IS NULL) <> (r.{n} IS NULL) OR abs(a.{n} - r.{n}) > 1e-9 * abs(r.{n}) + 1e-9" for n in _MEASURES}
-    differs = differing({**other, **far})
-    key = ("day", "coin_id", "horizon", "model_version", "mode")
-    same = " AND ".join(f"a.{k} = r.{k}" for k in key)
-    shown = ", ".join(f"coalesce(a.{k}, r.{k}) AS {k}" for k in key)
+    table, key = "gold.prediction_accuracy", ("day", "coin_id", "horizon", "model_version", "mode")
+    differs = {
+        **unequal(("day_start", "model_name", "forecasts", "without_outcome")),
+        **{n: far(n, "1e-9") for n in ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")},
+    }
+    judged = "coalesce(a.day, r.day) IN (FROM days)"
     return Law(
         "accuracy_is_forecasts_scored",
         "every figure of accuracy follows from the forecasts and the closes of 5-minute bars",
-        ("gold.prediction_accuracy",),
-        'SELECT count(*) FROM "gold.prediction_accuracy"',
+        (table,),
         f"""
         WITH outcomes AS (
             SELECT (p.target_at - INTERVAL 1 MICROSECOND)::DATE AS day, p.* EXCLUDE (day),
@@ -123,18 +114,9 @@ def accuracy_law() -> Law:
             FROM outcomes GROUP BY ALL
         ), days AS (
             SELECT day FROM "gold.prediction_accuracy" UNION SELECT day FROM "gold.bars_1d"
-            EXCEPT SELECT hour::DATE FROM audit_excluded
         )
-        SELECT CASE WHEN a.day IS NULL THEN 'missing' WHEN r.day IS NULL THEN 'no such forecasts' ELSE 'differs' END
-                   AS problem, {shown},
-               CASE WHEN a.day IS NULL OR r.day IS NULL THEN '' ELSE trim({differs}) END AS columns
-        FROM "gold.prediction_accuracy" a FULL JOIN recomputed r ON {same}
-        WHERE coalesce(a.day, r.day) IN (FROM days) AND (a.day IS NULL OR r.day IS NULL OR {differs} <> '')
-        UNION ALL
-        SELECT 'doubled', {", ".join(key)}, '' FROM "gold.prediction_accuracy" GROUP BY {", ".join(key)}
-        HAVING count(*) > 1
+        {compared(table, key, differs, "no such forecasts", judged=judged)}
         """,
-        ("gold.price_predictions", "gold.bars_5m", "gold.bars_1d"),
-        covers={"gold.prediction_accuracy": (*key, *other, *_MEASURES)},
+        covers={table: (*key, *differs)},
         recomputed="SQL from gold.price_predictions and gold.bars_5m",
     )

@@ -28,7 +28,6 @@ def history_law() -> Law:
         "stored replies hold the points of their day, spaced as recorded, and Silver has each one in a slot without a "
         "live sample",
         ("bronze.market_history",),
-        'SELECT count(*) FROM "bronze.market_history"',
         f"""
         WITH points AS (
             SELECT coin_id, day, make_timestamptz(((p ->> 0)::DOUBLE)::BIGINT * 1000) AS made_at,
@@ -59,14 +58,12 @@ def history_law() -> Law:
         SELECT 'point that Silver lacks', p.coin_id, p.day, p.made_at, ''
         FROM points p
         WHERE p.price > 0 AND p.made_at > (SELECT bronze_from + INTERVAL 1 DAY FROM audit_clock)
-          AND date_trunc('hour', p.made_at) NOT IN (FROM audit_excluded)
           AND (p.coin_id, p.day) IN (SELECT (coin_id, day) FROM "silver.prices")
           AND NOT EXISTS (FROM "silver.prices" s WHERE s.coin_id = p.coin_id AND s.last_updated_at = p.made_at)
           AND NOT EXISTS (FROM "silver.prices" s WHERE s.coin_id = p.coin_id AND s.granularity = 'tick'
                           AND time_bucket(INTERVAL 5 MINUTES, s.last_updated_at)
                               = time_bucket(INTERVAL 5 MINUTES, p.made_at))
         """,
-        ("silver.prices",),
         covers={"bronze.market_history": ("coin_id", *_DIFFERENCES)},
         recomputed="its own points, Silver",
     )

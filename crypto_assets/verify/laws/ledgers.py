@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from crypto_assets.contracts.model import Column, Table
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.verify.laws.base import Evidence, Law, quoted
+from crypto_assets.verify.delta import quoted
+from crypto_assets.verify.laws.base import Evidence, Law
 
 LEDGERS = {"gold.price_predictions": "predictions", "ml.promotions": "promotions"}
 """Tables whose rows form chains, with the short name in their laws."""
@@ -32,7 +33,6 @@ def chain_law(name: str) -> Law:
         f"{short}_chains_are_whole",
         f"rows of {name} are as they were written, none is missing, and the newest are those that the log names",
         (name,),
-        f'SELECT count(chain_seq) FROM "{name}"',
         f"""
         WITH hashed AS (
             SELECT *, concat_ws('/', {key}) AS row_key, {_hash(table)} AS own FROM "{name}" WHERE chain_seq IS NOT NULL
@@ -69,6 +69,7 @@ def chain_law(name: str) -> Law:
         SELECT 'doubled', concat_ws('/', {key}), NULL, NULL FROM "{name}"
         GROUP BY {", ".join(quoted(k) for k in table.key)} HAVING count(*) > 1
         """,
+        checked=f'SELECT count(chain_seq) FROM "{name}"',
         covers={name: tuple(table.column_names)},
         recomputed="hash chain",
         prepare=lambda evidence: _newest(evidence, name),
@@ -76,9 +77,8 @@ def chain_law(name: str) -> Law:
 
 
 def _newest(evidence: Evidence, name: str) -> str | None:
-    """Create `audit_ledgers` (newest commit by table); returns a note on rows outside of chains."""
+    """Fill `audit_ledgers` (newest commit by table); returns a note on rows outside of chains."""
     connection = evidence.connection
-    connection.execute("CREATE TABLE IF NOT EXISTS audit_ledgers (table_name VARCHAR, version BIGINT)")
     version = evidence.stored[name].transactions.get(f"ledger/{name}")
     connection.execute("INSERT INTO audit_ledgers VALUES (?, ?)", [name, version])
     found = connection.execute(f'SELECT count(*) - count(chain_seq) FROM "{name}"').fetchone()

@@ -16,6 +16,10 @@ COVERED_UNTIL = (
 )
 """Query of the highest broker time that Bronze covers."""
 
+_MIRRORED = (
+    "topic", "partition", "offset", "kafka_timestamp", "message_key", "raw_json", "raw_bytes", "headers", "kind",
+)  # fmt: skip
+
 
 def log_laws(table: str) -> list[Law]:
     """Laws of one append-once table: offsets, ranges, transactions."""
@@ -23,9 +27,8 @@ def log_laws(table: str) -> list[Law]:
 
     def law(name: str, statement: str, checked: str, broken: str, columns: tuple[str, ...], recomputed: str) -> Law:
         return Law(
-            f"{short}_{name}", statement, (table,), checked.replace("{t}", f'"{table}"'),
-            broken.replace("{t}", f'"{table}"').replace("{name}", table),
-            covers={table: columns}, recomputed=recomputed,
+            f"{short}_{name}", statement, (table,), broken.replace("{t}", f'"{table}"').replace("{name}", table),
+            checked=checked.replace("{t}", f'"{table}"'), covers={table: columns}, recomputed=recomputed,
         )  # fmt: skip
 
     return [
@@ -159,7 +162,6 @@ def topic_law(table: str) -> Law:
         f"{short}_holds_the_topic",
         "every retained record of the topic is stored once, with key, value, headers and time; nothing else is stored",
         (table,),
-        f"SELECT count(*) FROM topic_{short}",
         f"""
         WITH {_of_topic(table)}, {_lacking(table)}
         SELECT CASE WHEN passed THEN 'not stored' ELSE 'not stored, and stamped ahead of the clock' END AS problem,
@@ -177,18 +179,7 @@ def topic_law(table: str) -> Law:
            OR t.message_key IS DISTINCT FROM s.message_key OR t.headers IS DISTINCT FROM s.headers
            OR s.topic IS DISTINCT FROM (SELECT topic FROM topic_{short}_id)
         """,
-        covers={
-            table: (
-                "topic",
-                "partition",
-                "offset",
-                "kafka_timestamp",
-                "message_key",
-                "raw_json",
-                "raw_bytes",
-                "headers",
-                "kind",
-            )
-        },
+        checked=f"SELECT count(*) FROM topic_{short}",
+        covers={table: _MIRRORED},
         recomputed="records read from the topic again",
     )

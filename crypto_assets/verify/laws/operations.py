@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from crypto_assets.source_facts import every_source
-from crypto_assets.verify.laws.base import Evidence, Law, written_since
+from crypto_assets.verify.laws.base import Law, written_since
 
 UNITS = {
     "messages_produced": "messages",
@@ -19,22 +19,12 @@ UNITS = {
 """Unit by metric: every hour has one row of each."""
 
 
-def operations_laws() -> list[Law]:
-    """Laws on `ops.pipeline_metrics` and `ops.alerts`."""
-    return [_metrics_law(), _alert_identity_law(), _alert_transitions_law()]
-
-
-def _metrics_are_current(evidence: Evidence) -> str | None:
-    """A note if records were stored after the metrics: hours with such records wait for the next refresh."""
-    return written_since(evidence, "ops.pipeline_metrics", ("bronze.raw_prices", "ops.polls"))
-
-
 def _virtual() -> str:
     """Sources whose records have a virtual arrival, as a list in SQL."""
     return ", ".join(f"'{facts.name}'" for facts in every_source() if not facts.live)
 
 
-def _metrics_law() -> Law:
+def metrics_law() -> Law:
     """Law on hours that Bronze still holds and that got no record after the metrics were written.
 
     Latencies of replayed and simulated records count from the header sent_at, since their arrival is virtual. Hours
@@ -45,7 +35,6 @@ def _metrics_law() -> Law:
         "metrics_are_recomputed",
         "every measured hour has each metric once, equal to what Bronze, Silver, quarantine, polls and anomalies give",
         ("ops.pipeline_metrics", "bronze.raw_prices"),
-        'SELECT count(*) FROM "ops.pipeline_metrics"',
         f"""
         WITH written AS (SELECT written_at FROM audit_stale WHERE table_name = 'ops.pipeline_metrics'),
         virtual AS (
@@ -83,7 +72,7 @@ def _metrics_law() -> Law:
                                         (SELECT max(hour) FROM "gold.anomalies"))
         ), judged AS (
             FROM hours WHERE hour >= (SELECT bronze_from + INTERVAL 1 DAY FROM audit_clock)
-              AND hour NOT IN (FROM late) AND hour NOT IN (FROM audit_excluded)
+              AND hour NOT IN (FROM late)
         ), wide AS (
             SELECT h.hour, m.* EXCLUDE (hour), p.n AS polls, p.ok, a.n AS scores, a.ms
             FROM judged h LEFT JOIN measured m USING (hour) LEFT JOIN polled p USING (hour)
@@ -118,10 +107,9 @@ def _metrics_law() -> Law:
         SELECT 'doubled', hour, metric, min(value), max(value), NULL, NULL FROM "ops.pipeline_metrics"
         GROUP BY hour, metric HAVING count(*) > 1
         """,
-        ("silver.prices", "silver.quarantine", "ops.polls", "gold.anomalies"),
         covers={"ops.pipeline_metrics": ("metric", "value", "unit", "measured_over", "day", "hour")},
         recomputed="SQL from bronze.raw_prices, silver.prices, silver.quarantine, ops.polls, gold.anomalies",
-        prepare=_metrics_are_current,
+        prepare=lambda evidence: written_since(evidence, "ops.pipeline_metrics", ("bronze.raw_prices", "ops.polls")),
     )
 
 
@@ -133,7 +121,8 @@ def _text(column: str) -> str:
     return f"coalesce(to_json({column})::VARCHAR, 'null')"
 
 
-def _alert_identity_law() -> Law:
+def alert_identity_law() -> Law:
+    """Law on the ids of `ops.alerts`."""
     moment = (
         "strftime(\"at\", '%Y-%m-%dT%H:%M:%S') || CASE WHEN microsecond(\"at\") % 1000000 = 0 THEN '' "
         "ELSE '.' || lpad((microsecond(\"at\") % 1000000)::VARCHAR, 6, '0') END || '+00:00'"
@@ -143,7 +132,6 @@ def _alert_identity_law() -> Law:
         "alert_id is the hash of cause, partition, state and time, of a market alert that of rule, coin and slot, and "
         "occurs once",
         ("ops.alerts",),
-        'SELECT count(*) FROM "ops.alerts"',
         f"""
         SELECT 'another id' AS problem, alert_id, cause, state, "at" FROM "ops.alerts"
         WHERE alert_id IS DISTINCT FROM left(sha256(CASE WHEN rule IS NULL
@@ -171,12 +159,12 @@ def _alert_identity_law() -> Law:
     )
 
 
-def _alert_transitions_law() -> Law:
+def alert_transitions_law() -> Law:
+    """Law on the order of states in `ops.alerts`."""
     return Law(
         "alerts_are_transitions",
         "of every cause, firing and resolved alternate, beginning with firing; deliveries follow the transition",
         ("ops.alerts",),
-        'SELECT count(*) FROM "ops.alerts"',
         f"""
         WITH virtual AS (
             SELECT coalesce(bool_or(source IN ({_virtual()})), false) AS is_virtual
@@ -196,7 +184,6 @@ def _alert_transitions_law() -> Law:
         SELECT 'delivered without an attempt', alert_id, cause, partition_key, state, delivered_at FROM "ops.alerts"
         WHERE delivered_at IS NOT NULL AND attempts < 1
         """,
-        ("silver.prices",),
         covers={"ops.alerts": ("state", "at", "delivered_at", "attempts")},
         recomputed="its other rows",
     )

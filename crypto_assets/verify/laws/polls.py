@@ -16,7 +16,8 @@ from typing import Any
 
 from crypto_assets.contracts.messages import POLL_SCHEMA
 from crypto_assets.contracts.tables import POLLS
-from crypto_assets.verify.laws.base import Evidence, Law, quoted
+from crypto_assets.verify.delta import quoted
+from crypto_assets.verify.laws.base import Evidence, Law
 
 FIELDS = {c.name: c.type for c in POLLS.columns if c.name in POLL_SCHEMA["properties"]}
 """Type of every column taken from the message."""
@@ -34,8 +35,8 @@ def polls_law() -> Law:
         "polls_are_read_rightly",
         "every typed column of a poll is the field of its record, null where the record has none that can be held",
         ("ops.polls",),
-        "SELECT count(*) FROM \"ops.polls\" WHERE kind = 'record'",
         'SELECT \'differs\' AS problem, topic_id, "partition", "offset", columns FROM audit_misread',
+        checked="SELECT count(*) FROM \"ops.polls\" WHERE kind = 'record'",
         covers={"ops.polls": tuple(FIELDS)},
         recomputed="its raw_json, read again",
         prepare=_read_again,
@@ -68,7 +69,7 @@ def _read_again(evidence: Evidence) -> str | None:
     for topic_id, partition, offset, text, *stored in doubtful:
         record = _object(text)
         pairs = zip(FIELDS.items(), stored, strict=True)
-        wrong = [n for (n, type_), value in pairs if not _equal(value, _held(record.get(n), type_))]
+        wrong = [n for (n, type_), value in pairs if value != _held(record.get(n), type_)]
         if wrong:
             row = [topic_id, partition, offset, ", ".join(wrong)]
             connection.execute("INSERT INTO audit_misread VALUES (?, ?, ?, ?)", row)
@@ -120,9 +121,3 @@ def _moment(text: str) -> datetime | None:
         return datetime.fromisoformat(text.upper()).astimezone(UTC) if _MOMENT.fullmatch(text) else None
     except (ValueError, OverflowError):
         return None
-
-
-def _equal(stored: object, read: object) -> bool:
-    if isinstance(stored, datetime):
-        stored = stored.astimezone(UTC)
-    return stored == read

@@ -47,7 +47,6 @@ def presence_law() -> Law:
         "tables_are_there",
         "no table is missing or empty that the rows of others were made from or with",
         (),
-        f"SELECT {len(tables)}",
         f"""
         WITH grouped AS (
             SELECT g.made_with, g.table_name, p.rows FROM (VALUES {groups}) g(made_with, table_name)
@@ -64,6 +63,7 @@ def presence_law() -> Law:
         FROM wanted w JOIN audit_presence p USING (table_name) WHERE p.rows = 0
         GROUP BY p.present, table_name
         """,
+        checked=f"SELECT {len(tables)}",
         covers=dict.fromkeys(sorted(tables), ()),
         recomputed="rows of other tables",
     )

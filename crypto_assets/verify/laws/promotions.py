@@ -28,7 +28,6 @@ def promotions_law() -> Law:
         "promotions_are_of_their_files_and_runs",
         "model files have the hashes recorded, metrics are those that MLflow has, and decisions follow from them",
         ("ml.promotions",),
-        'SELECT count(*) FROM "ml.promotions"',
         "SELECT problem, model, version FROM audit_promotions",
         covers={"ml.promotions": ("algorithm", "decision", "metrics", "artifact_sha256", "content_hash", "run_id")},
         recomputed="model files hashed again, MLflow's own record",

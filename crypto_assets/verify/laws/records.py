@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crypto_assets.verify.delta import insert
 from crypto_assets.verify.messages import MOST_CHARACTERS, NULL_ALLOWED, NUMBERS, read_message
 
 if TYPE_CHECKING:
@@ -90,21 +91,16 @@ def _read_in_python(connection: duckdb.DuckDBPyConnection) -> None:
         f'SELECT {_PLACE}, raw_json FROM "bronze.raw_prices" b ANTI JOIN audit_parsed s USING ({_PLACE}) '
         "WHERE kind = 'record' AND raw_json IS NOT NULL"
     )
-    zoned, money = pa.timestamp("us", "UTC"), pa.decimal128(38, 18)
-    types = (pa.bool_(), *(pa.string(),) * 3, *(money,) * len(NUMBERS), zoned, zoned)
+    zoned, money, whole = pa.timestamp("us", "UTC"), pa.decimal128(38, 18), pa.int64()
+    parsed = (pa.bool_(), *(pa.string(),) * 3, *(money,) * len(NUMBERS), zoned, zoned)
+    types = {"topic_id": pa.string(), "partition": whole, "offset": whole, **dict(zip(_PARSED, parsed, strict=True))}
     while batch := found.fetchmany(BATCH):
         rows = []
-        for *_, text in batch:
+        for *place, text in batch:
             m = read_message(text)
-            rows.append((m.sound, m.coin_id, m.symbol, m.name, *m.numbers, m.last_updated_at, m.ingestion_timestamp))
-        parsed = {n: pa.array(values, t) for n, t, values in zip(_PARSED, types, zip(*rows, strict=True), strict=True)}
-        place = dict(
-            zip(("topic_id", "partition", "offset"), zip(*(row[:3] for row in batch), strict=True), strict=True)
-        )
-        table = pa.table({**{n: pa.array(v) for n, v in place.items()}, **parsed})
-        connection.register("audit_batch", table)
-        connection.execute("INSERT INTO audit_parsed BY NAME SELECT * FROM audit_batch")
-        connection.unregister("audit_batch")
+            values = (m.sound, m.coin_id, m.symbol, m.name, *m.numbers, m.last_updated_at, m.ingestion_timestamp)
+            rows.append((*place, *values))
+        insert(connection, "audit_parsed", rows, types)
 
 
 def _well_formed() -> str:
@@ -134,8 +130,7 @@ SELECT b.topic_id, b."partition", b."offset", b.kafka_timestamp, b.arrival_hour,
        {", ".join(f"s.{n}" for n in NUMBERS)}, s.ingestion_timestamp, b.source, b.poll_id,
        CASE WHEN regexp_matches(cadence_text, '{_SECONDS}') THEN nullif(cadence_text::DOUBLE, 0) END AS cadence_s,
        coalesce({_well_formed()}, false) AS well_formed,
-       q."offset" IS NOT NULL AS quarantined,
-       date_trunc('hour', s.last_updated_at) IN (FROM audit_excluded) AS excluded
+       q."offset" IS NOT NULL AS quarantined
 FROM bronze b
 LEFT JOIN audit_parsed s USING ({_PLACE})
 LEFT JOIN audit_aliases a ON a.old_id = s.coin_id AND s.last_updated_at < a.until

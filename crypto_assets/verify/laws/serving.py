@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from crypto_assets.contracts.tables import LEADERBOARD
-from crypto_assets.verify.laws.base import Evidence, Law, differing, written_since
+from crypto_assets.verify.laws.base import Law, differing, unequal, written_since
 
 _QUOTE = (
     "symbol", "name", "price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct",
@@ -17,24 +17,18 @@ _BOARD = (
 )  # fmt: skip
 
 
-def serving_laws() -> list[Law]:
-    """Laws on `gold.latest_prices` and `gold.leaderboard_24h`."""
-    return [_latest_law(), _coverage_law(), _leaderboard_law()]
-
-
-def _latest_law() -> Law:
+def latest_law() -> Law:
     """Law on newest quotes as of the row's own coverage: a later refresh may be on its way."""
-    differs = differing({n: f"l.{n} IS DISTINCT FROM s.{n}" for n in _QUOTE})
+    differs = differing(unequal(_QUOTE, "l", "s"))
     known = 's.available_at <= (SELECT max(covered_until) FROM "gold.latest_prices")'
     return Law(
         "latest_prices_are_newest",
         "every coin that is polled has one row, and it is Silver's newest quote of what the table covers",
         ("gold.latest_prices", "silver.prices"),
-        'SELECT count(*) FROM "gold.latest_prices"',
         f"""
         WITH newest AS (
             SELECT s.coin_id, max(s.last_updated_at) AS last_updated_at FROM "silver.prices" s
-            WHERE {known} AND s.hour NOT IN (FROM audit_excluded) GROUP BY s.coin_id
+            WHERE {known} GROUP BY s.coin_id
         ), polled AS (
             SELECT coin_id FROM audit_coins c
             WHERE (active_from IS NULL OR active_from <= (SELECT max(refreshed_at) FROM "gold.latest_prices"))
@@ -60,13 +54,12 @@ def _latest_law() -> Law:
     )
 
 
-def _coverage_law() -> Law:
+def coverage_law() -> Law:
     """`covered_until` is the time of a record below the offsets, and no record below them is later."""
     return Law(
         "latest_prices_cover_what_they_say",
         "covered_until is the newest time of the records below covered_offsets, and ages are counted from it",
         ("gold.latest_prices", "bronze.raw_prices"),
-        'SELECT count(*) FROM "gold.latest_prices"',
         """
         WITH claims AS (
             SELECT DISTINCT covered_until, covered_offsets, refreshed_at FROM "gold.latest_prices"
@@ -110,20 +103,15 @@ def _coverage_law() -> Law:
     )
 
 
-def _board_is_current(evidence: Evidence) -> str | None:
-    """A note if bars were written after the board, which is then judged by its next run."""
-    return written_since(evidence, "gold.leaderboard_24h", ("gold.bars_5m",))
-
-
-def _leaderboard_law() -> Law:
-    pairs = {n: f"b.{n} IS DISTINCT FROM r.{n}" for n in _BOARD}
+def leaderboard_law() -> Law:
+    """Law on `gold.leaderboard_24h`; one older than its bars is judged by its next run."""
+    pairs = unequal(_BOARD, "b")
     pairs["change_24h"] = "(b.change_24h IS NULL) <> (r.change_24h IS NULL) OR abs(b.change_24h - r.change_24h) > 1e-9"
     differs = differing(pairs)
     return Law(
         "leaderboard_is_bars_recomputed",
         "the board has every coin with a bar in its 27 hours once, with its 24 h of bars and its rank",
         ("gold.leaderboard_24h", "gold.bars_5m"),
-        'SELECT count(*) FROM "gold.leaderboard_24h"',
         f"""
         WITH horizon AS (
             SELECT date_trunc('hour', max(window_end) - INTERVAL 1 MICROSECOND) + INTERVAL 1 HOUR AS until
@@ -172,5 +160,5 @@ def _leaderboard_law() -> Law:
         """,
         covers={"gold.leaderboard_24h": LEADERBOARD.column_names},
         recomputed="SQL from gold.bars_5m",
-        prepare=_board_is_current,
+        prepare=lambda evidence: written_since(evidence, "gold.leaderboard_24h", ("gold.bars_5m",)),
     )
