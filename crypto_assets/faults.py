@@ -19,14 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from crypto_assets import databases
 from crypto_assets.errors import CANNOT, USAGE, ReportedError, reason
 from crypto_assets.redaction import redact
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
 
 RUST = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 """OS error numbers in messages of the Rust libraries (delta-rs, Sail)."""

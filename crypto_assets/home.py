@@ -6,21 +6,21 @@ broker (`log.kafka.broker`), configuration (`settings`).
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets import binding, paths
 from crypto_assets.binding import Binding
 from crypto_assets.errors import CANNOT, USAGE, ReportedError
 from crypto_assets.files import UnreadableFile, file_lock, read_text
 from crypto_assets.market.coins import CoinRegistry, default_registry
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
 
 
 class HomeError(ReportedError):
@@ -89,8 +89,6 @@ class Home:
         Tests the lock itself, since the file's text outlives a killed process and is copied with the home. The lock is
         briefly acquired only if it is free although the file names a holder.
         """
-        import fcntl
-
         try:
             with (self.state / f"{name}.lock").open(encoding="utf-8", errors="replace") as handle:
                 text = handle.read().strip()
@@ -111,8 +109,6 @@ class Home:
         Raises:
             HomeInUse: Another process holds it; the message names that process.
         """
-        import fcntl
-
         self.state.mkdir(parents=True, exist_ok=True)
         with (self.state / f"{name}.lock").open("a+", encoding="utf-8", errors="replace") as handle:
             try:
@@ -123,8 +119,6 @@ class Home:
                     f"cannot {doing}: the home {self.path} is in use by {handle.read().strip() or 'another process'}; "
                     "stop it first, or choose another home with CRYPTO_ASSETS_HOME"
                 ) from None
-            import os
-
             handle.truncate(0)
             handle.write(f"process {os.getpid()} ({doing})")
             handle.flush()

@@ -84,8 +84,8 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
             producer_sensor.build(
                 asset_jobs[0], producer, settings.source, refresh_every_s=settings.refresh_every_s, status=status
             ),
-            restatement_sensor.build(status=status),
-            alert_sensor.build(status=status),
+            restatement_sensor.build(status),
+            alert_sensor.build(status),
             dg.AutomationConditionSensorDefinition(
                 "conditions", target=dg.AssetSelection.all(), default_status=status, minimum_interval_seconds=30
             ),

@@ -15,8 +15,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, key_slice
 from crypto_assets.market import polls
@@ -165,6 +167,9 @@ class Red:
     value: float | None = None
 
 
+_RED = TypeAdapter(Red)
+
+
 @dataclass
 class Open:
     """An alert that is firing. `base` is its summary without the count of consequences."""
@@ -216,7 +221,7 @@ class State:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "reds": [[s.to_text(), _plain(asdict(red))] for s, red in self.reds.items()],
+            "reds": [[s.to_text(), _RED.dump_python(red, mode="json")] for s, red in self.reds.items()],
             "open": [
                 [key, {"subject": o.subject.to_text(), "severity": o.severity, "at": o.at.isoformat(), "base": o.base}]
                 for key, o in self.open.items()
@@ -227,16 +232,7 @@ class State:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> State:
         """Rebuild from `to_json`; an empty mapping is the first state."""
-        reds = {
-            Subject.from_text(key): Red(
-                **{
-                    **value,
-                    **{n: _time(value[n]) for n in ("since", "last", "freed_at")},
-                    "assets": tuple(value["assets"]),
-                }
-            )
-            for key, value in raw.get("reds", [])
-        }
+        reds = {Subject.from_text(key): _RED.validate_python(value) for key, value in raw.get("reds", [])}
         opened = {
             key: Open(Subject.from_text(o["subject"]), o["severity"], datetime.fromisoformat(o["at"]), o["base"])
             for key, o in raw.get("open", [])
@@ -379,7 +375,8 @@ class _Router:
                 continue
             group = fired.setdefault(subject.cause, [])
             if not group:
-                alert = _alert(subject, "firing", red.severity, _transition_time(red), "")
+                at = max(red.last, red.freed_at) if red.freed_at else red.last  # freed: its cause has recovered
+                alert = _alert(subject, "firing", red.severity, at, "")
                 self.state.open[alert.alert_id] = Open(subject, red.severity, alert.at, "")
                 red.alert = alert.alert_id
             else:
@@ -484,11 +481,6 @@ def _alert(
     )
 
 
-def _transition_time(red: Red) -> datetime:
-    """Time when the red became an alert: its last evaluation, or the recovery of the cause that explained it."""
-    return max(red.last, red.freed_at) if red.freed_at else red.last
-
-
 def _base_summary(group: Sequence[tuple[Subject, Red]]) -> str:
     subject, red = group[0]
     text = red.description or f"{subject.cause} is red"
@@ -531,11 +523,3 @@ def _span(duration: timedelta) -> str:
     if duration < 2 * HOUR:
         return f"{duration / timedelta(minutes=1):.0f} min"
     return f"{duration / HOUR:.1f} h" if duration < 2 * DAY else f"{duration / DAY:.1f} days"
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {n: v.isoformat() if isinstance(v, datetime) else v for n, v in values.items()}
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None

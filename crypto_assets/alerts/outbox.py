@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.alerts.alerts import Alert
 from crypto_assets.alerts.webhook import ATTEMPTS, Channel, Delivery
 from crypto_assets.checks import rules
+from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from crypto_assets.storage.store import DeltaStore
 
 MESSAGES_PER_CALL = 20
 DELIVERING_AT_MOST_S = 12.0
@@ -199,8 +199,6 @@ def _update(store: DeltaStore, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _arrow(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     import pyarrow as pa
-
-    from crypto_assets.contracts.arrow import arrow_schema
 
     return pa.Table.from_pylist([dict(r) for r in rows], schema=arrow_schema(ALERTS))
 

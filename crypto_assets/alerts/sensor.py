@@ -13,11 +13,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
 import dagster as dg
 
-from crypto_assets.alerts.alerts import Alert, Condition, Evaluation, RunOutcome, State, route
+from crypto_assets.alerts.alerts import Alert, Ancestors, Condition, Evaluation, RunOutcome, State, route
 from crypto_assets.alerts.market import MarketAlerts, Ticked
 from crypto_assets.alerts.outbox import (
     Place,
@@ -30,14 +31,14 @@ from crypto_assets.alerts.outbox import (
 )
 from crypto_assets.alerts.webhook import WEBHOOK, Webhook
 from crypto_assets.contracts.tables import ALERTS
+from crypto_assets.dagster_private import BaseAssetGraph
 from crypto_assets.errors import reason
 from crypto_assets.orchestration import event_store
 from crypto_assets.redaction import redact
+from crypto_assets.settings import Settings
 from crypto_assets.status.producer import producer_alive
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
-    from crypto_assets.storage.store import DeltaStore
+from crypto_assets.status.report import write_state
+from crypto_assets.storage.store import DeltaStore
 
 KEY = dg.AssetKey(list(ALERTS.asset_key))
 EVALUATIONS_PER_TICK = 2000
@@ -92,19 +93,16 @@ class Cursor:
         )
 
 
-def build(
-    interval_s: int = 10, *, status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED
-) -> dg.SensorDefinition:
-    """The sensor definition; stopped by default.
+def build(status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED) -> dg.SensorDefinition:
+    """The sensor definition.
 
     Args:
-        interval_s: Seconds between ticks.
         status: Whether it runs before a person has switched it.
     """
 
     @dg.sensor(
         name="alerts",
-        minimum_interval_seconds=interval_s,
+        minimum_interval_seconds=10,
         default_status=status,
         required_resource_keys={"engine", "step_inputs"},
         description="Red checks, failed runs and missing producer ticks become alerts in ops/alerts and at the "
@@ -112,18 +110,7 @@ def build(
     )
     def alerts_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         assert context.repository_def is not None
-        graph = context.repository_def.asset_graph
-        known: dict[str, frozenset[str]] = {}
-
-        def ancestors(asset: str) -> frozenset[str]:
-            if asset not in known:
-                key = dg.AssetKey.from_user_string(asset)
-                found = graph.get_ancestor_asset_keys(key) if graph.has(key) else ()
-                known[asset] = frozenset(k.to_user_string() for k in found)
-            return known[asset]
-
-        from crypto_assets.status.report import write_state
-
+        ancestors = ancestors_in(context.repository_def.asset_graph)
         store, settings = context.resources.engine.store, context.resources.step_inputs.settings
         ticked = tick(context.instance, store, settings, ancestors, context.cursor, datetime.now(UTC))
         write_state(settings, context.instance, store, datetime.now(UTC))
@@ -132,11 +119,23 @@ def build(
     return alerts_sensor
 
 
+def ancestors_in(graph: BaseAssetGraph) -> Ancestors:
+    """Function of the upstream asset keys of an asset; empty for one that the graph lacks."""
+
+    @cache
+    def ancestors(asset: str) -> frozenset[str]:
+        key = dg.AssetKey.from_user_string(asset)
+        found = graph.get_ancestor_asset_keys(key) if graph.has(key) else ()
+        return frozenset(k.to_user_string() for k in found)
+
+    return ancestors
+
+
 def tick(
     instance: dg.DagsterInstance,
     store: DeltaStore,
     settings: Settings,
-    ancestors: Any,
+    ancestors: Ancestors,
     cursor_text: str | None,
     now: datetime,
 ) -> dg.SensorResult:
@@ -155,7 +154,8 @@ def tick(
     failures = event_store.failed_runs(instance, cursor.failures, FAILURES_PER_TICK)
     cursor.evaluations = max((i for i, _ in evaluations), default=cursor.evaluations)
     cursor.failures = max((f.storage_id for f in failures), default=cursor.failures)
-    _note_liveness(cursor, now)
+    if cursor.last_tick is None or now - cursor.last_tick > TICK_TIMEOUT:
+        cursor.alive_since = now  # after a pause this sensor cannot blame the producer yet
     market, failing = market_tick(settings, store, cursor.state, now)
     routed = route(
         cursor.state,
@@ -212,12 +212,6 @@ def _named(steps: Sequence[event_store.FailedStep]) -> str:
         return ""
     others = ", ".join(step.step for step in steps[1:])
     return f"{steps[0]}; failed too: {others}" if others else str(steps[0])
-
-
-def _note_liveness(cursor: Cursor, now: datetime) -> None:
-    """Record since when this sensor ticks without a gap: after a pause it cannot blame the producer yet."""
-    if cursor.last_tick is None or now - cursor.last_tick > TICK_TIMEOUT:
-        cursor.alive_since = now
 
 
 def ticks_missing(instance: dg.DagsterInstance, cursor: Cursor, now: datetime) -> Condition | None:

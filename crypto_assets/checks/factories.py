@@ -16,7 +16,7 @@ from crypto_assets.checks.rules import NOT_NULL, UNIQUE_KEY, is_blocking
 from crypto_assets.contracts import render
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import key_spans
-from crypto_assets.engine.base import CheckOutcome
+from crypto_assets.engine.base import CheckOutcome, Markdown
 
 HAS_ROWS = "has_rows"
 NAMED = 10
@@ -77,11 +77,6 @@ def specs(
     ]
 
 
-def belongs(outcome: CheckOutcome, table: Table) -> bool:
-    """Whether the outcome belongs to one of the contract's own checks."""
-    return outcome.name in described(table)
-
-
 def evaluation(outcome: CheckOutcome, asset_key: dg.AssetKey, partition: str | None) -> dg.AssetCheckEvaluation:
     """An outcome as the event that Dagster stores and shows per partition."""
     return dg.AssetCheckEvaluation(
@@ -90,7 +85,7 @@ def evaluation(outcome: CheckOutcome, asset_key: dg.AssetKey, partition: str | N
         passed=outcome.passed,
         severity=_dagster_severity(outcome),
         description=outcome.description or None,
-        metadata=_metadata(outcome.metadata),
+        metadata=as_metadata(outcome.metadata),
         blocking=bool(outcome.metadata.get("blocking")),
         partition=partition,
     )
@@ -114,7 +109,7 @@ def aggregate(asset_key: dg.AssetKey, name: str, outcomes: Mapping[str | None, C
             passed=only.passed,
             severity=_dagster_severity(only),
             description=only.description or None,
-            metadata=_metadata(only.metadata),
+            metadata=as_metadata(only.metadata),
         )
     red = {str(key): o for key, o in outcomes.items() if not o.passed}
     metadata: dict[str, Any] = {"partitions": len(outcomes), "failing_partitions": len(red)}
@@ -182,18 +177,22 @@ def _dagster_severity(outcome: CheckOutcome) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.WARN if outcome.severity == "warn" else dg.AssetCheckSeverity.ERROR
 
 
-def _metadata(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as Dagster stores them: numbers, booleans and text unchanged, containers as JSON, the rest as text."""
+def as_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in types that Dagster stores: numbers, booleans and text unchanged, containers as JSON, the rest as text.
+
+    Absent values are left out, and `blocking`, which an evaluation has as a field.
+    """
     plain: dict[str, Any] = {}
     for name, value in values.items():
         if value is None or name == "blocking":
             continue
         if isinstance(value, Mapping):
             plain[name] = dg.MetadataValue.json({str(k): v for k, v in value.items()})
-        elif isinstance(value, (list, tuple)):
-            plain[name] = dg.MetadataValue.json(list(value))
-        elif isinstance(value, (set, frozenset)):
-            plain[name] = dg.MetadataValue.json(sorted(value, key=str))
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            listed = sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
+            plain[name] = dg.MetadataValue.json(listed)
+        elif isinstance(value, Markdown):
+            plain[name] = dg.MetadataValue.md(value.text)
         elif isinstance(value, (bool, int, float, str, dg.MetadataValue)):
             plain[name] = value
         else:

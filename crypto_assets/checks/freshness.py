@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.market.credits import CreditState
+from crypto_assets.producer.loop import governor_of
+from crypto_assets.settings import Settings
 
 LONG_MONTH = datetime(2024, 1, 1, tzinfo=UTC)
 """Start of an arbitrary month of 31 days."""
@@ -29,9 +29,6 @@ def cadence_s(settings: Settings) -> float:
     It is the producer's own arithmetic at the start of a month of 31 days: 10,000 credits and a 10 s loop give 270 s.
     The cadence in force may be longer when credits were spent early in the month.
     """
-    from crypto_assets.market.credits import CreditState
-    from crypto_assets.producer.loop import governor_of
-
     return governor_of(settings).cadence_s(CreditState(), LONG_MONTH)
 
 

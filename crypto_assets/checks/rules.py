@@ -10,10 +10,12 @@ column names that are reserved words there (`offset`) are quoted, and `size(list
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -330,8 +332,6 @@ def _refuse_strangers(table: Table, found: Mapping[str | None, object], keys: Se
 
 
 def _digest(text: str) -> str:
-    import hashlib
-
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -347,19 +347,15 @@ def connection() -> duckdb.DuckDBPyConnection:
     return _local.connection
 
 
-class _registered:  # noqa: N801 - used as a function
+@contextmanager
+def _registered(rows: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
     """This thread's connection with the rows visible as `staged`; unregistered on exit so that they can be freed."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        self._rows = rows
-
-    def __enter__(self) -> duckdb.DuckDBPyConnection:
-        self._connection = connection()
-        self._connection.register("staged", self._rows)
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.unregister("staged")
+    opened = connection()
+    opened.register("staged", rows)
+    try:
+        yield opened
+    finally:
+        opened.unregister("staged")
 
 
 def _remember(table: Table, rows: pa.Table, keys: Sequence[str | None], outcomes: Outcomes) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crypto_assets.assets.log_slices.adoption import Fork, forks
 from crypto_assets.cli import output
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES
-
-if TYPE_CHECKING:
-    from crypto_assets.assets.log_slices.adoption import Fork
-    from crypto_assets.contracts.model import Table
-    from crypto_assets.settings import Settings
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.home import existing_home
+from crypto_assets.log.kafka import adoption, reading
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.settings import Settings
 
 
 def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int:
@@ -28,7 +30,6 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
         ValueError: The transport is not Kafka.
     """
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.home import existing_home
 
     existing_home(settings)
     if settings.transport != "kafka":
@@ -52,9 +53,6 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
 
 def _adopt(settings: Settings, topic: str, table: Table, now: datetime, *, apply: bool) -> list[dict[str, Any]]:
     """Rows to show: every Kafka partition of a topic that was cut; none of one that was not."""
-    from crypto_assets.log.kafka import adoption, reading
-    from crypto_assets.log.kafka.client import client_config
-
     topic_id = reading.topic_id(client_config(settings), topic)
     incarnation = adoption.incarnation_of(settings, topic_id).id
     found = _forks(settings, topic, table, incarnation)
@@ -78,16 +76,9 @@ def _adopt(settings: Settings, topic: str, table: Table, now: datetime, *, apply
 
 def _forks(settings: Settings, topic: str, table: Table, incarnation: str) -> list[Fork]:
     """Where each Kafka partition differs; in a workspace, whose tables cannot be read here, from its beginning."""
-    from crypto_assets.assets.log_slices.adoption import Fork, forks
-    from crypto_assets.engine.engines import make_engine
-    from crypto_assets.log.kafka import reading
-
     retained = reading.end_offsets(settings, topic)
     if settings.on_databricks:
         # What is stored twice by that is the same quotes, which Silver removes.
         return [Fork(p, high + 1, low, high, low) for p, (low, high) in sorted(retained.items())]
     engine = make_engine(settings)
     return forks(engine, table, topic, incarnation, retained) if engine.store.exists(table.full_name) else []
-
-
-__all__ = ["run"]

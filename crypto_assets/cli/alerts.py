@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.home import existing_home
+from crypto_assets.settings import Settings
 
 FOLLOW_EVERY_S = 2.0
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:
-    from crypto_assets.engine.engines import make_engine
-
     rows = make_engine(settings).store.read_arrow("ops.alerts").to_pylist()
     return sorted(rows, key=lambda r: (r["at"], r["alert_id"]))
 
@@ -26,8 +24,6 @@ def run(settings: Settings, *, follow: bool, as_json: bool) -> int:
     Raises:
         HomeError: There is no home.
     """
-    from crypto_assets.home import existing_home
-
     existing_home(settings)
     rows = _rows(settings)
     if as_json:

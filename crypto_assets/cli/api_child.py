@@ -8,15 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.processes import Supervised
 from crypto_assets.errors import UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.home import Home
-    from crypto_assets.settings import Settings
+from crypto_assets.home import Home
+from crypto_assets.serving.server import CannotListen, address, listen, refuse_unservable
+from crypto_assets.settings import Settings
 
 WAITS_S = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
 """Between its end and the next start; the last is repeated. One that lived for a minute begins at the first."""
@@ -28,8 +26,6 @@ def api_of(settings: Settings, ui_port: int) -> ApiChild | None:
 
     Its port is the one after the UI's, or any free one where that is taken, unless the settings name one.
     """
-    from crypto_assets.serving.server import refuse_unservable
-
     try:
         refuse_unservable(settings)
     except UsageError as error:
@@ -40,8 +36,6 @@ def api_of(settings: Settings, ui_port: int) -> ApiChild | None:
 
 
 def _free(host: str, port: int) -> bool:
-    from crypto_assets.serving.server import CannotListen, listen
-
     try:
         listen(host, port).close()
     except (CannotListen, OverflowError):
@@ -59,8 +53,6 @@ class ApiChild:
     """
 
     def __init__(self, host: str, port: int, clock: Callable[[], float] = time.monotonic) -> None:
-        from crypto_assets.serving.server import address, listen
-
         with listen(host, port) as probe:
             self.url = address(probe)
             self._port = probe.getsockname()[1]

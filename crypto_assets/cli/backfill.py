@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.errors import UsageError
+from crypto_assets.home import Home, existing_home
+from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from crypto_assets.home import Home
     from crypto_assets.orchestration.backfill import Plan
-    from crypto_assets.settings import Settings
 
 
 def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: bool) -> int:
@@ -21,7 +21,6 @@ def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: b
     Raises:
         ValueError: The days or the origin cannot be used; every reason is named.
     """
-    from crypto_assets.home import existing_home
     from crypto_assets.orchestration import backfill
 
     if origin not in ("log", "history"):

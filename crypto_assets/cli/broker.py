@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.errors import UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
-    from crypto_assets.settings import Settings
+from crypto_assets.home import existing_home, open_home
+from crypto_assets.log.kafka.broker import EmbeddedBroker, status_record
+from crypto_assets.log.kafka.topic import require_topics
+from crypto_assets.settings import Settings
 
 
 def _broker(settings: Settings, *, making: bool = False) -> EmbeddedBroker:
-    from crypto_assets.home import existing_home, open_home
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
-
     if settings.kafka_bootstrap_servers:
         raise UsageError(
             f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers} names an external Kafka, which is not ours to "
@@ -29,8 +25,6 @@ def _broker(settings: Settings, *, making: bool = False) -> EmbeddedBroker:
 
 def start(settings: Settings, *, as_json: bool) -> None:
     """Start the broker and verify the topics."""
-    from crypto_assets.log.kafka.topic import require_topics
-
     status = _broker(settings, making=True).start(progress=(lambda _: None) if as_json else output.say)
     topics = require_topics(settings, datetime.now(UTC))
     if as_json:
@@ -52,8 +46,6 @@ def stop(settings: Settings) -> None:
 
 def status(settings: Settings, *, as_json: bool) -> int:
     """Print the broker's state; 0 when it runs, else 1."""
-    from crypto_assets.log.kafka.broker import status_record
-
     found = _broker(settings).status()
     record = status_record(found)
     if as_json:

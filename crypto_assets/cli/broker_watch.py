@@ -9,10 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
+from crypto_assets.log.kafka.broker import EmbeddedBroker
 
 LOOK_EVERY_S = 1.0
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)

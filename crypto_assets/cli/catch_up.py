@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from crypto_assets.cli import output
+from crypto_assets.cli.demo import poll_moments
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.runs import Scheduled
 from crypto_assets.cli.signals import stop_if_asked
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, floor_hour, hour_keys, key_slice
-
-if TYPE_CHECKING:
-    from crypto_assets.home import Home
-    from crypto_assets.settings import Settings
-
+from crypto_assets.home import Home
+from crypto_assets.producer.loop import open_producer
+from crypto_assets.settings import Settings
+from crypto_assets.wiring import build_definitions
 
 MOST_DAYS = 2
 """Days before today of which an outage is caught up; what lies further back is a backfill's."""
@@ -35,8 +35,6 @@ def run(settings: Settings, home: Home, now: datetime) -> None:
         home: The home, whose broker runs.
         now: Present time (UTC).
     """
-    from crypto_assets.producer.loop import open_producer
-
     with open_producer(settings) as producer:
         if settings.is_live:
             tick = producer.tick(now)
@@ -50,8 +48,6 @@ def run(settings: Settings, home: Home, now: datetime) -> None:
 
 
 def _missing_moments(last_poll_at: datetime | None, now: datetime) -> list[datetime]:
-    from crypto_assets.cli.demo import poll_moments
-
     if last_poll_at is None:
         return poll_moments(floor_day(now), now)
     start = max(last_poll_at, floor_day(now) - MOST_DAYS * DAY)
@@ -60,9 +56,6 @@ def _missing_moments(last_poll_at: datetime | None, now: datetime) -> list[datet
 
 def _first_runs(settings: Settings, home: Home, now: datetime) -> None:
     """Make what the hours so far, and the days that have ended, lack, so that the board is right when the UI opens."""
-    from crypto_assets.cli.runs import Scheduled
-    from crypto_assets.wiring import build_definitions
-
     with open_instance(home) as instance:
         made = instance.get_materialized_partitions(dg.AssetKey(["silver", "prices"]))
         defs = build_definitions(settings)

@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from crypto_assets.assets import dims
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import day_key
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.errors import UsageError
 from crypto_assets.files import write_atomic
-
-if TYPE_CHECKING:
-    from crypto_assets.home import Home
-    from crypto_assets.market.coins import CoinRegistry
-    from crypto_assets.settings import Settings
-
-
-def _home(settings: Settings) -> Home:
-    from crypto_assets.home import open_home
-
-    return open_home(settings)
+from crypto_assets.home import Home, existing_home, open_home
+from crypto_assets.market.coins import CoinRegistry
+from crypto_assets.settings import Settings
+from crypto_assets.sources.base import confirmed_coin
+from crypto_assets.sources.registry import source_of
 
 
 @contextmanager
@@ -39,8 +35,6 @@ def show(settings: Settings, *, as_json: bool) -> None:
     Raises:
         HomeError: There is no home.
     """
-    from crypto_assets.home import existing_home
-
     records = existing_home(settings).registry().to_records()
     if as_json:
         output.as_json(records)
@@ -55,10 +49,7 @@ def add(settings: Settings, coin_id: str, *, now: datetime) -> None:
         UsageError: The source does not know it, or it is active already.
         Unconfirmed: The source did not answer.
     """
-    from crypto_assets.sources.base import confirmed_coin
-    from crypto_assets.sources.registry import source_of
-
-    home = _home(settings)
+    home = open_home(settings)
     with source_of(settings).open(settings, anchor=now.date()) as source:
         coin = confirmed_coin(source, coin_id, now)
     name = coin.name or coin_id
@@ -78,7 +69,7 @@ def retire(settings: Settings, coin_id: str, *, now: datetime) -> None:
     Raises:
         UsageError: It is not active.
     """
-    home = _home(settings)
+    home = open_home(settings)
     with _refusals():
         registry = home.registry().retire(coin_id, active_to=now)
     _save(settings, home, registry, now)
@@ -90,10 +81,6 @@ def _save(settings: Settings, home: Home, registry: CoinRegistry, now: datetime)
 
     Where the dimension is in a workspace, its next run applies the change; prints how to start one.
     """
-    from crypto_assets.assets import dims
-    from crypto_assets.engine.engines import make_engine
-    from crypto_assets.engine.inputs import StepInputBuilder
-
     write_atomic(home.coins_file, registry.to_toml())
     if settings.on_databricks:
         output.say("gold/dim_coin is in the workspace: its daily run takes the change; materialize it to have it now")

@@ -12,28 +12,32 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import dagster as dg
 
 from crypto_assets import binding
-from crypto_assets.cli import output
+from crypto_assets.cli import output, prices
+from crypto_assets.cli import report as facts
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.runs import Outcome, Scheduled
 from crypto_assets.cli.up import running_broker
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys
+from crypto_assets.engine.engines import make_engine
 from crypto_assets.errors import UsageError
 from crypto_assets.files import UnreadableFile, read_object, write_atomic
 from crypto_assets.home import HomeError, open_home, refuse_unfit
+from crypto_assets.orchestration import producer_sensor
+from crypto_assets.orchestration.event_store import check_states
+from crypto_assets.producer.loop import Producer, open_producer
+from crypto_assets.serving.lake import open_lake
+from crypto_assets.settings import Settings
+from crypto_assets.status.report import write_state
 from crypto_assets.status.verdict import DEMO_MARKER
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from crypto_assets.producer.loop import Producer
-    from crypto_assets.settings import Settings
+from crypto_assets.wiring import build_definitions
 
 DAYS = 2
 POLL_EVERY = timedelta(minutes=1)
@@ -118,24 +122,21 @@ def run(base: Settings, now: datetime, *, verbose: bool = False) -> int:
         output.say(f"set and not used, since the demo keeps everything in its own home: {', '.join(unused)}")
     if repeated:
         output.say("this day's demo was run before: only what changed since is made again")
-    with home.lock("serve", doing="demo"):
+    with ExitStack() as stack:
+        stack.enter_context(home.lock("serve", doing="demo"))
         with stages.stage("start Kafka" if settings.transport == "kafka" else "prepare landing"):
-            broker = running_broker(settings)
-            servers = broker.__enter__()
-        try:
-            output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
-            instance = open_instance(home)
-            tick = _produce(settings, instance, span, stages)
-            report = _materialize(settings, instance, span, stages, now)
-            if verbose:
-                output.say(tick)
-            if report.unchanged or verbose:
-                output.say(report.text)
-            _print_report(settings, instance, report)
-            if verbose:
-                _print_lists(settings, instance, stages, report)
-        finally:
-            broker.__exit__(None, None, None)
+            servers = stack.enter_context(running_broker(settings))
+        output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
+        instance = open_instance(home)
+        tick = _produce(settings, instance, span, stages)
+        report = _materialize(settings, instance, span, stages, now)
+        if verbose:
+            output.say(tick)
+        if report.unchanged or verbose:
+            output.say(report.text)
+        _print_report(settings, instance, report)
+        if verbose:
+            _print_lists(settings, instance, stages, report)
     _mark(home.path, now.date(), finished=not report.failed)
     more = "" if verbose else "; every step, table and check: --verbose"
     output.say(f"total     {time.perf_counter() - began:.1f} s{more}")
@@ -180,8 +181,6 @@ def _mark(home: Path, today: date, *, finished: bool) -> None:
 
 def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> str:
     """Poll the stand-in at every minute of the span, publish what changed; returns what the sensor did at the last."""
-    from crypto_assets.producer.loop import open_producer
-
     moments = poll_moments(span.start, span.end)
     anchor = (span.end - DAY).date()
     with stages.stage("poll and publish"), open_producer(settings, anchor=anchor) as producer:
@@ -199,8 +198,6 @@ def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stag
 
 def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
     """The newest poll as the sensor makes it, so that the topics have observations and evaluated checks."""
-    from crypto_assets.orchestration import producer_sensor
-
     result = producer_sensor.evaluate(producer, instance, None, moment, settings.source)
     for event in result.asset_events:
         instance.report_runless_asset_event(event)
@@ -220,21 +217,13 @@ def _materialize(
     settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages, now: datetime
 ) -> Outcome:
     """All hourly partitions in one run, then the daily ones, then what no job moves; of a repetition what changed."""
-    from crypto_assets.wiring import build_definitions
-
     days = [day_key(span.start + i * DAY) for i in range(DAYS)]
     return Scheduled(build_definitions(settings), instance, settings, stages.stage).run(hour_keys(span), days, now)
 
 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:
     """Summary for newcomers: prices, flags, problems, and checks expected to fail."""
-    from crypto_assets.cli import prices
-    from crypto_assets.cli import report as facts
-    from crypto_assets.orchestration.event_store import check_states
-    from crypto_assets.serving.lake import open_lake
-    from crypto_assets.status.report import write_state
-
-    engine = facts.engine(settings)
+    engine = make_engine(settings)
     write_state(settings, instance, engine.store, datetime.now(UTC))  # for the page, which has no Dagster to ask
     output.say()
     with open_lake(settings) as lake:
@@ -252,15 +241,13 @@ def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outc
 
 
 def _print_lists(settings: Settings, instance: dg.DagsterInstance, stages: Stages, report: Outcome) -> None:
-    from crypto_assets.cli import report as tables
-
     output.say()
     output.table("Seconds per stage", [{"stage": k, "seconds": v} for k, v in stages.seconds.items()])
     output.table("Seconds per asset step", [{"step": k, "seconds": v} for k, v in report.seconds.items()])
-    engine = tables.engine(settings)
-    output.table("Rows and partitions", tables.rows_and_partitions(engine, instance))
-    output.table("Checks that are not green", tables.checks(instance))
-    output.table("Five highest anomaly scores", tables.highest_scores(engine))
+    engine = make_engine(settings)
+    output.table("Rows and partitions", facts.rows_and_partitions(engine, instance))
+    output.table("Checks that are not green", facts.checks(instance))
+    output.table("Five highest anomaly scores", facts.highest_scores(engine))
 
 
 def next_commands(settings: Settings) -> list[dict[str, str]]:

@@ -17,19 +17,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dagster as dg
+import requests
 from pydantic import SecretStr
 
+from crypto_assets.alerts import sensor as alert_sensor
 from crypto_assets.cli import output
+from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.processes import owned_children
+from crypto_assets.cli.runs import run_job
 from crypto_assets.contracts.slices import DAY, HOUR, floor_hour, hour_key
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
-    from crypto_assets.producer.loop import Producer
-    from crypto_assets.settings import Settings
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.home import open_home
+from crypto_assets.log.kafka.broker import EmbeddedBroker
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.orchestration import producer_sensor
+from crypto_assets.orchestration.event_store import check_state
+from crypto_assets.producer.loop import Producer, open_producer
+from crypto_assets.settings import Settings
+from crypto_assets.wiring import build_definitions
 
 STEP = timedelta(seconds=60)
 """One poll: the source's quotes change once a minute."""
@@ -56,8 +64,8 @@ class Fault:
 
     name: str
     check: tuple[str, str]
-    begin: Callable[[], None]
-    end: Callable[[], None]
+    begin: Callable[[], object]
+    end: Callable[[], object]
     refresh: bool = False
     settle: int = 0
 
@@ -110,9 +118,6 @@ class Drill:
         instance: dg.DagsterInstance,
         hook: Webhook,
     ) -> None:
-        from crypto_assets.engine.engines import make_engine
-        from crypto_assets.wiring import build_definitions
-
         self.settings, self.broker, self.producer, self.instance, self.hook = settings, broker, producer, instance, hook
         self.defs = build_definitions(settings)
         self.store = make_engine(settings).store
@@ -122,8 +127,6 @@ class Drill:
 
     def poll(self, *, refresh: bool) -> None:
         """Move the clock on by one poll: producer sensor, refresh if asked, alert sensor."""
-        from crypto_assets.orchestration import producer_sensor
-
         self.clock += STEP
         result = producer_sensor.evaluate(
             self.producer, self.instance, self._producer_cursor, self.clock, self.settings.source
@@ -141,8 +144,6 @@ class Drill:
         Raises:
             RuntimeError: The run failed; the message has the cause.
         """
-        from crypto_assets.cli.runs import run_job
-
         failed: list[str] = []
         run_job(self.defs, self.instance, "refresh", [hour_key(self.clock)], failed, {})
         if failed:
@@ -150,45 +151,20 @@ class Drill:
 
     def alert(self) -> None:
         """One tick of the alert sensor."""
-        from crypto_assets.alerts import sensor as alert_sensor
-
-        graph = self.defs.resolve_asset_graph()
-
-        def ancestors(asset: str) -> frozenset[str]:
-            import dagster as dg
-
-            key = dg.AssetKey.from_user_string(asset)
-            return (
-                frozenset(k.to_user_string() for k in graph.get_ancestor_asset_keys(key))
-                if graph.has(key)
-                else frozenset()
-            )
-
+        ancestors = alert_sensor.ancestors_in(self.defs.resolve_asset_graph())
         result = alert_sensor.tick(
             self.instance, self.store, self.settings, ancestors, self._alert_cursor, datetime.now(UTC)
         )
         self._alert_cursor = result.cursor
 
-    def stop_broker(self) -> None:
-        """Stop Kafka as `broker stop` does."""
-        self.broker.stop()
-
-    def start_broker(self) -> None:
-        """Start Kafka again on the same port and data."""
-        self.broker.start()
-
     def set_fault(self, kind: str | None, **options: Any) -> None:
         """Tell the stand-in, over HTTP as anyone may."""
-        import requests
-
         root = self.producer.source.url.removesuffix("/api/v3")  # type: ignore[attr-defined]
         requests.post(f"{root}/_faults", json={"kind": kind, **options}, timeout=5).raise_for_status()
 
     def write_bad_records(self) -> None:
         """Records that no producer of ours would write, put into the topic directly."""
         from confluent_kafka import Producer as Client
-
-        from crypto_assets.log.kafka.client import client_config
 
         client = Client(client_config(self.settings))
         stamp = int((self.clock + timedelta(seconds=20)).timestamp() * 1000)
@@ -199,8 +175,6 @@ class Drill:
 
     def red_at(self, check: tuple[str, str], since: float) -> bool:
         """True if the newest evaluation of a check failed and is newer than `since` (Unix time)."""
-        from crypto_assets.orchestration.event_store import check_state
-
         state = check_state(self.instance, *check)
         return (
             state is not None and state.verdict == "red" and state.at is not None and state.at.timestamp() >= since - 1
@@ -265,7 +239,7 @@ def faults(drill: Drill) -> list[Fault]:
         Fault("missing coin", (prices, "no_coin_missing"), at_source("missing_coin", coin="solana"), over),
         Fault("frozen quotes", (prices, "quotes_move"), at_source("frozen_quote"), over),
         Fault("429 storm", (prices, "source_answers"), at_source("rate_limited_json", retry_after="45"), over),
-        Fault("broker stopped", (prices, "delivered"), drill.stop_broker, drill.start_broker),
+        Fault("broker stopped", (prices, "delivered"), drill.broker.stop, drill.broker.start),
     ]  # fmt: skip
 
 
@@ -277,12 +251,6 @@ def pipeline(base: Settings, folder: Path) -> Iterator[Drill]:
         base: Settings of which the home takes what it does not share with others.
         folder: An empty folder.
     """
-    from crypto_assets.cli.instance import open_instance
-    from crypto_assets.cli.processes import owned_children
-    from crypto_assets.home import open_home
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
-    from crypto_assets.producer.loop import open_producer
-
     start = (datetime.now(UTC) - 2 * DAY).date()
     with ExitStack() as stack:
         stack.enter_context(owned_children())

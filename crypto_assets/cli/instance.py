@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.files import UnreadableFile, read_text, write_atomic
+from crypto_assets.home import Home
+from crypto_assets.settings import Settings, environment, export_dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
-
-    from crypto_assets.home import Home
-    from crypto_assets.settings import Settings
 
 CODE_LOCATION = "crypto_assets.definitions"
 """Module that the code server loads, and so the name of the code location in the UI."""
@@ -56,8 +55,6 @@ def open_instance(home: Home, *, reading: bool = False) -> dg.DagsterInstance:
     """
     import dagster as dg
 
-    from crypto_assets.settings import export_dagster_home
-
     kept = home.dagster / "dagster.yaml"
     if reading and not (kept.exists() and (home.dagster / "history").exists()):
         return dg.DagsterInstance.local_temp()
@@ -91,8 +88,6 @@ def instance_settings(folder: Path) -> dict[str, Any]:
 
 def child_environment(settings: Settings, home: Home, *, automation: bool) -> Mapping[str, str]:
     """Environment of webserver and daemon: the caller's, with this home made explicit."""
-    from crypto_assets.settings import environment
-
     return {
         **environment(),
         "DAGSTER_HOME": str(home.dagster),

@@ -135,11 +135,12 @@ def ui(
 ) -> None:
     """Open a home in the Dagster UI with everything off."""
     from crypto_assets import binding
-    from crypto_assets.cli.demo import demo_home
     from crypto_assets.cli.up import serve
     from crypto_assets.home import HomeError, existing_home
 
     if demo:
+        from crypto_assets.cli.demo import demo_home
+
         base = _ambient(source)
         home = demo_home(base)
         if not (home / binding.FILE).exists():

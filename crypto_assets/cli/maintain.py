@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets import databases
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.home import existing_home
+from crypto_assets.orchestration.maintenance import housekeeping
+from crypto_assets.orchestration.maintenance_job import TABLES_JOB, tidied_by
+from crypto_assets.settings import Settings
 
 
 def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int:
@@ -19,11 +20,6 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
     Raises:
         HomeError: There is no home.
     """
-    from crypto_assets.engine.engines import make_engine
-    from crypto_assets.home import existing_home
-    from crypto_assets.orchestration.maintenance import housekeeping
-    from crypto_assets.orchestration.maintenance_job import TABLES_JOB, tidied_by
-
     home = existing_home(settings)
     with open_instance(home, reading=not apply) as instance:
         rows = housekeeping(

@@ -18,17 +18,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dagster as dg
+
+from crypto_assets.assets.card import assets_of
 from crypto_assets.cli import output
+from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.lake_difference import compare
+from crypto_assets.cli.processes import owned_children
+from crypto_assets.cli.runs import run_job
+from crypto_assets.cli.up import running_broker
 from crypto_assets.contracts.slices import DAY, Slice, day_key, floor_day, hour_keys, key_slice
-from crypto_assets.engine.base import StepFailed
+from crypto_assets.engine.base import StepFailed, StepInputs
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.errors import UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.engine.base import StepInputs
-    from crypto_assets.engine.inputs import StepInputBuilder
-    from crypto_assets.settings import Settings
+from crypto_assets.home import existing_home, open_home
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.settings import Settings, child_environment, prepare_embedded_engine
+from crypto_assets.wiring import build_definitions
 
 ENGINES = ("local", "spark")
 
@@ -84,11 +92,6 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
         ValueError: Not two engines that can be compared, or `hours` cannot be read.
         HomeError: There is no such home.
     """
-    from crypto_assets.cli.processes import owned_children
-    from crypto_assets.cli.up import running_broker
-    from crypto_assets.home import existing_home
-    from crypto_assets.log.kafka.client import client_config
-
     if len(engines) != 2:
         raise UsageError(f"two engines are compared, not {len(engines)}: --engines local,spark")
     if unknown := sorted(set(engines) - set(ENGINES)):
@@ -128,8 +131,6 @@ def run(settings: Settings, hours: str, engines: Sequence[str], *, keep: Path | 
 
 
 def _materialize_apart(spec: dict[str, Any], span: Slice, now: datetime, coins: Path) -> None:
-    from crypto_assets.settings import child_environment
-
     home = Path(spec["home_path"])
     home.mkdir(parents=True, exist_ok=True)
     if coins.exists():
@@ -152,16 +153,6 @@ def _materialize_apart(spec: dict[str, Any], span: Slice, now: datetime, coins: 
 
 def materialize(spec: dict[str, Any]) -> int:
     """Work of one engine's process; 0 if every step succeeded."""
-    import dagster as dg
-
-    from crypto_assets.assets.card import assets_of
-    from crypto_assets.cli.instance import open_instance
-    from crypto_assets.cli.runs import run_job
-    from crypto_assets.engine.inputs import StepInputBuilder
-    from crypto_assets.home import open_home
-    from crypto_assets.settings import Settings, prepare_embedded_engine
-    from crypto_assets.wiring import build_definitions
-
     prepare_embedded_engine()
     chosen = {k: v for k, v in spec["settings"].items() if v is not None}
     chosen["partitions_start"] = date.fromisoformat(chosen["partitions_start"])
@@ -185,8 +176,6 @@ def materialize(spec: dict[str, Any]) -> int:
 
 
 def _report(folder: Path, engines: Sequence[str], *, as_json: bool) -> int:
-    from crypto_assets.cli.lake_difference import compare
-
     one, two = (folder / engine / "lake" for engine in engines)
     found = compare(one, two)
     wrong = sum(d.differences for d in found)

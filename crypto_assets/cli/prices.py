@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
 from crypto_assets.errors import UsageError
 from crypto_assets.serving.lake import Lake, open_lake, records
 from crypto_assets.serving.queries import BOARD
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
 
 UP, DOWN, UNKNOWN = "▲", "▼", "-"
 NULLS = {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
+from crypto_assets.cli.up import running_broker
 from crypto_assets.errors import UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.home import open_home
+from crypto_assets.producer.loop import open_producer
+from crypto_assets.settings import Settings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -29,10 +29,6 @@ def seconds(text: str) -> float:
 
 def run(settings: Settings, *, once: bool, run_for: str | None, as_json: bool) -> int:
     """Poll and publish; 0 when the last poll was answered and delivered, else 1."""
-    from crypto_assets.cli.up import running_broker
-    from crypto_assets.home import open_home
-    from crypto_assets.producer.loop import open_producer
-
     limit = seconds(run_for) if run_for else None
     open_home(settings)  # a home that cannot be used gets no broker
     with stop_requested() as stop, running_broker(settings), open_producer(settings) as producer:

@@ -8,16 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.cli import output
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.errors import UsageError
 from crypto_assets.serving.lake import Lake, open_lake, records
 from crypto_assets.serving.queries import CATALOGUE
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
 
 EXAMPLE = "SELECT * FROM gold.latest_prices"
 FORMATS = ("table", "csv", "json")

@@ -12,22 +12,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crypto_assets.assets.log_slices import rereading
+from crypto_assets.assets.log_slices.poll_rows import PollRows
+from crypto_assets.assets.log_slices.rereading import HourPlan
+from crypto_assets.assets.log_slices.rows import PriceRows
+from crypto_assets.checks import rules
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES, TABLES
+from crypto_assets.engine.sail import SailEngine
 from crypto_assets.home import Home, HomeError, existing_home
+from crypto_assets.log.kafka import hours
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.settings import Settings
 from crypto_assets.storage import log_files, repair
 from crypto_assets.storage.base import LogBounds, StorageError
 from crypto_assets.storage.damage import Diagnosis, diagnose
+from crypto_assets.storage.delta_rs import DeltaRsStore
 from crypto_assets.storage.log_files import LogState, table_of
-
-if TYPE_CHECKING:
-    from crypto_assets.assets.log_slices.rereading import HourPlan
-    from crypto_assets.settings import Settings
 
 Row = dict[str, Any]
 APP_NAMES = {RAW_PRICES.full_name: "bronze", POLLS.full_name: "polls"}
@@ -176,9 +182,7 @@ def _by_hand(asset: str) -> str:
 
 def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]) -> Row:
     """Hours of a table of log records, read again from the topic."""
-    from crypto_assets.assets.log_slices import rereading
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.log.kafka import hours
 
     if not keys:
         return {"lost": "nothing that is known", "then": "crypto-assets verify"}
@@ -195,14 +199,6 @@ def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]
 
 
 def _restore(work: _Work, table: Table, diagnosis: Diagnosis, todo: HourPlan, bounds: LogBounds) -> None:
-    from crypto_assets.assets.log_slices import rereading
-    from crypto_assets.assets.log_slices.poll_rows import PollRows
-    from crypto_assets.assets.log_slices.rows import PriceRows
-    from crypto_assets.checks import rules
-    from crypto_assets.engine.sail import SailEngine
-    from crypto_assets.log.kafka.client import client_config
-    from crypto_assets.storage.delta_rs import DeltaRsStore
-
     engine = SailEngine(work.settings.lake, lambda: client_config(work.settings))
     store = engine.store
     assert isinstance(store, DeltaRsStore)

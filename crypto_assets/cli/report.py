@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import dagster as dg
 
 from crypto_assets.assets.features import SCALE_KNOWN
 from crypto_assets.assets.training import ENOUGH_DATA
 from crypto_assets.contracts.slices import HOUR, key_slice
 from crypto_assets.contracts.tables import TABLES
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from crypto_assets.engine.base import Engine
-    from crypto_assets.orchestration.event_store import CheckState
-    from crypto_assets.settings import Settings
-
+from crypto_assets.engine.base import Engine
+from crypto_assets.orchestration.event_store import CheckState, check_states
 
 GAP = timedelta(minutes=15)
 """Without a quote for longer than this a recording has a hole."""
@@ -31,17 +27,8 @@ class Span(NamedTuple):
     end: datetime
 
 
-def engine(settings: Settings) -> Engine:
-    """The home's engine, for reading."""
-    from crypto_assets.engine.engines import make_engine
-
-    return make_engine(settings)
-
-
 def rows_and_partitions(engine: Engine, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
     """Rows, materialized partitions and Delta version of every table that exists."""
-    import dagster as dg
-
     rows = []
     for name, table in TABLES.items():
         if not engine.store.exists(name):
@@ -72,8 +59,6 @@ def checks(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
 
     A check of a partitioned asset counts once, by its newest aggregate.
     """
-    from crypto_assets.orchestration.event_store import check_states
-
     return [
         {
             "asset": s.asset,

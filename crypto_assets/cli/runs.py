@@ -12,17 +12,30 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dagster as dg
 
 from crypto_assets.assets.card import assets_of, steps
 from crypto_assets.cli.instance import CODE_LOCATION
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from crypto_assets.dagster_private import RemoteJobOrigin
-    from crypto_assets.orchestration.unchanged import Plan
-    from crypto_assets.settings import Settings
+from crypto_assets.cli.signals import stop_if_asked
+from crypto_assets.dagster_private import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    SINGLETON_REPOSITORY_NAME,
+    InMemoryJob,
+    LoadableTargetOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    execute_run,
+)
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.home import existing_home
+from crypto_assets.orchestration import unchanged
+from crypto_assets.orchestration.event_store import INTERRUPTED, failed_steps
+from crypto_assets.orchestration.unchanged import ONCE_IS_ENOUGH, Plan
+from crypto_assets.settings import Settings
 
 ANY = "*"
 ROUNDS = 3
@@ -60,17 +73,6 @@ def run_job(
     Raises:
         KeyboardInterrupt: A signal ended a step: Dagster stores it as a failure and would leave the caller to go on.
     """
-    import dagster as dg
-
-    from crypto_assets.cli.signals import stop_if_asked
-    from crypto_assets.dagster_private import (
-        ASSET_PARTITION_RANGE_END_TAG,
-        ASSET_PARTITION_RANGE_START_TAG,
-        InMemoryJob,
-        execute_run,
-    )
-    from crypto_assets.orchestration.event_store import INTERRUPTED, failed_steps
-
     tags = {**NO_RETRY, "crypto_assets/why": why}
     chosen = [job] if "/" in job else assets
     selection = [dg.AssetKey(name.split("/")) for name in chosen] or None
@@ -187,10 +189,6 @@ class Scheduled:
         return outcome
 
     def _plan(self, wanted: Mapping[str, Sequence[str]], now: datetime) -> Plan:
-        from crypto_assets.engine.engines import make_engine
-        from crypto_assets.home import existing_home
-        from crypto_assets.orchestration import unchanged
-
         coins = existing_home(self.settings).registry()
         graph, store = self.defs.resolve_asset_graph(), make_engine(self.settings).store
         return unchanged.plan(self.settings, self.instance, graph, store, wanted, coins, now)
@@ -232,8 +230,6 @@ class Scheduled:
 
     def _record(self, plan: Plan) -> None:
         """Record in each asset's events how many partitions were skipped as unchanged."""
-        import dagster as dg
-
         for asset, count in plan.unchanged.items():
             if count:
                 of = count + len(plan.stale.get(asset, {}))
@@ -243,8 +239,6 @@ class Scheduled:
 
 
 def _key(asset: str) -> dg.AssetKey:
-    import dagster as dg
-
     return dg.AssetKey(asset.split("/"))
 
 
@@ -254,8 +248,6 @@ def _is_stale(plan: Plan, asset: str) -> bool:
 
 def _not_yet_made(plan: Plan, outcome: Outcome) -> dict[dg.AssetKey, dict[str, str]]:
     """Partitions to run, without those whose last attempt failed for a reason that a rerun does not remove."""
-    from crypto_assets.orchestration.unchanged import ONCE_IS_ENOUGH
-
     left = {
         asset: {
             key: why
@@ -269,14 +261,6 @@ def _not_yet_made(plan: Plan, outcome: Outcome) -> dict[dg.AssetKey, dict[str, s
 
 def _origin(job: str) -> RemoteJobOrigin:
     """Where the webserver finds a job: the repository of the code location that `up` and `ui` serve."""
-    from crypto_assets.dagster_private import (
-        SINGLETON_REPOSITORY_NAME,
-        LoadableTargetOrigin,
-        ManagedGrpcPythonEnvCodeLocationOrigin,
-        RemoteJobOrigin,
-        RemoteRepositoryOrigin,
-    )
-
     target = LoadableTargetOrigin(
         executable_path=sys.executable, module_name=CODE_LOCATION, working_directory=str(Path.cwd())
     )

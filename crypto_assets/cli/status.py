@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.cli import output
+from crypto_assets.cli.instance import open_instance
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.home import existing_home
+from crypto_assets.settings import Settings
 from crypto_assets.status.report import AssetStatus, Parts, StatusReport, collect
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
 
 
 def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
@@ -22,10 +23,6 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     Raises:
         HomeError: There is no home, or it is bound to something else.
     """
-    from crypto_assets.cli.instance import open_instance
-    from crypto_assets.engine.engines import make_engine
-    from crypto_assets.home import existing_home
-
     home = existing_home(settings)
     store = make_engine(settings).store
     parts = Parts([], home.path)

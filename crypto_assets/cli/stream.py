@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
+from crypto_assets.cli.instance import open_instance
 from crypto_assets.cli.produce import seconds
 from crypto_assets.cli.signals import stop_requested
+from crypto_assets.cli.up import running_broker
+from crypto_assets.engine.base import StepFailed
 from crypto_assets.errors import UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
-    from crypto_assets.streaming.loop import Progress
+from crypto_assets.home import open_home
+from crypto_assets.log.kafka.topic import require_topics
+from crypto_assets.settings import Settings
+from crypto_assets.storage.base import AuditFailed, StorageError, WriteConflict
+from crypto_assets.streaming.loop import Progress
+from crypto_assets.streaming.run import refuse_unfit, stream
 
 SHORTEST_S = 0.1
 TELL_S = 5.0
@@ -31,13 +35,6 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
         ValueError: `run_for` is no duration, or the interval is too short.
         StepFailed: No stream can run with these settings, or the log cannot be read.
     """
-    from crypto_assets.cli.instance import open_instance
-    from crypto_assets.cli.up import running_broker
-    from crypto_assets.engine.base import StepFailed
-    from crypto_assets.home import open_home
-    from crypto_assets.storage.base import AuditFailed, StorageError, WriteConflict
-    from crypto_assets.streaming.run import refuse_unfit, stream
-
     limit = seconds(run_for) if run_for else None
     if interval_s < SHORTEST_S:
         raise UsageError(f"--interval {interval_s} is too short: at least {SHORTEST_S} seconds")
@@ -53,7 +50,8 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
                 f"home {home.path}, kafka {servers}, topic {settings.prices_topic}, target {settings.target}; "
                 "Ctrl-C ends it after the running micro-batch"
             )
-        _own_topics(settings)
+        if not settings.kafka_bootstrap_servers:  # so that a stream may be started before any producer
+            require_topics(settings, datetime.now(UTC))
         # A cluster has no Dagster instance; the driver reads the tables.
         instance = None if settings.is_remote else stack.enter_context(open_instance(home))
         try:
@@ -64,7 +62,7 @@ def run(settings: Settings, *, available_now: bool, interval_s: float, run_for: 
                 available_now=available_now,
                 interval_s=interval_s,
                 for_s=limit,
-                on_batch=_nothing if as_json else Lines(),
+                on_batch=(lambda _progress: None) if as_json else Lines(),
             )
         except (AuditFailed, StorageError, WriteConflict) as error:
             raise StepFailed(f"{error}. What was committed before stays; start the stream again to go on") from error
@@ -106,15 +104,3 @@ class Lines:
             reached = f"Gold reaches {progress.covered_until:%Y-%m-%d %H:%M:%S}Z, {age:,.1f} s ago"
         self._say(f"{more / passed:,.0f} records/s, {progress.waiting:,} waiting; {reached}")
         self._at, self._records = self._clock(), progress.records
-
-
-def _nothing(_progress: Progress) -> None:
-    """For scripts: the summary alone is printed."""
-
-
-def _own_topics(settings: Settings) -> None:
-    """Topics of the embedded broker, so that a stream may be started before any producer."""
-    from crypto_assets.log.kafka.topic import require_topics
-
-    if not settings.kafka_bootstrap_servers:
-        require_topics(settings, datetime.now(UTC))

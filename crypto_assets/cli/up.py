@@ -14,21 +14,18 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
+from crypto_assets.cli.api_child import ApiChild, api_of
+from crypto_assets.cli.broker_watch import BrokerWatch
 from crypto_assets.cli.instance import CODE_LOCATION, child_environment, prepare
 from crypto_assets.cli.processes import Supervised, owned_children, stop_all
 from crypto_assets.cli.signals import stop_if_asked, stop_requested
 from crypto_assets.errors import ReportedError
+from crypto_assets.home import Home, open_home
+from crypto_assets.log.kafka.broker import EmbeddedBroker
 from crypto_assets.paths import private_folder
-
-if TYPE_CHECKING:
-    from crypto_assets.cli.api_child import ApiChild
-    from crypto_assets.home import Home
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
-    from crypto_assets.settings import Settings
-
+from crypto_assets.settings import Settings
 
 LONGEST_SOCKET = 103
 """Bytes of a socket's path; macOS takes 103, Linux 107."""
@@ -55,9 +52,6 @@ def running_broker(settings: Settings, *, watch: bool = False) -> Iterator[str]:
     if settings.kafka_bootstrap_servers:
         yield settings.kafka_bootstrap_servers
         return
-    from crypto_assets.cli.broker_watch import BrokerWatch
-    from crypto_assets.log.kafka.broker import EmbeddedBroker
-
     broker = EmbeddedBroker(settings.home, settings.kafka_port)
     with owned_children():
         ours = not broker.status().running
@@ -113,9 +107,6 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
         StartError: The port is taken or Dagster does not come up.
         HomeError: The home is in use or bound to something else.
     """
-    from crypto_assets.cli.api_child import api_of
-    from crypto_assets.home import open_home
-
     free_port(port)
     api = api_of(settings, port)
     home = open_home(settings)

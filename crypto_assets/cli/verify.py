@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.errors import CANNOT, FAILED, SUCCESS, UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.home import existing_home
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.settings import Settings
+from crypto_assets.verify.audit import audit
+from crypto_assets.verify.coverage import UNJUDGED
 
 
 def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = False) -> int:
@@ -26,10 +27,6 @@ def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = Fal
         HomeError: There is no home.
     """
     from crypto_assets.cli.up import running_broker
-    from crypto_assets.home import existing_home
-    from crypto_assets.log.kafka.client import client_config
-    from crypto_assets.verify.audit import audit
-    from crypto_assets.verify.coverage import UNJUDGED
 
     home = existing_home(settings)
     if settings.on_databricks and not _has_tables(settings):

@@ -8,6 +8,7 @@ system (`find_java_home`). Jars come from Maven Central through the Ivy that pys
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import shutil
 import ssl
@@ -163,8 +164,6 @@ def ensure_jars(
 
 
 def _ivy_jar() -> Path:
-    import importlib.util
-
     spec = importlib.util.find_spec("pyspark")
     folder = Path(next(iter(spec.submodule_search_locations or []))) / "jars" if spec else None
     jars = sorted(folder.glob("ivy-*.jar")) if folder else []

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import dagster as dg
 
 from crypto_assets.assets import commit_report
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import RAW_PRICES, SILVER_PRICES
+from crypto_assets.settings import Settings
 from crypto_assets.storage.base import Commit
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
-    from crypto_assets.storage.store import DeltaStore
+from crypto_assets.storage.store import DeltaStore
 
 BRONZE, SILVER = dg.AssetKey(list(RAW_PRICES.asset_key)), dg.AssetKey(list(SILVER_PRICES.asset_key))
 COMMITS_AT_ONCE = 200
@@ -28,25 +26,12 @@ UNKNOWN = "UNKNOWN"
 _PAGE = 100
 
 
-class CommitHistory(Protocol):
-    """Commit history that late-record restatement needs."""
-
-    def bronze_after(self, version: int) -> list[Commit]:
-        """Commits of `bronze.raw_prices` with a higher version, in order; metadata `touched_hours` as JSON."""
-        ...
-
-    def silver_read(self, hours: Sequence[str]) -> dict[str, int]:
-        """Bronze version that each of these Silver hours was last built from; hours never built are absent."""
-        ...
-
-
-def history_of(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore) -> CommitHistory:
-    """History from the tables where this process has them, from events where steps write in a workspace."""
-    return EventHistory(instance) if settings.on_databricks else TableHistory(store)
-
-
 class TableHistory:
-    """History from the tables' Delta logs: a commit is visible at once, whatever became of its run."""
+    """History from the tables' Delta logs: a commit is visible at once, whatever became of its run.
+
+    Both kinds give Bronze's commits after a version in order, with `touched_hours` as JSON in their metadata, and the
+    Bronze version that each of some Silver hours was last built from; hours never built are absent.
+    """
 
     def __init__(self, store: DeltaStore) -> None:
         self._store = store
@@ -122,6 +107,14 @@ class EventHistory:
             if not page.has_more:
                 return
             cursor = page.cursor
+
+
+CommitHistory = TableHistory | EventHistory
+
+
+def history_of(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore) -> CommitHistory:
+    """History from the tables where this process has them, from events where steps write in a workspace."""
+    return EventHistory(instance) if settings.on_databricks else TableHistory(store)
 
 
 def _with_gaps(commits: Sequence[Commit], version: int) -> list[Commit]:

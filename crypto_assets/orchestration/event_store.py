@@ -8,11 +8,11 @@ tests on a real SQLite instance. Does not belong here: what is done with the eve
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import dagster as dg
 import sqlalchemy as db
@@ -20,6 +20,9 @@ import sqlalchemy as db
 from crypto_assets.dagster_private import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
+    InstigatorState,
+    InstigatorTick,
+    InstigatorType,
     SqlEventLogStorage,
     SqlEventLogStorageTable,
     SqliteEventLogStorage,
@@ -28,9 +31,6 @@ from crypto_assets.dagster_private import (
 from crypto_assets.errors import ReportedError
 from crypto_assets.orchestration.evaluations import Evaluation
 
-if TYPE_CHECKING:
-    from crypto_assets.dagster_private import InstigatorState, InstigatorTick
-
 RUNLESS = ""
 """Run id under which Dagster stores what sensors report outside of runs."""
 PLANNED = "PLANNED"
@@ -38,8 +38,6 @@ PLANNED = "PLANNED"
 INTERRUPTED = "interrupted by a signal, such as Ctrl-C"
 _WHY = 500
 """Longest error text that is kept, in characters."""
-_CHUNK = 500
-"""Ids per IN list; SQLite allows 32,766 variables."""
 _FREE_SHARE, _FREE_BYTES = 0.2, 2_000_000
 """Free share from which a database file is rewritten: rewriting costs as much as its content."""
 
@@ -322,8 +320,6 @@ def _evaluated(newest: Any, red: list[Any]) -> CheckState:
 
 def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | None:
     """State of the sensor `name`; None if it was never started or stopped."""
-    from crypto_assets.dagster_private import InstigatorType
-
     states = [s for s in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if s.name == name]
     return states[-1] if states else None
 
@@ -400,12 +396,11 @@ def delete_runless(instance: dg.DagsterInstance, before: datetime, *, dry_run: b
         events.c.id < db.select(db.func.max(events.c.id)).scalar_subquery(),
     )
     with store.index_connection() as connection:
-        ids = [row[0] for row in connection.execute(db.select(events.c.id).where(old))]
-        if dry_run or not ids:
-            return len(ids)
-        for chunk in _chunks(ids):
-            connection.execute(tags.delete().where(tags.c.event_id.in_(chunk)))
-            connection.execute(events.delete().where(events.c.id.in_(chunk)))
+        count = connection.execute(db.select(db.func.count()).select_from(events).where(old)).scalar_one()
+        if dry_run or not count:
+            return count
+        connection.execute(tags.delete().where(tags.c.event_id.in_(db.select(events.c.id).where(old))))
+        connection.execute(events.delete().where(old))
         connection.execute(
             checks.delete().where(
                 checks.c.run_id == RUNLESS,
@@ -417,12 +412,7 @@ def delete_runless(instance: dg.DagsterInstance, before: datetime, *, dry_run: b
         # The index above is what is read; this is the copy in the file of run-less events.
         with store.run_connection(RUNLESS) as connection:
             connection.execute(events.delete().where(events.c.timestamp < moment))
-    return len(ids)
-
-
-def _chunks(ids: list[int]) -> Iterator[list[int]]:
-    for i in range(0, len(ids), _CHUNK):
-        yield ids[i : i + _CHUNK]
+    return count
 
 
 # --- files (SQLite only) ------------------------------------------------------------------------------------------
@@ -430,11 +420,9 @@ def _chunks(ids: list[int]) -> Iterator[list[int]]:
 
 def stray_files(instance: dg.DagsterInstance, before: datetime) -> list[Path]:
     """Event files of deleted runs, last written before a time; none on other stores."""
-    store = _store(instance)
-    if not isinstance(store, SqliteEventLogStorage):
+    if (folder := _sqlite_folder(instance)) is None:
         return []
     known = {RUNLESS, "index", *(r.run_id for r in instance.get_runs())}
-    folder = Path(store.path_for_shard("index")).parent
     return [
         path
         for path in sorted(folder.glob("*.db*"))
@@ -444,11 +432,13 @@ def stray_files(instance: dg.DagsterInstance, before: datetime) -> list[Path]:
 
 def event_log_bytes(instance: dg.DagsterInstance) -> int | None:
     """Size of all event log files in bytes; None if the store is not SQLite."""
+    folder = _sqlite_folder(instance)
+    return None if folder is None else sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+
+
+def _sqlite_folder(instance: dg.DagsterInstance) -> Path | None:
     store = _store(instance)
-    if not isinstance(store, SqliteEventLogStorage):
-        return None
-    folder = Path(store.path_for_shard("index")).parent
-    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+    return Path(store.path_for_shard("index")).parent if isinstance(store, SqliteEventLogStorage) else None
 
 
 def reclaim(

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dagster as dg
+
+from crypto_assets.dagster_private import TickStatus
+from crypto_assets.home import Home
 from crypto_assets.ml import places
+from crypto_assets.orchestration import event_store
 from crypto_assets.orchestration.tidying import Part, Row, table_parts, tidy
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from crypto_assets.home import Home
-    from crypto_assets.storage.store import DeltaStore
+from crypto_assets.storage.store import DeltaStore
 
 REFRESH_RUNS_KEPT = timedelta(hours=6)
 OTHER_RUNS_KEPT = timedelta(days=14)
@@ -81,8 +81,6 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _dagster_parts(instance: dg.DagsterInstance, now: datetime, dry_run: bool, report: Progress) -> list[Part]:
-    from crypto_assets.orchestration import event_store
-
     verb = "would go" if dry_run else "deleted"
 
     def runs() -> str:
@@ -128,8 +126,6 @@ def prune_runs(
     Returns:
         Runs deleted (or that would be), and old runs kept because they hold something.
     """
-    from crypto_assets.orchestration import event_store
-
     held = event_store.holders(instance)
     old = list(_old_runs(instance, now))
     doomed = [run_id for run_id in old if run_id not in held]
@@ -143,8 +139,6 @@ def prune_runs(
 
 
 def _old_runs(instance: dg.DagsterInstance, now: datetime) -> Iterator[str]:
-    import dagster as dg
-
     finished = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     cursor = None
     while True:
@@ -162,8 +156,6 @@ def _old_runs(instance: dg.DagsterInstance, now: datetime) -> Iterator[str]:
 
 def purge_ticks(instance: dg.DagsterInstance, now: datetime, *, dry_run: bool) -> str:
     """Delete skipped ticks older than a day; Dagster's own retention counts whole days and runs rarely."""
-    from crypto_assets.dagster_private import TickStatus
-
     before = (now - SKIPPED_TICKS_KEPT).timestamp()
     states = instance.all_instigator_state()
     for state in states:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -17,12 +17,9 @@ from crypto_assets.dagster_private import DATA_VERSION_TAG
 from crypto_assets.market.polls import CHECKS
 from crypto_assets.orchestration.running_window import hours_request, running_window
 from crypto_assets.orchestration.topics import KEYS, POLLS, PRICES
-from crypto_assets.settings import HOURLY_REFRESH_S
-
-if TYPE_CHECKING:
-    from crypto_assets.producer.loop import Producer
-    from crypto_assets.producer.ticks import TickSummary
-    from crypto_assets.settings import Settings
+from crypto_assets.producer.loop import Producer
+from crypto_assets.producer.ticks import TickSummary
+from crypto_assets.settings import HOURLY_REFRESH_S, Settings
 
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
@@ -49,12 +46,6 @@ def shared_producer(settings: Settings) -> Callable[[], Producer]:
         return kept[0]
 
     return get
-
-
-def refresh_request(poll_id: str, now: datetime, source: str) -> dg.RunRequest:
-    """Build a run request for the running window; a range of two hours is one run."""
-    tags = {"crypto_assets/poll_id": poll_id, "crypto_assets/source": source}
-    return hours_request(poll_id, running_window(now), tags)
 
 
 def refresh_due(cursor: Mapping[str, Any], now: datetime, every_s: int) -> bool:
@@ -121,7 +112,8 @@ def evaluate(
     wanted = cursor.get("wanted")
     requests = []
     if wanted and refresh_due(cursor, now, every_s) and not refresh_in_progress(instance):
-        requests = [refresh_request(wanted, now, source)]
+        tags = {"crypto_assets/poll_id": wanted, "crypto_assets/source": source}
+        requests = [hours_request(wanted, running_window(now), tags)]
         cursor["wanted"] = None
         if every_s:
             cursor["requested_at"] = now.isoformat()
@@ -137,7 +129,6 @@ def build(
     refresh: dg.UnresolvedAssetJobDefinition,
     open_producer: Callable[[], Producer],
     source: str,
-    interval_s: int = 10,
     *,
     refresh_every_s: int = 0,
     status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
@@ -148,7 +139,6 @@ def build(
         refresh: Job that is requested.
         open_producer: Returns the process's producer, opened once and kept between ticks.
         source: Data mode, for run tags.
-        interval_s: Seconds between ticks.
         refresh_every_s: Minimum seconds between refreshes.
         status: Whether it runs before a person has switched it.
     """
@@ -156,7 +146,7 @@ def build(
     @dg.sensor(
         name="producer",
         job=refresh,
-        minimum_interval_seconds=interval_s,
+        minimum_interval_seconds=10,
         default_status=status,
         description="Polls the source as the credit budget allows, publishes to Kafka, then requests the refresh. "
         "Stopped in a bare `dagster dev`: nothing polls until `crypto-assets up` starts it, or a person does here.",

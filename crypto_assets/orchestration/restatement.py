@@ -7,7 +7,7 @@ Belongs here: the arithmetic over the asset graph, used by the restatement senso
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 import dagster as dg
@@ -62,21 +62,13 @@ def affected(
     Returns:
         Sorted partition keys by asset key, Silver included; empty when no touched hour was ever materialized.
     """
-    view = AssetGraphView(
-        temporal_context=TemporalContext(effective_dt=now, last_event_id=None), instance=instance, asset_graph=graph
-    )
+    view = graph_view(instance, graph, now)
     touched = _materialized(instance, ORIGIN) & set(hours)
     found = {ORIGIN: touched}
-    subsets = {ORIGIN: _subset(view, graph, ORIGIN, touched)} if touched else {}
     for key in restated():
-        reached: set[str] = set()
-        for parent, subset in subsets.items():
-            if parent in graph.get(key).parent_keys:
-                reached |= set(view.compute_child_subset(key, subset).expensively_compute_partition_keys())
-        reached &= _materialized(instance, key)
-        if reached:
-            found[key] = reached
-            subsets[key] = _subset(view, graph, key, reached)
+        parents = graph.get(key).parent_keys
+        reached = {k for p, keys in found.items() if p in parents and keys for k in child_keys(view, p, keys, key)}
+        found[key] = reached & _materialized(instance, key)
     return {key: sorted(keys) for key, keys in found.items() if keys}
 
 
@@ -91,16 +83,13 @@ def models_that_saw(
         partitions: Restated partitions, from `affected`.
         now: Time at which partitions are enumerated.
     """
-    view = AssetGraphView(
-        temporal_context=TemporalContext(effective_dt=now, last_event_id=None), instance=instance, asset_graph=graph
-    )
+    view = graph_view(instance, graph, now)
     seen: dict[dg.AssetKey, dict[str, int]] = {}
     for model in MODELS:
         counts: Counter[str] = Counter()
         days = _materialized(instance, model)
         for hour in partitions.get(FEATURES, ()) if days else ():
-            children = view.compute_child_subset(model, _subset(view, graph, FEATURES, {hour}))
-            counts.update(days & set(children.expensively_compute_partition_keys()))
+            counts.update(days & child_keys(view, FEATURES, {hour}, model))
         if counts:
             seen[model] = dict(sorted(counts.items()))
     return seen
@@ -118,7 +107,15 @@ def _materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
     return set(instance.get_materialized_partitions(key))
 
 
-def _subset(view: AssetGraphView, graph: BaseAssetGraph, key: dg.AssetKey, keys: set[str]):
-    definition = graph.get(key).partitions_def
+def graph_view(instance: dg.DagsterInstance, graph: BaseAssetGraph, now: datetime) -> AssetGraphView:
+    """View of the graph that enumerates partitions at a time (UTC)."""
+    context = TemporalContext(effective_dt=now, last_event_id=None)
+    return AssetGraphView(temporal_context=context, instance=instance, asset_graph=graph)
+
+
+def child_keys(view: AssetGraphView, parent: dg.AssetKey, keys: Set[str], child: dg.AssetKey) -> set[str]:
+    """Partitions of an asset that read these of a partitioned parent."""
+    definition = view.asset_graph.get(parent).partitions_def
     assert definition is not None
-    return view.get_subset_from_partition_keys(key, definition, keys)
+    subset = view.get_subset_from_partition_keys(parent, definition, set(keys))
+    return set(view.compute_child_subset(child, subset).expensively_compute_partition_keys())

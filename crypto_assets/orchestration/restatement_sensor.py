@@ -10,22 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from crypto_assets.assets import training
 from crypto_assets.contracts.slices import hour_key, key_spans
 from crypto_assets.orchestration import commit_history, restatement
+from crypto_assets.orchestration.commit_history import CommitHistory
 from crypto_assets.orchestration.producer_sensor import refresh_in_progress
 from crypto_assets.orchestration.running_window import running_window
-
-if TYPE_CHECKING:
-    from crypto_assets.orchestration.commit_history import CommitHistory
-    from crypto_assets.storage.base import Commit
+from crypto_assets.storage.base import Commit
 
 WHEN_UNKNOWN = "if late records were among them, restate their days with crypto-assets backfill DAY --from log"
-STOPPED = dg.DefaultSensorStatus.STOPPED
 
 
 def pending_hours(
@@ -99,13 +95,13 @@ def stale_models(seen: Mapping[dg.AssetKey, Mapping[str, int]], bronze_version: 
     ]
 
 
-def build(interval_s: int = 30, *, status: dg.DefaultSensorStatus = STOPPED) -> dg.SensorDefinition:
-    """Build the sensor definition; stopped by default."""
+def build(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Build the sensor definition."""
 
     @dg.sensor(
         name="restatement",
         asset_selection=dg.AssetSelection.assets(restatement.ORIGIN, *restatement.restated()),
-        minimum_interval_seconds=interval_s,
+        minimum_interval_seconds=30,
         default_status=status,
         required_resource_keys={"engine", "step_inputs"},
         description="Late records restate exactly their hours and the materialized partitions that read them.",

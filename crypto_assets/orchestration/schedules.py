@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, timedelta
+from functools import partial
 
 import dagster as dg
 
@@ -32,12 +33,11 @@ def schedules(
     """
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     by_name = {job.name: job for job in jobs}
+    schedule = partial(dg.schedule, execution_timezone="UTC", default_status=status)
 
-    @dg.schedule(
+    @schedule(
         job=by_name["refresh"],
         cron_schedule="5 * * * *",
-        execution_timezone="UTC",
-        default_status=status,
         name="close_hour",
         description="At :05 the hour before is refreshed once more, now that its last minute has arrived.",
     )
@@ -47,11 +47,9 @@ def schedules(
         tags = {"crypto_assets/why": "close_hour"}
         return hours_request(f"close-{closed}", [closed, current] if hourly else [closed], tags)
 
-    @dg.schedule(
+    @schedule(
         job=by_name["daily"],
         cron_schedule="15 0 * * *",
-        execution_timezone="UTC",
-        default_status=status,
         name="close_day",
         description="At 00:15 yesterday's day bars, models and accuracy are made.",
     )
@@ -59,11 +57,9 @@ def schedules(
         key = day_key(context.scheduled_execution_time.astimezone(UTC) - timedelta(days=1))
         return dg.RunRequest(run_key=f"close-{key}", partition_key=key, tags={"crypto_assets/why": "close_day"})
 
-    @dg.schedule(
+    @schedule(
         job=maintain,
         cron_schedule="35 * * * *",
-        execution_timezone="UTC",
-        default_status=status,
         name="housekeeping",
         description="Hourly: compact closed hours, vacuum, clean logs, apply retention, prune old refresh runs.",
     )

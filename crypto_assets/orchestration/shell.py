@@ -17,7 +17,6 @@ from crypto_assets.checks import factories as checks
 from crypto_assets.contracts.model import Table
 from crypto_assets.engine.base import (
     CheckOutcome,
-    Markdown,
     Result,
     StepFailed,
     StepInputs,
@@ -185,7 +184,7 @@ def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFai
     for asset in step.makes:
         key = dg.AssetKey(asset.asset_key)
         for partition, outcome in error.outcomes:  # type: ignore[misc]
-            own = isinstance(asset, Table) and (checks.belongs(outcome, asset) or outcome.name in step.checks)
+            own = isinstance(asset, Table) and outcome.name in {**checks.described(asset), **step.checks}
             if own and key in context.selected_asset_keys:
                 _log_evaluation(context, checks.evaluation(outcome, key, partition))
 
@@ -253,7 +252,9 @@ def _materialized(
         if partition is None:
             continue
         context.add_asset_metadata(
-            {"dagster/partition_row_count": done.rows, **_plain(done.metadata)}, key, partition_key=partition
+            {"dagster/partition_row_count": done.rows, **checks.as_metadata(done.metadata)},
+            key,
+            partition_key=partition,
         )
         if context.has_partition_key:
             continue  # the results below are then that partition's own evaluations
@@ -262,9 +263,9 @@ def _materialized(
                 _log_evaluation(context, checks.evaluation(outcome, key, partition))
     rows = sum(p.rows for p in table.partitions.values())
     versions = [table.partitions[k].data_version for k in keys if k in table.partitions]
-    metadata: dict[str, Any] = {**facts, **_plain(table.metadata), "source": context.resources.step_inputs.banner}
+    metadata = {**facts, **checks.as_metadata(table.metadata), "source": context.resources.step_inputs.banner}
     if list(table.partitions) == [None]:
-        metadata |= {"dagster/row_count": rows, **_plain(table.partitions[None].metadata)}
+        metadata |= {"dagster/row_count": rows, **checks.as_metadata(table.partitions[None].metadata)}
     return dg.MaterializeResult(
         asset_key=key,
         metadata=metadata,
@@ -279,27 +280,3 @@ def _aggregates(
     """One result per declared check over all partitions; red with a message if it was not evaluated."""
     for name in declared:
         yield checks.aggregate(key, name, {p: o for p, outs in outcomes.items() for o in outs if o.name == name})
-
-
-def _listed(value: Any) -> Any:
-    """Convert a container to JSON types; sets are sorted as text."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
-
-
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata in types that Dagster stores; containers become JSON."""
-    plain: dict[str, Any] = {}
-    for name, value in metadata.items():
-        if value is None:
-            continue
-        if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-            plain[name] = dg.MetadataValue.json(_listed(value))
-        elif isinstance(value, Markdown):
-            plain[name] = dg.MetadataValue.md(value.text)
-        elif isinstance(value, datetime):
-            plain[name] = value.isoformat()
-        else:
-            plain[name] = value
-    return plain

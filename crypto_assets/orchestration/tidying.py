@@ -9,14 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.contracts.slices import HOUR, floor_hour
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
-
-if TYPE_CHECKING:
-    from crypto_assets.storage.store import DeltaStore
+from crypto_assets.storage.store import DeltaStore
 
 DRY_RUN = "dry_run"
 Part = tuple[str, Callable[[], str]]

@@ -16,10 +16,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import dagster as dg
 
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour, hour_key, key_slice
 from crypto_assets.contracts.tables import POLLS, PRICE_FEATURES, RAW_PRICES, SILVER_PRICES, TABLES
 from crypto_assets.dagster_private import (
@@ -28,18 +30,18 @@ from crypto_assets.dagster_private import (
     CODE_VERSION_TAG,
     PARTITION_NAME_TAG,
     AssetGraphView,
-    TemporalContext,
+    BaseAssetGraph,
 )
+from crypto_assets.engine.base import given
+from crypto_assets.log.errors import LogError
+from crypto_assets.log.kafka import reading
 from crypto_assets.market.coins import CoinRegistry
+from crypto_assets.orchestration.restatement import child_keys, graph_view
+from crypto_assets.settings import Settings
+from crypto_assets.storage.base import Commit
 from crypto_assets.storage.delta_files import HISTORY_CLEANED
+from crypto_assets.storage.store import DeltaStore
 from crypto_assets.transforms.bars import GRACE_S
-
-if TYPE_CHECKING:
-    from crypto_assets.contracts.model import Table
-    from crypto_assets.dagster_private import BaseAssetGraph
-    from crypto_assets.settings import Settings
-    from crypto_assets.storage.base import Commit
-    from crypto_assets.storage.store import DeltaStore
 
 ANY = "*"
 """Key of all partitions, and of the only one of an unpartitioned asset."""
@@ -152,36 +154,28 @@ def plan(
     ordered = [k for k in graph.toposorted_asset_keys if k in keys]
     if not comparable:
         return Plan({asset: dict.fromkeys(keys[asset], INCOMPARABLE) for asset in ordered})
-    return _Judge(settings, instance, graph, store, inputs_digest(settings, coins), now).judge(ordered, keys)
+    digest = given(settings.source, coins, settings.anomaly_budget)  # as the shell records it
+    return _Judge(settings, instance, graph, store, digest, now).judge(ordered, keys)
 
 
-def inputs_digest(settings: Settings, coins: CoinRegistry) -> str:
-    """Digest of step inputs other than tables, as `orchestration.shell` records it."""
-    from crypto_assets.engine.base import given
-
-    return given(settings.source, coins, settings.anomaly_budget)
-
-
+@dataclass
 class _Judge:
     """One judgement; commits and receipts are read once."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        instance: dg.DagsterInstance,
-        graph: BaseAssetGraph,
-        store: DeltaStore,
-        digest: str,
-        now: datetime,
-    ) -> None:
-        self.settings, self.instance, self.graph, self.store = settings, instance, graph, store
-        self.digest, self.now = digest, now
-        self.view = AssetGraphView(
-            temporal_context=TemporalContext(effective_dt=now, last_event_id=None), instance=instance, asset_graph=graph
-        )
-        self._commits: dict[str, list[Commit]] = {}
-        self._receipts: dict[dg.AssetKey, dict[str, Receipt]] = {}
-        self._planned: dict[dg.AssetKey, Mapping[str, int]] = {}
+    settings: Settings
+    instance: dg.DagsterInstance
+    graph: BaseAssetGraph
+    store: DeltaStore
+    digest: str
+    now: datetime
+    _commits: dict[str, list[Commit]] = field(default_factory=dict)
+    _receipts: dict[dg.AssetKey, dict[str, Receipt]] = field(default_factory=dict)
+    _planned: dict[dg.AssetKey, Mapping[str, int]] = field(default_factory=dict)
+
+    @cached_property
+    def view(self) -> AssetGraphView:
+        """The graph with the partitions of now."""
+        return graph_view(self.instance, self.graph, self.now)
 
     def judge(self, ordered: Sequence[dg.AssetKey], keys: Mapping[dg.AssetKey, Sequence[str]]) -> Plan:
         found = Plan()
@@ -295,9 +289,6 @@ class _Judge:
         """Hours of which the log has, or may have, unstored records."""
         if asset not in LOGS:
             return
-        from crypto_assets.log.errors import LogError
-        from crypto_assets.log.kafka import reading
-
         topic = getattr(self.settings, LOGS[asset])
         newest = max(self.receipts(asset).values(), key=lambda r: r.storage_id, default=None)
         topic_id = newest.metadata.get("topic_id") if newest else None
@@ -391,13 +382,12 @@ class _Judge:
 
     def _children(self, asset: dg.AssetKey, parent: dg.AssetKey, keys: Iterable[str], among: Iterable[str]) -> set[str]:
         """Partitions of an asset, among some, that read these of a parent."""
-        chosen, above = set(keys), self.graph.get(parent).partitions_def
+        chosen = set(keys)
         if not chosen:
             return set()
-        if not self.graph.get(asset).is_partitioned or above is None or ANY in chosen:
+        if not self.graph.get(asset).is_partitioned or not self.graph.get(parent).is_partitioned or ANY in chosen:
             return set(among)
-        subset = self.view.get_subset_from_partition_keys(parent, above, chosen)
-        return set(among) & set(self.view.compute_child_subset(asset, subset).expensively_compute_partition_keys())
+        return set(among) & child_keys(self.view, parent, chosen, asset)
 
 
 def _receipt(record: dg.EventLogRecord) -> Receipt:

@@ -10,18 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets.publishing import EVENT_COLUMNS, NEWEST_EVENT
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
+from crypto_assets.settings import Settings
 from crypto_assets.storage import delta_files as files
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import dagster as dg
-
-    from crypto_assets.contracts.model import Table
-    from crypto_assets.settings import Settings
-    from crypto_assets.storage.store import DeltaStore
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,6 @@ class Covered:
     newest_quote: datetime | None = None
 
 
-class TableFacts(Protocol):
-    """Source of facts about the tables."""
-
-    def of(self, table: Table) -> Facts:
-        """Rows and newest event of a table."""
-        ...
-
-    def covered(self) -> Covered:
-        """How far the newest quotes reach."""
-        ...
-
-
 def facts_of(settings: Settings, instance: dg.DagsterInstance | None, store: DeltaStore) -> TableFacts:
     """From the tables where this process has them, from events where they are in a workspace.
 
@@ -82,14 +69,32 @@ def happened(table: Table) -> bool:
 
 
 class StoredFacts:
-    """From the tables' logs and statistics."""
+    """From the tables' logs and statistics: facts of a table, and how far the newest quotes reach."""
 
     def __init__(self, lake: str, store: DeltaStore) -> None:
         self._lake, self._store = lake, store
 
     def of(self, table: Table) -> Facts:
-        """All rows, now."""
-        return table_facts(files.table_path(self._lake, table.full_name), table)
+        """All rows and the newest event time, from the statistics in the table's log.
+
+        The newest event is that of the first of `EVENT_COLUMNS`, or of the time column, that has statistics.
+
+        Raises:
+            StorageError: The table's files are damaged, or a catalog keeps its commits.
+        """
+        handle = files.open_table(files.table_path(self._lake, table.full_name))
+        if handle is None:
+            return Facts()
+        actions = files.add_actions(handle)
+        rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
+        for column in (*EVENT_COLUMNS, table.time_column):
+            name = f"max.{column}"
+            if column is None or name not in actions.column_names:
+                continue
+            values = [v for v in actions.column(name).to_pylist() if isinstance(v, datetime)]
+            if values:
+                return Facts(rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values))
+        return Facts(rows)
 
     def covered(self) -> Covered:
         """As the newest refresh of the table wrote it."""
@@ -144,27 +149,7 @@ class ToldFacts:
         return partition, {}
 
 
-def table_facts(path: str, table: Table) -> Facts:
-    """Rows and newest event time of a local Delta table, from the statistics in its log.
-
-    The newest event is the newest value of the first of `EVENT_COLUMNS`, or of the time column, that has statistics.
-
-    Raises:
-        StorageError: The table's files are damaged, or a catalog keeps its commits.
-    """
-    handle = files.open_table(path)
-    if handle is None:
-        return Facts()
-    actions = files.add_actions(handle)
-    rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
-    for column in (*EVENT_COLUMNS, table.time_column):
-        name = f"max.{column}"
-        if column is None or name not in actions.column_names:
-            continue
-        values = [v for v in actions.column(name).to_pylist() if isinstance(v, datetime)]
-        if values:
-            return Facts(rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values))
-    return Facts(rows)
+TableFacts = StoredFacts | ToldFacts
 
 
 def _offsets(text: str) -> dict[int, int]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from crypto_assets.errors import CANNOT, FAILED, SUCCESS
-
-if TYPE_CHECKING:
-    from crypto_assets.home import Home
+from crypto_assets.home import Home
 
 DEMO_MARKER = "demo.json"
 """File of a home that `demo` made."""
@@ -151,7 +149,7 @@ def judge(found: Measured) -> Verdict:
             unknown.append("the producer sensor has never ticked here: the daemon is starting")
         if found.lag_s is None:
             unknown.append(f"the lag is unknown: {found.lag_unknown_because}")
-        if found.event_age_s is None and not _quotes_ahead(found):
+        if found.event_age_s is None and "gold/latest_prices" not in found.ahead:
             unknown.append("there is no quote in gold/latest_prices yet")
     if problems:
         word: Word = "promise broken"
@@ -160,10 +158,6 @@ def judge(found: Measured) -> Verdict:
     else:
         word = "ok" if found.service.promises else "no promise"
     return Verdict(word, tuple(problems), tuple(unknown))
-
-
-def _quotes_ahead(found: Measured) -> bool:
-    return "gold/latest_prices" in found.ahead
 
 
 def _clock(found: Measured) -> list[str]:

@@ -118,11 +118,6 @@ def test_green_aggregates():
     assert checks.aggregate(KEY, "ohlc_ordered", {None: GREEN}).metadata["rows"].value == 60
 
 
-def test_what_belongs_to_a_contract():
-    assert checks.belongs(GREEN, BARS)
-    assert not checks.belongs(CheckOutcome("enough_data", True), BARS)
-
-
 @pytest.mark.parametrize("name", TABLES)
 def test_column_metadata_shows_schema_and_lineage(name):
     table = TABLES[name]

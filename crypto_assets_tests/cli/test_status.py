@@ -122,7 +122,7 @@ def test_an_empty_home_that_nothing_serves_is_shown_with_that_problem(bench):
     assert report.lag_unknown_because is not None
     assert "crypto-assets broker start" in report.lag_unknown_because
     assert report.verdict.word == "promise broken"
-    assert report.problems == ("nothing serves this home: start it with crypto-assets up",)
+    assert report.verdict.problems == ("nothing serves this home: start it with crypto-assets up",)
     assert len(report.verdict.unknown) == 2  # no broker, no quote
     assert report.promise.startswith("cadence 60 s")
 
@@ -146,7 +146,7 @@ def test_lag_is_the_age_of_the_oldest_record_not_in_latest_prices(with_log, kafk
     report = with_log.collect()
     assert report.lag_s == 500
     assert report.exit_code == 1
-    assert report.problems == ("lag 500 s is more than the promised 180 s; see failed runs in the UI",)
+    assert report.verdict.problems == ("lag 500 s is more than the promised 180 s; see failed runs in the UI",)
 
 
 def test_runs_and_checks_of_an_asset(bench):
@@ -209,7 +209,7 @@ def test_missing_producer_ticks_are_a_problem_only_while_the_sensor_runs(served)
     with open_home(served.settings).lock("serve", doing="up"):
         late = served.collect(NOW + timedelta(seconds=61))
         assert late.exit_code == 1
-        assert "newest good tick is 61 s old" in late.problems[0]
+        assert "newest good tick is 61 s old" in late.verdict.problems[0]
         ticks(served, None).producer(running=False)
         stopped = served.collect(NOW + timedelta(seconds=61))
     assert stopped.problems == ("the producer sensor is stopped: nothing polls; start it in the UI, Automation",)
@@ -218,7 +218,7 @@ def test_missing_producer_ticks_are_a_problem_only_while_the_sensor_runs(served)
 def test_what_cannot_be_told_while_the_producer_runs_is_3(bench):
     ticks(bench)
     report = bench.collect()
-    assert (report.exit_code, report.verdict.word, report.problems) == (3, "cannot tell", ())
+    assert (report.exit_code, report.verdict.word, report.verdict.problems) == (3, "cannot tell", ())
     assert report.verdict.unknown[0].startswith("the lag is unknown: no Kafka")
     assert report.verdict.unknown[1] == "there is no quote in gold/latest_prices yet"
 
@@ -228,7 +228,7 @@ def test_old_quotes_break_the_promise_though_nothing_lags(served):
     served.write(quote({0: 1}, age_s=450))
     report = served.collect()
     assert (report.lag_s, report.exit_code) == (0.0, 1)
-    assert report.problems[0].startswith("the newest quote is 450 s old, more than the promised 180 s")
+    assert report.verdict.problems[0].startswith("the newest quote is 450 s old, more than the promised 180 s")
 
 
 @pytest.mark.kafka
@@ -238,7 +238,7 @@ def test_data_of_the_future_is_a_problem_of_the_clock_and_no_negative_age(served
     served.write(quote({0: 1}, age_s=-5))
     report = served.collect()
     assert (report.event_age_s, report.exit_code) == (0.0, 1)
-    assert "clock is behind the newest data (gold/latest_prices by 5 s)" in report.problems[0]
+    assert "clock is behind the newest data (gold/latest_prices by 5 s)" in report.verdict.problems[0]
     assert by_name(report)["gold/latest_prices"].event_ahead_s == 5.0
     back = served.collect(NOW - timedelta(days=1))
     assert "the producer's newest tick by 86,400 s" in back.problems[0]
@@ -250,9 +250,10 @@ def test_a_home_that_is_served_no_more_says_since_when(served):
     report = served.collect(NOW + timedelta(minutes=10))
     assert report.exit_code == 1
     assert (
-        report.problems[0] == f"nothing serves this home since {NOW:%Y-%m-%d %H:%M:%S}Z: start it with crypto-assets up"
+        report.verdict.problems[0]
+        == f"nothing serves this home since {NOW:%Y-%m-%d %H:%M:%S}Z: start it with crypto-assets up"
     )
-    assert any("the newest quote is 605 s old" in p for p in report.problems)
+    assert any("the newest quote is 605 s old" in p for p in report.verdict.problems)
 
 
 def test_the_lock_of_a_killed_or_copied_home_serves_nothing(bench, tmp_path):
@@ -328,7 +329,7 @@ def test_a_failed_newest_run_of_a_scheduled_asset_is_named(bench):
     dg.materialize([latest], instance=bench.instance, raise_on_error=False)
     report = bench.collect()
     assert report.exit_code == 1
-    assert "step gold__latest_prices: the log cannot be asked" in report.problems[0]
+    assert "step gold__latest_prices: the log cannot be asked" in report.verdict.problems[0]
     last = by_name(report)["gold/latest_prices"].last_run
     assert last is not None
     assert last.state == "FAILURE"
@@ -339,7 +340,7 @@ def test_a_log_that_went_backwards_is_wrong_whatever_is_promised(served):
     served.write(quote({0: 7}))
     report = served.collect()
     assert report.exit_code == 1
-    assert any("went backwards" in p for p in report.problems)
+    assert any("went backwards" in p for p in report.verdict.problems)
 
 
 def test_a_table_whose_commits_a_catalog_keeps_is_said_and_the_others_are_measured(bench):

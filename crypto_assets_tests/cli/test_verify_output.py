@@ -25,7 +25,7 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(findings: list[Finding], *options: str) -> tuple[int, str]:
         counted = {"gold.bars_1d": 6, "gold.bars_1m": 7}
-        monkeypatch.setattr("crypto_assets.verify.audit.audit", lambda **_: Report(findings, counted))
+        monkeypatch.setattr("crypto_assets.cli.verify.audit", lambda **_: Report(findings, counted))
         done = invoke("verify", "--home", str(home.path), *options)
         return done.exit_code, done.output
 

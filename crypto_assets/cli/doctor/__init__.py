@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.doctor import environment as variables
@@ -18,9 +17,8 @@ from crypto_assets.cli.doctor import log, machine, source, tables
 from crypto_assets.cli.doctor.finding import Finding
 from crypto_assets.errors import FAILED, SUCCESS
 from crypto_assets.faults import explain, in_short, redacted
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
+from crypto_assets.settings import environment as of_process
 
 DOTENV = Path(".env")
 UNKNOWN = "docs/runbook.md, By message; what is not there is a mistake of this program"
@@ -83,9 +81,7 @@ def run(load: Callable[[], Settings], *, now: datetime, as_json: bool, verbose: 
         as_json: Print JSON: everything.
         verbose: Print also what is good.
     """
-    from crypto_assets.settings import environment
-
-    names = {**dict.fromkeys(variables.dotenv_names(DOTENV), ""), **environment()}
+    names = {**dict.fromkeys(variables.dotenv_names(DOTENV), ""), **of_process()}
     try:
         findings = examine(load(), names, now)
     except Exception as error:

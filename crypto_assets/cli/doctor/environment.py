@@ -8,16 +8,16 @@ import stat
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from dotenv.parser import parse_stream
 
 from crypto_assets.cli.doctor.finding import Finding
-from crypto_assets.errors import reason
-from crypto_assets.faults import explain
+from crypto_assets.databricks.launcher.preflight import settings_findings
+from crypto_assets.faults import in_short
 from crypto_assets.files import UnreadableFile, read_text
+from crypto_assets.settings import Settings
 from crypto_assets.settings_docs import documented
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.sources.registry import source_of
 
 OUR_PREFIX = "CRYPTO_ASSETS_"
 ALSO_KNOWN = frozenset(
@@ -44,8 +44,6 @@ NEAR = 0.84
 
 def known_names() -> dict[str, str]:
     """Every environment name that `Settings` reads, and the preferred name of its setting."""
-    from crypto_assets.settings import Settings
-
     return {name: setting.names[0] for setting in documented(Settings) for name in setting.names}
 
 
@@ -61,34 +59,25 @@ def dotenv_names(path: Path) -> list[str]:
 
 def dotenv(path: Path) -> Iterator[Finding]:
     """Checks that `.env` is readable, its permissions, and lines without effect."""
-    from dotenv.parser import parse_stream
-
     if not (path.exists() or path.is_symlink()):
         return
     try:
         text = read_text(path)
     except (OSError, UnreadableFile) as error:
-        fault = explain(error)
-        yield Finding("environment", "error", fault.text if fault else reason(error), f"mend {path}, or remove it")
+        yield Finding("environment", "error", in_short(error), f"mend {path}, or remove it")
         return
     wrong = [str(b.original.line) for b in parse_stream(StringIO(text)) if b.error]
     if wrong:
         found = f"{path}: line {', '.join(wrong)} sets nothing"
         yield Finding("environment", "warn", found, "write NAME=value; quote a value that holds # or blanks")
-    held = sorted(set(dotenv_names(path)) & secret_names())
+    secret = {name for setting in documented(Settings) if setting.secret for name in setting.names}
+    held = sorted(set(dotenv_names(path)) & secret)
     mode = path.stat().st_mode
     if held and mode & (stat.S_IRWXG | stat.S_IRWXO):
         who = "everybody on this machine" if mode & stat.S_IROTH else "the file's group"
         yield Finding(
             "environment", "warn", f"{path} holds {', '.join(held)} and {who} may read it", f"chmod 600 {path}"
         )
-
-
-def secret_names() -> set[str]:
-    """Environment names of secrets."""
-    from crypto_assets.settings import Settings
-
-    return {name for setting in documented(Settings) if setting.secret for name in setting.names}
 
 
 def proxies(environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -134,8 +123,6 @@ def names(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 def credentials(settings: Settings) -> Iterator[Finding]:
     """Secrets that the configuration needs and does not have."""
-    from crypto_assets.sources.registry import source_of
-
     source = source_of(settings)
     if missing := source.missing_key(settings):
         yield Finding("credentials", "error", *missing)
@@ -152,8 +139,6 @@ def databricks(settings: Settings) -> Iterator[Finding]:
 
     Each finding of the launcher has the problem, then the fix.
     """
-    from crypto_assets.databricks.launcher.preflight import settings_findings
-
     if not settings.on_databricks:
         return
     wrong = settings_findings(settings)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli.doctor.finding import HTTP_TIMEOUT_S, SKEW_LIMIT_S, Finding, Level
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.log.errors import LogError, LogUnavailable
+from crypto_assets.log.files import folder as landed
+from crypto_assets.log.kafka import reading
+from crypto_assets.log.kafka.client import client_config, unavailable
+from crypto_assets.log.kafka.topic import admin_client, ensure_topics
+from crypto_assets.settings import Settings
 
 
 def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Broker, topics, and the broker's clock as far as records show it."""
-    from crypto_assets.log.errors import LogError, LogUnavailable
-    from crypto_assets.log.kafka import reading, topic
-    from crypto_assets.log.kafka.client import client_config
-
     if settings.transport == "landing":
         yield from landing(settings, now)
         return
     try:
         config = client_config(settings)
-        admin = topic.admin_client(config)
+        admin = admin_client(config)
         # Asks the broker and creates nothing; a missing topic is a separate finding below.
         listed = set(_topics(admin, config))
     except LogUnavailable as error:
@@ -38,7 +36,7 @@ def kafka(settings: Settings, now: datetime) -> Iterator[Finding]:
             "topics", "note", f"not there yet: {', '.join(absent)}", "crypto-assets broker start creates them"
         )
         return
-    for status in topic.ensure_topics(settings, now):
+    for status in ensure_topics(settings, now):
         for problem in status.problems:
             yield Finding("topics", "error", f"{status.topic}: {problem}", "the command is part of the finding")
         if not status.problems:
@@ -64,8 +62,6 @@ def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
     Neither the number of waiting files is checked here (`status` measures it), nor whether a cluster sees the
     same folder.
     """
-    from crypto_assets.log.files import folder as landed
-
     for topic in (settings.prices_topic, settings.polls_topic):
         place = settings.landing / topic
         if not place.is_dir():
@@ -100,8 +96,6 @@ def landing(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def _topics(admin: object, config: Mapping[str, object]) -> list[str]:
     from confluent_kafka import KafkaException
-
-    from crypto_assets.log.kafka.client import unavailable
 
     try:
         return list(admin.list_topics(timeout=HTTP_TIMEOUT_S).topics)  # type: ignore[attr-defined]

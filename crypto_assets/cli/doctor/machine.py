@@ -6,17 +6,20 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crypto_assets import databases
 from crypto_assets.binding import FILE
 from crypto_assets.cli.doctor.finding import Finding, Level
-from crypto_assets.errors import ReportedError, reason
-from crypto_assets.faults import explain
+from crypto_assets.cli.instance import RENEW, instance_settings, packaged_yaml
+from crypto_assets.engine.spark import reach
+from crypto_assets.errors import ReportedError
+from crypto_assets.faults import in_short
 from crypto_assets.files import UnreadableFile
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.home import existing_home
+from crypto_assets.jvm.fetch import JvmError, find_java, require_spark_java
+from crypto_assets.log.kafka.broker import bootstrap_of
+from crypto_assets.producer.loop import read_anchor, read_state
+from crypto_assets.settings import Settings, environment
 
 DISK_ERROR, DISK_WARN = 500_000_000, 2_000_000_000
 FILES_ERROR = 10_000
@@ -26,8 +29,6 @@ FOLDERS = ("state", "dagster", "lake", "mlflow", "kafka", "logs")
 
 def home(settings: Settings) -> Iterator[Finding]:
     """Checks that the home is usable with these settings and its small files are readable."""
-    from crypto_assets.home import existing_home
-
     if not ((settings.home / FILE).exists() or settings.home.is_file()):
         yield Finding("home", "note", f"{settings.home} does not exist yet", "it is made by: crypto-assets up, or demo")
     else:
@@ -60,16 +61,12 @@ def _folders(home: Path) -> Iterator[Finding]:
 
 def _state(settings: Settings) -> Iterator[Finding]:
     """Small files that processes of the home keep."""
-    from crypto_assets.log.kafka.broker import bootstrap_of
-    from crypto_assets.producer.loop import read_anchor, read_state
-
     state = settings.home / "state"
     for read in (lambda: read_state(state), lambda: read_anchor(state), lambda: bootstrap_of(settings.home)):
         try:
             read()
         except (ReportedError, OSError) as error:
-            fault = explain(error, settings.home)
-            yield Finding("home", "error", fault.text if fault else reason(error), "as the finding says")
+            yield Finding("home", "error", in_short(error, settings.home), "as the finding says")
 
 
 def storage(settings: Settings) -> Iterator[Finding]:
@@ -85,8 +82,6 @@ def storage(settings: Settings) -> Iterator[Finding]:
 def dagster_home(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Checks that a manual Dagster command uses the same instance, and that it has the packaged settings."""
     import yaml
-
-    from crypto_assets.cli.instance import RENEW, instance_settings, packaged_yaml
 
     ours, theirs = settings.home / "dagster", environment.get("DAGSTER_HOME")
     if theirs and Path(theirs).absolute() != ours:
@@ -106,8 +101,7 @@ def dagster_home(settings: Settings, environment: Mapping[str, str]) -> Iterator
     try:
         have, want = instance_settings(ours), yaml.safe_load(packaged_yaml())
     except (UnreadableFile, OSError) as error:
-        fault = explain(error)
-        yield Finding("DAGSTER_HOME", "error", fault.text if fault else reason(error), RENEW)
+        yield Finding("DAGSTER_HOME", "error", in_short(error), RENEW)
         return
     differ = sorted(k for k in {*have, *want} if have.get(k) != want.get(k))
     if not (have.get("sensors") or {}).get("use_threads"):
@@ -144,8 +138,6 @@ def java(settings: Settings) -> Iterator[Finding]:
     """Java and jars for the embedded broker."""
     if settings.kafka_bootstrap_servers or settings.transport == "landing":
         return
-    from crypto_assets.jvm.fetch import JvmError, find_java
-
     try:
         yield Finding("java", "ok", f"{find_java()}")
     except JvmError as error:
@@ -156,10 +148,6 @@ def spark(settings: Settings) -> Iterator[Finding]:
     """Java for the JVM of target spark, or its Spark Connect endpoint; nothing is started."""
     if settings.target != "spark":
         return
-    from crypto_assets.engine.spark import reach
-    from crypto_assets.jvm.fetch import JvmError, require_spark_java
-    from crypto_assets.settings import environment
-
     try:
         if settings.spark_remote:
             yield Finding("spark", "ok", f"Spark Connect at {reach(settings.spark_remote)}")

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crypto_assets.cli.doctor.finding import HTTP_TIMEOUT_S, SKEW_LIMIT_S, Finding, Level
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.producer.loop import STATE_FILE, governor_of, read_state
+from crypto_assets.settings import Settings
+from crypto_assets.sources.registry import source_of
+from crypto_assets.web import Client, NoReply
 
 
 def quota(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Credits used and left, from the state that the producer keeps."""
-    from crypto_assets.producer.loop import STATE_FILE, governor_of, read_state
-    from crypto_assets.sources.registry import source_of
-
     source = source_of(settings)
     plan = source.plan(settings)
     if plan is None:
@@ -41,9 +38,6 @@ def quota(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def source_clock(settings: Settings) -> Iterator[Finding]:
     """This machine's clock against the Date header of the source (RFC 9110, whole seconds); costs no credit."""
-    from crypto_assets.sources.registry import source_of
-    from crypto_assets.web import Client, NoReply
-
     address = source_of(settings).address(settings)
     if address is None:
         return

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_assets.cli.doctor.finding import HTTP_TIMEOUT_S, SKEW_LIMIT_S, Finding
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
+from crypto_assets.databricks.launcher.launcher_config import credentials as credentials_of
 from crypto_assets.faults import in_short
+from crypto_assets.settings import Settings
 from crypto_assets.storage import log_files
 from crypto_assets.storage.damage import diagnose
+from crypto_assets.web import Client, NoReply
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-
-    from crypto_assets.contracts.model import Table
-    from crypto_assets.settings import Settings
 
 NAMED = 5
 """Damaged files of a table that are named."""
@@ -108,8 +109,6 @@ def clock(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def tracking(settings: Settings) -> Iterator[Finding]:
     """Checks that MLflow's tracking and registry addresses are reachable."""
-    from crypto_assets.databricks.launcher.launcher_config import credentials as credentials_of
-
     for what, uri in (("tracking", settings.tracking_uri), ("registry", settings.mlflow_registry_uri)):
         if uri is None:
             continue
@@ -142,8 +141,6 @@ def tracking(settings: Settings) -> Iterator[Finding]:
 
 
 def _http_status(url: str) -> int | None:
-    from crypto_assets.web import Client, NoReply
-
     try:
         with Client() as client:
             return client.send("GET", url, deadline_s=HTTP_TIMEOUT_S, body=False).status
