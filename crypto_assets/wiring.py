@@ -15,6 +15,7 @@ from crypto_assets.databricks.launcher.resource import launcher_resource
 from crypto_assets.databricks.pipes.client import pipes_resource
 from crypto_assets.home import first_day
 from crypto_assets.orchestration import (
+    api_asset,
     jobs,
     maintenance_job,
     producer_sensor,
@@ -71,8 +72,9 @@ def build_definitions(settings: Settings, overrides: dict[str, Any] | None = Non
             topics.observed(landing, promised.get("refresh")),
             alerts_asset.spec(promised=settings.automation),
             *assets,
+            api_asset.spec(),
         ],
-        asset_checks=[*topics.checks(), alerts_asset.table_checks()],
+        asset_checks=[*topics.checks(), alerts_asset.table_checks(), api_asset.ready_check()],
         jobs=[*asset_jobs, maintain, *tables],
         schedules=[
             *schedules.schedules(

@@ -171,6 +171,21 @@ def asked(started: Background, query: str) -> dict:
         return json.load(answer)["data"]
 
 
+def api(home: Path, path: str) -> dict:
+    """What the API beside Dagster answers; raises OSError while there is none."""
+    url = existing_home(Settings(source="replay", home_path=home)).api_address.read_text(encoding="utf-8")  # type: ignore[call-arg]
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"{url}{path}", timeout=60) as answer:
+        return json.load(answer)
+
+
+def ready(home: Path) -> bool:
+    try:
+        return api(home, "/readyz")["status"] == "ready"
+    except OSError:  # no file, no connection, 503
+        return False
+
+
 def until(true: Callable[[], bool], tries: int = 120) -> None:
     for _ in range(tries):
         if true():
@@ -182,6 +197,7 @@ def until(true: Callable[[], bool], tries: int = 120) -> None:
 def ends_without_a_trace(started: Background, number: int) -> None:
     family = started.family()
     names = " ".join(" ".join(p.cmdline()) for p in family)
+    assert "crypto_assets.cli.main serve" in names
     assert "dagster._daemon" in names
     assert "kafka.Kafka" in names
     os.kill(started.process.pid, number)
@@ -223,6 +239,8 @@ def test_up_catches_up_keeps_its_promise_and_ends_on_sigterm(up, home, stopped_a
     second = run(home.parent, "up", "--home", str(home), "--source", "replay", "--port", str(free_port()))
     assert second.returncode == 3
     assert "is in use by process" in second.stderr
+    until(lambda: ready(home) and api(home, "/v1/status")["data"]["state"] == "ok")
+    assert api(home, "/v1/prices/latest")["provenance"]["freshness"] == "kept"
     broker_of(up).kill()
     up.await_line("kafka has died (killed by SIGKILL); starting it again")
     up.await_line("runs again")
@@ -240,6 +258,11 @@ def test_ui_has_everything_off_and_ends_on_ctrl_c(up, home):
     up.await_line("code server has ended; starting it again")
     loaded = {"locationOrLoadError": {"name": CODE_LOCATION}}
     until(lambda: asked(up, RELOAD)["reloadRepositoryLocation"] == loaded)
+    until(lambda: ready(home))
+    (server,) = [p for p in up.family() if "crypto_assets.cli.main" in p.cmdline() and "serve" in p.cmdline()]
+    server.kill()
+    up.await_line("the API has ended with code -9; starting it again")
+    until(lambda: ready(home))
     report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
     assert "(ui) polls nothing" in report["service"]
     ends_without_a_trace(up, signal.SIGINT)

@@ -22,6 +22,7 @@ from crypto_assets.settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "graph_snapshot.json"
 ON_DEMAND = {"bronze/market_history"}
+SERVED = dg.AssetKey(["serving", "api"])
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_nothing_is_promised_where_nothing_runs_by_itself():
 
 def test_what_something_moves_has_a_freshness_policy(graph):
     without = {k.to_user_string() for k in graph.get_all_asset_keys() if graph.get(k).freshness_policy is None}
-    assert without == ON_DEMAND
+    assert without == {*ON_DEMAND, SERVED.to_user_string()}
 
 
 def test_every_step_is_moved_by_something_and_reads_what_exists(graph):
@@ -192,7 +193,7 @@ def test_a_partition_reads_what_its_mapping_says(graph, child, key, parent, expe
 
 def test_topics_are_external(graph):
     external = {k for k in graph.get_all_asset_keys() if graph.get(k).is_external}
-    assert external == {PRICES, POLLS, dg.AssetKey(["ops", "alerts"])}
+    assert external == {PRICES, POLLS, dg.AssetKey(["ops", "alerts"]), SERVED}
     assert {k for k in external if graph.get(k).is_observable} == {PRICES, POLLS}
 
 
