@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.model import MONEY, Table
 from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def _text(table: str, name: str) -> str:
     quoted = f'"{name}"'
     if kind == "double":
         quoted = f"CASE WHEN abs({quoted}) < 1e6 THEN printf('%.4g', {quoted}) ELSE CAST({quoted} AS VARCHAR) END"
+    elif kind == MONEY:
+        quoted = f"rtrim(rtrim(CAST({quoted} AS VARCHAR), '0'), '.')"
     elif kind == "array<string>":
         quoted = f"array_to_string({quoted}, ', ')"
     return f"coalesce(left(CAST({quoted} AS VARCHAR), 200), 'null')"

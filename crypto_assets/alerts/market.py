@@ -365,8 +365,9 @@ class MarketAlerts:
         while not stop.wait(LOOK_EVERY_S):
             try:
                 if self.has_news() or clock() >= again_at:
-                    self.tick(clock())
-                    again_at = clock() + RETRY_EVERY
+                    done = self.tick(clock())
+                    more = done.delivered and done.waiting  # a call sends a limited number
+                    again_at = clock() if more else clock() + RETRY_EVERY
                 trouble = None
             except Exception as error:  # noqa: BLE001 - whatever fails, later rows are judged
                 again_at = clock() + RETRY_EVERY

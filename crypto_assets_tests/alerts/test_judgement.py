@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_assets.alerts import judgement
+from crypto_assets.alerts import conditions, judgement
 from crypto_assets.alerts.alerts import Alert, State
 from crypto_assets.alerts.rules import Rule
+from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.tables import BARS_5M
 from crypto_assets_tests.alerts.market_home import DAY, MOVE, SLOT, STALE, TABLE, row, rule, table
 
 HIT = 0.05
@@ -64,6 +68,19 @@ def test_an_alert_says_what_the_row_shows():
     assert (alert.cause, alert.coin_id, alert.rule) == ("move bitcoin", "bitcoin", "move")
     assert (alert.value, alert.severity, alert.asset) == (HIT, "error", "features/price_features")
     assert alert.summary == "it moved (r5 = 0.05)"
+
+
+def test_values_are_shown_as_people_write_them():
+    one = rule(
+        MOVE, table="gold.bars_5m", when="close > 0", value="close", show=["close", "range", "is_closed", "price_vol"]
+    )
+    row_ = {
+        "coin_id": "bitcoin", "window_end": DAY, "close": Decimal("0.000000019"), "range": 0.0301234567,
+        "is_closed": True, "price_vol": None,
+    }  # fmt: skip
+    schema = arrow_schema(BARS_5M, conditions.columns(one))
+    (seen_,) = conditions.evaluate(one, pa.Table.from_pylist([row_], schema=schema))
+    assert seen_.shown == {"close": "0.000000019", "range": "0.03012", "is_closed": "true", "price_vol": "null"}
 
 
 def test_values_that_cannot_be_computed_are_no_hit():
