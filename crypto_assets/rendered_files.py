@@ -60,13 +60,13 @@ def run(module: str, what: str, files: Callable[[Path], Files], arguments: Seque
 
 
 def of_contracts(root: Path) -> Files:
-    """Data dictionary, message schemas, query catalogue, the page's runbook and deployment files of a checkout."""
+    """Data dictionary, message schemas, query catalogue, the page's runbook and SQL of a checkout."""
     from crypto_assets.assets.card import upstream
     from crypto_assets.contracts import render
-    from crypto_assets.databricks.deploy import files
+    from crypto_assets.databricks.deploy import unity
     from crypto_assets.serving import reference, runbook_page
 
-    return {**render.files(upstream), **reference.files(), **runbook_page.files(root), **files.files(root)}
+    return {**render.files(upstream), **reference.files(), **runbook_page.files(root), **unity.files()}
 
 
 def main(arguments: Sequence[str]) -> int:

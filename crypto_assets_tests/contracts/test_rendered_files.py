@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ def module(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """What is needed to render everything."""
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    return tmp_path
-
-
 def run(module: str, *arguments: object) -> int:
     return importlib.import_module(module).main([str(a) for a in arguments])
 
@@ -36,17 +28,17 @@ def test_those_of_this_checkout_are_current(module: str, capsys: pytest.CaptureF
     assert run(module, "--check") == 0, capsys.readouterr().out
 
 
-def test_writing_makes_stale_ones_current(module: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(module, "--check", checkout) == 1
+def test_writing_makes_stale_ones_current(module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(module, "--check", tmp_path) == 1
     told = capsys.readouterr().out
     assert f"stale: {ONE_OF[module]}" in told
     assert f"run: python -m {module}\n" in told
-    assert run(module, checkout) == 0
+    assert run(module, tmp_path) == 0
     assert f"written: {ONE_OF[module]}" in capsys.readouterr().out
-    assert run(module, "--check", checkout) == 0
-    assert (checkout / ONE_OF[module]).read_text() == (ROOT / ONE_OF[module]).read_text()
-    (checkout / ONE_OF[module]).write_text("edited by hand")
-    assert run(module, "--check", checkout) == 1
+    assert run(module, "--check", tmp_path) == 0
+    assert (tmp_path / ONE_OF[module]).read_text() == (ROOT / ONE_OF[module]).read_text()
+    (tmp_path / ONE_OF[module]).write_text("edited by hand")
+    assert run(module, "--check", tmp_path) == 1
     assert capsys.readouterr().out.startswith(f"stale: {ONE_OF[module]}\nrun: ")
 
 

@@ -15,14 +15,16 @@ import pytest
 import yaml
 
 from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER, secret_key
-from crypto_assets.databricks.deploy import bundle, files, unity
-from crypto_assets.databricks.deploy.yaml_text import to_yaml
+from crypto_assets.databricks.deploy import unity
+from crypto_assets.databricks.pipeline.configuration import SCHEMA_SUFFIX
+from crypto_assets.databricks.pipeline.datasets import DATASETS
+from crypto_assets.engine.spark import SHORT_QUERIES
 from crypto_assets.settings import Settings
 from crypto_assets.settings_docs import documented
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-BUNDLE = yaml.safe_load((ROOT / bundle.PATH).read_text())
+BUNDLE = yaml.safe_load((DEPLOY / "databricks.yml").read_text())
 TERRAFORM = json.loads((DEPLOY / "terraform" / "main.tf.json").read_text())
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SECRETS = [s.names[0] for s in documented(Settings) if s.secret]
@@ -31,6 +33,13 @@ NAMES = {name for setting in documented(Settings) for name in setting.names}
 COMPOSE_ALONE = {"POSTGRES_PASSWORD", "CRYPTO_ASSETS_IMAGE_TAG"}
 """Variables of compose itself, which no setting reads."""
 OURS = ("mlflow", "code", "webserver", "daemon")
+COMMAND = "databricks/command.py"
+POLICY = "crypto-assets-jobs"
+
+
+def default(field: str) -> str:
+    """Default of a setting as text."""
+    return str(Settings.model_fields[field].default)
 
 
 def texts(value: Any) -> list[str]:
@@ -68,7 +77,7 @@ def test_secret_names_are_those_the_launcher_uses() -> None:
     assert secret_key("KAFKA_SASL_PASSWORD") == "kafka-sasl-password"
     stream = json.dumps(BUNDLE["resources"]["jobs"]["stream"])
     for scope, key in re.findall(r"{{secrets/([^/]+)/([^}]+)}}", stream):
-        assert scope == bundle.default("databricks_secret_scope")
+        assert scope == default("databricks_secret_scope")
         assert key in {secret_key(name) for name in SECRETS}
 
 
@@ -85,19 +94,20 @@ def test_bundle_variables_and_references_lead_somewhere() -> None:
 
 
 def test_bundle_has_every_schema_and_volume_and_no_other() -> None:
-    schemas = set(BUNDLE["resources"]["schemas"])
-    own = {f"{s}{bundle.PIPELINE_SUFFIX}" for s in bundle.PIPELINE_SCHEMAS}
-    assert schemas == set(unity.SCHEMAS) | own
+    schemas = {key: s["comment"] for key, s in BUNDLE["resources"]["schemas"].items()}
+    own = {f"{s}{SCHEMA_SUFFIX}": f"{s} of the declarative pipeline." for s in {t.schema for t in DATASETS}}
+    assert schemas == {**unity.SCHEMAS, **own}
+    assert all(s["name"] == key for key, s in BUNDLE["resources"]["schemas"].items())
     volumes = BUNDLE["resources"]["volumes"].values()
-    placed = {(re.findall(r"schemas\.(\w+)\.", v["schema_name"])[0], v["name"]) for v in volumes}
-    assert placed == {(v.schema, v.name) for v in unity.VOLUMES}
+    placed = {(re.findall(r"schemas\.(\w+)\.", v["schema_name"])[0], v["name"], v["comment"]) for v in volumes}
+    assert placed == {(v.schema, v.name, v.description) for v in unity.VOLUMES}
 
 
 def test_bundle_targets_run_as_a_service_principal_in_catalogs_of_their_own() -> None:
     targets = BUNDLE["targets"]
     assert set(targets) == {"dev", "prod"}
     assert all(t["run_as"] == {"service_principal_name": "${var.run_as}"} for t in targets.values())
-    assert targets["prod"]["variables"]["catalog"] == bundle.default("catalog")
+    assert targets["prod"]["variables"]["catalog"] == default("catalog")
     assert targets["dev"]["variables"]["catalog"] != targets["prod"]["variables"]["catalog"]
     assert targets["prod"]["mode"] == "production"
 
@@ -114,7 +124,7 @@ def test_bundle_tasks_name_files_that_exist() -> None:
 
 
 def test_the_command_of_jobs_runs_from_a_package_that_is_not_installed(tmp_path: Path) -> None:
-    script = [sys.executable, str(DEPLOY / bundle.COMMAND)]
+    script = [sys.executable, str(DEPLOY / COMMAND)]
     done = subprocess.run(
         [*script, "--package", str(ROOT), "coins", "--help"],
         check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120,
@@ -132,7 +142,7 @@ def test_jobs_call_commands_that_exist() -> None:
     known = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
     for job in BUNDLE["resources"]["jobs"].values():
         for task in job["tasks"]:
-            if task["spark_python_task"]["python_file"] == bundle.COMMAND:
+            if task["spark_python_task"]["python_file"] == COMMAND:
                 assert task["spark_python_task"]["parameters"][2] in known
 
 
@@ -149,20 +159,23 @@ def test_bundle_environment_names_are_settings() -> None:
             assert set(new["spark_env_vars"]) <= NAMES
             assert new["data_security_mode"] == "SINGLE_USER"
             assert new["policy_id"] == "${var.policy_id}"
+            assert new["spark_conf"] == SHORT_QUERIES
+            assert new["custom_tags"]["project"] == default("databricks_project")
+    assert BUNDLE["variables"]["spark_version"]["default"] == default("databricks_spark_version")
 
 
 def test_bundle_libraries_are_pinned_by_the_lock_and_never_the_runtime_own() -> None:
     (task,) = BUNDLE["resources"]["jobs"]["stream"]["tasks"]
-    pins = [entry["pypi"]["package"] for entry in task["libraries"]]
+    (pipeline,) = BUNDLE["resources"]["pipelines"].values()
+    pins = [*(entry["pypi"]["package"] for entry in task["libraries"]), *pipeline["environment"]["dependencies"]]
     lock = (ROOT / "requirements.lock").read_text().lower()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     ours = {re.split(r"[\[<>=]", d)[0] for d in project}
+    stale = [pin for pin in pins if not re.search(rf"^{re.escape(pin)}(\s|$)", lock, flags=re.MULTILINE)]
+    assert not stale, "deploy/databricks.yml pins other versions than requirements.lock"
     for pin in pins:
-        assert re.search(rf"^{re.escape(pin)}(\s|$)", lock, flags=re.MULTILINE), pin
         assert pin.split("==")[0] in ours
         assert pin.split("==")[0] not in NEVER_ON_A_CLUSTER
-    with pytest.raises(ValueError, match="lacking, missing"):
-        files.locked("dagster==1.0 \\\n", ["dagster", "lacking", "missing"])
 
 
 # --- terraform --------------------------------------------------------------------------------------------------------
@@ -182,9 +195,9 @@ def test_terraform_references_lead_somewhere() -> None:
 
 def test_terraform_defaults_are_those_of_the_settings() -> None:
     variables = TERRAFORM["variable"]
-    assert variables["catalog"]["default"] == unity.CATALOG == bundle.default("catalog")
+    assert variables["catalog"]["default"] == unity.CATALOG == default("catalog")
     for name in ("spark_version", "secret_scope"):
-        assert variables[name]["default"] == bundle.default(f"databricks_{name}")
+        assert variables[name]["default"] == default(f"databricks_{name}")
     assert variables["groups"]["default"] == {role: unity.group_of(role) for role in unity.ROLES}
 
 
@@ -204,9 +217,9 @@ def test_the_policy_is_json_once_its_variables_are_filled_in() -> None:
     policy = json.loads(filled)
     assert policy["data_security_mode"] == {"type": "fixed", "value": "SINGLE_USER", "hidden": True}
     assert policy["node_type_id"]["values"] == ["a", "b"]
-    assert policy["custom_tags.project"]["value"] == bundle.default("databricks_project")
-    assert TERRAFORM["resource"]["databricks_cluster_policy"]["jobs"]["name"] == bundle.POLICY
-    assert BUNDLE["variables"]["policy_id"]["lookup"] == {"cluster_policy": bundle.POLICY}
+    assert policy["custom_tags.project"]["value"] == default("databricks_project")
+    assert TERRAFORM["resource"]["databricks_cluster_policy"]["jobs"]["name"] == POLICY
+    assert BUNDLE["variables"]["policy_id"]["lookup"] == {"cluster_policy": POLICY}
 
 
 def test_one_tool_owns_each_kind_of_object() -> None:
@@ -304,13 +317,6 @@ def test_the_image_is_installed_by_hash_runs_as_nobody_special_and_copies_only_w
 
 
 # --- helpers and vendors' own validators ------------------------------------------------------------------------------
-
-
-def test_comments_stand_above_their_keys_and_a_wrong_path_is_named() -> None:
-    text = to_yaml({"a": {"b": 1, "c": [{"b": 2}]}}, "top", {"a.b": "why"})
-    assert text == "# top\n\na:\n  # why\n  b: 1\n  c:\n  - b: 2\n"
-    with pytest.raises(KeyError, match=r"a\.x"):
-        to_yaml({"a": {}}, "top", {"a.x": "why"})
 
 
 def validator(*command: str, cwd: Path, usable: tuple[str, ...]) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,6 @@ from crypto_assets.contracts.messages import QUARANTINE_REASONS
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day, hour_keys
 from crypto_assets.contracts.tables import BARS_5M, MARKET_HISTORY, RAW_PRICES, SILVER_PRICES, TABLES
-from crypto_assets.databricks.deploy import bundle
 from crypto_assets.databricks.pipeline import bronze as pipeline_bronze
 from crypto_assets.databricks.pipeline import configuration, local
 from crypto_assets.databricks.pipeline.datasets import DATASETS, dataset_name, declare
@@ -375,7 +374,7 @@ def test_a_query_finds_repeated_keys(spark: SparkSession) -> None:
 
 
 def test_the_bundle_tells_the_pipeline_exactly_what_it_understands() -> None:
-    (pipeline,) = yaml.safe_load((ROOT / bundle.PATH).read_text())["resources"]["pipelines"].values()
+    (pipeline,) = yaml.safe_load((ROOT / "deploy/databricks.yml").read_text())["resources"]["pipelines"].values()
     ours = {k: v for k, v in pipeline["configuration"].items() if k.startswith(configuration.PREFIX)}
     assert {k.removeprefix(configuration.PREFIX) for k in ours} <= set(configuration.KEYS)
     filled = {k: v.replace("${var.partitions_start}", "2024-05-01") for k, v in ours.items()}
@@ -385,8 +384,6 @@ def test_the_bundle_tells_the_pipeline_exactly_what_it_understands() -> None:
     assert read.history == "${var.catalog}.bronze.market_history"
     assert [c.coin_id for c in read.coins][:2] == ["bitcoin", "ethereum"]
     assert pipeline["configuration"]["spark.sql.session.timeZone"] == "UTC"
-    assert bundle.PIPELINE_SUFFIX == configuration.SCHEMA_SUFFIX
-    assert set(bundle.PIPELINE_SCHEMAS) == {t.schema for t in DATASETS}
 
 
 def test_every_problem_of_a_configuration_is_named_at_once(tmp_path: Path) -> None:
@@ -481,7 +478,7 @@ def test_rows_of_bronze_are_made_where_the_package_is_not_installed(tmp_path: Pa
 
 def test_the_driver_needs_only_spark_and_what_the_bundle_lists() -> None:
     """The datasets are declared in a process that refuses every other library."""
-    (pipeline,) = yaml.safe_load((ROOT / bundle.PATH).read_text())["resources"]["pipelines"].values()
+    (pipeline,) = yaml.safe_load((ROOT / "deploy/databricks.yml").read_text())["resources"]["pipelines"].values()
     listed = [d.split("==")[0].replace("-", "_") for d in pipeline["environment"]["dependencies"]]
     refused = ("dagster", "dagster_pyspark", "confluent_kafka", "deltalake", "duckdb", "pysail", "mlflow", "sklearn",
                "psutil", "typer", "rich", "requests", "jsonschema", "stamina", "structlog")  # fmt: skip

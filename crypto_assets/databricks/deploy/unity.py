@@ -1,7 +1,7 @@
 """Unity Catalog as one ordered set of SQL files: catalog, schemas, volumes, tables, constraints, views, tags, grants.
 
 Belongs here: which role may do what, which tool owns which kind of object, and the statements, rendered from the
-contracts. Does not belong here: the bundle and Terraform (`crypto_assets.databricks.deploy`), opening a session.
+contracts. Does not belong here: the bundle and Terraform (`deploy/`), opening a session.
 
 `python -m crypto_assets.rendered_files` writes the files below `deploy/databricks/sql/`. Every statement may be run
 again: what exists stays as it is, and only constraints and primary keys are dropped and re-added.

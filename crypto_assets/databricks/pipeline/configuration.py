@@ -2,7 +2,7 @@
 
 A pipeline has no environment: it is configured by `spark.conf`, so its settings are read from there and
 from nowhere else. Does not belong here: which datasets there are (`datasets`), how the bundle fills the keys in
-(`crypto_assets.databricks.deploy.bundle`).
+(`deploy/databricks.yml`).
 """
 
 from __future__ import annotations
