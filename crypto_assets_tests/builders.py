@@ -25,6 +25,7 @@ from crypto_assets.storage.base import AppendBatch, OffsetRange
 from crypto_assets.transforms.bronze import event_hour
 
 if TYPE_CHECKING:
+    from crypto_assets.log.kafka.publisher import Publisher
     from crypto_assets.storage.store import DeltaStore
 
 TOPIC, TOPIC_ID = "crypto-prices-replay", "incarnation-1"
@@ -217,3 +218,9 @@ def step_inputs(now: datetime, **changed: Any) -> StepInputs:
     """Inputs of a step at a time, with the coins of `COINS`."""
     plain = {"run_id": "run-1", "source": "replay", "partitions_start": START, "coins": COINS}
     return StepInputs(now=now, **{**plain, **changed})
+
+
+def published(publisher: Publisher, messages: Sequence[Mapping[str, Any]], **options: Any) -> int:
+    """Send the prices of one poll and wait; the number of confirmed messages."""
+    publisher.enqueue_prices(messages, **options)
+    return publisher.flush()

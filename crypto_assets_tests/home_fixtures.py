@@ -132,7 +132,7 @@ class SmallHome:
         """Publish one price record as a producer would, with its event long before its arrival."""
         from crypto_assets.log.kafka.client import client_config
         from crypto_assets.log.kafka.publisher import Publisher
-        from crypto_assets_tests.builders import message
+        from crypto_assets_tests.builders import message, published
 
         with Publisher(
             client_config(self.settings),
@@ -141,8 +141,12 @@ class SmallHome:
             source=self.settings.source,
             virtual=True,
         ) as publisher:
-            assert publisher.publish_prices(
-                [message(coin, event, price)], poll_id=f"late-{uuid.uuid4().hex[:8]}", cadence_s=300, arrival=arrival
+            assert published(
+                publisher,
+                [message(coin, event, price)],
+                poll_id=f"late-{uuid.uuid4().hex[:8]}",
+                cadence_s=300,
+                arrival=arrival,
             )
 
 

@@ -151,9 +151,7 @@ def publish_whole(
     inputs: StepInputs,
     rows: pa.Table,
     *,
-    mode: str = "replace_all",
     volatile: Sequence[str] = (),
-    extra_checks: Sequence[CheckOutcome] = (),
 ) -> TableResult:
     """Write an unpartitioned table by `merge` and report on it.
 
@@ -163,7 +161,7 @@ def publish_whole(
     write = engine.store.merge(
         table.full_name,
         rows,
-        mode=mode,  # type: ignore[arg-type]
+        mode="replace_all",
         audit=rules.audit(table, [None]),
         commit_metadata={"run_id": inputs.run_id},
     )
@@ -173,7 +171,7 @@ def publish_whole(
         rows=rows.num_rows,
         data_version=version,
         metadata={"written": write.committed, "delta_version": write.version_after},
-        checks=[has_rows(rows.num_rows, "nothing to write"), *outcomes, *extra_checks],
+        checks=[has_rows(rows.num_rows, "nothing to write"), *outcomes],
     )
     return TableResult({None: partition}, summary([write]) | newest_event(rows))
 

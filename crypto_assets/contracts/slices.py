@@ -6,7 +6,7 @@ definitions (`orchestration.partitions`), reading and writing (`storage`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -45,9 +45,9 @@ class Slice:
         count = int((self.end - self.start) / HOUR)
         return [self.start + i * HOUR for i in range(count)]
 
-    def extend(self, before: timedelta = timedelta(0), after: timedelta = timedelta(0)) -> Slice:
-        """The slice with both ends moved outwards, for look-backs and look-aheads."""
-        return Slice(self.start - before, self.end + after)
+    def extend(self, before: timedelta) -> Slice:
+        """The slice with an earlier start, for look-backs."""
+        return Slice(self.start - before, self.end)
 
     def predicate(self, table: Table) -> str:
         """SQL predicate that selects this slice of `table`, with plain literals only.
@@ -139,8 +139,3 @@ def key_spans(keys: Iterable[str]) -> list[str]:
 def hour_keys(slice_: Slice) -> list[str]:
     """Hourly partition keys within a slice."""
     return [hour_key(h) for h in slice_.hours()]
-
-
-def days_of(hours: Sequence[datetime]) -> list[str]:
-    """Distinct day keys of hours, sorted."""
-    return sorted({day_key(h) for h in hours})

@@ -6,7 +6,7 @@ Belongs here: pivoting, and the inputs derived from features. Does not belong he
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,10 +40,6 @@ class Panel:
 
     def __getitem__(self, field: str) -> np.ndarray:
         return self.values[field]
-
-    def window_ends(self) -> list[datetime]:
-        """End of every slot (UTC)."""
-        return [datetime.fromtimestamp((self.first_slot + i) * SLOT_S, UTC) for i in range(self.slots)]
 
     def cut(self, start: int, end: int) -> Panel:
         """Slots [start, end) by index."""

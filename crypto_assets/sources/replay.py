@@ -16,7 +16,6 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from importlib import resources
-from itertools import pairwise
 
 from crypto_assets.market.coins import default_registry
 from crypto_assets.sources.feed import Quote, change_pct
@@ -31,19 +30,6 @@ QUOTE_DELAY = timedelta(seconds=59)
 GAP = timedelta(minutes=10)
 DAY = timedelta(days=1)
 EIGHT_DIGITS = Decimal("0.00000001")
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A hole longer than ten minutes in the recording of one coin; times as recorded (UTC)."""
-
-    coin_id: str
-    start: datetime
-    end: datetime
-
-    def __str__(self) -> str:
-        hours = (self.end - self.start) / timedelta(hours=1)
-        return f"{self.coin_id} {self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} ({hours:.1f} h), as recorded"
 
 
 @dataclass(frozen=True)
@@ -78,15 +64,6 @@ class Recording:
             )
         return Recording({c: Series(*(tuple(column) for column in zip(*r, strict=True))) for c, r in rows.items()})
 
-    def gaps(self) -> list[Gap]:
-        """Holes longer than ten minutes, by coin and time; the start and end of the recording count too."""
-        first = datetime(2018, 4, 4, tzinfo=UTC)
-        found = []
-        for coin, series in self.series.items():
-            edges = [first, *series.times, first + 2 * DAY]
-            found += [Gap(coin, a, b) for a, b in pairwise(edges) if b - a > GAP]
-        return found
-
 
 class ReplayFeed:
     """The recording as a feed.
@@ -96,15 +73,14 @@ class ReplayFeed:
 
     Args:
         anchor: UTC day on which 2018-04-05 is played.
-        recording: Recording; default the packaged one.
     """
 
     name = "replay"
     coins = default_registry("replay").coins
 
-    def __init__(self, anchor: date, recording: Recording | None = None) -> None:
+    def __init__(self, anchor: date) -> None:
         self.anchor = anchor
-        self.recording = recording or Recording.load()
+        self.recording = Recording.load()
         midnight = datetime(RECORDED_DAY.year, RECORDED_DAY.month, RECORDED_DAY.day, tzinfo=UTC)
         self._first = {c: s.index_at(midnight) + 1 for c, s in self.recording.series.items()}
         # Scale of one repetition: what the day ended at over what it began at.
@@ -159,13 +135,10 @@ class ReplayFeed:
                 found.append((moment, at[1]))
         return found
 
-    def _repetition(self, now: datetime) -> int:
-        return max(0, (now.astimezone(UTC).date() - self.anchor).days)
-
     def _recorded(self, now: datetime) -> tuple[datetime, int]:
         """Recorded moment that `now` shows, and how often the day has been repeated before."""
         now = now.astimezone(UTC)
-        repetition = self._repetition(now)
+        repetition = max(0, (now.date() - self.anchor).days)
         offset = now.date() - self.anchor - timedelta(days=repetition)
         day = RECORDED_DAY + offset
         return now.replace(year=day.year, month=day.month, day=day.day), repetition

@@ -2,13 +2,12 @@
 
 A quote is a function of seed and time alone, so a restarted simulator agrees with its past. Log prices follow a common
 and an own Gaussian factor, every 10 s, within days whose closing levels revert slowly to the coin's base price; within
-a day the path is a Brownian bridge between the two levels. There are no jumps unless they are injected.
+a day the path is a Brownian bridge between the two levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from crypto_assets.sources.feed import Quote, change_pct
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 STEP = timedelta(seconds=10)
@@ -44,28 +42,17 @@ COMMON_SHARE = 0.6
 REVERSION = 0.03
 
 
-@dataclass(frozen=True)
-class Spike:
-    """An injected jump: the coin's log price is shifted by `size` from `at` on for `lasting`."""
-
-    coin_id: str
-    at: datetime
-    size: float
-    lasting: timedelta = timedelta(minutes=5)
-
-
 class SimulatorFeed:
     """The simulator as a feed (see `sources.feed.Feed`).
 
     Args:
         seed: Equal seeds give equal prices at every time.
-        spikes: Injected jumps.
     """
 
     name = "simulator"
 
-    def __init__(self, seed: int, spikes: Sequence[Spike] = ()) -> None:
-        self.seed, self.spikes = seed, tuple(spikes)
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.coins = tuple(c for c in DEFAULT_COINS.coins if c.coin_id in BASES)
         self._index = {c.coin_id: i for i, c in enumerate(self.coins)}
         self._days: dict[int, np.ndarray] = {}
@@ -83,37 +70,6 @@ class SimulatorFeed:
     def history(self, coin_id: str, times: Sequence[datetime]) -> list[tuple[datetime, Decimal]]:
         """Price at each time."""
         return [(t, self._price(coin_id, t)) for t in times] if coin_id in self._index else []
-
-    def table(self, start: datetime, end: datetime, step: timedelta) -> pa.Table:
-        """Prices of all coins on a regular grid in [start, end), quickly.
-
-        Returns:
-            Columns coin_id string, time timestamp[us, UTC], price double; by coin, then time.
-        """
-        import numpy as np
-        import pyarrow as pa
-
-        count = int((end - start) / step)
-        first = int((start - BEGINNING) / STEP)
-        stride = step / STEP
-        steps = first + np.floor(np.arange(count) * stride).astype(np.int64)
-        days, within = np.divmod(steps, STEPS_A_DAY)
-        logs = np.empty((len(self.coins), count))
-        for day in np.unique(days):
-            chosen = days == day
-            logs[:, chosen] = self._day(int(day))[:, within[chosen]]
-        times = np.array([start.replace(tzinfo=None) + i * step for i in range(count)], dtype="datetime64[us]")
-        for spike in self.spikes:
-            at = np.datetime64(spike.at.replace(tzinfo=None), "us")
-            held = (times >= at) & (times < at + np.timedelta64(spike.lasting))
-            logs[self._index[spike.coin_id], held] += spike.size
-        return pa.table(
-            {
-                "coin_id": np.repeat([c.coin_id for c in self.coins], count),
-                "time": pa.array(np.tile(times, len(self.coins)), pa.timestamp("us", "UTC")),
-                "price": np.exp(logs).ravel(),
-            }
-        )
 
     def _quote(self, coin_id: str, now: datetime) -> Quote:
         import math
@@ -142,7 +98,6 @@ class SimulatorFeed:
 
         day, within = divmod(int((_floor(moment) - BEGINNING) / STEP), STEPS_A_DAY)
         log = float(self._day(day)[self._index[coin_id], within])
-        log += sum(s.size for s in self.spikes if s.coin_id == coin_id and s.at <= moment < s.at + s.lasting)
         # Eight significant digits, as sources quote.
         return Decimal(f"{math.exp(log):.8g}")
 

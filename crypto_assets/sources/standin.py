@@ -1,6 +1,6 @@
 """A server on 127.0.0.1 that speaks the CoinGecko API, from the recording or the simulator, with faults on request.
 
-It serves /ping, /coins/list, /coins/markets and /coins/{id}/market_chart/range. A client that drives time sends its
+It serves /coins/markets and /coins/{id}/market_chart/range. A client that drives time sends its
 present moment in `X-Standin-Now` (ISO 8601); without it, real time counts. Faults are set by `POST /_faults` with a
 JSON object `{"kind": ..., "coin": ..., "times": n}` (times absent = until cleared) and cleared by `{"kind": null}`.
 Run it by itself with: python -m crypto_assets.sources.standin --source simulator --port 8099
@@ -220,13 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.standin.take_fault() if path.startswith("/coins/") else None
         if fault is not None and self._fail(fault):
             return
-        if path == "/ping":
-            self._send(200, b'{"gecko_says":"(V3) To the Moon!"}')
-        elif path == "/coins/markets":
+        if path == "/coins/markets":
             self._markets(query, now, fault)
-        elif path == "/coins/list":
-            coins = [{"id": c.coin_id, "symbol": c.symbol.lower(), "name": c.name} for c in self.standin.feed.coins]
-            self._send(200, json.dumps(coins).encode())
         elif path.startswith("/coins/") and path.endswith("/market_chart/range"):
             self._range(path.split("/")[2], query, now)
         else:

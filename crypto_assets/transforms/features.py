@@ -9,9 +9,6 @@ Belongs here: DataFrame -> DataFrame. Does not belong here: which slice is read,
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -258,11 +255,6 @@ def _baskets(wanted: DataFrame) -> DataFrame:
     )
 
 
-def basket_hash(coin_ids: Sequence[str]) -> str:
-    """Hash of a basket of coins: SHA-256 of the sorted ids, joined by commas, 16 hex digits."""
-    return hashlib.sha256(",".join(sorted(coin_ids)).encode()).hexdigest()[:16]
-
-
 def _finish(frame: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
@@ -373,14 +365,3 @@ def _seconds(later: str, earlier: str) -> Column:
     from pyspark.sql import functions as F
 
     return (F.unix_micros(F.col(later)) - F.unix_micros(F.col(earlier))) / F.lit(1e6)
-
-
-def manifest() -> dict[str, Any]:
-    """Name, version, columns with definitions, and a hash of this code: a model's record of its inputs."""
-    code = inspect.getsource(inspect.getmodule(manifest) or features)
-    return {
-        "name": NAME,
-        "version": VERSION,
-        "columns": {c.name: c.description for c in PRICE_FEATURES.columns},
-        "code_sha256": hashlib.sha256(code.encode()).hexdigest(),
-    }

@@ -14,7 +14,7 @@ from crypto_assets.files import LockHeld, file_lock, write_atomic
 from crypto_assets.home import open_home
 from crypto_assets.log.errors import BrokerError, LogUnavailable
 from crypto_assets.log.kafka.broker import EmbeddedBroker, bootstrap_of
-from crypto_assets.log.kafka.client import client_config, describe_config
+from crypto_assets.log.kafka.client import client_config
 from crypto_assets.log.kafka.reading import bounds, read_ranges
 from crypto_assets.log.kafka.topic import ensure_topics
 from crypto_assets.settings import Settings
@@ -146,8 +146,7 @@ def test_an_external_kafka_needs_no_broker_but_its_credentials(tmp_path):
     assert (config["security.protocol"], config["sasl.mechanism"]) == ("SASL_SSL", "PLAIN")
     assert config["ssl.ca.location"] == "/ca.pem"
     assert config["sasl.password"] == "s3cret"
-    assert "s3cret" not in str(describe_config(config))
-    assert describe_config(config)["sasl.username"] == "key"
+    assert config["sasl.username"] == "key"
     with pytest.raises(LogUnavailable, match=r"KAFKA_SASL_USERNAME .* and KAFKA_SASL_PASSWORD"):
         client_config(Settings(**base, kafka_security_protocol="SASL_SSL"))
     assert "sasl.password" not in client_config(Settings(**base))

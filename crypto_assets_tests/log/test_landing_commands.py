@@ -21,7 +21,7 @@ from crypto_assets.producer import source_health
 from crypto_assets.settings import Settings
 from crypto_assets.verify.audit import audit
 from crypto_assets_tests.assets.log_tools import MINUTE
-from crypto_assets_tests.builders import message
+from crypto_assets_tests.builders import message, published
 from crypto_assets_tests.log.files import line, pick_up, put
 
 LAW = "bronze_holds_the_landed_files"
@@ -115,7 +115,7 @@ def test_the_source_checks_judge_the_newest_landed_polls(tmp_path: Path, hour: d
     with LandingPublisher(
         home.landing, prices_topic=home.prices_topic, polls_topic=home.polls_topic, source="replay", virtual=True
     ) as publisher:
-        publisher.publish_prices([message("bitcoin", hour)], poll_id="p-0", cadence_s=60, arrival=hour)
+        published(publisher, [message("bitcoin", hour)], poll_id="p-0", cadence_s=60, arrival=hour)
         for n in range(4):
             at = (hour + n * HOUR).isoformat().replace("+00:00", ".000Z")
             poll = dict.fromkeys(POLL_SCHEMA["required"]) | {
@@ -136,7 +136,8 @@ def test_the_source_checks_judge_the_newest_landed_polls(tmp_path: Path, hour: d
                 "cadence_s": 60.0,
                 "delivered": 0,
             }
-            publisher.publish_poll(poll, arrival=hour + n * HOUR)
+            publisher.enqueue_poll(poll, arrival=hour + n * HOUR)
+            publisher.flush()
     found = source_health.judge_newest(home)
     assert found["polls_recorded"] == (True, "newest poll p-3")
     assert found["quotes_move"][0] is False

@@ -13,7 +13,7 @@ from crypto_assets.log.errors import PublishFailed
 from crypto_assets.log.files.folder import content, hours, list_hour
 from crypto_assets.log.files.publisher import LandingPublisher
 from crypto_assets_tests.assets.log_tools import MINUTE, TEN
-from crypto_assets_tests.builders import message
+from crypto_assets_tests.builders import message, published
 
 
 def publisher(root: Path, *, virtual: bool = True) -> LandingPublisher:
@@ -40,14 +40,14 @@ def test_a_flush_leaves_one_whole_file_an_hour_and_nothing_else(tmp_path: Path) 
 def test_the_same_records_sent_again_are_the_same_file(tmp_path: Path) -> None:
     for _ in range(2):
         with publisher(tmp_path) as landing:
-            landing.publish_prices([message("bitcoin", TEN)], poll_id="p", cadence_s=60, arrival=TEN)
+            published(landing, [message("bitcoin", TEN)], poll_id="p", cadence_s=60, arrival=TEN)
     assert len(list_hour(tmp_path / "prices", TEN).files) == 1
 
 
 def test_a_live_record_is_stamped_when_it_lands(tmp_path: Path) -> None:
     before = datetime.now(UTC)
     with publisher(tmp_path, virtual=False) as landing:
-        landing.publish_prices([message("bitcoin", TEN)], poll_id="p", cadence_s=60)
+        published(landing, [message("bitcoin", TEN)], poll_id="p", cadence_s=60)
     after = datetime.now(UTC)
     path = next((tmp_path / "prices").rglob("*.jsonl"))
     stamped = datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["timestamp"])
@@ -67,5 +67,5 @@ def test_a_folder_that_cannot_be_written_is_a_failed_publication(tmp_path: Path)
 
 def test_an_invalid_message_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with publisher(tmp_path) as landing, pytest.raises(PublishFailed, match="price_usd"):
-        landing.publish_prices([message("bitcoin", TEN, "1e5")], poll_id="p", cadence_s=60, arrival=TEN)
+        published(landing, [message("bitcoin", TEN, "1e5")], poll_id="p", cadence_s=60, arrival=TEN)
     assert hours(tmp_path / "prices") == []

@@ -9,6 +9,7 @@ from crypto_assets.log.kafka.broker import EmbeddedBroker
 from crypto_assets.log.kafka.publisher import Publisher, number_text, schema_problems
 from crypto_assets.log.kafka.topic import ensure_topics
 from crypto_assets.settings import Settings
+from crypto_assets_tests.builders import published
 from crypto_assets_tests.log.messages import T0, everything, ms, poll, price
 
 
@@ -25,7 +26,7 @@ def test_prices_carry_key_headers_and_arrival(kafka_broker, virtual):
     sent = [price(coin) for coin in coins]
     extra = {"recorded_at": "2018-04-04T10:00:00Z", "shift_days": "2127"}
     before = datetime.now(UTC)
-    assert virtual.publish_prices(sent, poll_id="p7", cadence_s=60, headers=extra, arrival=T0) == 3
+    assert published(virtual, sent, poll_id="p7", cadence_s=60, headers=extra, arrival=T0) == 3
     rows = everything(kafka_broker.config, virtual.prices_topic)
     assert sorted(row[2]["coin_id"] for row in rows) == coins
     assert [row[2] for row in rows if row[2]["coin_id"] == "bitcoin"] == [sent[0]]
@@ -35,7 +36,8 @@ def test_prices_carry_key_headers_and_arrival(kafka_broker, virtual):
         assert sent_at <= datetime.now(UTC)
         assert row[3] == {"schema_version": "1", "source": "replay", "poll_id": "p7", "cadence_s": "60", **extra}
         assert row[4] == ms(T0)
-    virtual.publish_poll(poll("p7"), arrival=T0)
+    virtual.enqueue_poll(poll("p7"), arrival=T0)
+    virtual.flush()
     (record,) = everything(kafka_broker.config, virtual.polls_topic)
     assert record[2] == poll("p7")
     assert record[3] == {"schema_version": "2", "source": "replay", "poll_id": "p7"}
@@ -64,7 +66,7 @@ def test_a_message_that_breaks_the_schema_stops_its_poll_before_anything_is_sent
     kafka_broker, virtual, message, problem
 ):
     with pytest.raises(PublishFailed, match=problem) as caught:
-        virtual.publish_prices([price("ethereum"), message], poll_id="p", cadence_s=60, arrival=T0)
+        published(virtual, [price("ethereum"), message], poll_id="p", cadence_s=60, arrival=T0)
     assert len(caught.value.failures) == 1
     assert "bitcoin" in caught.value.failures[0]
     assert everything(kafka_broker.config, virtual.prices_topic) == []
@@ -73,12 +75,12 @@ def test_a_message_that_breaks_the_schema_stops_its_poll_before_anything_is_sent
 
 def test_virtual_time_never_runs_back_also_after_a_restart(kafka_broker, virtual):
     assert virtual.floor(virtual.prices_topic) is None
-    virtual.publish_prices([price()], poll_id="p1", cadence_s=60, arrival=T0)
-    virtual.publish_prices([price()], poll_id="p2", cadence_s=60, arrival=T0)
+    published(virtual, [price()], poll_id="p1", cadence_s=60, arrival=T0)
+    published(virtual, [price()], poll_id="p2", cadence_s=60, arrival=T0)
     with pytest.raises(ValueError, match="earlier than its newest record"):
-        virtual.publish_prices([price()], poll_id="p3", cadence_s=60, arrival=T0 - timedelta(seconds=1))
+        published(virtual, [price()], poll_id="p3", cadence_s=60, arrival=T0 - timedelta(seconds=1))
     with pytest.raises(ValueError, match="needs the virtual arrival"):
-        virtual.publish_prices([price()], poll_id="p3", cadence_s=60)
+        published(virtual, [price()], poll_id="p3", cadence_s=60)
     with Publisher(
         kafka_broker.config,
         prices_topic=virtual.prices_topic,
@@ -88,7 +90,7 @@ def test_virtual_time_never_runs_back_also_after_a_restart(kafka_broker, virtual
     ) as restarted:
         assert restarted.floor(virtual.prices_topic) == T0
         with pytest.raises(ValueError, match="earlier than its newest record"):
-            restarted.publish_prices([price()], poll_id="p3", cadence_s=60, arrival=T0 - timedelta(seconds=1))
+            published(restarted, [price()], poll_id="p3", cadence_s=60, arrival=T0 - timedelta(seconds=1))
 
 
 def test_a_live_home_takes_no_arrival(kafka_broker, topic_factory):
@@ -101,8 +103,8 @@ def test_a_live_home_takes_no_arrival(kafka_broker, topic_factory):
         virtual=False,
     ) as publisher:
         with pytest.raises(ValueError, match="the broker stamps"):
-            publisher.publish_prices([price()], poll_id="p", cadence_s=60, arrival=T0)
-        assert publisher.publish_prices([price()], poll_id="p", cadence_s=60) == 1
+            published(publisher, [price()], poll_id="p", cadence_s=60, arrival=T0)
+        assert published(publisher, [price()], poll_id="p", cadence_s=60) == 1
         assert everything(kafka_broker.config, publisher.prices_topic)[0][4] > ms(T0)
 
 
@@ -123,7 +125,7 @@ def test_what_the_broker_refuses_is_listed(kafka_broker, topic_factory):
     publisher = Publisher(kafka_broker.config, prices_topic=topic, polls_topic=topic, source="replay", virtual=True)
     future = T0.replace(year=T0.year + 50)
     with pytest.raises(PublishFailed) as caught:
-        publisher.publish_prices([price("bitcoin"), price("ethereum")], poll_id="p", cadence_s=60, arrival=future)
+        published(publisher, [price("bitcoin"), price("ethereum")], poll_id="p", cadence_s=60, arrival=future)
     assert sorted(f.split()[1] for f in caught.value.failures) == ["bitcoin:", "ethereum:"]
     publisher.close()
 
@@ -142,15 +144,15 @@ def test_a_stopped_broker_fails_every_message_and_the_next_try_succeeds(tmp_path
             virtual=True,
             timeout_s=3,
         )
-        publisher.publish_prices([price()], poll_id="p1", cadence_s=60, arrival=T0)
+        published(publisher, [price()], poll_id="p1", cadence_s=60, arrival=T0)
         broker.stop()
         with pytest.raises(PublishFailed, match="crypto-assets broker start") as caught:
-            publisher.publish_prices([price("bitcoin"), price("ethereum")], poll_id="p2", cadence_s=60, arrival=T0)
+            published(publisher, [price("bitcoin"), price("ethereum")], poll_id="p2", cadence_s=60, arrival=T0)
         assert len(caught.value.failures) == 2
         with pytest.raises(LogUnavailable):
             publisher.floor("another-topic")
         broker.start(timeout_s=120)
-        assert publisher.publish_prices([price()], poll_id="p3", cadence_s=60, arrival=T0) == 1
+        assert published(publisher, [price()], poll_id="p3", cadence_s=60, arrival=T0) == 1
         publisher.close()
     finally:
         broker.stop()

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from crypto_assets.market.coins import DEFAULT_COINS
-from crypto_assets.sources.simulator import BASES, DAY, STEP, SimulatorFeed, Spike
+from crypto_assets.sources.simulator import BASES, DAY, STEP, SimulatorFeed
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 COINS = [c.coin_id for c in DEFAULT_COINS.coins]
@@ -19,9 +19,11 @@ def feed() -> SimulatorFeed:
     return SimulatorFeed(7)
 
 
-def matrix(table: pa.Table) -> np.ndarray:
-    """Prices as coins x times."""
-    return table.column("price").to_numpy().reshape(len(COINS), -1)
+def matrix(feed: SimulatorFeed, start: datetime, end: datetime, step: timedelta) -> np.ndarray:
+    """Prices on a grid as coins x times, read day by day."""
+    times = [start + i * step for i in range((end - start) // step)]
+    days = [list(some) for _, some in groupby(times, key=datetime.date)]
+    return np.hstack([np.array([[float(p) for _, p in feed.history(c, day)] for c in COINS]) for day in days])
 
 
 def test_equal_seeds_agree_at_any_time_in_any_order(feed):
@@ -57,7 +59,7 @@ def test_a_quote_lasts_ten_seconds(feed):
 
 
 def test_prices_stay_positive_and_of_their_coins_magnitude_for_years(feed):
-    prices = matrix(feed.table(datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=24)))
+    prices = matrix(feed, datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=24))
     bases = np.array([BASES[c][0] for c in COINS])[:, None]
     assert np.isfinite(prices).all()
     assert (prices > 0).all()
@@ -65,31 +67,23 @@ def test_prices_stay_positive_and_of_their_coins_magnitude_for_years(feed):
 
 
 def test_coins_move_together_but_not_as_one(feed):
-    returns = np.diff(np.log(matrix(feed.table(START, START + 20 * DAY, timedelta(minutes=5)))), axis=1)
+    returns = np.diff(np.log(matrix(feed, START, START + 20 * DAY, timedelta(minutes=5))), axis=1)
     pairs = np.corrcoef(returns)[np.triu_indices(len(COINS), 1)]
     assert pairs.min() > 0.5
     assert pairs.max() < 0.7
 
 
 def test_a_day_moves_as_much_as_it_is_said_to(feed):
-    returns = np.diff(np.log(matrix(feed.table(START, START + 60 * DAY, timedelta(minutes=5)))), axis=1)
+    returns = np.diff(np.log(matrix(feed, START, START + 60 * DAY, timedelta(minutes=5))), axis=1)
     daily = returns.std(axis=1) * np.sqrt(288)
     assert daily == pytest.approx([BASES[c][1] for c in COINS], rel=0.1)
 
 
 def test_midnight_has_no_jump(feed):
-    prices = np.log(matrix(feed.table(START - timedelta(hours=1), START + timedelta(hours=1), STEP)))
+    prices = np.log(matrix(feed, START - timedelta(hours=1), START + timedelta(hours=1), STEP))
     steps = np.abs(np.diff(prices, axis=1))
     seam = steps[:, steps.shape[1] // 2]
     assert (seam < 6 * steps.std(axis=1)).all()
-
-
-def test_the_quick_table_agrees_with_quotes(feed):
-    table = feed.table(START + timedelta(hours=23), START + timedelta(hours=25), timedelta(minutes=30))
-    assert table.schema.field("time").type == pa.timestamp("us", "UTC")
-    for row in table.to_pylist():
-        (told,) = feed.history(row["coin_id"], [row["time"]])
-        assert float(told[1]) == pytest.approx(row["price"], rel=1e-7)
 
 
 def test_changes_are_those_of_its_own_prices(feed):
@@ -98,19 +92,3 @@ def test_changes_are_those_of_its_own_prices(feed):
         for change, back in ((q.change_1h_pct, 1), (q.change_24h_pct, 24), (q.change_7d_pct, 7 * 24)):
             ((_, then),) = feed.history(q.coin_id, [now - timedelta(hours=back)])
             assert change == ((q.price / then - 1) * 100).quantize(Decimal("0.00001"))
-
-
-def test_a_spike_moves_its_coin_for_its_time_and_nothing_else(feed):
-    at = START + timedelta(hours=3)
-    spiked = SimulatorFeed(7, [Spike("solana", at, 0.05, timedelta(minutes=5))])
-
-    def ratio(coin_id: str, moment: datetime) -> float:
-        return float(spiked.history(coin_id, [moment])[0][1] / feed.history(coin_id, [moment])[0][1])
-
-    assert ratio("solana", at) == pytest.approx(np.exp(0.05), rel=1e-6)
-    assert ratio("solana", at + timedelta(minutes=5) - STEP) == pytest.approx(np.exp(0.05), rel=1e-6)
-    assert (ratio("solana", at - STEP), ratio("solana", at + timedelta(minutes=5))) == (1, 1)
-    assert ratio("bitcoin", at) == 1
-    quick = matrix(spiked.table(at, at + timedelta(minutes=10), timedelta(minutes=5)))
-    plain = matrix(feed.table(at, at + timedelta(minutes=10), timedelta(minutes=5)))
-    assert quick[COINS.index("solana")] / plain[COINS.index("solana")] == pytest.approx([np.exp(0.05), 1])

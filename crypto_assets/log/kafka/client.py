@@ -13,13 +13,12 @@ from crypto_assets.log.kafka.broker import EmbeddedBroker, bootstrap_of
 from crypto_assets.settings import Settings
 
 START_HINT = "start it: crypto-assets broker start"
-_SECRET_KEYS = ("sasl.password",)
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
     """Options of librdkafka common to every client of the log: bootstrap servers, security, time-outs.
 
-    The result holds the SASL password, so it must not be logged or stored; show `describe_config` instead.
+    The result holds the SASL password, so it must not be logged or stored.
 
     Raises:
         LogUnavailable: No external Kafka is set and the home's embedded broker does not run, or SASL is asked for
@@ -71,15 +70,6 @@ def _external(settings: Settings) -> dict[str, Any]:
             "sasl.password": settings.kafka_sasl_password.get_secret_value(),
         }
     return config
-
-
-def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as it may be shown: secrets replaced, callbacks left out."""
-    return {
-        key: "**********" if key in _SECRET_KEYS else value
-        for key, value in sorted(config.items())
-        if not callable(value)
-    }
 
 
 def unavailable(config: Mapping[str, Any], what: str, error: object) -> LogUnavailable:

@@ -109,35 +109,6 @@ class Publisher:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def publish_prices(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        poll_id: str,
-        cadence_s: float,
-        headers: Mapping[str, str] | None = None,
-        arrival: datetime | None = None,
-    ) -> int:
-        """Send the prices of one poll and wait until the broker has confirmed every one.
-
-        Args:
-            messages: Price messages, version 1.
-            poll_id: Id of the poll they come from.
-            cadence_s: Seconds between polls in force.
-            headers: Extra headers of a replay (`recorded_at`, `shift_days`, `seam`).
-            arrival: Virtual arrival (UTC); required in virtual homes, refused in live ones.
-
-        Returns:
-            Number of confirmed messages, which is all of them.
-
-        Raises:
-            PublishFailed: A message breaks its schema (then none was sent) or was not confirmed.
-            ValueError: `arrival` is missing, not allowed, or earlier than the topic's newest record.
-            LogUnavailable: The topic's newest record could not be read.
-        """
-        self.enqueue_prices(messages, poll_id=poll_id, cadence_s=cadence_s, headers=headers, arrival=arrival)
-        return self.flush()
-
     def enqueue_prices(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -147,9 +118,19 @@ class Publisher:
         headers: Mapping[str, str] | None = None,
         arrival: datetime | None = None,
     ) -> None:
-        """Like `publish_prices` without waiting: nothing counts as published before `flush` returns.
+        """Send the prices of one poll; they count as published once `flush` returns. Blocks while the queue is full.
 
-        For catching up many polls; blocks while the queue is full.
+        Args:
+            messages: Price messages, version 1.
+            poll_id: Id of the poll they come from.
+            cadence_s: Seconds between polls in force.
+            headers: Extra headers of a replay (`recorded_at`, `shift_days`, `seam`).
+            arrival: Virtual arrival (UTC); required in virtual homes, refused in live ones.
+
+        Raises:
+            PublishFailed: A message breaks its schema (then none was sent), or the queue stayed full.
+            ValueError: `arrival` is missing, not allowed, or earlier than the topic's newest record.
+            LogUnavailable: The topic's newest record could not be read.
         """
         self._refuse_invalid("price", messages)
         all_headers = [
@@ -162,18 +143,8 @@ class Publisher:
         for message in messages:
             self._produce(self.prices_topic, message["coin_id"], message, all_headers, stamp)
 
-    def publish_poll(self, message: Mapping[str, Any], *, arrival: datetime | None = None) -> None:
-        """Send one poll record and wait until the broker has confirmed it.
-
-        Raises:
-            PublishFailed: It breaks its schema or was not confirmed.
-            ValueError: See `publish_prices`.
-        """
-        self.enqueue_poll(message, arrival=arrival)
-        self.flush()
-
     def enqueue_poll(self, message: Mapping[str, Any], *, arrival: datetime | None = None) -> None:
-        """Like `publish_poll` without waiting."""
+        """Send one poll record, as `enqueue_prices` sends prices."""
         self._refuse_invalid("poll", [message])
         stamp = self._stamp(self.polls_topic, arrival)
         # keyed by source: the polls of a home stay in their order within one partition

@@ -81,13 +81,11 @@ class LagStart:
     Args:
         oldest: Record time (UTC) of the oldest record that is not covered; None when everything is.
         uncovered: Offsets not covered, by partition (an upper bound of records, since transactions leave holes).
-        high_watermarks: End of every partition.
         topic_id: The topic's incarnation.
     """
 
     oldest: datetime | None
     uncovered: dict[int, int]
-    high_watermarks: dict[int, int]
     topic_id: str
 
 
@@ -149,7 +147,6 @@ def lag_start(
     return LagStart(
         oldest=_oldest(config, topic, pending, now) if pending else None,
         uncovered={p: high[p] - starts[p] for p in high},
-        high_watermarks=high,
         topic_id=incarnation,
     )
 
