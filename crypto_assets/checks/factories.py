@@ -141,24 +141,23 @@ def coverage_version(versions: Sequence[str]) -> str:
 
 def column_metadata(table: Table) -> dict[str, Any]:
     """Column schema and lineage of a table as Dagster metadata, the lineage also as markdown."""
-    about = render.columns(table)
     schema = dg.TableSchema(
         columns=[
             dg.TableColumn(
                 c.name,
                 type=c.type,
                 description=f"{c.description} [{c.unit}]" if c.unit else c.description,
-                constraints=dg.TableColumnConstraints(nullable=c.nullable, unique=c.is_whole_key),
+                constraints=dg.TableColumnConstraints(nullable=c.nullable, unique=table.key == (c.name,)),
             )
-            for c in about
+            for c in table.columns
         ],
         constraints=dg.TableConstraints(other=[f"{rule.name}: {rule.sql}" for rule in table.rules]),
     )
     metadata: dict[str, Any] = {"dagster/column_schema": schema}
     lineage = {
-        c.name: [dg.TableColumnDep(asset_key=dg.AssetKey(list(key)), column_name=column) for key, column in c.upstream]
-        for c in about
-        if c.upstream
+        c.name: [dg.TableColumnDep(asset_key=dg.AssetKey(key), column_name=column) for *key, column in named]
+        for c in table.columns
+        if (named := [text.split(".") for text in c.lineage])
     }
     if lineage:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(lineage)

@@ -15,7 +15,7 @@ from crypto_assets.errors import reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql.types import DataType, StructType
+    from pyspark.sql.types import StructType
 
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 _ARRAY = re.compile(r"array<(.+)>")
@@ -68,33 +68,6 @@ def arrow_type(text: str) -> pa.DataType:
     return simple[text]
 
 
-def spark_type(text: str) -> DataType:
-    """Spark type of a Spark SQL type text.
-
-    Raises:
-        ValueError: Contracts do not support this type.
-    """
-    from pyspark.sql import types as t
-
-    if match := _DECIMAL.fullmatch(text):
-        return t.DecimalType(int(match[1]), int(match[2]))
-    if match := _ARRAY.fullmatch(text):
-        return t.ArrayType(spark_type(match[1]))
-    simple = {
-        "string": t.StringType(),
-        "bigint": t.LongType(),
-        "int": t.IntegerType(),
-        "double": t.DoubleType(),
-        "boolean": t.BooleanType(),
-        "binary": t.BinaryType(),
-        "date": t.DateType(),
-        "timestamp": t.TimestampType(),
-    }
-    if text not in simple:
-        raise ValueError(f"{text!r} is not a column type; use one of {sorted(simple)}, decimal(p,s) or array<type>")
-    return simple[text]
-
-
 def arrow_schema(table: Table, columns: Sequence[str] | None = None) -> pa.Schema:
     """Arrow schema of a table, or of the given columns in their order, with nullability.
 
@@ -109,9 +82,9 @@ def arrow_schema(table: Table, columns: Sequence[str] | None = None) -> pa.Schem
 
 def spark_schema(table: Table) -> StructType:
     """Spark schema of a table, with nullability."""
-    from pyspark.sql.types import StructField, StructType
+    from pyspark.sql.pandas.types import from_arrow_schema
 
-    return StructType([StructField(c.name, spark_type(c.type), c.nullable) for c in table.columns])
+    return from_arrow_schema(arrow_schema(table))
 
 
 def empty_rows(table: Table, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Renders contracts as DDL with comments, constraints and grants, JSON Schemas, the data dictionary, column metadata.
+"""Renders contracts as DDL with comments and tags, JSON Schemas, the data dictionary, column lineage.
 
 Does not belong here: Arrow and Spark schemas (`contracts.arrow`), Dagster's classes (`checks.factories`), configuration
 (`settings_docs`).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from crypto_assets.contracts import messages
 from crypto_assets.contracts.model import Column, Table
@@ -40,35 +39,6 @@ _VERB = {
 _SCHEMAS_IN_FLOW = ("bronze", "silver", "gold", "features", "ml", "ops")
 
 
-@dataclass(frozen=True)
-class ColumnMetadata:
-    """Catalogue metadata of a column; `upstream` has pairs of asset key path and column name."""
-
-    name: str
-    type: str
-    description: str
-    unit: str
-    nullable: bool
-    is_whole_key: bool
-    upstream: tuple[tuple[tuple[str, ...], str], ...]
-
-
-def columns(table: Table) -> list[ColumnMetadata]:
-    """Catalogue metadata of every column, in order."""
-    return [
-        ColumnMetadata(
-            name=c.name,
-            type=c.type,
-            description=c.description,
-            unit=c.unit,
-            nullable=c.nullable,
-            is_whole_key=table.key == (c.name,),
-            upstream=tuple(_upstream(text) for text in c.lineage),
-        )
-        for c in table.columns
-    ]
-
-
 def lineage_markdown(table: Table) -> str:
     """Column lineage as a markdown table; columns without upstream are omitted."""
     lines = ["| column | from |", "|---|---|"]
@@ -97,7 +67,7 @@ def add_columns(name: str, columns: Sequence[Column]) -> str:
 
 def create_table(
     table: Table,
-    name: str | None = None,
+    name: str,
     location: str | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> str:
@@ -105,7 +75,7 @@ def create_table(
 
     Args:
         table: Contract.
-        name: Name to create, e.g. with a catalog; default `schema.table`.
+        name: Name to create, e.g. with a catalog.
         location: Folder of an external table; None = managed.
         properties: Table properties; default `table_properties`.
     """
@@ -114,7 +84,7 @@ def create_table(
         for c in table.columns
     ]
     parts = [
-        f"CREATE TABLE IF NOT EXISTS {qualified(name or table.full_name)} (",
+        f"CREATE TABLE IF NOT EXISTS {qualified(name)} (",
         ",\n".join(lines),
         ")",
         "USING DELTA",
@@ -127,33 +97,6 @@ def create_table(
     named = table_properties(table) if properties is None else properties
     parts.append(f"TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in named.items())})")
     return "\n".join(parts)
-
-
-def constraints(table: Table, name: str | None = None) -> list[str]:
-    """One `ADD CONSTRAINT ... CHECK` per blocking rule, for tables that only Spark writes."""
-    target = qualified(name or table.full_name)
-    return [
-        f"ALTER TABLE {target} ADD CONSTRAINT {quoted(rule.name)} CHECK ({table.condition(rule)})"
-        for rule in table.rules
-        if rule.blocking
-    ]
-
-
-def grants(table: Table, name: str, *, readers: Sequence[str], writers: Sequence[str]) -> list[str]:
-    """Unity Catalog grants and tags: SELECT for readers, SELECT and MODIFY for writers; never ALL PRIVILEGES.
-
-    Args:
-        table: Contract.
-        name: Three-level name.
-        readers: Groups with read access.
-        writers: Groups or service principals with write access.
-    """
-    target = qualified(name)
-    return [
-        *(f"GRANT SELECT ON TABLE {target} TO {quoted(group)}" for group in readers),
-        *(f"GRANT SELECT, MODIFY ON TABLE {target} TO {quoted(group)}" for group in writers),
-        tags(table, name),
-    ]
 
 
 def tags(table: Table, name: str) -> str:
@@ -315,11 +258,6 @@ def _lineage(column: Column) -> str:
         tables.setdefault(table, []).append(name)
     shown = {t: names[0] if len(names) == 1 else f"{{{', '.join(names)}}}" for t, names in tables.items()}
     return ", ".join(f"`{t}.{names}`" for t, names in shown.items())
-
-
-def _upstream(text: str) -> tuple[tuple[str, ...], str]:
-    schema, table, column = text.split(".")
-    return (schema, table), column
 
 
 def _comment(column: Column) -> str:

@@ -69,23 +69,6 @@ def test_ddl_carries_comments_keys_of_partitioning_and_properties():
     assert "LOCATION" not in text
 
 
-def test_constraints_are_the_blocking_rules():
-    for table in TABLES.values():
-        made = render.constraints(table)
-        assert len(made) == sum(rule.blocking for rule in table.rules)
-        assert all("ADD CONSTRAINT" in text and "CHECK (" in text for text in made)
-
-
-def test_grants_never_give_everything():
-    made = render.grants(
-        TABLES["silver.prices"], "crypto_analytics.silver.prices", readers=["analysts"], writers=["etl"]
-    )
-    assert made[0] == "GRANT SELECT ON TABLE `crypto_analytics`.`silver`.`prices` TO `analysts`"
-    assert made[1] == "GRANT SELECT, MODIFY ON TABLE `crypto_analytics`.`silver`.`prices` TO `etl`"
-    assert "team:analytics" in made[2]
-    assert not any("ALL PRIVILEGES" in text for text in made)
-
-
 def test_lineage_markdown_lists_columns_with_upstream_only():
     assert "| price_usd | `silver.prices.price_usd` |" in render.lineage_markdown(TABLES["gold.latest_prices"])
     assert "refreshed_at" not in render.lineage_markdown(TABLES["gold.latest_prices"])

@@ -208,10 +208,12 @@ def primary_key(table: Table, catalog: str = CATALOG) -> list[str]:
 
 def check_constraints(table: Table, catalog: str = CATALOG) -> list[str]:
     """Drop and add each blocking rule as a CHECK; Delta reads the table once per added constraint."""
-    name = f"{catalog}.{table.full_name}"
+    target = render.qualified(f"{catalog}.{table.full_name}")
     found = []
-    for rule, add in zip((r for r in table.rules if r.blocking), render.constraints(table, name), strict=True):
-        found += [f"ALTER TABLE {render.qualified(name)} DROP CONSTRAINT IF EXISTS {render.quoted(rule.name)}", add]
+    for rule in (r for r in table.rules if r.blocking):
+        name = render.quoted(rule.name)
+        found.append(f"ALTER TABLE {target} DROP CONSTRAINT IF EXISTS {name}")
+        found.append(f"ALTER TABLE {target} ADD CONSTRAINT {name} CHECK ({table.condition(rule)})")
     return found
 
 
@@ -276,14 +278,10 @@ def grants(catalog: str = CATALOG, groups: Mapping[str, str] | None = None) -> l
         found += [_grant("USE SCHEMA", "SCHEMA", f"{catalog}.{s}", group) for s in schemas_of(role)]
         if role.models:
             found.append(_grant(", ".join(role.models), "SCHEMA", f"{catalog}.{MODELS_SCHEMA}", group))
-    for table in TABLES.values():
-        made = render.grants(
-            table,
-            f"{catalog}.{table.full_name}",
-            readers=[_group(r, groups) for r in readers(table.full_name)],
-            writers=[_group(w, groups) for w in writers(table.full_name)],
-        )
-        found += [text for text in made if text.startswith("GRANT ")]
+    for table in TABLES:
+        name = f"{catalog}.{table}"
+        found += [_grant("SELECT", "TABLE", name, _group(r, groups)) for r in readers(table)]
+        found += [_grant("SELECT, MODIFY", "TABLE", name, _group(w, groups)) for w in writers(table)]
     for role in ROLES.values():
         # Views are granted as tables.
         found += [_grant("SELECT", "TABLE", f"{catalog}.{v}", _group(role.name, groups)) for v in role.views]
