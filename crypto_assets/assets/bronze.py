@@ -15,8 +15,7 @@ from crypto_assets.assets.log_slices.continuity import Continuity
 from crypto_assets.assets.log_slices.hours import CONTIGUOUS, HourReader, ingest
 from crypto_assets.assets.log_slices.kafka import KafkaLog
 from crypto_assets.assets.log_slices.landing import LandedLog
-from crypto_assets.assets.log_slices.poll_rows import PollRows
-from crypto_assets.assets.log_slices.rows import PriceRows, RowMaker
+from crypto_assets.assets.log_slices.rows import PollRows, PriceRows, RowMaker
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES

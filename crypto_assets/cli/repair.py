@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from crypto_assets.assets.log_slices import rereading
-from crypto_assets.assets.log_slices.poll_rows import PollRows
 from crypto_assets.assets.log_slices.rereading import HourPlan
-from crypto_assets.assets.log_slices.rows import PriceRows
+from crypto_assets.assets.log_slices.rows import PollRows, PriceRows
 from crypto_assets.checks import rules
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance

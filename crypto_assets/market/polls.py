@@ -1,7 +1,7 @@
 """Tolerant parser of poll records, and the checks evaluated on each poll.
 
 Belongs here: parsing one record of the polls topic; the check results shared by the producer sensor and *Execute* in
-the UI. Does not belong here: building poll messages (`market.payload`), table rows (`assets.log_slices.poll_rows`),
+the UI. Does not belong here: building poll messages (`market.payload`), table rows (`assets.log_slices.rows`),
 selecting the poll (`producer.source_health`).
 """
 

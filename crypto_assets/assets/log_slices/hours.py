@@ -121,21 +121,21 @@ class HourReader:
         lacking = hour.lacking(stored)
         if lacking is None:
             return []
-        rows = gather(
+        rows, newest_at = gather(
             self.table,
-            [gap_rows(self.table, hour.bounds, hour.slice, lacking.gaps, now)],
+            gap_rows(self.table, hour.bounds, hour.slice, lacking.gaps, now),
             hour.read(lacking) if lacking.reads else (),
             lambda chunk: self.maker.rows(self.table, hour.bounds, hour.slice, lacking.reads, chunk, now),
             now,
         )
         hour.prove(lacking, stored)
-        touched = self.maker.touched(rows.table)
-        newest = None if rows.max_timestamp is None else rows.max_timestamp.isoformat()
+        touched = self.maker.touched(rows)
+        newest = None if newest_at is None else newest_at.isoformat()
         self.appended = {"touched_hours": touched, "max_kafka_timestamp": newest, **lacking.shown}
         metadata = {"run_id": self.inputs.run_id, "touched_hours": json.dumps(touched), **lacking.recorded}
         if newest is not None:
             metadata["max_kafka_timestamp"] = newest
-        return [AppendBatch(rows.table, (*lacking.gaps, *lacking.reads), metadata)]
+        return [AppendBatch(rows, (*lacking.gaps, *lacking.reads), metadata)]
 
     def report(self) -> PartitionResult:
         """Report the hour's content, with its checks."""

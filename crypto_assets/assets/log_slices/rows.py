@@ -1,8 +1,8 @@
 """Records of the log as rows of append-once tables, in bounded memory.
 
-Belongs here: columns of `bronze.raw_prices` from chunks of records, those that every log table has, gathering the rows
-of one commit, reading ahead while it is written. Does not belong here: fields of polls (`assets.log_slices.poll_rows`),
-which offsets to read (`assets.log_slices.kafka`).
+Belongs here: columns of `bronze.raw_prices` and `ops.polls` from chunks of records, gathering the rows of one commit,
+reading ahead while it is written. Does not belong here: reading one poll message (`market.polls`), which offsets to
+read (`assets.log_slices.kafka`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from crypto_assets.contracts.arrow import arrow_schema, compute
+from crypto_assets.contracts.arrow import arrow_schema, arrow_type, compute
 from crypto_assets.contracts.clock import SKEW
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice, hour_key
+from crypto_assets.market.polls import read_poll
 from crypto_assets.storage.base import LogBounds, OffsetRange
 from crypto_assets.storage.staging import FILLED_BY_STORE
 from crypto_assets.transforms.bronze import event_hour
@@ -32,8 +32,8 @@ SPILL_ABOVE_BYTES = 128 * 1024 * 1024
 """Size above which a commit's rows spill to a memory-mapped file, so that an hour of any size can be one commit."""
 
 
-class RowMaker(Protocol):
-    """Builds the rows of one table from records."""
+class RowMaker:
+    """Builds the rows of one table from records: the columns that every log table has, and the table's own."""
 
     def rows(
         self,
@@ -44,37 +44,48 @@ class RowMaker(Protocol):
         chunk: pa.Table,
         now: datetime,
     ) -> pa.Table:
-        """Rows of one chunk, without columns that the store fills in."""
-        ...
+        """Rows of one chunk, one per record, without columns that the store fills in."""
+        import pyarrow as pa
 
-    def touched(self, rows: pa.Table) -> list[str]:
+        columns = _common_columns(bounds, slice_, ranges, chunk, now)
+        self.read(table, columns)
+        schema = _schema(table)
+        return pa.table([columns[f.name] for f in schema], schema=schema)
+
+    def read(self, table: Table, columns: dict[str, Any]) -> None:
+        """Add the columns that are read from the records' values."""
+        raise NotImplementedError
+
+    def touched(self, rows: pa.Table) -> list[str]:  # noqa: ARG002
         """Event hours that the rows touch, as sorted partition keys."""
-        ...
+        return []
 
 
-class PriceRows:
-    """Rows of `bronze.raw_prices`."""
+class PriceRows(RowMaker):
+    """Rows of `bronze.raw_prices`; `event_hour` is read leniently."""
 
     def __init__(self, partitions_start: datetime) -> None:
         self._partitions_start = partitions_start
 
-    def rows(
-        self,
-        table: Table,
-        bounds: LogBounds,
-        slice_: Slice,
-        ranges: Sequence[OffsetRange],
-        chunk: pa.Table,
-        now: datetime,
-    ) -> pa.Table:
-        """Rows of one chunk; `event_hour` is read leniently."""
-        columns = common_columns(bounds, slice_, ranges, chunk, now)
+    def read(self, table: Table, columns: dict[str, Any]) -> None:  # noqa: ARG002
+        """Add `event_hour`."""
         columns["event_hour"] = event_hour(columns["raw_json"], columns["kafka_timestamp"], self._partitions_start)
-        return rows_table(table, columns)
 
     def touched(self, rows: pa.Table) -> list[str]:
         """Event hours of the rows."""
         return sorted(hour_key(h) for h in rows.column("event_hour").unique().to_pylist() if h is not None)
+
+
+class PollRows(RowMaker):
+    """Rows of `ops.polls`, which are read by their arrival alone."""
+
+    def read(self, table: Table, columns: dict[str, Any]) -> None:
+        """Add the message's fields, null where their columns cannot hold them."""
+        import pyarrow as pa
+
+        polls = [read_poll(text) for text in columns["raw_json"].to_pylist()]
+        for name in read_poll(None):
+            columns[name] = pa.array([poll[name] for poll in polls], arrow_type(table.column(name).type))
 
 
 def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[OffsetRange], now: datetime) -> pa.Table:
@@ -97,14 +108,6 @@ def gap_rows(table: Table, bounds: LogBounds, slice_: Slice, gaps: Sequence[Offs
     return pa.table(arrays, schema=schema)
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """Rows of one commit, and their newest plausible broker time (UTC)."""
-
-    table: pa.Table
-    max_timestamp: datetime | None
-
-
 def newest_time(stamps: pa.ChunkedArray | pa.Array, now: datetime) -> datetime | None:
     """Newest record time (UTC) that is not ahead of the present; None without any."""
     pc = compute()
@@ -113,16 +116,16 @@ def newest_time(stamps: pa.ChunkedArray | pa.Array, now: datetime) -> datetime |
 
 def gather(
     table: Table,
-    first: Sequence[pa.Table],
+    gaps: pa.Table,
     chunks: Iterable[pa.Table],
     make: Callable[[pa.Table], pa.Table],
     now: datetime,
-) -> Gathered:
-    """All rows of one commit.
+) -> tuple[pa.Table, datetime | None]:
+    """All rows of one commit, and their newest plausible broker time (UTC).
 
     Args:
         table: Contract.
-        first: Rows to begin with.
+        gaps: Rows to begin with.
         chunks: Records from the log.
         make: Builds rows of a chunk.
         now: Present time (UTC): later record times are ignored.
@@ -131,8 +134,7 @@ def gather(
         The rows; above `SPILL_ABOVE_BYTES` they lie in a temporary file that is removed with them.
     """
     sink = _Sink(_schema(table))
-    for rows in first:
-        sink.add(rows)
+    sink.add(gaps)
     newest: datetime | None = None
 
     def take(chunk: pa.Table) -> None:
@@ -152,7 +154,7 @@ def gather(
     except BaseException:
         sink.discard()
         raise
-    return Gathered(sink.table(), newest)
+    return sink.table(), newest
 
 
 class ReadAhead:
@@ -256,7 +258,7 @@ class _Sink:
         import pyarrow as pa
 
         if self._path is None:
-            return pa.concat_tables(self._held) if self._held else self._schema.empty_table()
+            return pa.concat_tables(self._held)
         self._writer.close()
         mapped = pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
         self._path.unlink()  # the mapping keeps the data until the table is dropped
@@ -281,15 +283,7 @@ def _schema(table: Table) -> pa.Schema:
     return arrow_schema(table, [n for n in table.column_names if n not in FILLED_BY_STORE])
 
 
-def rows_table(table: Table, columns: dict[str, Any]) -> pa.Table:
-    """Columns by name as rows of a table, without those that the store fills in."""
-    import pyarrow as pa
-
-    schema = _schema(table)
-    return pa.table([columns[f.name] for f in schema], schema=schema)
-
-
-def common_columns(
+def _common_columns(
     bounds: LogBounds, slice_: Slice, ranges: Sequence[OffsetRange], chunk: pa.Table, now: datetime
 ) -> dict[str, Any]:
     """Columns common to all tables of log records."""
@@ -341,15 +335,12 @@ def _texts(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     try:
         return values.cast(pa.string()), pa.nulls(len(values), pa.binary())
     except pa.ArrowInvalid:  # at least one value is not UTF-8
-        texts = [_decoded(v) for v in values.to_pylist()]
-    raw = [v if t is None else None for v, t in zip(values.to_pylist(), texts, strict=True)]
-    return pa.array(texts, pa.string()), pa.array(raw, pa.binary())
+        pairs = [_decoded(v) for v in values.to_pylist()]
+    return pa.array([text for text, _ in pairs], pa.string()), pa.array([raw for _, raw in pairs], pa.binary())
 
 
-def _decoded(value: bytes | None) -> str | None:
-    if value is None:
-        return None
+def _decoded(value: bytes | None) -> tuple[str | None, bytes | None]:
     try:
-        return value.decode()
+        return (None if value is None else value.decode()), None
     except UnicodeDecodeError:
-        return None
+        return None, value
