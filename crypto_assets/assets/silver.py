@@ -117,7 +117,7 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
         bronze = engine.store.read(RAW_PRICES.full_name, slice_, version=version)
         records = examined(_parsed(bronze, inputs)).toArrow()
         seen[slice_] = (version, records)
-        return _refused(records)
+        return records.filter(compute().invert(records.column("is_valid"))).select(QUARANTINE.column_names)
 
     def checks(slice_: Slice, rows: pa.Table) -> Mapping[str, Sequence[CheckOutcome]]:
         version, records = seen.pop(slice_)
@@ -228,12 +228,6 @@ def _stored(engine: Engine, slice_: Slice, version: int | None, as_of: datetime 
         RAW_PRICES.full_name, slice_, columns=["arrival_hour"], where=f"kind = 'record'{known}", version=version
     )
     return _by_hour(hours.rename_columns(["hour"]))
-
-
-def _refused(records: pa.Table) -> pa.Table:
-    """Records with a reason, as rows of the quarantine."""
-    pc = compute()
-    return records.filter(pc.invert(records.column("is_valid"))).select(QUARANTINE.column_names)
 
 
 def _balances(slice_: Slice, records: pa.Table, stored: Counter[str], rows: pa.Table) -> dict[str, Balance]:

@@ -14,7 +14,7 @@ import io
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -31,34 +31,6 @@ MEBIBYTE = 1024 * 1024
 def staging_folder(settings: Settings) -> str:
     """Folder that steps are staged in: `/Volumes/<catalog>/<schema>/<volume>...` or `dbfs:/...`."""
     return settings.databricks_staging or f"{VOLUMES}{settings.catalog}/ops/staging"
-
-
-class Staging(Protocol):
-    """A folder of a workspace. Paths are relative to it; methods raise `DatabricksError` unless stated otherwise."""
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write a file; its folders are made, an earlier file is replaced."""
-
-    def read(self, path: str) -> bytes | None:
-        """Content of a file; None when there is none yet."""
-
-    def remove(self, folder: str) -> None:
-        """Remove a folder with everything in it."""
-
-    def remove_if_empty(self, folder: str) -> None:
-        """Remove a folder unless something is in it; raises nothing."""
-
-    def address(self, path: str) -> str:
-        """Path as the Jobs API names it."""
-        ...
-
-    def mounted(self, path: str) -> str:
-        """Path that processes of a cluster open."""
-        ...
-
-    def refusal(self, error: DatabricksError) -> str:
-        """One-line explanation of a rejected write, with its fix."""
-        ...
 
 
 def staging_at(folder: str, workspace: WorkspaceClient) -> Staging:
@@ -90,13 +62,13 @@ class VolumeStaging:
         self._files = FilesAPI(workspace.api_client)
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file and its folders."""
+        """Write a file, in place of an earlier one, and its folders."""
         full = self.address(path)
         self._files.create_directory(full.rpartition("/")[0])
         self._files.upload(full, io.BytesIO(data), overwrite=True)
 
     def read(self, path: str) -> bytes | None:
-        """Content of a file, or None."""
+        """Content of a file; None when there is none yet."""
         from databricks.sdk.errors import NotFound
 
         try:
@@ -124,7 +96,7 @@ class VolumeStaging:
         self._files.delete_directory(full)
 
     def remove_if_empty(self, folder: str) -> None:
-        """Remove a folder unless something is in it."""
+        """Remove a folder unless something is in it; raises nothing."""
         from databricks.sdk.errors.base import DatabricksError
 
         with suppress(DatabricksError):
@@ -135,6 +107,7 @@ class VolumeStaging:
         return f"{self._root}/{path}"
 
     mounted = address
+    """Path that processes of a cluster open."""
 
     def refusal(self, error: DatabricksError) -> str:
         """Explanation of a rejected write, with its fix."""
@@ -201,3 +174,7 @@ class DbfsStaging:
             f"DBFS cannot be written at {self._root} ({error}): new workspaces have it disabled; unset "
             "CRYPTO_ASSETS_DATABRICKS_STAGING, so that steps are staged in a volume"
         )
+
+
+Staging = VolumeStaging | DbfsStaging
+"""A folder of a workspace, with paths relative to it. Methods raise `DatabricksError` unless stated otherwise."""

@@ -216,6 +216,3 @@ class Cursor:
                 for b in bounds.partitions
             ),
         )
-
-
-__all__ = ["BRONZE", "Arrival", "Cursor", "Piece", "arrivals_after"]

@@ -16,7 +16,7 @@ from crypto_assets.assets import bars as bars_step
 from crypto_assets.assets import latest as latest_step
 from crypto_assets.assets.log_slices.coverage import Coverage
 from crypto_assets.assets.publishing import publish, publish_whole
-from crypto_assets.contracts.arrow import conform, spark_schema
+from crypto_assets.contracts.arrow import arrow_schema, compute, conform
 from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
 from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES, TABLES
 from crypto_assets.engine.base import Engine, StepInputs, TableResult
@@ -164,8 +164,6 @@ def refresh_latest(
     """
     import pyarrow as pa
 
-    from crypto_assets.contracts.arrow import arrow_schema
-
     assert covered.until is not None
     stored = recent.read(engine.store, LATEST_PRICES.full_name, None)
     names = QUOTED
@@ -177,9 +175,9 @@ def refresh_latest(
             newest[row["coin_id"]] = row
     schema = arrow_schema(SILVER_PRICES, names)
     quotes = pa.Table.from_pylist([newest[c] for c in sorted(newest)], schema=schema)
-    fields = [f for f in spark_schema(SILVER_PRICES).fields if f.name in names]
-    frame = engine.spark.createDataFrame(quotes.select([f.name for f in fields]), _struct(fields))
-    made = conform(LATEST_PRICES, latest_prices(frame, covered.until, _json(covered), inputs.now).toArrow())
+    made = conform(
+        LATEST_PRICES, latest_prices(engine.frame(quotes), covered.until, _json(covered), inputs.now).toArrow()
+    )
     done = publish_whole(engine, LATEST_PRICES, inputs, made, volatile=latest_step.VOLATILE)
     if done.partitions[None].metadata["written"]:
         recent.wrote(LATEST_PRICES.full_name, None, done.metadata["delta_version_after"], made)
@@ -192,22 +190,10 @@ def _json(covered: Coverage) -> str:
 
 def _newest(rows: pa.Table) -> pa.Table:
     """The row with the latest event of each coin."""
-    if not rows.num_rows:
-        return rows
-    last = rows.group_by("coin_id").aggregate([("last_updated_at", "max")])
-    last = last.rename_columns({"last_updated_at_max": "_last"})
-    keys = rows.select(["coin_id", "last_updated_at"]).append_column("_row", _numbers(rows.num_rows))
-    found = keys.join(last, ["coin_id", "last_updated_at"], ["coin_id", "_last"], join_type="inner")
-    return rows.take(found.column("_row").sort())
-
-
-def _numbers(count: int) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(range(count), pa.int64())
-
-
-def _struct(fields: list[Any]) -> Any:
-    from pyspark.sql.types import StructType
-
-    return StructType(fields)
+    order = compute().sort_indices(rows, sort_keys=[("last_updated_at", "descending")])
+    first: dict[str, int] = {}
+    for row, coin_id in zip(order.to_pylist(), rows.column("coin_id").take(order).to_pylist(), strict=True):
+        first.setdefault(coin_id, row)
+    return rows.take(pa.array(sorted(first.values()), pa.int64()))

@@ -232,7 +232,7 @@ class Loop:
     def _append(self, cursor: Cursor, piece: Piece) -> int:
         """Append the rows of a piece that Bronze lacks; return their number."""
         inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
-        inputs = _with_bounds(inputs, piece)
+        inputs = replace(inputs, bounds={piece.key: piece.bounds})
         writes = bronze.append(
             self._engine,
             piece.key,
@@ -401,10 +401,3 @@ class Loop:
                 self._reports.offer(BRONZE, hour_key(hour), about)
                 self._reports.offer(SILVER_PRICES.full_name, hour_key(hour), about)
         self.summary.reported += self._reports.flush(everything=everything)
-
-
-def _with_bounds(inputs: StepInputs, piece: Piece) -> StepInputs:
-    return replace(inputs, bounds={piece.key: piece.bounds})
-
-
-__all__ = ["Loop", "Progress", "Summary"]

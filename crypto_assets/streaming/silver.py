@@ -194,6 +194,3 @@ def touched_windows(rows: pa.Table) -> list[tuple[datetime, datetime]]:
         span = pc.min_max(event.filter(pc.equal(hours, hour))).as_py()
         found.append((span["min"], span["max"] + timedelta(microseconds=1)))
     return found
-
-
-__all__ = ["COMPLETE_TO", "Merged", "complete_to", "merge", "touched_windows"]

@@ -85,9 +85,8 @@ def by_query(
     options = {**source, "subscribe": topic, "startingOffsets": "earliest", "failOnDataLoss": "false"}
     writer = spark.readStream.format("kafka").options(**options).load().writeStream.foreachBatch(on_batch)
     writer = writer.queryName("crypto-assets-stream").option("checkpointLocation", checkpoint)
-    writer = (
-        writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=_interval(interval_s))
-    )
+    every = f"{max(1, round(interval_s * 1000))} milliseconds"
+    writer = writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=every)
     query = writer.start()
     polled = time.monotonic()
     try:
@@ -107,7 +106,3 @@ def by_query(
         raise errors[0]
     if (failure := query.exception()) is not None:
         raise failure
-
-
-def _interval(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))} milliseconds"

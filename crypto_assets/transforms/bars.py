@@ -145,6 +145,3 @@ def _name_of_rank() -> Column:
     for number, text in enumerate(GRANULARITIES):
         name = F.when(F.col("_rank") == number, F.lit(text)).otherwise(name)
     return name
-
-
-__all__ = ["FEEDS", "GRACE_S", "GRANULARITIES", "SECONDS", "Width", "bars"]

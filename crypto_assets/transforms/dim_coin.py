@@ -7,8 +7,6 @@ from typing import Any
 
 from crypto_assets.market.coins import CoinRegistry
 
-FOREVER: datetime | None = None
-
 
 def dim_coin(coins: CoinRegistry) -> list[dict[str, Any]]:
     """Versions of every coin (SCD 2) as rows of `gold.dim_coin`.
@@ -28,7 +26,7 @@ def dim_coin(coins: CoinRegistry) -> list[dict[str, Any]]:
         within = {at for at, _ in changes if begins < at and (ends is None or at < ends)}
         edges = [begins, *sorted(within), *([ends] if ends else [])]
         for i, start in enumerate(edges):
-            end = edges[i + 1] if i + 1 < len(edges) else FOREVER
+            end = edges[i + 1] if i + 1 < len(edges) else None
             named = next((a for at, a in changes if start < at), None)
             rows.append(
                 {

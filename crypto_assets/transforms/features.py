@@ -75,7 +75,8 @@ def _grid(bars: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: datetime) 
     end = min(slice_.end, as_of - SETTLED)
     last = int(end.timestamp() // SLOT.total_seconds()) - 1
     spark = bars.sparkSession
-    records = [(c.coin_id, int(c.active_from.timestamp()), _epoch(c.active_to)) for c in coins]
+    ends = [2**40 if c.active_to is None else int(c.active_to.timestamp()) for c in coins]
+    records = [(c.coin_id, int(c.active_from.timestamp()), end) for c, end in zip(coins, ends, strict=True)]
     basket = spark.createDataFrame(records, "coin_id string, active_from bigint, active_to bigint")
     slots = spark.range(first, max(first, last + 1)).withColumnRenamed("id", "slot")
     start = F.col("slot") * F.lit(int(SLOT.total_seconds()))
@@ -87,10 +88,6 @@ def _grid(bars: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: datetime) 
         .withColumn("window_end", F.timestamp_seconds(F.col("at") + F.lit(int(SLOT.total_seconds()))))
         .drop("active_from", "active_to", "at")
     )
-
-
-def _epoch(end: datetime | None) -> int:
-    return 2**40 if end is None else int(end.timestamp())
 
 
 def _with_prices(grid: DataFrame, bars: DataFrame) -> DataFrame:
@@ -276,23 +273,8 @@ def _finish(frame: DataFrame) -> DataFrame:
         }
     )
     frame = frame.withColumn("rz", (F.col("r5") - F.col("r5_median")) / F.col("s"))
-    rounded = (
-        "r5",
-        "r15",
-        "r1h",
-        "r24h",
-        "r5_median",
-        "s",
-        "rz",
-        "rv1h",
-        "rsi14",
-        "macd",
-        "macd_signal",
-        "macd_hist",
-        "bollinger_b",
-        "r5_market",
-        "volume_change",
-    )
+    exact = ("price", "staleness_s")
+    rounded = [c.name for c in PRICE_FEATURES.columns if c.type == "double" and c.name not in exact]
     frame = frame.withColumns({n: F.round(n, DIGITS) for n in rounded})
     frame = frame.withColumns(
         {

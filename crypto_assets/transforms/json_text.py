@@ -113,6 +113,3 @@ def _replaced(text: Column, *pairs: tuple[str, str]) -> Column:
     from pyspark.sql import functions as F
 
     return reduce(lambda column, pair: F.replace(column, F.lit(pair[0]), F.lit(pair[1])), pairs, text)
-
-
-__all__ = ["NUMBER", "is_one_value", "marked", "member", "plain", "tagged"]

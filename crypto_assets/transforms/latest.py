@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from crypto_assets.contracts.tables import LATEST_PRICES
+from crypto_assets.contracts.tables import LATEST_PRICES, SILVER_PRICES
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -26,19 +26,7 @@ def latest_prices(
     """
     from pyspark.sql import functions as F
 
-    kept = (
-        "symbol",
-        "name",
-        "price_usd",
-        "market_cap_usd",
-        "volume_24h_usd",
-        "change_1h_pct",
-        "change_24h_pct",
-        "change_7d_pct",
-        "last_updated_at",
-        "available_at",
-        "source",
-    )
+    kept = [name for name in LATEST_PRICES.column_names if name in SILVER_PRICES.column_names and name != "coin_id"]
     newest = silver.groupBy("coin_id").agg(F.max_by(F.struct(*kept), "last_updated_at").alias("q"))
     frame = newest.select("coin_id", *(F.col(f"q.{n}").alias(n) for n in kept)).withColumns(
         {

@@ -30,6 +30,7 @@ from crypto_assets.contracts.messages import (
     SCHEMA_VERSION,
 )
 from crypto_assets.contracts.model import MONEY
+from crypto_assets.contracts.tables import QUARANTINE, RAW_PRICES
 from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.market.moments import RFC3339
 from crypto_assets.transforms import json_text
@@ -49,17 +50,8 @@ MAY_BE_NULL = ("market_cap_usd", "volume_24h_usd", "change_24h_pct", "change_7d_
 EXPONENT_LIMIT = 60
 """Largest power of ten in scientific notation; beyond it nothing fits decimal(38,18)."""
 
-COORDINATES = (
-    "topic",
-    "topic_id",
-    "partition",
-    "offset",
-    "kafka_timestamp",
-    "message_key",
-    "raw_json",
-    "raw_bytes",
-    "headers",
-)
+COORDINATES = tuple(name for name in QUARANTINE.column_names if name in RAW_PRICES.column_names)
+"""Columns of a record that its quarantine row keeps."""
 
 _EXACT = rf"^{json_text.NUMBER}\z"
 _NUMBER = r"^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?\z"
@@ -397,14 +389,3 @@ def _found(reason: str) -> Column:
         "too_late": F.concat(shown("last_updated_at"), arrival),
     }[reason]
     return F.concat(F.lit(f"{reason}: "), what)
-
-
-__all__ = [
-    "PRICE_LIMIT",
-    "day_of",
-    "decimal_of",
-    "hour_of",
-    "moment_of",
-    "parse_bronze",
-    "where_computed",
-]

@@ -85,14 +85,9 @@ def history_points(market_history: DataFrame, coins: CoinRegistry) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    prices, caps, volumes = (
-        _points(market_history, name, alias)
-        for name, alias in (
-            ("prices", "price_usd"),
-            ("market_caps", "market_cap_usd"),
-            ("total_volumes", "volume_24h_usd"),
-        )
-    )
+    prices = _points(market_history, "prices", "price_usd")
+    caps = _points(market_history, "market_caps", "market_cap_usd")
+    volumes = _points(market_history, "total_volumes", "volume_24h_usd")
     key = ["coin_id", "day", "last_updated_at"]
     about = market_history.select(
         "coin_id",
@@ -186,6 +181,3 @@ def _points(market_history: DataFrame, array: str, value: str) -> DataFrame:
     )
     named = typed.where(F.col("last_updated_at").isNotNull() & F.col(value).isNotNull())
     return named.groupBy("coin_id", "day", "last_updated_at").agg(F.min_by(value, "_at").alias(value))
-
-
-__all__ = ["ARRIVAL_ORDER", "SLOT_S", "TICK", "examined", "history_points", "silver"]

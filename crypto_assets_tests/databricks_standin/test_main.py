@@ -17,7 +17,6 @@ from databricks.sdk.service import jobs
 from crypto_assets.databricks.launcher.launcher_config import launcher_config
 from crypto_assets.databricks.launcher.preflight import Preflight
 from crypto_assets.databricks.pipes.client import libraries
-from crypto_assets.databricks.pipes.preflight import ServerlessPreflight
 from crypto_assets.databricks.staging import staging_at, staging_folder
 from crypto_assets.settings import Settings
 
@@ -69,7 +68,7 @@ def test_what_it_prints_is_all_that_a_launch_needs(tmp_path):
         folder = staging_folder(settings)
         staging = staging_at(folder, workspace)
         Preflight(settings, workspace).require(staging, config["run_config"], [], travels, lambda _: None)
-        ServerlessPreflight(settings, workspace).require_serverless(folder, libraries(), [], travels)
+        Preflight(settings, workspace).require_serverless(folder, libraries(), [], travels)
         process.terminate()
 
 

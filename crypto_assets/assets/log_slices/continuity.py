@@ -200,6 +200,3 @@ def _last_rows(rows: pa.Table, partition: int) -> pa.Table:
     pc = compute()
     mine = pc.and_(pc.equal(rows.column("partition"), partition), pc.equal(rows.column("kind"), "record"))
     return rows.select(COLUMNS).take(np.flatnonzero(mine.to_numpy())[-TAIL:])
-
-
-__all__ = ["Continuity", "Difference", "LogRecord", "Records", "different", "last_records", "records_of", "replaced"]

@@ -136,12 +136,8 @@ def hour_rows(
 
     slice_ = key_slice(todo.key, "hour")
     names = [n for n in table.column_names if n not in FILLED_BY_STORE]
-    kept = pa.concat_tables(
-        [
-            arrow_schema(table).empty_table(),
-            *(_rows_of(table, diagnosis, f) for f in _files_of(diagnosis, slice_.start)),
-        ]
-    )
+    files = [f for f in diagnosis.files if f.problem is None and f.partition["arrival_hour"] == slice_.start]
+    kept = pa.concat_tables([arrow_schema(table).empty_table(), *(_rows_of(table, diagnosis, f) for f in files)])
     others = kept.filter(compute().not_equal(kept.column("topic_id"), bounds.topic_id))
     mine = [kept.filter(compute().equal(kept.column("topic_id"), bounds.topic_id)).select(names)]
     for piece in todo.reads:  # one by one, because a row names its range
@@ -197,10 +193,6 @@ def _holes_of_former_topics(stored: Sequence[Stored], hour: datetime, now: str) 
     return found
 
 
-def _files_of(diagnosis: Diagnosis, hour: datetime) -> list[DataFile]:
-    return [f for f in diagnosis.files if f.problem is None and f.partition["arrival_hour"] == hour]
-
-
 def _rows_of(table: Table, diagnosis: Diagnosis, file: DataFile) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -241,6 +233,3 @@ def _batched(table: Table, rows: pa.Table, todo: HourPlan, first_seq: int) -> tu
     }
     columns = [new[n] if n in new else rows.column(n) for n in table.column_names]
     return conform(table, pa.table(columns, names=table.column_names)), max(seqs, default=first_seq - 1)
-
-
-__all__ = ["HourPlan", "Stored", "hour_rows", "plan", "stored_ranges"]

@@ -43,7 +43,6 @@ class RunEnd:
         task_result: Result state of the task.
         code: Termination code.
         message: State messages of run and task.
-        ran: Whether the run was seen running.
         events: Whether the step's first event arrived.
         output: Output of the task, redacted.
         gave_up: Whether the driver stopped waiting.
@@ -55,7 +54,6 @@ class RunEnd:
     task_result: str | None = None
     code: str | None = None
     message: str = ""
-    ran: bool = False
     events: bool = False
     output: str = ""
     gave_up: bool = False

@@ -1,4 +1,4 @@
-"""Checks before a step is submitted to Databricks; one error lists all findings.
+"""Checks before a step is submitted to Databricks, to a cluster or to serverless compute; one error lists all findings.
 
 Belongs here: questions to the workspace and to the settings, and what to do about each answer. Does not belong here:
 launching (`step_launcher`). What only a running cluster can show is classified afterwards (`failures`).
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER
 from crypto_assets.databricks.launcher.launcher_config import environment
-from crypto_assets.databricks.staging import Staging, staging_findings
+from crypto_assets.databricks.staging import VOLUMES, Staging, staging_at, staging_findings
 from crypto_assets.errors import ReportedError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ RUNTIME_PYTHON = {"15": (3, 11), "16": (3, 12), "17": (3, 12), "18": (3, 12), "1
 LANDING_MOUNTS = ("/Volumes/", "/dbfs/")
 """Where files are that a cluster's processes see under the same path."""
 SINGLE_USER = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")
+OLDEST_ENVIRONMENT = 4
+"""Serverless environment version that has Spark Connect 4, and with it `mergeInto` and `toArrow`."""
 
 
 class PreflightFailed(ReportedError):
@@ -129,21 +131,53 @@ class Preflight:
         Raises:
             PreflightFailed: With every finding.
         """
-        key = repr((self._settings, run_config, secrets, sorted(env_variables)))  # secrets are masked in it
+        self._once(
+            (run_config, secrets, sorted(env_variables)),
+            lambda: [
+                *settings_findings(self._settings),
+                *library_findings(run_config.get("libraries", ())),
+                *self._environment(env_variables),
+                *self._asked("cluster", lambda: self._cluster(run_config["cluster"], warn)),
+                *self._asked("staging", lambda: staging_findings(staging)),
+                *self._asked("secrets", lambda: self._secrets(secrets)),
+            ],
+        )
+
+    def require_serverless(
+        self,
+        folder: str,
+        libraries: Sequence[str],
+        secrets: Sequence[Mapping[str, Any]],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Check settings and workspace for serverless compute, unless they have passed already.
+
+        Args:
+            folder: Folder of wheels and messages, `/Volumes/...`.
+            libraries: Requirements of the environment, `name==version`.
+            secrets: `{name, scope, key}` of each secret that the step reads.
+            environment: What travels in clear.
+
+        Raises:
+            PreflightFailed: With every finding.
+        """
+        self._once(
+            (folder, libraries, secrets, sorted(environment)),
+            lambda: [
+                *settings_findings(self._settings),
+                *library_findings([{"pypi": {"package": library}} for library in libraries]),
+                *self._version(),
+                *self._environment(environment),
+                *self._asked("the volume", lambda: self._volume(folder)),
+                *self._asked("secrets", lambda: self._secrets(secrets)),
+            ],
+        )
+
+    def _once(self, configuration: tuple[Any, ...], questions: Callable[[], list[str]]) -> None:
+        key = repr((self._settings, *configuration))  # secrets are masked in it
         if key in self._passed:
             return
-        warnings: list[str] = []
-        found = [
-            *settings_findings(self._settings),
-            *library_findings(run_config.get("libraries", ())),
-            *self._environment(env_variables),
-            *self._asked("cluster", lambda: self._cluster(run_config["cluster"], warnings)),
-            *self._asked("staging", lambda: staging_findings(staging)),
-            *self._asked("secrets", lambda: self._secrets(secrets)),
-        ]
-        for warning in warnings:
-            warn(warning)
-        if found:
+        if found := questions():
             raise PreflightFailed(found)
         self._passed.add(key)
 
@@ -157,6 +191,23 @@ class Preflight:
             code = error.error_code if isinstance(error, DatabricksError) else type(error).__name__
             return [f"the workspace did not answer about {what}: {code}: {error}"]
 
+    def _version(self) -> Iterator[str]:
+        version = self._settings.databricks_environment_version
+        if version < OLDEST_ENVIRONMENT:
+            yield (
+                f"serverless environment {version} has an older Spark Connect than tables are written with; set "
+                f"CRYPTO_ASSETS_DATABRICKS_ENVIRONMENT_VERSION={OLDEST_ENVIRONMENT} or later"
+            )
+
+    def _volume(self, folder: str) -> Iterator[str]:
+        if not folder.startswith(VOLUMES):
+            yield (
+                f"CRYPTO_ASSETS_DATABRICKS_STAGING={folder} is no folder of a volume, and serverless compute has no "
+                "DBFS; unset it, or name a folder below /Volumes/"
+            )
+            return
+        yield from staging_findings(staging_at(folder, self._workspace))
+
     def _environment(self, env_variables: Mapping[str, str]) -> Iterator[str]:
         values = self._settings.secrets()
         for name, value in env_variables.items():
@@ -167,7 +218,7 @@ class Preflight:
         if missing:
             yield f"env_variables in the configuration lack {', '.join(sorted(missing))}; do not replace them"
 
-    def _cluster(self, cluster: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
+    def _cluster(self, cluster: Mapping[str, Any], warn: Callable[[str], object]) -> Iterator[str]:
         if "existing" in cluster:
             about: Any = self._found(
                 f"cluster {cluster['existing']}", lambda: self._workspace.clusters.get(cluster["existing"])
@@ -177,11 +228,11 @@ class Preflight:
                 return
             mode = about.data_security_mode.value if about.data_security_mode else None
             yield from self._access(mode, about.single_user_name, f"cluster {cluster['existing']}")
-            yield from self._spark(about.spark_version, warnings)
+            yield from self._spark(about.spark_version, warn)
             return
         new = cluster["new"]
         yield from self._access(new.get("data_security_mode"), new.get("single_user_name"), "the new cluster")
-        yield from self._spark(new["spark_version"], warnings)
+        yield from self._spark(new["spark_version"], warn)
         yield from self._nodes(new)
 
     def _access(self, mode: str | None, user: str | None, which: str) -> Iterator[str]:
@@ -198,7 +249,7 @@ class Preflight:
                 f"CRYPTO_ASSETS_DATABRICKS_RUN_AS={me}, or use that principal's credentials"
             )
 
-    def _spark(self, wanted: str | None, warnings: list[str]) -> Iterator[str]:
+    def _spark(self, wanted: str | None, warn: Callable[[str], object]) -> Iterator[str]:
         names = {v.key: v.name or "" for v in self._workspace.clusters.spark_versions().versions or ()}
         if wanted not in names:
             known = ", ".join(sorted(k for k in names if k)) or "none"
@@ -206,7 +257,7 @@ class Preflight:
             return
         found = re.search(r"Spark (\d+)\.(\d+)", names[wanted])
         if found is None:
-            warnings.append(f"runtime {wanted} does not tell its Spark version; Spark 4.2 is the tested one")
+            warn(f"runtime {wanted} does not tell its Spark version; Spark 4.2 is the tested one")
         elif (int(found[1]), int(found[2])) < TESTED_SPARK:
             yield (
                 f"runtime {wanted} has Spark {found[1]}.{found[2]}; the transforms are tested on "
@@ -214,7 +265,7 @@ class Preflight:
             )
         python = RUNTIME_PYTHON.get(str(wanted).split(".")[0])
         if python is not None and python != sys.version_info[:2]:
-            warnings.append(
+            warn(
                 f"runtime {wanted} has Python {python[0]}.{python[1]} and this process {sys.version_info[0]}."
                 f"{sys.version_info[1]}: the pinned libraries must have wheels for it"
             )

@@ -7,11 +7,10 @@ mean (`failures`), or submitting.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.databricks.launcher.failures import RunEnd, shown
-from crypto_assets.redaction import redact
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -45,13 +44,12 @@ def task_logs(workspace: WorkspaceClient, run: Run) -> tuple[str, str]:
     return output.logs or "", "\n".join(t for t in (output.error_trace, output.error) if t)
 
 
-def end_of(run: Run, secrets: Mapping[str, str], *, ran: bool, events: bool, gave_up: bool, output: str = "") -> RunEnd:
+def end_of(run: Run, secrets: Mapping[str, str], *, events: bool, gave_up: bool, output: str = "") -> RunEnd:
     """How a run ended.
 
     Args:
         run: As reported by the workspace.
         secrets: Secret values in force here.
-        ran: Whether it was seen running.
         events: True if the step reported any event.
         gave_up: Whether the driver stopped waiting.
         output: What its task wrote, not redacted.
@@ -66,7 +64,6 @@ def end_of(run: Run, secrets: Mapping[str, str], *, ran: bool, events: bool, gav
         task_result=value(task_state and task_state.result_state),
         code=value(details and details.code),
         message=shown(" ".join(messages), secrets),
-        ran=ran,
         events=events,
         gave_up=gave_up,
         output=shown(output, secrets),
@@ -83,10 +80,3 @@ def cancel(workspace: WorkspaceClient, run_id: int, log: Any, poll_s: float) -> 
             time.sleep(min(1.0, poll_s))
     except Exception as error:  # noqa: BLE001
         log.error(f"Databricks run {run_id} could not be cancelled: {error}; cancel it in the workspace")
-
-
-def log_output(text: str, secrets: Mapping[str, str], most: int, log: Callable[[str], object]) -> None:
-    """Log the end of a step's output, redacted; nothing if it is empty."""
-    output = redact(text, secrets).strip()
-    if output:
-        log(f"output of the step:\n{output[-most:]}")

@@ -290,11 +290,10 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         """Events of the run until it has ended; a failure event is held back until its cause is known."""
         yield self.get_databricks_run_dagster_event(context, remote)
         deadline = time.monotonic() + self.databricks_runner.max_wait_time_sec
-        seen, ran, gave_up = 0, False, False
+        seen, gave_up = 0, False
         while True:
             run = self._workspace.jobs.get_run(remote)
             state = life_cycle(run)
-            ran = ran or state == "RUNNING"
             # Asked after the state, so that what a run wrote before it ended is always read.
             events = self.get_step_events(context.run_id, step_key, context.previous_attempt_count)
             for event in events[seen:]:
@@ -307,7 +306,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
                 self._cancel(remote, context.log)
                 break
             time.sleep(self.databricks_runner.poll_interval_sec)
-        end = self._end(run, ran=ran, events=seen > 0, gave_up=gave_up)
+        end = self._end(run, events=seen > 0, gave_up=gave_up)
         if self._held is None and end.succeeded:
             context.log.info(f"Databricks run {remote} ended well: {run.run_page_url}")
             return
@@ -355,13 +354,13 @@ class StepLauncher(DatabricksPySparkStepLauncher):
         happened = event.dagster_event._replace(
             event_specific_data=StepFailureData(data.error, failure, data.error_source)
         )
-        context.instance.handle_new_event(_with_event(event, happened))
+        context.instance.handle_new_event(event._replace(dagster_event=happened))
         yield happened
 
-    def _end(self, run: Run, *, ran: bool, events: bool, gave_up: bool) -> RunEnd:
+    def _end(self, run: Run, *, events: bool, gave_up: bool) -> RunEnd:
         """How the run ended; the output of its task is asked for only when it did not end well."""
         secrets = self.settings.secrets()
-        end = end_of(run, secrets, ran=ran, events=events, gave_up=gave_up)
+        end = end_of(run, secrets, events=events, gave_up=gave_up)
         if end.succeeded:
             return end
         output = "\n".join(text for text in task_logs(self._workspace, run) if text)
@@ -401,10 +400,6 @@ def _keys(context: StepExecutionContext) -> list[Any]:
     return list(assets.partitions_def.get_partition_keys_in_range(context.partition_key_range))
 
 
-def _with_event(entry: dg.EventLogEntry, event: dg.DagsterEvent) -> dg.EventLogEntry:
-    return entry._replace(dagster_event=event)
-
-
 def _without_target(entry: dg.EventLogEntry) -> dg.EventLogEntry:
     """Check evaluations without their target: its storage id counts in the far side's ephemeral instance."""
     event = entry.dagster_event
@@ -414,4 +409,4 @@ def _without_target(entry: dg.EventLogEntry) -> dg.EventLogEntry:
     if evaluation.target_materialization_data is None:
         return entry
     cleared = copy(evaluation, target_materialization_data=None)
-    return _with_event(entry, event._replace(event_specific_data=cleared))
+    return entry._replace(dagster_event=event._replace(event_specific_data=cleared))

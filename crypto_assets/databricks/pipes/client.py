@@ -1,7 +1,7 @@
 """Steps on Databricks serverless compute, by Dagster Pipes with a Unity Catalog volume: the driver's side.
 
 Belongs here: one step from its wheel to its result. Does not belong here: what runs over there (`pipes_main`), what
-travels (`wire`), what is checked before (`pipes_preflight`), how a run ended (`run_watch`, `failures`).
+travels (`wire`), what is checked before (`preflight`), how a run ended (`run_watch`, `failures`).
 
 Pipes reports nothing by itself here: the far side sends the step's `Result` as one message, and the shell reports it as
 it reports a local step's. Pipes allows one materialization an asset, and takes a range run for an unpartitioned one.
@@ -28,12 +28,11 @@ from crypto_assets.databricks.launcher.launcher_config import (
     environment,
     secret_entries,
 )
-from crypto_assets.databricks.launcher.preflight import PreflightFailed, settings_findings
-from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, life_cycle, log_output, task_logs
+from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, settings_findings
+from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
 from crypto_assets.databricks.launcher.staging_copy import StagingRefused, stage
 from crypto_assets.databricks.launcher.wheel import DISTRIBUTION, ENTRY_POINT, Wheel, build_wheel
 from crypto_assets.databricks.pipes.main import END_OF_CHUNK, FAILURE, RESULT, STARTED
-from crypto_assets.databricks.pipes.preflight import ServerlessPreflight
 from crypto_assets.databricks.staging import staging_at, staging_folder
 from crypto_assets.databricks.submission import idempotency_token, run_name
 from crypto_assets.engine.inputs import Shipment
@@ -134,7 +133,7 @@ class ServerlessRunner:
         try:
             order = self._order(work, context.run.run_id, keys, inputs, arguments)
             workspace = self._workspace()
-            ServerlessPreflight(self.settings, workspace).require_serverless(
+            Preflight(self.settings, workspace).require_serverless(
                 self.volume, libraries(), order.secrets, order.environment
             )
             wheel = self._put_wheel(workspace, context.log)
@@ -251,11 +250,11 @@ class ServerlessRunner:
         secrets, run = self.settings.secrets(), client.ended
         received = {m["kind"]: m for m in messages if isinstance(m, dict) and "kind" in m}
         logs, trace = task_logs(workspace, run)
-        log_output(logs, secrets, MOST_OUTPUT, log.info)
+        if output := redact(logs, secrets).strip():
+            log.info(f"output of the step:\n{output[-MOST_OUTPUT:]}")
         end = end_of(
             run,
             secrets,
-            ran=client.ran,
             events=STARTED in received,
             gave_up=client.gave_up,
             output=f"{logs}\n{trace}" if trace else "",
@@ -332,7 +331,6 @@ def _client(settings: Settings, workspace: WorkspaceClient, volume: str) -> Any:
         ended: Run | None = None
         interrupted: BaseException | None = None
         gave_up = False
-        ran = False
 
         def _poll_til_success(self, context: Any, run_id: int) -> None:
             try:
@@ -351,7 +349,7 @@ def _client(settings: Settings, workspace: WorkspaceClient, volume: str) -> Any:
                     context.log.info(f"Databricks run {run_id}: {run.run_page_url}")
                 if state != seen:
                     context.log.info(f"Databricks run {run_id} is {state}")
-                seen, self.ended, self.ran = state, run, self.ran or state == "RUNNING"
+                seen, self.ended = state, run
                 if state in FINAL:
                     return
                 if time.monotonic() > deadline:
