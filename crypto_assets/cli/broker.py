@@ -47,7 +47,7 @@ def stop(settings: Settings) -> None:
 def status(settings: Settings, *, as_json: bool) -> int:
     """Print the broker's state; 0 when it runs, else 1."""
     found = _broker(settings).status()
-    record = status_record(found)
+    record = asdict(found)
     if as_json:
         output.as_json(record)
     else:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-    from crypto_assets.contracts.model import Table
-
 UTC_SESSION = {"spark.sql.session.timeZone": "UTC"}
 """Runtime settings that every session must have."""
 
@@ -44,17 +42,16 @@ REACH_S = 10.0
 """Seconds within which an endpoint must accept a connection."""
 
 
-def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores: int = 2) -> dict[str, str]:
+def local_config(jars: Path, *, master: str, warehouse: str) -> dict[str, str]:
     """Settings of a session that this process starts.
 
     Args:
         jars: Folder of the pinned jars (Delta, Kafka source).
         master: Spark master, e.g. `local[*]`.
         warehouse: Folder of schemas without a location.
-        cores: Tasks of a shuffle, a parallel listing and a Delta snapshot; Spark's defaults are for clusters, and cost
-            a small table more than its work.
     """
-    few = str(cores)
+    # Tasks of a shuffle, a listing and a Delta snapshot: Spark's defaults cost a small table more than its work.
+    few = "2"
     folder = paths.plain(str(jars))  # Spark expects a list of patterns
     return {
         "spark.master": master,
@@ -76,7 +73,7 @@ def local_config(jars: Path, *, master: str, warehouse: str | None = None, cores
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
-        **({"spark.sql.warehouse.dir": warehouse} if warehouse else {}),
+        "spark.sql.warehouse.dir": warehouse,
         **SHORT_QUERIES,
         **UTC_SESSION,
     }
@@ -174,7 +171,6 @@ class SparkEngine:
         kafka_config: Returns librdkafka options when the log is first read.
         catalog: Catalog of the tables; None = the session's own.
         lake: Folder of external tables; None = managed tables.
-        properties: Delta properties of new tables; None = the contract's.
         kafka_shaded: Whether Spark's Kafka classes have Databricks' package prefix.
     """
 
@@ -185,7 +181,6 @@ class SparkEngine:
         *,
         catalog: str | None = None,
         lake: str | None = None,
-        properties: Callable[[Table], Mapping[str, str]] | None = None,
         kafka_shaded: bool = False,
     ) -> None:
         from crypto_assets.storage.delta_spark import SparkBackend
@@ -193,7 +188,7 @@ class SparkEngine:
         self._session = session
         self._kafka_config = kafka_config
         self._kafka_shaded = kafka_shaded
-        self.store = DeltaStore(SparkBackend(session, catalog, lake=lake, properties=properties))
+        self.store = DeltaStore(SparkBackend(session, catalog, lake=lake))
 
     @property
     def spark(self) -> SparkSession:

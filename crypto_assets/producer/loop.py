@@ -322,12 +322,9 @@ class Producer:
             unchanged=polled.unchanged,
             absent=[coin for coin, polls in polled.state.absent.items() if polls >= ABSENT_AFTER_POLLS],
             cadence_s=polled.cadence_s,
-            credits_left=self._credits_left(polled),
+            credits_left=self.governor.report(polled.state.credits, polled.poll.finished_at).left,
             delivered=delivered,
         )
-
-    def _credits_left(self, polled: _Polled) -> int | None:
-        return self.governor.report(polled.state.credits, polled.poll.finished_at).left
 
     def _summary(self, polled: _Polled, *, delivered: int, recorded: bool, error: str | None) -> TickSummary:
         poll = polled.poll

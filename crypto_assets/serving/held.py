@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.serving.kept import Kept
 from crypto_assets.serving.rows import file_sql
-from crypto_assets.storage.sql_text import literal
+from crypto_assets.storage.delta_files import literal
 
 COLD_ROWS = 60_000
 """Rows of files that no newest version has, or of older days, that stay in memory: about 30 MB."""

@@ -5,7 +5,6 @@ Belongs here: the loop and the bookkeeping around a write. Does not belong here:
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
@@ -14,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from crypto_assets.contracts.model import Table
-from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage.base import WriteConflict, WriteResult
 
 _LOG = logging.getLogger(__name__)
@@ -109,15 +106,3 @@ class RecordedReads:
         versions = getattr(self._local, "versions", None)
         if versions is not None:
             versions[table] = version
-
-
-def commit_info(
-    engine: str, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read_versions: Mapping[str, int]
-) -> dict[str, str]:
-    """Metadata of every commit: engine, code version, slice, versions read, and the step's metadata."""
-    info = {"engine": engine, "code_version": contract.code_version}
-    if slice_ is not None:
-        info |= {"slice_start": slice_.start.isoformat(), "slice_end": slice_.end.isoformat()}
-    if read_versions:
-        info["read_versions"] = json.dumps(dict(read_versions), sort_keys=True)
-    return {**info, **metadata}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crypto_assets.storage.base import OffsetRange
-from crypto_assets.storage.sql_text import literal
+from crypto_assets.storage.delta_files import literal
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -92,6 +92,11 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def query(handle: DeltaTable, sql: str) -> pa.Table:
     """Result of SQL over exactly this handle's snapshot, which the SQL calls `t`. Text comes as plain strings."""
     import pyarrow as pa

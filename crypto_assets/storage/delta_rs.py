@@ -20,7 +20,6 @@ from crypto_assets.contracts.arrow import arrow_schema, conform, spark_schema
 from crypto_assets.contracts.model import Column, Table
 from crypto_assets.contracts.render import LOG_STATISTICS
 from crypto_assets.contracts.slices import Slice
-from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import checkpoints, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import Overtaken, Patience
@@ -47,12 +46,11 @@ class DeltaRsStore(DeltaStore):
     Args:
         lake: Root folder; a table lies in `<lake>/<schema>/<table>`.
         spark: Gives the Sail session when a frame is first asked for.
-        tables: Contracts by full name.
     """
 
-    def __init__(self, lake: str, spark: Callable[[], SparkSession], tables: Mapping[str, Table] = TABLES) -> None:
+    def __init__(self, lake: str, spark: Callable[[], SparkSession]) -> None:
         paths.require("the lake", lake, paths.TABLES, remedy="Choose another folder with CRYPTO_ASSETS_LAKE")
-        super().__init__(DeltaRsBackend(lake, spark), tables)
+        super().__init__(DeltaRsBackend(lake, spark))
         self.lake = lake
 
     def restore(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
@@ -27,20 +28,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_assets.contracts import render
-from crypto_assets.contracts.arrow import arrow_schema, spark_schema
+from crypto_assets.contracts.arrow import arrow_schema, arrow_type, spark_schema
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
-from crypto_assets.storage import damage, log_files, spark_answers, staging
+from crypto_assets.storage import damage, log_files, staging
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.attempts import Overtaken, Patience
 from crypto_assets.storage.backend import EVERYTHING, Change
 from crypto_assets.storage.base import Commit, StorageError
-from crypto_assets.storage.conditions import FILE, Condition, same_files
-from crypto_assets.storage.sql_text import literal, verbatim
+from crypto_assets.storage.conditions import FILE, OVERTAKEN, Condition, same_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructField
 
 MAX_ATTEMPTS = 60
 _LONGEST_PAUSE_S = 2.0
@@ -48,6 +49,14 @@ _ROWS_OF_A_FILE = 200_000
 """Rows that are written as one file of a Delta partition, and by one task."""
 Z_ORDER = "coin_id"
 """Column by which the rows of a closed partition are laid out, where the table has it: boards ask for one coin."""
+_CONFLICT = re.compile(
+    OVERTAKEN + r"|DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|DELTA_VERSIONS_NOT_CONTIGUOUS"
+    r"|FIELDS?_ALREADY_EXISTS"  # another writer has added the contract's new columns
+    r"|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"  # another writer is creating it at this moment
+    r"|Concurrent(Append|Transaction|Write|DeleteRead|DeleteDelete|Modification)Exception"
+    r"|(Metadata|Protocol)ChangedException|FileAlreadyExistsException"
+)
+"""How Delta names a lost race, whatever carries the error (Py4J, Spark Connect, Databricks)."""
 
 
 class SparkSnapshot:
@@ -129,7 +138,6 @@ class SparkBackend:
         lake: Folder of tables that are registered at a place, `<lake>/<schema>/<table>`, as delta-rs writes them; None
             = managed tables. The catalog then knows them by schemas that carry a mark of the lake, since one session
             may see several.
-        properties: Delta properties of tables that are created here; None = the contract's.
     """
 
     engine = "spark"
@@ -141,13 +149,11 @@ class SparkBackend:
         catalog: str | None = None,
         *,
         lake: str | None = None,
-        properties: Callable[[Table], Mapping[str, str]] | None = None,
     ) -> None:
         self.session = spark
         self._catalog = catalog
         self._lake = lake
         self._prefix = f"lake_{hashlib.sha256(lake.encode()).hexdigest()[:8]}_" if lake else ""
-        self._properties = properties
         self._known: set[str] = set()
         self._checked: set[str] = set()
 
@@ -180,7 +186,7 @@ class SparkBackend:
                 return False
             log_files.refuse_catalog_managed(folder)
             self._create_schema(contract)
-            self._run(f"CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {literal(folder)}")
+            self._run(f"CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {files.literal(folder)}")
         elif not self.session().catalog.tableExists(name):
             return False
         self._known.add(contract.full_name)
@@ -216,13 +222,12 @@ class SparkBackend:
         if self.exists(contract):
             return False
         self._create_schema(contract)
-        properties = self._properties(contract) if self._properties is not None else None
         name, folder = ".".join(self._parts(contract)), self.folder(contract)
         try:
-            self._run(render.create_table(contract, name, folder, properties))
+            self._run(render.create_table(contract, name, folder))
         except Exception as error:
             # Another process may have made it at this moment, or be making it, or have been killed while it did.
-            if not spark_answers.is_conflict(error):
+            if not _is_conflict(error):
                 raise
             if not self.exists(contract):
                 if folder is not None:  # Spark refuses to create a table over a log folder in which nothing is
@@ -237,11 +242,12 @@ class SparkBackend:
 
     def _create_schema(self, contract: Table) -> None:
         schema, folder = self.name(contract).rpartition(".")[0], self.folder(contract)
-        at = f" LOCATION {literal(str(Path(folder).parent))}" if folder else ""
+        at = f" LOCATION {files.literal(str(Path(folder).parent))}" if folder else ""
         self._run(f"CREATE SCHEMA IF NOT EXISTS {schema}{at}")
 
     def _run(self, statement: str) -> None:
-        self.session().sql(verbatim(statement))
+        # Spark replaces `${x}` in a statement, also within the literal of a path such as `/${x}/lake`.
+        self.session().sql(statement.replace("${", "\\u0024{"))
 
     def writable(self, contract: Table) -> SparkSnapshot:
         """The current version; the table's columns are compared once."""
@@ -251,7 +257,7 @@ class SparkBackend:
             later = [c for c in contract.columns if c.nullable and c.name not in stored]
             if later:
                 spark.sql(render.add_columns(name, later))
-            files.refuse_other_columns(spark_answers.arrow_fields(spark.table(name).schema.fields), contract)
+            files.refuse_other_columns(_arrow_fields(spark.table(name).schema.fields), contract)
             self._checked.add(contract.full_name)
         snapshot = self.open(contract)
         assert snapshot is not None
@@ -265,7 +271,14 @@ class SparkBackend:
         folder = self.folder(contract)
         if folder is not None:
             return files.version_of(folder, mark, after)
-        return spark_answers.version_in_history(self.session(), self.name(contract), mark, after)
+        limit = 16  # the newest come first, and mostly it is the newest
+        while True:
+            history = self.session().sql(f"DESCRIBE HISTORY {self.name(contract)} LIMIT {limit}")
+            rows = history.select("version", "userMetadata").collect()
+            found = next((r[0] for r in rows if r[0] > after and mark in (r[1] or "")), None)
+            if found is not None or len(rows) < limit or rows[-1][0] <= after:
+                return found
+            limit *= 16
 
     def is_conflict(self, error: Exception, contract: Table, _read: Mapping[str, int]) -> bool:
         """True if Delta reports that another writer committed first."""
@@ -273,7 +286,7 @@ class SparkBackend:
         if folder is not None and "DELTA_VERSIONS_NOT_CONTIGUOUS" in str(error):
             # Seen while another writer commits; a commit that is lost for good is no conflict.
             return log_files.inspect(folder).is_readable
-        return spark_answers.is_conflict(error)
+        return _is_conflict(error)
 
     def commits(self, contract: Table, after: int, limit: int) -> list[Commit]:
         """Commits of the log's files, or of the history of a managed table."""
@@ -344,3 +357,23 @@ class SparkKeeper:
         """The newest version."""
         history = self._spark.sql(f"DESCRIBE HISTORY {self._name} LIMIT 1")
         return {"version": history.select("version").collect()[0][0]}
+
+
+def _arrow_fields(fields: Sequence[StructField]) -> pa.Schema:
+    """Fields of a stored table in Arrow's types; null stands for a type that no contract has."""
+    import pyarrow as pa
+
+    others = {"float": pa.float32(), "smallint": pa.int16(), "tinyint": pa.int8(), "timestamp_ntz": pa.timestamp("us")}
+
+    def arrow(text: str) -> pa.DataType:
+        try:
+            return arrow_type(text)
+        except ValueError:
+            return others.get(text, pa.null())
+
+    return pa.schema([pa.field(f.name, arrow(f.dataType.simpleString()), f.nullable) for f in fields])
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """True if Delta reports that another writer committed first."""
+    return _CONFLICT.search(f"{type(error).__name__} {error}") is not None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.arrow import ContractViolation, arrow_schema
 from crypto_assets.contracts.model import Table
-from crypto_assets.storage.sql_text import literal
+from crypto_assets.storage.delta_files import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -140,7 +140,7 @@ def inspect(path: str | Path, *, thorough: bool = False) -> LogState:
         if len(parts[version]) < max(total for _, _, total in parts[version]):
             continue  # being written at this moment, or left over: readers take it for absent
         bad = _bad_parts(parts[version], thorough=thorough)
-        state.damages += [Damage(table, _relative(state, file), why, "checkpoint") for file, why in bad]
+        state.damages += [Damage(table, str(file.relative_to(state.path)), why, "checkpoint") for file, why in bad]
         if not bad:
             state.checkpoints[version] = sorted(file for file, _, _ in parts[version])
             state.base = version
@@ -323,22 +323,15 @@ def actions_of(file: Path) -> list[Mapping[str, Any]]:
 # --- judging --------------------------------------------------------------------------------------------------------
 
 
-def _relative(state: LogState, file: Path) -> str:
-    return str(file.relative_to(state.path))
-
-
 def _wrong_hint(state: LogState, version: int) -> str | None:
     """Problem of a hint that names neither the newest nor an older checkpoint; None if it is fine."""
-    if version in state.checkpoints or (version < state.base and _has_checkpoint(state.path, version)):
+    older = (state.path / "_delta_log").glob(f"{version:020d}.checkpoint*")
+    if version in state.checkpoints or (version < state.base and any(older)):
         return None
     newest = max(state.commits, default=-1)
     if version > newest:
         return f"names checkpoint {version}, which lies after the newest commit {newest}"
     return f"names checkpoint {version}, which is missing, incomplete or damaged"
-
-
-def _has_checkpoint(path: Path, version: int) -> bool:
-    return any((path / "_delta_log").glob(f"{version:020d}.checkpoint*"))
 
 
 def _bad_parts(parts: Sequence[tuple[Path, int, int]], *, thorough: bool) -> list[tuple[Path, str]]:

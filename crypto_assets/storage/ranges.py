@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR, Slice
 from crypto_assets.storage.base import StoredRanges
-from crypto_assets.storage.sql_text import literal
+from crypto_assets.storage.delta_files import literal
 
 if TYPE_CHECKING:
     from crypto_assets.storage.backend import Snapshot

@@ -44,13 +44,6 @@ def completed_frame(contract: Table, frame: DataFrame) -> DataFrame:
     return frame.withColumns({c.name: F.lit(None).cast(c.type) for c in later}) if later else frame
 
 
-def concat(*tables: pa.Table) -> pa.Table:
-    """Tables one after the other."""
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
-
-
 def completed(contract: Table, rows: pa.Table, seq: int, batch_id: str) -> pa.RecordBatchReader:
     """The rows with seq and batch_id, as a stream of batches in the contract's form."""
     import pyarrow as pa

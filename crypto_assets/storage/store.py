@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -40,7 +40,7 @@ from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import damage, ledger, staging
 from crypto_assets.storage import delta_files as files
-from crypto_assets.storage.attempts import Overtaken, RecordedReads, TransactionUsed, commit_info, until_committed
+from crypto_assets.storage.attempts import Overtaken, RecordedReads, TransactionUsed, until_committed
 from crypto_assets.storage.backend import EVERYTHING, Backend, Change, Snapshot
 from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.conditions import newest_commit_is, ranges_free
@@ -62,12 +62,10 @@ class DeltaStore:
 
     Args:
         backend: Opens, reads and commits them.
-        tables: Contracts by full name.
     """
 
-    def __init__(self, backend: Backend, tables: Mapping[str, Table] = TABLES) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._tables = tables
         self._reads = RecordedReads()
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -265,6 +263,8 @@ class DeltaStore:
             ContractViolation: The rows do not fit the contract, or a key occurs twice among them.
             WriteConflict: Others committed between each of many attempts.
         """
+        import pyarrow as pa
+
         contract = self._contract(table)
         ledger.refuse_change(contract, mode)
         staged = conform(contract, staging.loaded(rows))
@@ -282,7 +282,7 @@ class DeltaStore:
                 same, replaces = not result.num_rows, None
             else:
                 kept = staging.without_keys(contract, stored, staged) if mode == "upsert" else stored.slice(0, 0)
-                changed, result = staged, staging.concat(kept, staged)
+                changed, result = staged, pa.concat_tables([kept, staged])
                 same = staging.same_rows(contract, stored, result)
             if same:
                 return WriteResult(table, False, 0, before, snapshot.version)
@@ -316,15 +316,20 @@ class DeltaStore:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _contract(self, table: str) -> Table:
-        if table not in self._tables:
-            raise KeyError(f"no contract for table {table!r}; known are {', '.join(sorted(self._tables))}")
-        return self._tables[table]
+        if table not in TABLES:
+            raise KeyError(f"no contract for table {table!r}; known are {', '.join(sorted(TABLES))}")
+        return TABLES[table]
 
     def _info(
         self, contract: Table, slice_: Slice | None, metadata: Mapping[str, str], read: Mapping[str, int] | None = None
     ) -> dict[str, str]:
-        info = commit_info(self._backend.engine, contract, slice_, metadata, read or {})
-        return {**info, "write_id": uuid.uuid4().hex}
+        """Metadata of a commit: engine, code version, slice, versions read, the step's own, and a mark."""
+        info = {"engine": self._backend.engine, "code_version": contract.code_version}
+        if slice_ is not None:
+            info |= {"slice_start": slice_.start.isoformat(), "slice_end": slice_.end.isoformat()}
+        if read:
+            info["read_versions"] = json.dumps(dict(read), sort_keys=True)
+        return {**info, **metadata, "write_id": uuid.uuid4().hex}
 
     def _writable(self, contract: Table) -> tuple[Snapshot, int | None]:
         """The snapshot to write on, and its version (None when the table was created just now)."""
@@ -358,12 +363,10 @@ class DeltaStore:
             return isinstance(error, Overtaken) or self._backend.is_conflict(error, contract, self._reads.last())
 
         def explain(error: Exception) -> Exception | None:
-            return damage.explained(error, self._folders([contract.full_name, *self._reads.last()]))
+            tables = [contract.full_name, *self._reads.last()]
+            return damage.explained(error, filter(None, (self._backend.folder(self._contract(t)) for t in tables)))
 
         return until_committed(contract.full_name, attempt, is_conflict, explain, self._backend.patience)
-
-    def _folders(self, tables: Iterable[str]) -> list[str]:
-        return [folder for t in tables if (folder := self._backend.folder(self._contract(t)))]
 
 
 def _newest(contract: Table, snapshot: Snapshot) -> pa.Table:

@@ -121,7 +121,6 @@ class Loop:
         settings: Settings of the home.
         engine: Engine; the stream is its only user in this process.
         reports: Where materializations are reported.
-        clock: Present time (UTC).
         on_batch: Called after every micro-batch, empty ones included.
     """
 
@@ -130,13 +129,12 @@ class Loop:
         settings: Settings,
         engine: Engine,
         reports: Reports,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_batch: Callable[[Progress], None] = lambda _progress: None,
     ) -> None:
         self.summary = Summary()
         self._on_batch = on_batch
         self.lock = threading.RLock()
-        self._settings, self._engine, self._reports, self._clock = settings, engine, reports, clock
+        self._settings, self._engine, self._reports = settings, engine, reports
         self._builder = StepInputBuilder(settings)
         self._continuity = Continuity(always=True)
         self._appended: dict[str, Arrival] = {}
@@ -163,9 +161,9 @@ class Loop:
         """
         with self.lock:
             began = time.monotonic()
-            inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+            inputs = self._builder.build(now=datetime.now(UTC), run_id=self._run_id)
             cursor = self._cursor or self._begin(inputs)
-            piece = cursor.next(self._clock())
+            piece = cursor.next(datetime.now(UTC))
             written = self._append(cursor, piece) if piece is not None else 0
             changed = self._follow(inputs)
             self._refresh(inputs, everything=piece is None)
@@ -195,7 +193,7 @@ class Loop:
         """Do postponed work: wide bars, and every report that waits for its minute."""
         with self.lock:
             if self._cursor is not None:
-                inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+                inputs = self._builder.build(now=datetime.now(UTC), run_id=self._run_id)
                 self._follow(inputs)
                 self._refresh(inputs, everything=True)
             self._send_due(everything=True)
@@ -231,7 +229,7 @@ class Loop:
 
     def _append(self, cursor: Cursor, piece: Piece) -> int:
         """Append the rows of a piece that Bronze lacks; return their number."""
-        inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+        inputs = self._builder.build(now=datetime.now(UTC), run_id=self._run_id)
         inputs = replace(inputs, bounds={piece.key: piece.bounds})
         writes = bronze.append(
             self._engine,
@@ -371,7 +369,7 @@ class Loop:
         )
         for hour in over:
             key = hour_key(hour)
-            inputs = self._builder.build(now=self._clock(), run_id=self._run_id, keys=[key], reads_log="prices")
+            inputs = self._builder.build(now=datetime.now(UTC), run_id=self._run_id, keys=[key], reads_log="prices")
             # Bronze has no hour of events alone: its records arrived in the next.
             steps = (bronze.work, silver.work_quarantine) if hour in self._arrived else ()
             for work in (*steps, silver.work, bars.work):
@@ -382,7 +380,7 @@ class Loop:
             self._days.add(floor_day(hour))
         for day in sorted(self._days):
             if day + 24 * HOUR + GRACE <= self._until and not any(floor_day(h) == day for h in self._open):
-                inputs = self._builder.build(now=self._clock(), run_id=self._run_id)
+                inputs = self._builder.build(now=datetime.now(UTC), run_id=self._run_id)
                 self._report(bars.work_day(self._engine, [f"{day:%Y-%m-%d}"], inputs))
                 self._days.discard(day)
 

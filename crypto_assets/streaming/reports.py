@@ -26,7 +26,6 @@ class Reports:
     Args:
         instance: Target instance; None = no reports (a cluster has no Dagster instance).
         banner: Sentence that names the data mode.
-        every_s: Seconds between two reports of one partition.
         clock: Monotonic seconds.
     """
 
@@ -35,10 +34,9 @@ class Reports:
         instance: dg.DagsterInstance | None,
         banner: str = "",
         *,
-        every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._instance, self._banner, self._every_s, self._clock = instance, banner, every_s, clock
+        self._instance, self._banner, self._clock = instance, banner, clock
         self._waiting: dict[tuple[str, str | None], tuple[dict[str, Any], PartitionResult | None]] = {}
         self._sent: dict[tuple[str, str | None], float] = {}
         self._final: set[tuple[str, str | None]] = set()
@@ -70,7 +68,7 @@ class Reports:
         if self._instance is None:
             return 0
         now = self._clock()
-        due = [k for k in self._waiting if everything or now - self._sent.get(k, -self._every_s) >= self._every_s]
+        due = [k for k in self._waiting if everything or now - self._sent.get(k, -EVERY_S) >= EVERY_S]
         for key in due:
             for event in self._events(key, *self._waiting.pop(key)):
                 self._instance.report_runless_asset_event(event)

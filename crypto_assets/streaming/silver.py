@@ -36,6 +36,9 @@ NEEDED = (
     "arrival_hour", "event_hour", "kind",
 )  # fmt: skip
 
+RECENT = 400
+"""Number of Silver's newest commits that are searched for it."""
+
 OF_THE_QUARANTINE = ("raw_json", "raw_bytes", "headers", "message_key", "detail", "reasons")
 """Columns of a judged record that only its quarantine row shows; most of its bytes."""
 
@@ -104,12 +107,12 @@ def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronz
     return merged
 
 
-def complete_to(engine: Engine, look_back: int = 400) -> int | None:
+def complete_to(engine: Engine) -> int | None:
     """Bronze version up to which a stream has brought everything into Silver; None if no recent commit records it."""
     version = engine.store.version(SILVER_PRICES.full_name)
     if version is None:
         return None
-    commits = engine.store.commits_after(SILVER_PRICES.full_name, max(-1, version - look_back), look_back + 1)
+    commits = engine.store.commits_after(SILVER_PRICES.full_name, max(-1, version - RECENT), RECENT + 1)
     return max((int(c.metadata[COMPLETE_TO]) for c in commits if COMPLETE_TO in c.metadata), default=None)
 
 

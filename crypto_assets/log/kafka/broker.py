@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from crypto_assets.files import LockHeld, UnreadableFile, file_lock, read_object, write_atomic
@@ -220,13 +220,10 @@ class EmbeddedBroker:
             JvmError: No Java, or the jars could not be fetched.
         """
         jars = ensure_jars(KAFKA_BROKER, progress)
-        try:
-            with file_lock(self._root / "broker.lock", timeout_s=timeout_s):
-                if self._process() is None:
-                    self._launch(jars, progress)
-                self._await_serving(timeout_s)
-        except LockHeld as error:
-            raise BrokerError(f"another process is starting or stopping this broker: {error}; try again") from error
+        with self._locked(timeout_s):
+            if self._process() is None:
+                self._launch(jars, progress)
+            self._await_serving(timeout_s)
         return self.status()
 
     def stop(self, timeout_s: float = 30.0) -> bool:
@@ -238,12 +235,9 @@ class EmbeddedBroker:
         Raises:
             BrokerError: It did not end by force either, or another process holds the broker's lock.
         """
-        try:
-            with file_lock(self._root / "broker.lock", timeout_s=timeout_s):
-                process = self._process()
-                if process is None:
-                    self._pid_file.unlink(missing_ok=True)
-                    return False
+        with self._locked(timeout_s):
+            process = self._process()
+            if process is not None:
                 process.terminate()
                 if not self._ended(process.pid, timeout_s):
                     process.kill()
@@ -251,10 +245,16 @@ class EmbeddedBroker:
                         raise BrokerError(
                             f"process {process.pid}, the broker of {self.home}, does not end; see {self.log_file}"
                         )
-                self._pid_file.unlink(missing_ok=True)
+            self._pid_file.unlink(missing_ok=True)
+        return process is not None
+
+    @contextmanager
+    def _locked(self, timeout_s: float) -> Iterator[None]:
+        try:
+            with file_lock(self._root / "broker.lock", timeout_s=timeout_s):
+                yield
         except LockHeld as error:
             raise BrokerError(f"another process is starting or stopping this broker: {error}; try again") from error
-        return True
 
     def died(self) -> str | None:
         """How the broker's process ended without `stop`; None while it runs, or if it was stopped or never started."""
@@ -418,8 +418,3 @@ class EmbeddedBroker:
                 start = next((i for i, line in enumerate(every) if " ERROR " in line or " FATAL " in line), -lines)
                 return "\n".join(f"  {line[:300]}" for line in every[start:][:lines])
         return f"  (nothing in {self._logs})"
-
-
-def status_record(status: BrokerStatus) -> dict:
-    """The status as a plain record, for `--json`."""
-    return asdict(status)

@@ -177,21 +177,6 @@ def _collector_paused() -> Iterator[None]:
                 gc.enable()
 
 
-@dataclass
-class _Columns:
-    """Rows gathered for the next chunk, column-wise."""
-
-    rows: int = 0
-    tables: list[pa.Table] = field(default_factory=list)
-
-    def take(self) -> pa.Table:
-        import pyarrow as pa
-
-        table = pa.concat_tables(self.tables)
-        self.rows, self.tables = 0, []
-        return table
-
-
 class _Reader:
     """One pass over the ranges of one topic."""
 
@@ -215,14 +200,16 @@ class _Reader:
         self._headers = _HeaderCache()
 
     def chunks(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
         from confluent_kafka import TopicPartition
 
         self._consumer.assign([TopicPartition(self._topic, p, start) for p, start in self._positions.items()])
-        gathered = _Columns()
+        gathered: list[pa.Table] = []
+        rows = 0
         idle_since = time.monotonic()
         while self._open:
             left = sum(self._ends[p] - self._positions[p] for p in self._open)
-            room = self._chunk_rows - gathered.rows
+            room = self._chunk_rows - rows
             # asking for no more than is left returns as soon as it is there; the time-out only serves holes
             with _collector_paused():
                 batch = self._consumer.consume(num_messages=min(_BATCH, left, room), timeout=0.1)
@@ -232,17 +219,18 @@ class _Reader:
             if arrived:
                 idle_since = time.monotonic()
                 if table is not None and table.num_rows:
-                    gathered.tables.append(table)
-                    gathered.rows += table.num_rows
+                    gathered.append(table)
+                    rows += table.num_rows
             elif time.monotonic() - idle_since > self._idle_timeout_s:
                 waiting = "; ".join(f"partition {p} at {self._positions[p]} of {self._ends[p]}" for p in self._open)
                 raise unavailable(
                     self._config, f"read topic {self._topic}", f"nothing for {self._idle_timeout_s} s ({waiting})"
                 )
-            if gathered.rows >= self._chunk_rows:
-                yield gathered.take()
-        if gathered.rows:
-            yield gathered.take()
+            if rows >= self._chunk_rows:
+                yield pa.concat_tables(gathered)
+                gathered, rows = [], 0
+        if rows:
+            yield pa.concat_tables(gathered)
 
     def _table(self, batch: list[Message]) -> pa.Table | None:
         """The batch's records that lie in the ranges, and the bookkeeping of positions."""
