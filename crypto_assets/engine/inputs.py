@@ -72,13 +72,11 @@ def receive(text: str) -> None:
     _Received.shipment = Shipment.from_json(text)
 
 
-def input_builder(settings: Settings) -> StepInputBuilder:
-    """Return the builder of step inputs: a local one, or one that returns those shipped by the driver."""
-    return ShippedInputs(settings) if settings.is_remote else StepInputBuilder(settings)
-
-
 class StepInputBuilder:
-    """Builds `StepInputs`. Creating one opens nothing; binds the home and queries the log when a step needs them."""
+    """Builds `StepInputs`; in a launched step it returns those shipped by the driver, without a home or broker.
+
+    Creating one opens nothing; it binds the home and queries the log when a step needs them.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -127,9 +125,11 @@ class StepInputBuilder:
         """Inputs of one step.
 
         Raises:
-            StepFailed: From `bounds`.
+            StepFailed: From `bounds`; or this is a launched step, and other inputs or none were shipped.
             HomeError: The home is bound to something else.
         """
+        if self.settings.is_remote:
+            return _shipped(run_id, keys)
         home = self.home()
         # Landed files are listed by the step itself: the driver may not see their volume.
         landing = self.settings.transport == "landing"
@@ -159,54 +159,23 @@ class StepInputBuilder:
         )
 
 
-class ShippedInputs(StepInputBuilder):
-    """Returns the inputs shipped by the driver. Opens no home and contacts no broker."""
+def _shipped(run_id: str, keys: Sequence[Any]) -> StepInputs:
+    """The inputs shipped by the driver.
 
-    def home(self) -> Home:
-        """Refuse: a launched step has no home.
-
-        Raises:
-            StepFailed: Always.
-        """
-        raise StepFailed("a launched step has no home: what it needs of it must travel in its inputs")
-
-    def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:  # noqa: ARG002
-        """Refuse: bounds were determined on the driver.
-
-        Raises:
-            StepFailed: Always.
-        """
-        raise StepFailed(f"a launched step does not query the log for bounds of {logical} ({len(keys)} hours)")
-
-    def build(
-        self,
-        *,
-        now: datetime,  # noqa: ARG002  (the driver's moment counts)
-        run_id: str,
-        keys: Sequence[Any] = (),
-        reads_log: str | None = None,  # noqa: ARG002
-        rebuild: bool = False,  # noqa: ARG002
-        accept_gap: bool = False,  # noqa: ARG002
-        as_of: datetime | None = None,  # noqa: ARG002
-    ) -> StepInputs:
-        """The shipped inputs.
-
-        Raises:
-            StepFailed: None arrived, or they were made for another run or other partitions.
-        """
-        found = _Received.shipment
-        if found is None:
-            raise StepFailed(
-                "no inputs were shipped to this step; CRYPTO_ASSETS_ROLE=remote is for launched steps only"
-            )
-        wrong = []
-        if found.run_id != run_id:
-            wrong.append(f"run {found.run_id} instead of {run_id}")
-        if found.keys != tuple(keys):
-            wrong.append(f"partitions {_some(found.keys)} instead of {_some(keys)}")
-        if wrong:
-            raise StepFailed(f"the shipped inputs were made for {' and '.join(wrong)}; launch the step again")
-        return found.inputs
+    Raises:
+        StepFailed: None arrived, or they were made for another run or other partitions.
+    """
+    found = _Received.shipment
+    if found is None:
+        raise StepFailed("no inputs were shipped to this step; CRYPTO_ASSETS_ROLE=remote is for launched steps only")
+    wrong = []
+    if found.run_id != run_id:
+        wrong.append(f"run {found.run_id} instead of {run_id}")
+    if found.keys != tuple(keys):
+        wrong.append(f"partitions {_some(found.keys)} instead of {_some(keys)}")
+    if wrong:
+        raise StepFailed(f"the shipped inputs were made for {' and '.join(wrong)}; launch the step again")
+    return found.inputs
 
 
 def _some(keys: Sequence[Any]) -> str:

@@ -26,16 +26,13 @@ class LogWentBackwards(LogError):
 
 
 class LogTrimmed(LogError):
-    """Records of a range are no longer retained.
+    """Records of ranges are no longer retained; the message names them, and the remedy."""
 
-    Args:
-        message: What is missing, and the remedy.
-        missing: (partition, first missing offset, log start) triples.
-    """
-
-    def __init__(self, message: str, missing: tuple[tuple[int, int, int], ...] = ()) -> None:
-        super().__init__(message)
-        self.missing = missing
+    def __init__(self, topic: str, listed: str) -> None:
+        super().__init__(
+            f"records of topic {topic} are no longer retained: {listed}. They can be accepted as a gap "
+            "(accept_gap in the run's config) or filled from history: crypto-assets backfill DAY --from history"
+        )
 
 
 class TopicRecreated(LogError):
@@ -51,8 +48,4 @@ class TopicMismatch(LogError):
 
 
 class PublishFailed(LogError):
-    """Messages were not confirmed by the broker, or are not of their schema; `failures` has one line for each."""
-
-    def __init__(self, message: str, failures: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.failures = failures
+    """Messages were not confirmed by the broker, or are not of their schema; the message has one line for each."""

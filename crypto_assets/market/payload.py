@@ -15,7 +15,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from crypto_assets.contracts.messages import SOURCE_PAYLOAD_LIMIT
+from crypto_assets.contracts.messages import NUMERIC, SOURCE_PAYLOAD_LIMIT
 from crypto_assets.market.quotes import Outcome, Poll, Tick
 
 DETAIL_LIMIT = 500
@@ -334,12 +334,7 @@ def tick_to_message(tick: Tick, ingestion_timestamp: datetime) -> dict[str, Any]
         "coin_id": tick.coin_id,
         "symbol": tick.symbol,
         "name": tick.name,
-        "price_usd": plain(tick.price_usd),
-        "market_cap_usd": plain(tick.market_cap_usd),
-        "volume_24h_usd": plain(tick.volume_24h_usd),
-        "change_1h_pct": plain(tick.change_1h_pct),
-        "change_24h_pct": plain(tick.change_24h_pct),
-        "change_7d_pct": plain(tick.change_7d_pct),
+        **{name: plain(getattr(tick, name)) for name in NUMERIC},
         "last_updated_at": rfc3339(tick.last_updated_at),
         "ingestion_timestamp": rfc3339(ingestion_timestamp),
         "source_payload": tick.payload,

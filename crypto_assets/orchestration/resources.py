@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from crypto_assets.engine.engines import make_engine
-from crypto_assets.engine.inputs import StepInputBuilder, input_builder
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.settings import Settings
 
 
@@ -56,7 +56,7 @@ def inputs_resource(settings: Settings) -> dg.ConfigurableResource:
         def create_resource(self, context: dg.InitResourceContext) -> StepInputBuilder:  # noqa: ARG002
             """Create the builder without opening anything."""
             chosen = dict(self)
-            return input_builder(settings.model_copy(update={**chosen, "home_path": Path(chosen["home_path"])}))
+            return StepInputBuilder(settings.model_copy(update={**chosen, "home_path": Path(chosen["home_path"])}))
 
     return StepInputsResource(
         source=settings.source,

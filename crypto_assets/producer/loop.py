@@ -133,7 +133,7 @@ class Producer:
         except LockHeld:
             state = self.state
             return TickSummary(
-                polled=False, due=False, poll_id=state.last_poll_id, text="another producer of this home is polling"
+                polled=False, poll_id=state.last_poll_id, text="another producer of this home is polling"
             )
 
     def run(
@@ -230,7 +230,6 @@ class Producer:
             why = f"not due: cadence {cadence:g} s"
         return TickSummary(
             polled=False,
-            due=False,
             text=f"{why}; {report.text}",
             poll_id=state.last_poll_id,
             cadence_s=cadence,
@@ -340,7 +339,6 @@ class Producer:
             text = f"{delivered} sent, {polled.unchanged} unchanged{missing}{unusable}; {report.text}"
         return TickSummary(
             polled=True,
-            due=True,
             text=text,
             poll_id=polled.poll_id,
             outcome=poll.outcome,

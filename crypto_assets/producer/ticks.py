@@ -68,7 +68,6 @@ class TickSummary:
 
     Args:
         polled: Whether the source was polled.
-        due: Whether a poll was due; a due tick is not polled while another producer works on the home.
         poll_id: Id of the poll; the newest earlier one when this tick did not poll.
         outcome: Outcome of the poll, None without one.
         sent: Messages handed to Kafka.
@@ -84,7 +83,6 @@ class TickSummary:
     """
 
     polled: bool
-    due: bool
     text: str
     poll_id: str | None = None
     outcome: str | None = None

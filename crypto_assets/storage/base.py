@@ -43,6 +43,9 @@ class OffsetRange:
     start: int
     end: int
 
+    def __str__(self) -> str:
+        return f"partition {self.partition}: [{self.start}, {self.end})"
+
 
 @dataclass(frozen=True)
 class PartitionBounds:

@@ -85,19 +85,14 @@ def check_batch(contract: Table, slice_: Slice, app_id_topic: str, stored: Store
         if row["topic_id"] != app_id_topic:
             problems.append(f"rows of topic incarnation {row['topic_id']}, not {app_id_topic}")
         if piece not in batch.covers:
-            problems.append(f"rows name the range {described(piece)}, which is not among those covered")
+            problems.append(f"rows name the range {piece}, which is not among those covered")
     for piece in batch.covers:
         end = stored.ends.get(piece.partition)
         if end is not None and piece.start < end:
-            problems.append(f"{described(piece)} begins before {end}, up to which the slice is stored")
+            problems.append(f"{piece} begins before {end}, up to which the slice is stored")
     if problems:
         raise ContractViolation(contract.full_name, problems)
     refuse_outside(contract, slice_, rows)
-
-
-def described(piece: OffsetRange) -> str:
-    """A range as people read it."""
-    return f"partition {piece.partition}: [{piece.start}, {piece.end})"
 
 
 def refuse_outside(contract: Table, slice_: Slice, rows: pa.Table) -> None:

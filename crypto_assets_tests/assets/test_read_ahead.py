@@ -24,7 +24,7 @@ class Log:
         self.asked.append(tuple(ranges))
         for piece in ranges:
             if piece.partition == 9:
-                raise LogTrimmed("gone", ((9, piece.start, piece.end),))
+                raise LogTrimmed("gone", str(piece))
             for start in range(piece.start, piece.end, CHUNK):
                 yield pa.table({"offset": list(range(start, min(start + CHUNK, piece.end)))})
 

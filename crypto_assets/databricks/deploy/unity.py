@@ -73,7 +73,6 @@ class Role:
 
     Args:
         name: Role; its group is `crypto-assets-<name>` unless said otherwise.
-        does: One sentence for people.
         writes: Tables by full name that it modifies; it also reads them and everything they are made from.
         reads: Further tables that it reads.
         views: Views that it reads.
@@ -81,7 +80,6 @@ class Role:
     """
 
     name: str
-    does: str
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
@@ -107,38 +105,15 @@ _PIPELINE = ("ingest", "transform", "train", "serve")
 ROLES: Mapping[str, Role] = {
     role.name: role
     for role in (
-        Role(
-            "ingest",
-            "Lands records and replies.",
-            writes=_written_by("ingest"),
-            reads=("silver.quarantine",),
-        ),
-        Role(
-            "transform",
-            "Makes Silver, bars, dimensions, boards, features and the pipeline's metrics.",
-            writes=_written_by("transform"),
-        ),
-        Role(
-            "train",
-            "Trains, registers and promotes models.",
-            writes=_written_by("train"),
-            models=("CREATE MODEL", "EXECUTE"),
-        ),
-        Role(
-            "serve",
-            "Scores: anomalies, forecasts and their accuracy; writes alerts. The baselines are put into the promotions "
-            "by whichever of training and scoring comes first.",
-            writes=(*_written_by("serve"), ALERTS.full_name),
-            reads=("gold.bars_5m",),
-            models=("EXECUTE",),
-        ),
-        Role(
-            "dashboard",
-            "Looks: typed quotes, Gold, the pipeline's health, and the views under old names.",
-            reads=("silver.prices", *(n for n in TABLES if n.startswith("gold.")), "ml.promotions", "ops.polls",
-                   "ops.pipeline_metrics", "ops.alerts"),
-            views=tuple(VIEWS),
-        ),
+        Role("ingest", writes=_written_by("ingest"), reads=("silver.quarantine",)),
+        Role("transform", writes=_written_by("transform")),
+        Role("train", writes=_written_by("train"), models=("CREATE MODEL", "EXECUTE")),
+        # The baselines are put into the promotions by whichever of training and scoring comes first.
+        Role("serve", writes=(*_written_by("serve"), ALERTS.full_name), reads=("gold.bars_5m",), models=("EXECUTE",)),
+        Role("dashboard", views=tuple(VIEWS), reads=(
+            *("silver.prices", "ml.promotions", "ops.polls", "ops.pipeline_metrics", "ops.alerts"),
+            *(n for n in TABLES if n.startswith("gold.")),
+        )),
     )
 }  # fmt: skip
 """Permissions by role; ALL PRIVILEGES is never granted."""

@@ -41,10 +41,9 @@ OLDEST_ENVIRONMENT = 4
 
 
 class PreflightFailed(ReportedError):
-    """Steps cannot be launched as configured; `findings` holds every reason."""
+    """Steps cannot be launched as configured; the message has every reason."""
 
     def __init__(self, findings: Sequence[str]) -> None:
-        self.findings = tuple(findings)
         count = f"{len(findings)} findings" if len(findings) != 1 else "1 finding"
         super().__init__(
             f"nothing was submitted to Databricks, {count}:\n" + "\n".join(f"- {finding}" for finding in findings)

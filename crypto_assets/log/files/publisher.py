@@ -55,7 +55,7 @@ class LandingPublisher(Publisher):
             Number of messages written since the last flush.
 
         Raises:
-            PublishFailed: A file could not be written; `failures` names it. What was enqueued is given up.
+            PublishFailed: A file could not be written; the message names it. What was enqueued is given up.
         """
         waiting, self._waiting = self._waiting, {}
         arrived = datetime.now(UTC)
@@ -78,8 +78,7 @@ class LandingPublisher(Publisher):
         if failures:
             raise PublishFailed(
                 f"files could not be written below {self.root}:\n  " + "\n  ".join(failures) + "\nCheck that the "
-                "folder can be written and has space, or choose another with CRYPTO_ASSETS_LANDING",
-                tuple(failures),
+                "folder can be written and has space, or choose another with CRYPTO_ASSETS_LANDING"
             )
         return written
 

@@ -159,7 +159,7 @@ class Publisher:
             Number of messages confirmed since the last flush.
 
         Raises:
-            PublishFailed: Naming every message that was not, in `failures`. Such a message may still have been
+            PublishFailed: Naming the messages that were not. Such a message may still have been
                 written (its confirmation was lost), so sending it again can double it in the log; Silver removes that.
         """
         if self._producer is not None:
@@ -213,8 +213,7 @@ class Publisher:
         if failures:
             raise PublishFailed(
                 f"{len(failures)} messages break the {kind} schema, nothing of their poll was sent:\n  "
-                + "\n  ".join(failures[:_SHOWN_FAILURES]),
-                tuple(failures),
+                + "\n  ".join(failures[:_SHOWN_FAILURES])
             )
 
     def _stamp(self, topic: str, arrival: datetime | None) -> int:
@@ -312,4 +311,4 @@ class Publisher:
         hint = unavailable(self._config, "publish", "unconfirmed messages")
         shown = "\n  ".join(failures[:_SHOWN_FAILURES])
         more = f"\n  and {len(failures) - _SHOWN_FAILURES} more" if len(failures) > _SHOWN_FAILURES else ""
-        return PublishFailed(f"{len(failures)} messages were not published:\n  {shown}{more}\n{hint}", tuple(failures))
+        return PublishFailed(f"{len(failures)} messages were not published:\n  {shown}{more}\n{hint}")

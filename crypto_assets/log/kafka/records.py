@@ -63,7 +63,7 @@ def read_ranges(
         (a JSON object with sorted keys; values that are not UTF-8 as `base64:...`, repeated names as a list).
 
     Raises:
-        LogTrimmed: Records of a range are no longer retained; `missing` and the message name them.
+        LogTrimmed: Records of a range are no longer retained; the message names them.
         LogWentBackwards: A range ends after the end of the log.
         LogUnavailable: No broker answers, or nothing arrived for `idle_timeout_s`.
         ValueError: Two ranges of one partition, or a range that ends before it starts.
@@ -84,7 +84,7 @@ def _checked(ranges: Sequence[OffsetRange]) -> dict[int, OffsetRange]:
     wanted: dict[int, OffsetRange] = {}
     for piece in ranges:
         if piece.start > piece.end or piece.start < 0:
-            raise ValueError(f"partition {piece.partition}: [{piece.start}, {piece.end}) is no range of offsets")
+            raise ValueError(f"{piece} is no range of offsets")
         if piece.partition in wanted:
             raise ValueError(f"partition {piece.partition} has two ranges; read them one after the other")
         wanted[piece.partition] = piece
@@ -103,22 +103,13 @@ def _refuse_unreadable(config: Mapping[str, Any], topic: str, wanted: Mapping[in
     ]
     if ahead:
         raise LogWentBackwards(f"log of topic {topic} went backwards or holds an open transaction: {'; '.join(ahead)}")
-    missing = tuple(
-        (p, piece.start, min(known[p][0], piece.end))
+    missing = [
+        str(OffsetRange(p, piece.start, min(known[p][0], piece.end)))
         for p, piece in sorted(wanted.items())
         if known[p][0] > piece.start
-    )
+    ]
     if missing:
-        raise _trimmed(topic, missing)
-
-
-def _trimmed(topic: str, missing: tuple[tuple[int, int, int], ...]) -> LogTrimmed:
-    listed = "; ".join(f"partition {p}: [{start}, {end})" for p, start, end in missing)
-    return LogTrimmed(
-        f"records of topic {topic} are no longer retained: {listed}. They can be accepted as a gap (accept_gap in the "
-        "run's config) or filled from history: crypto-assets backfill DAY --from history",
-        missing,
-    )
+        raise LogTrimmed(topic, "; ".join(missing))
 
 
 def _consumer(config: Mapping[str, Any], rows: int) -> Consumer:

@@ -120,10 +120,7 @@ def _read(spark: SparkSession, options: Mapping[str, str], topic: str, pieces: S
         text = str(error)
         if any(mark in text for mark in _LOST):
             listed = "; ".join(f"partition {p.partition}: within [{p.start}, {p.end})" for p in pieces)
-            raise LogTrimmed(
-                f"records of topic {topic} are no longer retained: {listed}. They can be accepted as a gap "
-                "(accept_gap in the run's config) or filled from history: crypto-assets backfill DAY --from history"
-            ) from error
+            raise LogTrimmed(topic, listed) from error
         if "kafka" in text.lower():
             why = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
             raise LogUnavailable(

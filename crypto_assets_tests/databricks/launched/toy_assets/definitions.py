@@ -16,7 +16,7 @@ from crypto_assets.assets.card import ModelAsset, Step
 from crypto_assets.databricks.launcher.launcher_config import PACKAGE, STEP_PROCESSES
 from crypto_assets.databricks.launcher.resource import launcher_resource
 from crypto_assets.engine.base import CheckOutcome, PartitionResult, Result, StepFailed, TableResult
-from crypto_assets.engine.inputs import input_builder
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.orchestration.shell import build_step
 from crypto_assets.settings import Settings, load_settings
 
@@ -104,7 +104,7 @@ def build(settings: Settings) -> dg.Definitions:
         else dg.in_process_executor,
         resources={
             "engine": dg.ResourceDefinition.hardcoded_resource(object()),
-            "step_inputs": dg.ResourceDefinition.hardcoded_resource(input_builder(settings)),
+            "step_inputs": dg.ResourceDefinition.hardcoded_resource(StepInputBuilder(settings)),
             "step_launcher": launcher_resource(settings, {}, (PACKAGE, HERE)),
         },
     )
