@@ -37,9 +37,6 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         inputs: `now`, `run_id`.
     """
 
-    def build(slice_: Slice) -> pa.Table:
-        return _accuracy(engine, slice_)
-
     def not_yet(key: str) -> str | None:
         end = key_slice(key, "day").end
         earlier = engine.store.read_arrow(
@@ -52,7 +49,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         PREDICTION_ACCURACY,
         partition_keys,
         inputs,
-        build,
+        lambda slice_: _accuracy(engine, slice_),
         why_empty="no forecast has its target on this day, though earlier days have some",
         not_yet=not_yet,
     )

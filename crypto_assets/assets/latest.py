@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.log_slices.coverage import Coverage, coverage
 from crypto_assets.assets.publishing import publish_whole
+from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES
 from crypto_assets.engine.base import Engine, Result, StepInputs
@@ -44,8 +45,6 @@ def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> R
 
 def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     import pyarrow as pa
-
-    from crypto_assets.contracts.arrow import arrow_schema
 
     schema = arrow_schema(LATEST_PRICES)
     if covered.until is None:

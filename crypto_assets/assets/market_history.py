@@ -65,24 +65,19 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     failures: list[str] = []
     with open_archive(inputs) as archive:
         for part in (part for run, _ in contiguous(partition_keys, "day") for part in _calls(run)):
-            refused = _fetch(engine, archive, part, inputs, failures)
-            if refused:
+            if _fetch(engine, archive, part, inputs, failures):
                 break
     if failures:
         raise StepFailed(
             f"{len(failures)} calls for market history failed: {'; '.join(failures)}. What was fetched is stored; run "
             "the same backfill again to go on"
         )
-
-    def stored(slice_: Slice) -> pa.Table:
-        return engine.store.read_arrow(MARKET_HISTORY.full_name, slice_)
-
     done = publish(
         engine,
         MARKET_HISTORY,
         partition_keys,
         inputs,
-        stored,
+        lambda slice_: engine.store.read_arrow(MARKET_HISTORY.full_name, slice_),
         extra_checks=lambda slice_, rows: _checks(slice_, rows, inputs.coins),
         volatile=("fetched_at",),
         why_empty="the source has no points for this day",

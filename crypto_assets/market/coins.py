@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -123,12 +123,8 @@ class CoinRegistry:
         """JSON-serializable records, times as ISO 8601."""
         return [
             {
-                "coin_id": c.coin_id,
-                "symbol": c.symbol,
-                "name": c.name,
-                "aliases": [
-                    {"old_id": a.old_id, "until": a.until.isoformat(), "old_symbol": a.old_symbol} for a in c.aliases
-                ],
+                **asdict(c),
+                "aliases": [{**asdict(a), "until": a.until.isoformat()} for a in c.aliases],
                 "active_from": c.active_from.isoformat(),
                 "active_to": c.active_to.isoformat() if c.active_to else None,
             }

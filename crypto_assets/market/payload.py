@@ -159,7 +159,8 @@ def _tick(coin: JsonObject, payload: str) -> tuple[Tick, tuple[str, ...]]:
         raise ValueError("null price")
     if coin.get(_FIELDS["change_24h_pct"]) is None:
         source_field["change_24h_pct"] = "price_change_percentage_24h"
-    numbers = {name: _optional(coin, field) for name, field in source_field.items()}
+    given = {name: coin.get(field) for name, field in source_field.items()}
+    numbers = {n: None if value is None else _number(value, source_field[n]) for n, value in given.items()}
     beyond = [name for name, number in numbers.items() if number is not None and not _held(number)]
     updated = coin.get("last_updated")
     if not isinstance(updated, str):
@@ -181,11 +182,6 @@ def _tick(coin: JsonObject, payload: str) -> tuple[Tick, tuple[str, ...]]:
     )
     shown = (f"{coin['id']}: {source_field[n]} is out of range: {str(numbers[n])[:40]}" for n in beyond)
     return tick, tuple(shown)
-
-
-def _optional(coin: Mapping[str, Any], field: str) -> Decimal | None:
-    value = coin.get(field)
-    return None if value is None else _number(value, field)
 
 
 def _number(value: object, field: str) -> Decimal:

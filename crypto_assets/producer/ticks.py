@@ -148,13 +148,5 @@ class RunSummary:
 
     def to_record(self) -> dict[str, Any]:
         """A plain record, for `--json`."""
-        return {
-            "ok": self.ok,
-            "polls": self.polls,
-            "sent": self.sent,
-            "unchanged": self.unchanged,
-            "failed": self.failed,
-            "outcomes": self.outcomes,
-            "credits_left": self.credits_left,
-            "text": self.text,
-        }
+        totals = {name: value for name, value in vars(self).items() if name != "last"}
+        return {"ok": self.ok, **totals, "text": self.text}

@@ -83,13 +83,10 @@ class Backend(Protocol):
 
     engine: str
     """Name that commits record."""
+    patience: Patience
+    """How often a write is tried, and how long it waits."""
     near: int
     """Hours on either side of a slice that are asked for together with it."""
-
-    @property
-    def patience(self) -> Patience:
-        """How often a write is tried, and how long it waits."""
-        ...
 
     def session(self) -> SparkSession:
         """The session of frames."""

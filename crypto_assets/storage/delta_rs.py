@@ -30,12 +30,11 @@ from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import CommitProperties, DeltaTable, WriterProperties
+    from deltalake import CommitProperties, DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
-MAX_ATTEMPTS = 200
-_LONGEST_PAUSE_S = 0.5
 _ROW_GROUP = 128 * 1024
+"""Rows of a group: few enough that a reader of two cores gets work for both, and that a writer stays small."""
 _ONE_FILE_BYTES = 1 << 40
 _CONFLICT_RETRIES = 15
 
@@ -125,7 +124,7 @@ class DeltaRsSnapshot:
     def write(self, change: Change) -> int:
         """Commit on this handle, which moves along."""
         import pyarrow as pa
-        from deltalake import Transaction, write_deltalake
+        from deltalake import Transaction, WriterProperties, write_deltalake
 
         # Its transaction stops writers on Spark that read before this commit.
         properties = _once(dict(change.metadata), [Transaction(*change.transaction)])
@@ -142,7 +141,9 @@ class DeltaRsSnapshot:
                     predicate=predicate,
                     commit_properties=properties,
                     post_commithook_properties=hooks,
-                    writer_properties=_writer_properties(),
+                    writer_properties=WriterProperties(
+                        compression="ZSTD", compression_level=1, max_row_group_size=_ROW_GROUP
+                    ),
                 )
         return self.version
 
@@ -156,16 +157,12 @@ class DeltaRsBackend:
     """
 
     engine = "sail+delta-rs"
+    patience = Patience(attempts=200, first_pause_s=0.01, longest_pause_s=0.5)  # conflicts are frequent and cheap
     near = 0  # the log alone lists the hours, and an hour is one small query
 
     def __init__(self, lake: str, spark: Callable[[], SparkSession]) -> None:
         self._lake = lake
         self.session = spark
-
-    @property
-    def patience(self) -> Patience:
-        """Conflicts are frequent and cheap."""
-        return Patience(MAX_ATTEMPTS, 0.01, _LONGEST_PAUSE_S)
 
     def folder(self, contract: Table) -> str:
         """Folder of a table."""
@@ -403,10 +400,3 @@ def _commented(contract: Table) -> pa.Schema:
 
     comments = {c.name: {"comment": c.description} for c in contract.columns}
     return pa.schema([f.with_metadata(comments[f.name]) for f in arrow_schema(contract)])
-
-
-def _writer_properties() -> WriterProperties:
-    from deltalake import WriterProperties
-
-    # Row groups small enough that a reader of two cores gets work for both, and that a writer stays small.
-    return WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=_ROW_GROUP)

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructField
 
-MAX_ATTEMPTS = 60
-_LONGEST_PAUSE_S = 2.0
 _ROWS_OF_A_FILE = 200_000
 """Rows that are written as one file of a Delta partition, and by one task."""
 Z_ORDER = "coin_id"
@@ -141,6 +139,7 @@ class SparkBackend:
     """
 
     engine = "spark"
+    patience = Patience(attempts=60, first_pause_s=0.05, longest_pause_s=2.0)  # a commit takes a second
     near = 4  # one query mostly gives all that a plan needs
 
     def __init__(
@@ -156,11 +155,6 @@ class SparkBackend:
         self._prefix = f"lake_{hashlib.sha256(lake.encode()).hexdigest()[:8]}_" if lake else ""
         self._known: set[str] = set()
         self._checked: set[str] = set()
-
-    @property
-    def patience(self) -> Patience:
-        """A commit takes a second."""
-        return Patience(MAX_ATTEMPTS, 0.05, _LONGEST_PAUSE_S)
 
     def name(self, contract: Table) -> str:
         """Quoted name of a table in SQL."""

@@ -63,11 +63,6 @@ def rows_at(contract: Table, numbers: pa.Table) -> str:
     return " OR ".join(f"({condition})" for condition in wanted) or "false"
 
 
-def newest_commit(newest: pa.Table) -> int:
-    """Number of the newest commit among the newest rows of all chains; 0 without any."""
-    return max(newest.column("chain_commit").to_pylist(), default=0)
-
-
 def linked(contract: Table, rows: pa.Table, newest: pa.Table, commit: int) -> pa.Table:
     """Rows with their places in the chains, in the order of their key.
 

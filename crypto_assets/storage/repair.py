@@ -67,10 +67,10 @@ def loss_of(diagnosis: Diagnosis, contract: Table) -> Loss:
     if diagnosis.readable_to is None and any(d.kind != "hint" for d in diagnosis.damages):
         loss.everything = True
         for file in diagnosis.path.rglob("*.parquet"):
-            _note(loss, contract, unquote(unquote(str(file.relative_to(diagnosis.path)))))
+            _note(loss, contract, str(file.relative_to(diagnosis.path)))
     for file in diagnosis.files:
         if file.problem:
-            _note(loss, contract, unquote(unquote(file.file)))
+            _note(loss, contract, file.file)
     first = diagnosis.log.first_bad
     if first is not None and diagnosis.readable_to is not None:
         last = max(diagnosis.log.newest, first)
@@ -154,7 +154,8 @@ def _unfinished(path: Path) -> Loss:
 
 
 def _note(loss: Loss, contract: Table, file: str) -> None:
-    """Add the partition of a data file."""
+    """Add the partition of a data file, whose name may be encoded twice."""
+    file = unquote(unquote(file))
     if contract.write == "append_once" and (match := _HOUR.search(file)):
         loss.hours.add(f"{match[1]}-{match[2]}:00")
     elif match := _DAY.search(file):
@@ -174,7 +175,7 @@ def _note_commit(loss: Loss, contract: Table, version: int, file: Path | None) -
     for action in actions:
         for name in ("add", "remove"):
             if entry := action.get(name):
-                _note(loss, contract, unquote(unquote(str(entry["path"]))))
+                _note(loss, contract, str(entry["path"]))
 
 
 def _note_unreferenced(loss: Loss, contract: Table, diagnosis: Diagnosis) -> None:
@@ -189,7 +190,7 @@ def _note_unreferenced(loss: Loss, contract: Table, diagnosis: Diagnosis) -> Non
     since = last.stat().st_mtime - _CLOCK_SLACK_S if last is not None else 0
     newer = {name for name, f in others.items() if f.stat().st_mtime >= since}
     for name in newer or others:
-        _note(loss, contract, unquote(unquote(name)))
+        _note(loss, contract, name)
 
 
 def _stands_in(file: Path) -> bool:

@@ -289,7 +289,7 @@ class DeltaStore:
             app_id, number = replace_app_id(table), snapshot.version + 1
             if contract.chain:
                 app_id, newest = ledger.app_id(table), _newest(contract, snapshot)
-                unchanged = newest_commit_is(ledger.newest_commit(newest))
+                unchanged = newest_commit_is(max(newest.column("chain_commit").to_pylist(), default=0))
                 result = ledger.linked(contract, result, newest, number)
             info = self._info(contract, None, {"mode": mode, **(commit_metadata or {})})
             after = self._commit(contract, snapshot, Change(result, info, (app_id, number), unchanged, replaces))

@@ -15,7 +15,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -182,12 +182,9 @@ class Loop:
         The end is fixed at the call, because a log that is written faster than it is read never ends.
         """
         goal = {p: end for p, (_, end) in end_offsets(self._settings, self._settings.prices_topic).items()}
-        while self.step() and not self._has(goal) and not (stop is not None and stop.is_set()):
-            pass
-
-    def _has(self, goal: Mapping[int, int]) -> bool:
-        """Return whether Bronze reaches these end offsets."""
-        return self._cursor is not None and all(self._cursor.ends.get(p, 0) >= end for p, end in goal.items())
+        while self.step() and not (stop is not None and stop.is_set()):
+            if self._cursor is not None and all(self._cursor.ends.get(p, 0) >= end for p, end in goal.items()):
+                break
 
     def finish(self) -> None:
         """Do postponed work: wide bars, and every report that waits for its minute."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.contracts.arrow import arrow_schema, compute
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.engine.base import Engine, PartitionResult
@@ -31,8 +32,6 @@ def read_back(
         (partition, range_start, range_end) of one topic incarnation, sorted.
     """
     import pyarrow as pa
-
-    from crypto_assets.contracts.arrow import arrow_schema, compute
 
     sql = " ".join(rule.sql for rule in table.rules)
     needed = [c.name for c in table.columns if not c.nullable or c.name in table.key or c.name in sql]

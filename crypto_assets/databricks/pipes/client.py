@@ -129,6 +129,7 @@ class ServerlessRunner:
             dg.Failure: It could not be launched, crashed, or its run failed for another reason.
         """
         from databricks.sdk.errors.base import DatabricksError
+        from databricks.sdk.service import jobs
 
         try:
             order = self._order(work, context.run.run_id, keys, inputs, arguments)
@@ -142,7 +143,13 @@ class ServerlessRunner:
             messages = client.run(
                 context=_untyped(context),
                 extras=order.to_extras(),
-                task=_task(),
+                task=jobs.SubmitTask(
+                    task_key=ENVIRONMENT,
+                    environment_key=ENVIRONMENT,
+                    python_wheel_task=jobs.PythonWheelTask(
+                        package_name=DISTRIBUTION, entry_point=ENTRY_POINT, parameters=[]
+                    ),
+                ),
                 submit_args=self._submit_args(context, keys, wheel),
             ).get_custom_messages()
         except (PreflightFailed, StagingRefused, WireError) as error:
@@ -295,16 +302,6 @@ def other_wheels(files: FilesAPI, folder: str, keep: str) -> list[str]:
     """Folders of wheels of other code, sorted. They are never deleted here: a run that waits may need one."""
     found = (entry.name for entry in files.list_directory_contents(folder) if entry.is_directory)
     return sorted(f"{folder}/{name}" for name in found if name and name != keep)
-
-
-def _task() -> Any:
-    from databricks.sdk.service import jobs
-
-    return jobs.SubmitTask(
-        task_key=ENVIRONMENT,
-        environment_key=ENVIRONMENT,
-        python_wheel_task=jobs.PythonWheelTask(package_name=DISTRIBUTION, entry_point=ENTRY_POINT, parameters=[]),
-    )
 
 
 def _untyped(context: dg.AssetExecutionContext) -> dg.AssetExecutionContext:

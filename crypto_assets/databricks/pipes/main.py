@@ -60,7 +60,8 @@ def main() -> None:
             adopt_environment({**order.environment, **secrets})
             load_settings.cache_clear()
             result = run(order, serverless_engine(load_settings()))
-            pipes.report_custom_message(sealed(RESULT, redact(result_to_json(result), as_written(secrets))))
+            escaped = {name: json.dumps(value)[1:-1] for name, value in secrets.items()}  # as a JSON text holds them
+            pipes.report_custom_message(sealed(RESULT, redact(result_to_json(result), escaped)))
         except BaseException as error:  # noqa: BLE001  (report any error to the driver)
             failed = shown(f"{type(error).__name__}: {error}", secrets)
             text = failure_to_json(error, lambda text: shown(text, secrets), traceback.format_exc())
@@ -96,11 +97,6 @@ def read_secrets(wanted: Sequence[Mapping[str, str]], get: Callable[[str, str], 
     if missing:
         raise LookupError(f"secrets of the workspace cannot be read: {', '.join(missing)}")
     return found
-
-
-def as_written(secrets: Mapping[str, str]) -> dict[str, str]:
-    """The secrets as a JSON text would hold them: quotes and backslashes are escaped there."""
-    return {name: json.dumps(value)[1:-1] for name, value in secrets.items()}
 
 
 def serverless_engine(settings: Settings) -> Engine:

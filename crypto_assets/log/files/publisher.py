@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -146,13 +147,9 @@ def prepare(root: Path, topics: tuple[str, ...]) -> None:
 
 def _sync_folder(place: Path) -> None:
     """Make the new name survive a power cut; mounted volumes do not know this and need it not."""
-    try:
+    with suppress(OSError):
         handle = os.open(place, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
