@@ -16,16 +16,14 @@ from crypto_assets.transforms.dim_coin import dim_coin, dim_date
 
 
 @Step("gold_dim_coin", [DIM_COIN], moved_by="daily", role="transform")
-def work_dim_coin(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
-    """Make `gold.dim_coin` equal to the present registry. Unpartitioned: `partition_keys` is ignored."""
-    del partition_keys
+def work_dim_coin(engine: Engine, _keys: Sequence[Any], inputs: StepInputs) -> Result:
+    """Make `gold.dim_coin` equal to the present registry. Unpartitioned."""
     return _write(engine, DIM_COIN, inputs, dim_coin(inputs.coins))
 
 
 @Step("gold_dim_date", [DIM_DATE], moved_by="daily", role="transform")
-def work_dim_date(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
-    """Make `gold.dim_date` cover the first partition to the end of next year. `partition_keys` is ignored."""
-    del partition_keys
+def work_dim_date(engine: Engine, _keys: Sequence[Any], inputs: StepInputs) -> Result:
+    """Make `gold.dim_date` cover the first partition to the end of next year."""
     last = date(inputs.now.year + 1, 12, 31)
     return _write(engine, DIM_DATE, inputs, dim_date(inputs.partitions_start.date(), last))
 

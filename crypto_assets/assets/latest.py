@@ -26,13 +26,12 @@ VOLATILE = ("refreshed_at", "covered_until", "covered_offsets", "age_s")
 
 
 @Step("gold_latest_prices", [LATEST_PRICES], reads=[Reads("silver/prices")], moved_by="refresh", role="transform")
-def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
+def work(engine: Engine, _keys: Sequence[Any], inputs: StepInputs) -> Result:
     """Make `gold.latest_prices` show the newest quote of every active coin.
 
     Coverage is read before Silver, so that the table never claims offsets that its prices do not reflect. A refresh
     that read an older state than the stored one keeps the stored row: the table does not go backwards.
     """
-    del partition_keys
     covered = coverage(engine)
     rows = _newest(engine, inputs, covered)
     done = publish_whole(engine, LATEST_PRICES, inputs, rows, volatile=VOLATILE)

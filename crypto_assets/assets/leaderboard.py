@@ -17,9 +17,8 @@ from crypto_assets.transforms.leaderboard import leaderboard_24h
 
 
 @Step("gold_leaderboard_24h", [LEADERBOARD], reads=[Reads("gold/bars_5m")], moved_by="slot", role="transform")
-def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs) -> Result:
-    """Make the board show the last 24 hours that the log covers. Unpartitioned: `partition_keys` is ignored."""
-    del partition_keys
+def work(engine: Engine, _keys: Sequence[Any], inputs: StepInputs) -> Result:
+    """Make the board show the last 24 hours that the log covers. Unpartitioned."""
     end = floor_hour(covered_until(engine) or inputs.now) + HOUR
     bars = engine.store.read("gold.bars_5m", Slice(end - 27 * HOUR, end))
     rows = leaderboard_24h(bars).toArrow()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets import training
 from crypto_assets.assets.card import Reads, Step
-from crypto_assets.assets.publishing import has_rows, pieces, summary
+from crypto_assets.assets.publishing import pieces, reports, summary
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import Slice, floor_day, hour_key
 from crypto_assets.contracts.tables import PRICE_PREDICTIONS, PROMOTIONS
-from crypto_assets.engine.base import Engine, PartitionResult, Result, StepInputs, TableResult
+from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
 from crypto_assets.ml import registry, scoring
 from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
 from crypto_assets.ml.panel import SLOT_S, Panel, panel
@@ -63,20 +63,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         )
         writes.append(write)
         rows = engine.store.read_arrow(PRICE_PREDICTIONS.full_name, slice_)
-        outcomes = rules.evaluate(PRICE_PREDICTIONS, rows, keys)
-        versions = rules.content_version(PRICE_PREDICTIONS, rows, keys, ("predicted_at", "mode"))
-        counts, stored = rules.row_counts(PRICE_PREDICTIONS, rows, keys), _by_hour(keys, rows)
-        for key in keys:
-            result.partitions[key] = PartitionResult(
-                rows=counts[key],
-                data_version=versions[key],
-                metadata={"written": write.committed, "delta_version": write.version_after},
-                checks=[
-                    has_rows(counts[key], "no slot of this hour has a price and a scale yet"),
-                    *outcomes[key],
-                    training.cutoff_outcome(stored[key], decided),
-                ],
-            )
+        checks = {key: [training.cutoff_outcome(found, decided)] for key, found in _by_hour(keys, rows).items()}
+        why_empty = "no slot of this hour has a price and a scale yet"
+        result.partitions |= reports(PRICE_PREDICTIONS, rows, keys, write, ("predicted_at", "mode"), why_empty, checks)
     result.metadata = summary(writes)
     return Result({PRICE_PREDICTIONS.full_name: result})
 

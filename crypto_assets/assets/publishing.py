@@ -7,7 +7,8 @@ table, or Dagster.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import compute
@@ -122,25 +123,8 @@ def publish(
         writes.append(write)
         rows = staged[0]
         newest |= newest_event(rows)  # slices are in time order
-        outcomes = rules.evaluate(table, rows, piece)
-        versions = rules.content_version(table, rows, piece, volatile)
-        counts = rules.row_counts(table, rows, piece)
         extra = extra_checks(slice_, rows) if extra_checks else {}
-        for key in piece:
-            result.partitions[key] = PartitionResult(
-                rows=counts[key],
-                data_version=versions[key],
-                metadata={
-                    "written": write.committed,
-                    "delta_version": write.version_after,
-                    "read_versions": write.metadata.get("read_versions"),
-                },
-                checks=[
-                    has_rows(counts[key], why_empty, None if counts[key] else not_yet(key)),
-                    *outcomes.get(key, []),
-                    *extra.get(key, []),
-                ],
-            )
+        result.partitions |= reports(table, rows, piece, write, volatile, why_empty, extra, not_yet)
     result.metadata = summary(writes) | newest
     return result
 
@@ -165,15 +149,39 @@ def publish_whole(
         audit=rules.audit(table, [None]),
         commit_metadata={"run_id": inputs.run_id},
     )
-    outcomes = rules.evaluate(table, rows, [None])[None]
-    version = rules.content_version(table, rows, [None], volatile)[None]
-    partition = PartitionResult(
-        rows=rows.num_rows,
-        data_version=version,
-        metadata={"written": write.committed, "delta_version": write.version_after},
-        checks=[has_rows(rows.num_rows, "nothing to write"), *outcomes],
-    )
-    return TableResult({None: partition}, summary([write]) | newest_event(rows))
+    done = reports(table, rows, [None], write, volatile, "nothing to write")
+    return TableResult(done, summary([write]) | newest_event(rows))
+
+
+def reports(
+    table: Table,
+    rows: pa.Table,
+    keys: Sequence[str | None],
+    write: WriteResult,
+    volatile: Sequence[str],
+    why_empty: str,
+    extra: Mapping[Any, Sequence[CheckOutcome]] = MappingProxyType({}),
+    not_yet: Callable[[str], str | None] = lambda _key: None,
+) -> dict[str | None, PartitionResult]:
+    """Report on partitions of one write, from all the rows that they hold now; arguments as for `publish`."""
+    outcomes = rules.evaluate(table, rows, keys)
+    versions = rules.content_version(table, rows, keys, volatile)
+    counts = rules.row_counts(table, rows, keys)
+    facts = {"written": write.committed, "delta_version": write.version_after}
+    facts |= {name: write.metadata[name] for name in ("read_versions",) if name in write.metadata}
+    return {
+        key: PartitionResult(
+            rows=counts[key],
+            data_version=versions[key],
+            metadata=dict(facts),
+            checks=[
+                has_rows(counts[key], why_empty, None if counts[key] else not_yet(str(key))),
+                *outcomes.get(key, []),
+                *extra.get(key, []),
+            ],
+        )
+        for key in keys
+    }
 
 
 def newest_event(rows: pa.Table) -> dict[str, object]:

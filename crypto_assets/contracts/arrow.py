@@ -158,32 +158,18 @@ def _refusal(have: pa.DataType, want: pa.DataType) -> str | None:
         if not t.is_timestamp(have):
             return "not a time"
         return None if have.tz else "the time has no zone; use UTC"  # type: ignore[attr-defined]
-    same_family = (
-        (t.is_decimal(want) and (t.is_decimal(have) or t.is_integer(have)))
-        or (t.is_integer(want) and t.is_integer(have))
-        or (t.is_floating(want) and (t.is_floating(have) or t.is_integer(have)))
-        or (_is_text(want) and _is_text(have))
-        or (_is_bytes(want) and _is_bytes(have))
-        or (t.is_boolean(want) and t.is_boolean(have))
-        or (t.is_date(want) and t.is_date(have))
-        or (_is_list(want) and _is_list(have))
+    widened = t.is_integer(have) and (t.is_decimal(want) or t.is_floating(want))
+    return None if widened or _family(have) == _family(want) is not None else "another kind of value"
+
+
+def _family(type_: pa.DataType) -> int | None:
+    """Number of the family of types whose values cast to each other; None = of no family."""
+    from pyarrow import types as t
+
+    families = (
+        (t.is_string, t.is_large_string, t.is_string_view),
+        (t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary),
+        (t.is_list, t.is_large_list, t.is_fixed_size_list),
+        *((test,) for test in (t.is_decimal, t.is_integer, t.is_floating, t.is_boolean, t.is_date)),
     )
-    return None if same_family else "another kind of value"
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    from pyarrow import types as t
-
-    return t.is_string(type_) or t.is_large_string(type_) or t.is_string_view(type_)
-
-
-def _is_bytes(type_: pa.DataType) -> bool:
-    from pyarrow import types as t
-
-    return t.is_binary(type_) or t.is_large_binary(type_) or t.is_binary_view(type_) or t.is_fixed_size_binary(type_)
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    from pyarrow import types as t
-
-    return t.is_list(type_) or t.is_large_list(type_) or t.is_fixed_size_list(type_)
+    return next((i for i, tests in enumerate(families) if any(test(type_) for test in tests)), None)

@@ -199,20 +199,12 @@ def _messages_markdown() -> list[str]:
             ),
             "",
         ]
+    always = (messages.HEADER_SCHEMA_VERSION, messages.HEADER_SOURCE, messages.HEADER_POLL_ID, messages.HEADER_CADENCE)
+    replayed = (messages.HEADER_RECORDED_AT, messages.HEADER_SHIFT_DAYS, messages.HEADER_SEAM)
+    of_all, of_replays = (", ".join(f"`{name}`" for name in names) for names in (always, replayed))
+    headers = f"Headers of every price message: {of_all}; of a replay also {of_replays}; of a replay and the simulator "
     lines += [
-        "Headers of every price message: "
-        + ", ".join(
-            f"`{h}`"
-            for h in (
-                messages.HEADER_SCHEMA_VERSION,
-                messages.HEADER_SOURCE,
-                messages.HEADER_POLL_ID,
-                messages.HEADER_CADENCE,
-            )
-        )
-        + "; of a replay also "
-        + ", ".join(f"`{h}`" for h in (messages.HEADER_RECORDED_AT, messages.HEADER_SHIFT_DAYS, messages.HEADER_SEAM))
-        + f"; of a replay and the simulator `{messages.HEADER_SENT_AT}`, the time at which they were really sent.",
+        headers + f"`{messages.HEADER_SENT_AT}`, the time at which they were really sent.",
         "",
         "### Quarantine reasons",
         "",

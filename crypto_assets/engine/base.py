@@ -52,9 +52,21 @@ class Engine(Protocol):
     ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
         """Reread a few stored offsets and verify the topic's incarnation; see `log.kafka.reading.read_again`.
 
+        Never by Spark's source, which reports no topic id, and whose job for a few records takes half a second.
+
         Raises:
             TopicRecreated: The topic's id has changed.
             LogError: The log cannot be queried, or ends before a range does.
+        """
+        from crypto_assets.log.kafka.reading import read_again
+
+        return read_again(self.kafka_config(), topic, incarnation, ranges)
+
+    def kafka_config(self) -> Mapping[str, Any]:
+        """Options of librdkafka; holds the SASL password.
+
+        Raises:
+            StepFailed: This engine has no Kafka settings.
         """
         ...
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets import paths
-from crypto_assets.engine.base import StepFailed
+from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.settings import prepare_embedded_engine
 from crypto_assets.storage.base import OffsetRange
 from crypto_assets.storage.store import DeltaStore
@@ -93,7 +93,7 @@ def _keep_interrupts() -> None:
 _SERVER = _Server()
 
 
-class SailEngine:
+class SailEngine(Engine):
     """Engine of the `local` target. Creating one opens nothing.
 
     Args:
@@ -128,24 +128,12 @@ class SailEngine:
         """
         from crypto_assets.log.kafka.reading import read_ranges
 
-        return read_ranges(self._client(topic), topic, ranges)
+        return read_ranges(self.kafka_config(), topic, ranges)
 
-    def read_log_again(
-        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
-    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Reread a few stored offsets and verify the topic's incarnation; see `log.kafka.reading.read_again`.
-
-        Raises:
-            LogError: As in `log.kafka.reading.read_again`.
-            StepFailed: This engine has no Kafka settings.
-        """
-        from crypto_assets.log.kafka.reading import read_again
-
-        return read_again(self._client(topic), topic, incarnation, ranges)
-
-    def _client(self, topic: str) -> dict[str, Any]:
+    def kafka_config(self) -> dict[str, Any]:
+        """Options of librdkafka; see `engine.base.Engine.kafka_config`."""
         if self._kafka_config is None:
-            raise StepFailed(f"cannot read topic {topic}: this engine was made without Kafka settings")
+            raise StepFailed("cannot read the log: this engine was made without Kafka settings")
         return self._kafka_config()
 
     def frame(self, rows: pa.Table) -> DataFrame:

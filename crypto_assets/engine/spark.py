@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from crypto_assets import paths
+from crypto_assets.engine.base import Engine
 from crypto_assets.errors import UsageError
 from crypto_assets.settings import reach_this_machine_directly
 from crypto_assets.storage.base import OffsetRange
@@ -163,7 +164,7 @@ def cluster_session() -> SparkSession:
     return LazyPySparkResource(spark_config={}).spark_session
 
 
-class SparkEngine:
+class SparkEngine(Engine):
     """Engine of the targets `spark` and `databricks`. Creating one opens nothing.
 
     Args:
@@ -186,7 +187,7 @@ class SparkEngine:
         from crypto_assets.storage.delta_spark import SparkBackend
 
         self._session = session
-        self._kafka_config = kafka_config
+        self.kafka_config = kafka_config
         self._kafka_shaded = kafka_shaded
         self.store = DeltaStore(SparkBackend(session, catalog, lake=lake))
 
@@ -210,19 +211,5 @@ class SparkEngine:
         """
         from crypto_assets.log.kafka.spark_source import read_ranges, source_options
 
-        options = source_options(self._kafka_config(), shaded=self._kafka_shaded)
+        options = source_options(self.kafka_config(), shaded=self._kafka_shaded)
         return read_ranges(self.spark, options, topic, ranges)
-
-    def read_log_again(
-        self, topic: str, incarnation: str, ranges: Sequence[OffsetRange]
-    ) -> tuple[pa.Table | None, tuple[OffsetRange, ...]]:
-        """Reread a few stored offsets and verify the topic's incarnation; see `log.kafka.reading.read_again`.
-
-        Spark's source reports no topic id, and a job for a few records would take half a second.
-
-        Raises:
-            LogError: As in `log.kafka.reading.read_again`.
-        """
-        from crypto_assets.log.kafka.reading import read_again
-
-        return read_again(self._kafka_config(), topic, incarnation, ranges)

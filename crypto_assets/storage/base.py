@@ -83,14 +83,12 @@ class StoredRanges:
 
     Args:
         ends: Highest `range_end` per Kafka partition.
-        starts: Lowest `range_start` per Kafka partition.
         max_seq: Highest `seq` of the slice, 0 when empty.
         previous_ends: Highest `range_end` per Kafka partition of all earlier slices of the same topic incarnation.
         next_starts: Lowest `range_start` per Kafka partition of all later slices of it: what lies there is stored.
     """
 
     ends: dict[int, int]
-    starts: dict[int, int]
     max_seq: int
     previous_ends: Mapping[int, int]
     next_starts: Mapping[int, int] = field(default_factory=dict)

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from crypto_assets.contracts.arrow import ContractViolation, arrow_schema, arrow_type
+from crypto_assets.contracts.arrow import ContractViolation, arrow_type
 from crypto_assets.contracts.model import Column, Table
-from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage import damage, log_files
 from crypto_assets.storage.base import Commit, StorageError
 
@@ -112,32 +111,6 @@ def query(handle: DeltaTable, sql: str) -> pa.Table:
         for f in found.schema
     ]
     return found.cast(pa.schema(plain))
-
-
-def select(
-    handle: DeltaTable,
-    table: Table,
-    slice_: Slice | None = None,
-    columns: Sequence[str] | None = None,
-    where: str | None = None,
-) -> pa.Table:
-    """Rows of a snapshot with the contract's types.
-
-    Args:
-        handle: Snapshot.
-        table: Its contract.
-        slice_: Rows of this slice only.
-        columns: These columns, in this order; None = all.
-        where: Further portable SQL condition.
-    """
-    schema = arrow_schema(table, columns)
-    absent = {c.name for c in added_later(handle, table)}
-    values = ", ".join(f"NULL AS {quote(n)}" if n in absent else quote(n) for n in schema.names)
-    conditions = [] if slice_ is None else [slice_.predicate(table)]
-    if where:
-        conditions.append(f"({where})")
-    tail = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return query(handle, f"SELECT {values} FROM t{tail}").cast(schema)  # noqa: S608
 
 
 def added_later(handle: DeltaTable, table: Table) -> list[Column]:

@@ -105,7 +105,13 @@ class DeltaRsSnapshot:
 
     def rows(self, slice_: Slice | None, columns: Sequence[str] | None, where: str | None) -> pa.Table:
         """Rows with the contract's types."""
-        return files.select(self.handle, self._contract, slice_, columns, where)
+        schema = arrow_schema(self._contract, columns)
+        absent = {c.name for c in files.added_later(self.handle, self._contract)}
+        values = ", ".join(f"NULL AS {files.quote(n)}" if n in absent else files.quote(n) for n in schema.names)
+        conditions = [slice_.predicate(self._contract)] if slice_ else []
+        conditions += [f"({where})"] if where else []
+        tail = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return files.query(self.handle, f"SELECT {values} FROM t{tail}").cast(schema)  # noqa: S608
 
     def stored(self, where: str | None) -> tuple[pa.Table, None]:
         """Rows that a write depends on: no commit may come before it anyway."""

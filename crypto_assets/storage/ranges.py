@@ -113,7 +113,6 @@ def stored_ranges(snapshot: Snapshot, table: Table, slice_: Slice, topic_id: str
     hours = cache(snapshot.hours)
     return StoredRanges(
         ends={r["partition"]: r["end"] for r in mine},
-        starts={r["partition"]: r["start"] for r in mine},
         max_seq=max((r["seq"] for r in mine), default=0),
         previous_ends=Neighbours(
             lambda: [h for h in reversed(hours()) if h < first],

@@ -114,7 +114,7 @@ def test_rows_beyond_one_grpc_message_become_a_frame(engine):
 
 
 def test_an_engine_without_kafka_settings_says_so(engine):
-    with pytest.raises(StepFailed, match="topic t: this engine was made without Kafka settings"):
+    with pytest.raises(StepFailed, match="cannot read the log: this engine was made without Kafka settings"):
         list(engine.read_log("t", [OffsetRange(0, 0, 1)]))
 
 

@@ -79,7 +79,7 @@ def _declare(dp: Any, kind: Callable[..., Any], table: Table, query: Callable[[]
     # As text, because a schema object makes columns of type `string collate UTF8_BINARY`, which other readers refuse.
     # Nulls are an expectation's business.
     schema = ", ".join(f"{quoted(c.name)} {c.type} COMMENT {literal(c.description)}" for c in table.columns)
-    kind(name=dataset_name(table), comment=table.description, schema=schema)(expected(dp, table)(query))
+    kind(name=dataset_name(table), comment=table.description, schema=schema)(expected(dp, table, query))
 
 
 @dataclass(frozen=True)

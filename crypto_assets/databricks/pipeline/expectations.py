@@ -36,22 +36,13 @@ def expectations(table: Table) -> dict[str, dict[str, str]]:
     return {FAIL: required | blocking, KEEP: others}
 
 
-def expected(dp: Any, table: Table) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """Decorator that puts a contract's expectations on a query function, as far as `dp` knows any.
-
-    Args:
-        dp: The module `pyspark.pipelines`.
-        table: Contract of the rows.
-    """
-
-    def decorate(query: Callable[[], Any]) -> Callable[[], Any]:
-        for name, conditions in expectations(table).items():
-            decorator = getattr(dp, name, None)
-            if decorator is not None and conditions:
-                query = decorator(conditions)(query)
-        return query
-
-    return decorate
+def expected(dp: Any, table: Table, query: Callable[[], Any]) -> Callable[[], Any]:
+    """A query function with a contract's expectations on it, as far as `dp` (`pyspark.pipelines`) knows any."""
+    for name, conditions in expectations(table).items():
+        decorator = getattr(dp, name, None)
+        if decorator is not None and conditions:
+            query = decorator(conditions)(query)
+    return query
 
 
 def violations(table: Table, name: str) -> str:
