@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets import paths
 from crypto_assets.engine.base import Engine, StepFailed
+from crypto_assets.engine.spark import Sessions
 from crypto_assets.settings import prepare_embedded_engine
 from crypto_assets.storage.base import OffsetRange
 from crypto_assets.storage.store import DeltaStore
@@ -30,52 +31,26 @@ STAGE_ABOVE_BYTES = 16 * 1024 * 1024
 """Size above which Arrow data is handed over as a file: a gRPC message holds at most 128 MB, and a file is faster."""
 
 
-class _Server:
-    """The process's embedded server and session."""
+def _start() -> SparkSession:
+    """Start the embedded server and a session of it; both stop when the process ends."""
+    prepare_embedded_engine()
+    from pysail.spark import SparkConnectServer
+    from pyspark.sql import SparkSession
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._session: SparkSession | None = None
-        self._server: Any = None
+    server = SparkConnectServer()
+    server.start(background=True)
+    address = server.listening_address
+    if address is None:
+        raise RuntimeError("the embedded Sail server did not report its address")
+    session = SparkSession.builder.remote(f"sc://127.0.0.1:{address[1]}").create()
+    _keep_interrupts()
 
-    def session(self) -> SparkSession:
-        """The session, started on first use; its time zone is UTC."""
-        with self._lock:
-            if self._session is None:
-                self._session = self._start()
-            return self._session
+    def stop() -> None:
+        session.stop()  # first: its client would otherwise retry against a stopped server
+        server.stop()
 
-    @property
-    def started(self) -> bool:
-        """Whether the server is running."""
-        return self._session is not None
-
-    def _start(self) -> SparkSession:
-        prepare_embedded_engine()
-        from pysail.spark import SparkConnectServer
-        from pyspark.sql import SparkSession
-
-        server = SparkConnectServer()
-        server.start(background=True)
-        address = server.listening_address
-        if address is None:
-            raise RuntimeError("the embedded Sail server did not report its address")
-        session = SparkSession.builder.remote(f"sc://127.0.0.1:{address[1]}").create()
-        session.conf.set("spark.sql.session.timeZone", "UTC")
-        _keep_interrupts()
-        self._server = server
-        # The session goes first: its client would otherwise retry against a stopped server.
-        atexit.register(self._stop)
-        return session
-
-    def _stop(self) -> None:
-        with self._lock:
-            session, self._session = self._session, None
-            server, self._server = self._server, None
-        if session is not None:
-            session.stop()
-        if server is not None:
-            server.stop()
+    atexit.register(stop)
+    return session
 
 
 def _keep_interrupts() -> None:
@@ -90,7 +65,8 @@ def _keep_interrupts() -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-_SERVER = _Server()
+_SESSION = Sessions(_start)
+"""The process's one session."""
 
 
 class SailEngine(Engine):
@@ -105,18 +81,18 @@ class SailEngine(Engine):
         from crypto_assets.storage.delta_rs import DeltaRsStore
 
         self.lake = lake
-        self.store: DeltaStore = DeltaRsStore(lake, _SERVER.session)
+        self.store: DeltaStore = DeltaRsStore(lake, _SESSION)
         self._kafka_config = kafka_config
 
     @property
     def spark(self) -> SparkSession:
         """The process's session, started on first use; its time zone is UTC."""
-        return _SERVER.session()
+        return _SESSION()
 
     @property
     def started(self) -> bool:
         """Whether this process has started its embedded server."""
-        return _SERVER.started
+        return _SESSION.started
 
     def read_log(self, topic: str, ranges: Sequence[OffsetRange]) -> Iterator[pa.Table]:
         """Read exact offset ranges of a Kafka topic in chunks; see `engine.base.Engine.read_log`.
