@@ -12,7 +12,7 @@ from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.plots import lines
 from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_key
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_keys
 from crypto_assets.contracts.tables import ANOMALIES, PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, Markdown, Result, StepInputs
 from crypto_assets.ml import registry, scoring
@@ -59,11 +59,14 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
     def build(slice_: Slice) -> pa.Table:
         rows = _scored(engine, slice_, decided, inputs)
-        training.refuse_seen(ANOMALIES.full_name, _by_hour(slice_, rows), decided)
+        training.refuse_seen(ANOMALIES.full_name, training.by_hour(hour_keys(slice_), rows), decided)
         return rows
 
     def check(slice_: Slice, rows: pa.Table) -> dict[str, list[CheckOutcome]]:
-        return {key: [training.cutoff_outcome(mine, decided)] for key, mine in _by_hour(slice_, rows).items()}
+        return {
+            key: [training.cutoff_outcome(mine, decided)]
+            for key, mine in training.by_hour(hour_keys(slice_), rows).items()
+        }
 
     done = publish(
         engine,
@@ -174,11 +177,3 @@ def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, An
     if all(row[n] == old[n] for n in row if n not in VOLATILE):
         return {**row, **first, **{n: old[n] for n in ("revision", "previous_is_anomaly")}}
     return {**row, **first, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}
-
-
-def _by_hour(slice_: Slice, rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
-    """Model, version and window_start of the rows of every hour."""
-    found: dict[str, list[tuple[str, str, datetime]]] = {hour_key(h): [] for h in slice_.hours()}
-    for r in rows.select(["hour", "window_start", "model_version"]).to_pylist():
-        found[hour_key(r["hour"])].append((ANOMALY, r["model_version"], r["window_start"]))
-    return found

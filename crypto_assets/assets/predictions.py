@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets import training
@@ -11,17 +11,16 @@ from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import pieces, reports, summary
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import Slice, floor_day, hour_key
+from crypto_assets.contracts.slices import Slice, floor_day
 from crypto_assets.contracts.tables import PRICE_PREDICTIONS, PROMOTIONS
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
 from crypto_assets.ml import registry, scoring
 from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
-from crypto_assets.ml.panel import SLOT_S, Panel, panel
+from crypto_assets.ml.panel import Panel, panel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SLOT = timedelta(seconds=SLOT_S)
 EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
 
 
@@ -49,7 +48,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     result, writes = TableResult(), []
     for slice_, keys in pieces(partition_keys, "hour"):
         made = _forecasts(engine, slice_, decided, inputs)
-        training.refuse_seen(PRICE_PREDICTIONS.full_name, _by_hour(keys, made), decided)
+        training.refuse_seen(PRICE_PREDICTIONS.full_name, training.by_hour(keys, made), decided)
         write = engine.store.merge(
             PRICE_PREDICTIONS.full_name,
             made,
@@ -63,7 +62,7 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         )
         writes.append(write)
         rows = engine.store.read_arrow(PRICE_PREDICTIONS.full_name, slice_)
-        checks = {key: [training.cutoff_outcome(found, decided)] for key, found in _by_hour(keys, rows).items()}
+        checks = {key: [training.cutoff_outcome(found, decided)] for key, found in training.by_hour(keys, rows).items()}
         why_empty = "no slot of this hour has a price and a scale yet"
         result.partitions |= reports(PRICE_PREDICTIONS, rows, keys, write, ("predicted_at", "mode"), why_empty, checks)
     result.metadata = summary(writes)
@@ -103,12 +102,3 @@ def _of_horizon(
     rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
     baseline = next(p for p in decided if p["model"] == promotion["model"] and p["version"] == BASELINE)
     return made + scoring.forecasts(rest, data, registry.load(baseline), horizon, inputs.now)
-
-
-def _by_hour(keys: Sequence[str], rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
-    """Model, version and window_start of the forecasts of each hour."""
-    found: dict[str, list[tuple[str, str, datetime]]] = {key: [] for key in keys}
-    for r in rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist():
-        if (key := hour_key(r["hour"])) in found:
-            found[key].append((r["model_name"], r["model_version"], r["window_end"] - SLOT))
-    return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import DAY, Slice, key_slice
+from crypto_assets.contracts.slices import DAY, Slice, hour_key, key_slice
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import (
     CheckOutcome,
@@ -20,7 +20,7 @@ from crypto_assets.engine.base import (
     TableResult,
 )
 from crypto_assets.ml.baselines import BASELINE, v0_rows
-from crypto_assets.ml.panel import FIELDS, Panel, panel
+from crypto_assets.ml.panel import FIELDS, SLOT_S, Panel, panel
 from crypto_assets.storage.base import AuditFailed
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ COMMON_CHECKS = {
     RESTATED: "The features it was trained on have not been restated since.",
 }
 COLUMNS = ("coin_id", "window_end", "available_at", *FIELDS)
+SLOT = timedelta(seconds=SLOT_S)
 
 
 def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
@@ -110,6 +111,15 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
 def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:
     """Earlier decisions about a model at a cut-off; they stand, whatever a later training finds."""
     return [d for d in decided if d["model"] == model and d["cutoff"] == cutoff and d["version"] != BASELINE]
+
+
+def by_hour(keys: Sequence[str], rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
+    """Model, version and window_start of the scored rows of each hour."""
+    found: dict[str, list[tuple[str, str, datetime]]] = {key: [] for key in keys}
+    for r in rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist():
+        if (key := hour_key(r["hour"])) in found:
+            found[key].append((r["model_name"], r["model_version"], r["window_end"] - SLOT))
+    return found
 
 
 def cutoff_outcome(

@@ -75,7 +75,7 @@ class LandedLog:
         asked = [key_slice(k, "hour").start for k in sorted(set(self.keys))]
         known = StoredFiles(self.store, self.table, Slice(asked[0] - LOOK_BACK, asked[-1] + HOUR + LOOK_BACK))
         for start in _hours(place, asked):
-            hour = LandedHour(self, place, start, known, asked=start in asked)
+            hour = LandedHour(place, start, known, self.inputs.now, start in asked, self.late)
             if hour.asked or hour.changed_recently():
                 yield hour
 
@@ -114,20 +114,12 @@ def pending(store: DeltaStore, table: Table, place: Path, covered_until: datetim
     known.refresh()
     arrivals: list[datetime] = []
     waiting: list[str] = []
-    for hour in landed.hours(place, first):
-        newest = known.newest_at(hour)
-        for file in landed.list_hour(place, hour).files:
-            if newest is not None and file.changed_at < newest - CLOCK_SLACK:
-                continue
-            what = landed.content(file)
-            if what is None or what.sha256 in known:
-                continue
-            if not what.whole:
-                waiting.append(file.path.name)
-                continue
-            what = landed.content(file, known.of_hour(hour)) or what
-            lines = (line for _, line in landed.lines_of(file, what, hour))
-            arrivals += [landed.arrival_of(line, file, hour, now) for line in lines]
+    for start in landed.hours(place, first):
+        hour = LandedHour(place, start, known, now, asked=False)
+        for file, what in hour.new_files():
+            lines = (line for _, line in landed.lines_of(file, what, start))
+            arrivals += [landed.arrival_of(line, file, start, now) for line in lines]
+        waiting += hour.waiting
     after = "" if covered_until is None else f" AND kafka_timestamp > '{covered_until:%Y-%m-%dT%H:%M:%S.%fZ}'"
     where = f"topic_id LIKE '{landed.SCHEME}%'{after}"
     arrivals += store.read_arrow(table.full_name, span, columns=["kafka_timestamp"], where=where).column(0).to_pylist()
@@ -201,11 +193,12 @@ class StoredFiles:
 class LandedHour:
     """One hour's folder; see `log.protocol.LogHour`. Unless `asked`, only files that may be new are read."""
 
-    log: LandedLog
     place: Path
     start: datetime
     known: StoredFiles
+    now: datetime
     asked: bool
+    late: list[str] = field(default_factory=list)
     listing: landed.Listing = field(default_factory=landed.Listing)
     waiting: list[str] = field(default_factory=list)
     copies: int = 0
@@ -228,7 +221,7 @@ class LandedHour:
     def lacking(self, stored: StoredRanges) -> Lacking | None:
         """Lines of complete files that are not stored, numbered from the stored end."""
         self.known.refresh()  # after the snapshot of `stored`
-        self._taken = self._new_files()
+        self._taken = self.new_files()
         if not self._taken:
             return None
         start, files = stored.ends.get(0, 0), len(self._taken)
@@ -240,11 +233,11 @@ class LandedHour:
 
     def committed(self, batch: AppendBatch, write: WriteResult) -> None:  # noqa: ARG002
         """Record the stored files."""
-        self.known.stored(self.start, [c.sha256 for _, c in self._taken], self.log.inputs.now, write)
+        self.known.stored(self.start, [c.sha256 for _, c in self._taken], self.now, write)
         if not self.asked:
-            self.log.late.append(hour_key(self.start))
+            self.late.append(hour_key(self.start))
 
-    def _new_files(self) -> list[tuple[landed.LandedFile, landed.Content]]:
+    def new_files(self) -> list[tuple[landed.LandedFile, landed.Content]]:
         """Complete files that are not stored, each once."""
         self.listing = landed.list_hour(self.place, self.start)
         files = [f for f in self.listing.files if self.asked or self._is_recent(f)]
@@ -274,7 +267,7 @@ class LandedHour:
         for file, what in self._taken:
             topic = landed.topic_of(self.start, what.sha256)
             for number, line in landed.lines_of(file, what, self.start):
-                at = landed.arrival_of(line, file, self.start, self.log.inputs.now)
+                at = landed.arrival_of(line, file, self.start, self.now)
                 rows.append((start + number - what.known_lines, topic, at, line))
                 if len(rows) >= landed.CHUNK_ROWS:
                     yield landed.chunk(rows)
@@ -293,7 +286,7 @@ class LandedHour:
                 what = "stored twice" if start < end else "absent"
                 problems.append(f"[{min(start, end)}, {max(start, end)}) is {what}")
             end = stop
-        if self.waiting and self.log.inputs.now >= self.slice.end:
+        if self.waiting and self.now >= self.slice.end:
             unfinished = (
                 f"{len(self.waiting)} file(s) of the closed hour are not read, because their last line has no newline: "
                 f"{', '.join(self.waiting[:10])}. Deliver them whole (write to *.part, then rename), or remove them"

@@ -70,6 +70,18 @@ def end_of(run: Run, secrets: Mapping[str, str], *, events: bool, gave_up: bool,
     )
 
 
+def failure_metadata(run: Run, end: RunEnd, kind: str) -> dict[str, Any]:
+    """Dagster metadata of a failed run: class, id, result, URL."""
+    import dagster as dg
+
+    found: dict[str, Any] = {
+        "databricks_failure_class": kind,
+        "databricks_run_id": str(run.run_id),
+        "databricks_result": f"{end.life_cycle}/{end.result}",
+    }
+    return found | ({"databricks_run_url": dg.MetadataValue.url(run.run_page_url)} if run.run_page_url else {})
+
+
 def cancel(workspace: WorkspaceClient, run_id: int, log: Any, poll_s: float) -> None:
     """Cancel a run and see it end, for a while. What goes wrong is logged: the cause of the cancel counts."""
     try:

@@ -46,7 +46,7 @@ from crypto_assets.databricks.launcher import remote_main
 from crypto_assets.databricks.launcher.failures import HINTS, RunEnd, classify, shown
 from crypto_assets.databricks.launcher.launcher_config import credentials, launcher_config
 from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, settings_findings
-from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
+from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, failure_metadata, life_cycle, task_logs
 from crypto_assets.databricks.launcher.staging_copy import StagedCopy, StagingRefused, stage
 from crypto_assets.databricks.staging import staging_at
 from crypto_assets.databricks.submission import idempotency_token, run_name
@@ -327,13 +327,7 @@ class StepLauncher(DatabricksPySparkStepLauncher):
     def _fail(self, context: StepExecutionContext, run: Run, end: RunEnd) -> Iterator[dg.DagsterEvent]:
         """Give the held failure with its cause, or raise one."""
         kind = "code" if self._held is not None else classify(end)
-        metadata: dict[str, Any] = {
-            "databricks_failure_class": kind,
-            "databricks_run_id": str(run.run_id),
-            "databricks_result": f"{end.life_cycle}/{end.result}",
-        }
-        if run.run_page_url:
-            metadata["databricks_run_url"] = dg.MetadataValue.url(run.run_page_url)
+        metadata = failure_metadata(run, end, kind)
         if end.output:
             metadata["databricks_output"] = end.output
         if self._held is None:

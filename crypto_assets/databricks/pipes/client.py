@@ -29,7 +29,7 @@ from crypto_assets.databricks.launcher.launcher_config import (
     secret_entries,
 )
 from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, settings_findings
-from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, life_cycle, task_logs
+from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, failure_metadata, life_cycle, task_logs
 from crypto_assets.databricks.launcher.staging_copy import StagingRefused, stage
 from crypto_assets.databricks.launcher.wheel import DISTRIBUTION, ENTRY_POINT, Wheel, build_wheel
 from crypto_assets.databricks.pipes.main import END_OF_CHUNK, FAILURE, RESULT, STARTED
@@ -275,13 +275,7 @@ class ServerlessRunner:
         except WireError as error:
             raised, problem = None, str(error)
         kind = "code" if raised is not None else "cluster" if end.succeeded else classify(end)
-        ran |= {
-            "databricks_failure_class": kind,
-            "databricks_run_id": str(run.run_id),
-            "databricks_result": f"{end.life_cycle}/{end.result}",
-        }
-        if run.run_page_url:
-            ran["databricks_run_url"] = dg.MetadataValue.url(run.run_page_url)
+        ran |= failure_metadata(run, end, kind)
         if isinstance(raised, Crashed):
             ran["databricks_output"] = redact(raised.trace, secrets)
             crash = redact(f"{raised.kind}: {raised.message}", secrets)
