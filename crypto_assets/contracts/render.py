@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from crypto_assets.contracts import messages
 from crypto_assets.contracts.model import Column, Table
@@ -163,13 +164,9 @@ def files(upstream: Upstream) -> dict[str, Callable[[], str]]:
     Args:
         upstream: Returns a table's upstream assets, as `schema/name`.
     """
-
-    def schema(name: str) -> Callable[[], str]:
-        return lambda: json_schema(name)
-
     return {
         DATA_DICTIONARY: lambda: data_dictionary(upstream),
-        **{f"{SCHEMAS}/{name}.json": schema(name) for name in _MESSAGE_SCHEMAS},
+        **{f"{SCHEMAS}/{name}.json": partial(json_schema, name) for name in _MESSAGE_SCHEMAS},
     }
 
 

@@ -175,9 +175,8 @@ def refresh_latest(
             newest[row["coin_id"]] = row
     schema = arrow_schema(SILVER_PRICES, names)
     quotes = pa.Table.from_pylist([newest[c] for c in sorted(newest)], schema=schema)
-    made = conform(
-        LATEST_PRICES, latest_prices(engine.frame(quotes), covered.until, _json(covered), inputs.now).toArrow()
-    )
+    frame = latest_prices(engine.frame(quotes), covered.until, _json(covered), inputs.now)
+    made = conform(LATEST_PRICES, frame.toArrow())
     done = publish_whole(engine, LATEST_PRICES, inputs, made, volatile=latest_step.VOLATILE)
     if done.partitions[None].metadata["written"]:
         recent.wrote(LATEST_PRICES.full_name, None, done.metadata["delta_version_after"], made)

@@ -10,7 +10,8 @@ Belongs here: DataFrame -> DataFrame. Does not belong here: which slice is read,
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.slices import Slice
@@ -296,10 +297,7 @@ def _reason() -> Column:
     known = F.col("price").isNotNull()
 
     def any_null(*names: str) -> Column:
-        condition = F.col(names[0]).isNull()
-        for name in names[1:]:
-            condition = condition | F.col(name).isNull()
-        return condition
+        return reduce(or_, [F.col(name).isNull() for name in names])
 
     codes = (
         F.when(F.col("r5").isNotNull() & F.col("r5_market").isNull(), F.lit("few_coins")),
