@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from crypto_assets.cli import output
 from crypto_assets.errors import UsageError
 from crypto_assets.home import existing_home, open_home
-from crypto_assets.log.kafka.broker import EmbeddedBroker, status_record
+from crypto_assets.log.kafka.broker import EmbeddedBroker
 from crypto_assets.log.kafka.topic import require_topics
 from crypto_assets.settings import Settings
 
