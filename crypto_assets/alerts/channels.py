@@ -20,7 +20,8 @@ from crypto_assets.alerts.webhook import WEBHOOK, Channel, Delivery, Webhook, me
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-NOT_INSTALLED = "Apprise is not installed: pip install 'crypto_assets[notify]'"
+INSTALL = "pip install 'crypto_assets[notify]'"
+NOT_INSTALLED = f"Apprise is not installed: {INSTALL}"
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,11 @@ class Ticked:
     waiting: int = 0
 
 
+def state_file(settings: Settings) -> Path:
+    """The file that a home keeps its `MarketState` in."""
+    return settings.home / "state" / "market_alerts.json"
+
+
 def all_rules(settings: Settings) -> list[Rule]:
     """Rules of the product and of the person's file, which replaces those of the same name.
 
@@ -169,9 +174,8 @@ class MarketAlerts:
     def __init__(self, settings: Settings, store: DeltaStore) -> None:
         self.settings, self.store = settings, store
         self.channels = channels(settings)
-        folder = settings.home / "state"
-        self.path = folder / "market_alerts.json"
-        self._lock, self._sending = folder / "market_alerts.lock", folder / "market_alerts.sending.lock"
+        self.path = state_file(settings)
+        self._lock, self._sending = self.path.with_suffix(".lock"), self.path.with_suffix(".sending.lock")
         self._rules: list[Rule] = []
         self._rules_of: object = None
 

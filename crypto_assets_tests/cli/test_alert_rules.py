@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from crypto_assets.cli.doctor import market
 from crypto_assets.cli.main import app
 from crypto_assets.home import open_home
+from crypto_assets.settings import Settings
 from crypto_assets_tests.alerts.conftest import receiver  # noqa: F401 - a fixture
 from crypto_assets_tests.alerts.market_home import COINS, DAY, SLOT, MarketHome, row
 from crypto_assets_tests.cli.commands import invoke, one_line
@@ -136,6 +138,29 @@ def test_names_and_files_that_are_wrong_are_named(home):
     error = refused(home, "rules")
     assert f"{home.path}/alerts.yaml:3: rule a: unknown key on: write table" in error
     assert "alerts.yaml:2: rule a: when: is missing" in error
+
+
+def test_doctor_names_rules_that_are_enabled_and_cannot_fire(home, monkeypatch):
+    def findings() -> list[tuple[str, str]]:
+        return [(f.level, f.found) for f in market.rules(Settings(source="replay", home_path=home.path))]
+
+    assert findings() == [("ok", "6 rules, 0 enabled")]
+    home.rules_file(FILE.format(name="jump", limit=0.04))
+    ran(home, "backtest", "jump", "move")
+    ran(home, "enable", "jump")
+    assert findings() == [("warn", "rule jump is sent to channels that are not configured: webhook")]
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", "http://127.0.0.1:1/x")
+    assert findings() == [("ok", "6 rules, 1 enabled")]
+    home.rules_file(FILE.format(name="jump", limit=0.05))
+    assert findings() == [("warn", "rule jump is off: it has changed since it was enabled")]
+    home.rules_file(FILE.format(name="jumps", limit=0.05))
+    assert findings() == [("warn", "rule jump is enabled, and in no rules file")]
+    home.rules_file("rules: 3")
+    ((level, text),) = findings()
+    assert (level, text) == (
+        "error",
+        f"{home.path}/alerts.yaml:1: rules is no list: begin each rule with `- name: ...`",
+    )
 
 
 def test_an_option_before_the_command_is_not_ignored(home):

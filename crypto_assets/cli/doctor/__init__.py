@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crypto_assets.cli import output
 from crypto_assets.cli.doctor import environment as variables
-from crypto_assets.cli.doctor import log, machine, source, tables
+from crypto_assets.cli.doctor import log, machine, market, source, tables
 from crypto_assets.cli.doctor.finding import Finding
 from crypto_assets.errors import FAILED, SUCCESS
 from crypto_assets.faults import explain, in_short, redacted
@@ -45,6 +45,7 @@ def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -
         ("lake", lambda: tables.lake(settings)),
         ("clock", lambda: tables.clock(settings, now)),
         ("models", lambda: tables.tracking(settings)),
+        (market.AREA, lambda: market.rules(settings)),
         ("quota", lambda: source.quota(settings, now)),
         ("clock", lambda: source.source_clock(settings)),
     ]
