@@ -1,7 +1,7 @@
 """Files of a checkout that are rendered: `python -m crypto_assets.rendered_files [--check] [ROOT]`.
 
 Belongs here: writing them and detecting stale ones. Does not belong here: their contents (`contracts.render`,
-`serving.reference`, `settings_docs`, `databricks.deploy`).
+`serving.reference`, `serving.render`, `settings_docs`, `databricks.deploy`).
 """
 
 from __future__ import annotations
@@ -60,13 +60,22 @@ def run(module: str, what: str, files: Callable[[Path], Files], arguments: Seque
 
 
 def of_contracts(root: Path) -> Files:
-    """Data dictionary, message schemas, query catalogue, the page's runbook and SQL of a checkout."""
+    """Data dictionary, schemas, query catalogue, dashboards, rules, the page's runbook and SQL of a checkout."""
     from crypto_assets.assets.card import upstream
     from crypto_assets.contracts import render
     from crypto_assets.databricks.deploy import unity
     from crypto_assets.serving import reference, runbook_page
+    from crypto_assets.serving.render import alerts_v2, boards, grafana, prometheus, sql
 
-    return {**render.files(upstream), **reference.files(), **runbook_page.files(root), **unity.files()}
+    of_catalogue = {
+        **reference.files(),
+        **sql.files(),
+        **boards.files(),
+        **alerts_v2.files(),
+        **runbook_page.files(root),
+    }
+    of_metrics = {**prometheus.files(), **grafana.files()}
+    return {**render.files(upstream), **of_catalogue, **of_metrics, **unity.files()}
 
 
 def main(arguments: Sequence[str]) -> int:

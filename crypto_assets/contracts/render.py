@@ -7,6 +7,7 @@ Does not belong here: Arrow and Spark schemas (`contracts.arrow`), Dagster's cla
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -291,3 +292,14 @@ def quoted(name: str) -> str:
 def qualified(name: str) -> str:
     """A dotted name with each part in backquotes."""
     return ".".join(quoted(part) for part in name.split("."))
+
+
+def in_catalog(select: str, catalog: str) -> str:
+    """A SELECT over `schema.table` names, which follow FROM or JOIN, with three-level names.
+
+    Args:
+        select: SQL.
+        catalog: Name of the catalog; may be a variable that is filled in later.
+    """
+    names = rf"\b(FROM|JOIN) ((?:{'|'.join(sorted({t.schema for t in TABLES.values()}))})\.[a-z0-9_]+)"
+    return re.sub(names, lambda m: f"{m[1]} {quoted(catalog)}.{qualified(m[2])}", select)

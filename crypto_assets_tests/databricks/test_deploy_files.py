@@ -24,7 +24,17 @@ from crypto_assets.settings_docs import documented
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-BUNDLE = yaml.safe_load((DEPLOY / "databricks.yml").read_text())
+
+
+def bundle(path: Path) -> dict[str, Any]:
+    """A bundle with the resources of the files that it includes."""
+    document = yaml.safe_load(path.read_text())
+    for name in document.get("include", []):
+        document["resources"] |= yaml.safe_load((path.parent / name).read_text())["resources"]
+    return document
+
+
+BUNDLE = bundle(DEPLOY / "databricks.yml")
 TERRAFORM = json.loads((DEPLOY / "terraform" / "main.tf.json").read_text())
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SECRETS = [s.names[0] for s in documented(Settings) if s.secret]

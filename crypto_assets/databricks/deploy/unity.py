@@ -200,10 +200,7 @@ def create_view(name: str, catalog: str = CATALOG) -> str:
         catalog: Catalog of the view and of the tables it reads.
     """
     select = VIEWS[name].strip()
-    # Names that a SELECT reads from follow FROM or JOIN.
-    body = re.sub(
-        r"\b(FROM|JOIN) ([a-z]+\.[a-z0-9_]+)", lambda m: f"{m[1]} {render.qualified(f'{catalog}.{m[2]}')}", select
-    )
+    body = render.in_catalog(select, catalog)
     comments = VIEW_COLUMN_COMMENTS.get(name, {})
     listed = ""
     if comments:

@@ -1,0 +1,16 @@
+-- prediction_accuracy: How good the forecasts of each day were, live ones apart from backfilled ones.
+-- Parameters stand at their defaults:
+--   coin = NULL: Coin id; null = every coin.
+--   until = NULL: End (inclusive); null = the newest row.
+--   days = 7: Length of the span in days.
+-- Rendered from crypto_assets/serving/queries.py by `python -m crypto_assets.rendered_files`.
+
+USE CATALOG `crypto_analytics`;
+
+WITH span AS (SELECT coalesce(NULL, max(day_start)) AS until_at FROM gold.prediction_accuracy)
+SELECT a.day, a.coin_id, a.horizon, a.model_name, a.model_version, a.mode, a.forecasts, a.without_outcome, a.mae_pct,
+       a.rmse_pct, a.skill, a.direction_hit, a.coverage_90
+FROM gold.prediction_accuracy a CROSS JOIN span s
+WHERE a.day_start <= s.until_at AND unix_micros(a.day_start) > unix_micros(s.until_at) - 7 * 86400000000
+  AND (NULL IS NULL OR a.coin_id = NULL)
+ORDER BY a.day DESC, a.coin_id, a.horizon, a.model_version, a.mode;
