@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from crypto_assets.alerts import conditions
-from crypto_assets.alerts.rules import DEFAULTS, Rule, RulesError, load
+from crypto_assets.alerts.rules import DEFAULTS, KEYS, Rule, RulesError, load
 from crypto_assets_tests.alerts.market_home import MOVE, rule
 
 
@@ -32,6 +34,16 @@ def test_the_rules_of_the_product_are_read():
     assert found["stale"].for_ == timedelta(minutes=15)
     assert found["move"].cooldown == timedelta(hours=1)
     assert found["anomaly"].channels == ("webhook",)
+
+
+def test_the_example_of_the_documentation_is_read():
+    text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    (example,) = rules(text.partition("```yaml\n")[2].partition("```")[0])
+    assert set(KEYS) == {
+        *re.findall(r"^ +-? ?(\w+):", text.partition("```yaml\n")[2].partition("```")[0], re.MULTILINE)
+    }
+    assert example.quiet_hours is not None
+    assert example.quiet_hours.zone.key == "Europe/Berlin"
 
 
 def test_every_problem_is_named_with_its_line_and_fix():
