@@ -55,6 +55,8 @@ def versions(folder: Path) -> dict[str, int | None]:
 def test_the_demo_succeeds_and_fills_every_table(demo, folder):
     assert demo.returncode == 0, demo.stdout[-3000:] + demo.stderr[-3000:]
     assert rows(folder) == ROWS
+    left = json.loads((folder / HOME / "state" / "status.json").read_text())
+    assert left["lag_s"] == 0
 
 
 def test_the_demo_tells_what_a_person_wants_to_know(demo):

@@ -14,6 +14,7 @@ import { amount, decimalsOf, fixed, minute, ms } from "./format.js";
 import { Band, Holes } from "./layers.js";
 
 const SHOWN_BARS = 240;
+const FORECAST_EVERY_S = 300;
 const seconds = (text) => ms(text) / 1000;
 
 /** Colours of the style sheet, as the canvas needs them. */
@@ -80,6 +81,7 @@ export class PriceChart {
     const past = grid.filter((time) => time <= this.#last);
     this.candles.setData(past.map((time) => this.#candle(time)));
     this.holes.setData(past.map((time) => this.#hole(time)));
+    this.band.applyOptions({ reach: Math.max(1, FORECAST_EVERY_S / step) });
     this.band.setData(grid.map((time) => this.#interval(time)));
     this.#volumes(bars, past);
     this.chart.timeScale().applyOptions({ timeVisible: step < 86_400 });

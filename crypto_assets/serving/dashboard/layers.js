@@ -2,14 +2,14 @@
 
 import { customSeriesDefaultOptions } from "./vendor/lightweight-charts.js";
 
-/** Neighbouring points: a slot that is missing ends a run. */
-function runs(data) {
+/** Points that follow each other within `reach` slots: a longer gap ends a run. */
+function runs(data, reach) {
   if (!data?.visibleRange) return [];
   const { from, to } = data.visibleRange;
   const found = [];
   for (const bar of data.bars.slice(Math.max(0, from - 1), to + 1)) {
     const run = found.at(-1);
-    if (run && bar.x - run.at(-1).x <= 1.5 * data.barSpacing) run.push(bar);
+    if (run && bar.x - run.at(-1).x <= (reach + 0.5) * data.barSpacing) run.push(bar);
     else found.push([bar]);
   }
   return found;
@@ -28,7 +28,8 @@ class Layer {
     return {
       draw: (target, toY) =>
         target.useBitmapCoordinateSpace((scope) => {
-          for (const run of runs(this.#data)) this.drawRun(run, scope, this.#options, this.#data.barSpacing, toY);
+          for (const run of runs(this.#data, this.#options.reach))
+            this.drawRun(run, scope, this.#options, this.#data.barSpacing, toY);
         }),
     };
   }
@@ -37,7 +38,7 @@ class Layer {
 /** Slots without data, shaded from top to bottom; points are { time, hole: true }. */
 export class Holes extends Layer {
   defaultOptions() {
-    return { ...customSeriesDefaultOptions, color: "#888", priceLineVisible: false, lastValueVisible: false };
+    return { ...customSeriesDefaultOptions, color: "#888", reach: 1, priceLineVisible: false, lastValueVisible: false };
   }
 
   isWhitespace(point) {
@@ -58,7 +59,7 @@ export class Holes extends Layer {
 /** The band between two prices; points are { time, lower, upper }. */
 export class Band extends Layer {
   defaultOptions() {
-    return { ...customSeriesDefaultOptions, color: "#888", priceLineVisible: false, lastValueVisible: false };
+    return { ...customSeriesDefaultOptions, color: "#888", reach: 1, priceLineVisible: false, lastValueVisible: false };
   }
 
   isWhitespace(point) {

@@ -4,7 +4,7 @@
 // `reset` (changes were missed: load everything), `connection`, `trouble`.
 
 const RETRY_MS = 2_000;
-const RELOAD_MS = 1_500;
+const RELOAD_MS = 5_000;
 const HIDDEN_MS = 60_000;
 
 /** A request that was not answered as hoped; `status` 0 = no server. */

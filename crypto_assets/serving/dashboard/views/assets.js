@@ -1,11 +1,9 @@
 // Every asset with its table, checks and last run, as the pipeline reports them; without a report what this server holds.
 
 import { h } from "../dom.js";
-import { count, duration, minute } from "../format.js";
+import { count, duration, minute, ms } from "../format.js";
 import { dagster, linked, maybe } from "../parts.js";
 import { missing, num, Table } from "../table.js";
-
-const UNHELD = "not held by this server";
 
 /** The table of assets, which has more columns while there is a report. */
 export class AssetTables {
@@ -30,37 +28,32 @@ export class AssetTables {
 }
 
 function rows(store, report) {
-  const held = store.board.provenance.tables;
-  if (report) return report.assets.map((one) => ({ ...one, about: held[one.asset.replace("/", ".")] }));
-  return Object.values(held).map((about) => ({ asset: about.table.replace(".", "/"), about }));
+  if (report) return report.assets;
+  return Object.values(store.board.provenance.tables).map((about) => ({ asset: about.table.replace(".", "/"), about }));
 }
 
 function table(store, reported) {
-  const shown = reported ? [...ofTables(store), ...ofReport(store)] : [...ofTables(store), ofCommit];
-  const without = "; crypto-assets up also reports rows, checks and runs";
-  const caption = `In flow order${reported ? "" : without}`;
+  const shown = [asset(store), ...(reported ? ofReport(store) : ofTables)];
+  const caption = `In flow order${reported ? "" : "; crypto-assets up also reports rows, checks and runs"}`;
   return new Table(shown, { caption, key: (row) => row.asset, empty: "No table was written yet." });
 }
 
-const ofTables = (store) => [
-  { id: "asset", label: "Asset", lead: true, cell: (row) => linked(store, row.asset, row.asset) },
+const asset = (store) => ({
+  id: "asset",
+  label: "Asset",
+  lead: true,
+  cell: (row) => linked(store, row.asset, row.asset),
+});
+
+const ofTables = [
+  { id: "version", label: "Version", num: true, cell: (row) => num(count(row.about.table_version)) },
+  { id: "committed", label: "Committed, UTC", fit: true, cell: (row) => minute(row.about.committed_at) },
+  newest((row) => row.about.newest_event_at),
   {
-    id: "version",
-    label: "Version",
-    num: true,
-    cell: (row) => maybe(row.about?.table_version, (version) => num(count(version)), UNHELD),
-  },
-  {
-    id: "committed",
-    label: "Committed, UTC",
-    fit: true,
-    cell: (row) => maybe(row.about?.committed_at, minute, UNHELD),
-  },
-  {
-    id: "newest",
-    label: "Newest event, UTC",
-    fit: true,
-    cell: (row) => maybe(row.newest_event ?? row.about?.newest_event_at, minute, "its rows have no event time here"),
+    id: "run",
+    label: "Run",
+    cell: (row) =>
+      row.about.run_url ? h("a", { href: row.about.run_url }, "of the commit") : missing("Dagster is not running"),
   },
 ];
 
@@ -71,24 +64,31 @@ const ofReport = (store) => [
     num: true,
     cell: (row) => maybe(row.rows, (n) => num(count(n)), "no table, or not created yet"),
   },
+  newest((row) => row.newest_event),
   { id: "green", label: "Checks green", num: true, cell: (row) => num(count(row.checks_green)) },
-  { id: "red", label: "Not green", cell: (row) => (row.checks_red.length ? red(row.checks_red.join(", ")) : "none") },
-  { id: "run", label: "Last run", cell: (row) => lastRun(store, row.last_run) },
+  {
+    id: "red",
+    label: "Not green",
+    num: true,
+    cell: (row) => (row.checks_red.length ? h("span", { class: "over" }, count(row.checks_red.length)) : num("0")),
+  },
+  { id: "run", label: "Last run", fit: true, cell: (row) => lastRun(store, row.last_run) },
 ];
 
-const ofCommit = {
-  id: "run",
-  label: "Run",
-  cell: (row) =>
-    row.about.run_url ? h("a", { href: row.about.run_url }, "of the commit") : missing("Dagster is not running"),
-};
-
-const red = (text) => h("span", { class: "over" }, text);
+function newest(of) {
+  return {
+    id: "newest",
+    label: "Newest event, UTC",
+    fit: true,
+    cell: (row) => maybe(of(row), minute, "its rows have no event time"),
+  };
+}
 
 function lastRun(store, run) {
   if (!run) return missing("no run made it yet");
-  const words = `${run.state.toLowerCase()}, ${duration(run.age_s)} before the report`;
-  const shown = run.state === "FAILURE" ? red(words) : words;
+  const age = run.age_s + (store.now() - ms(store.data.state.written_at)) / 1000;
+  const words = `${run.state.toLowerCase().replaceAll("_", " ")}, ${duration(age)} ago`;
+  const shown = run.state === "FAILURE" ? h("span", { class: "over" }, words) : words;
   const ui = dagster(store);
   return ui && run.run_id ? h("a", { href: `${ui}/runs/${run.run_id}` }, shown) : shown;
 }

@@ -1,7 +1,7 @@
 // State of the pipeline: promise and lag, its own metrics, credits, alerts, tables and disk.
 
 import { h } from "../dom.js";
-import { count, duration, fixed, minute, ms } from "../format.js";
+import { count, duration, fixed, minute, ms, time } from "../format.js";
 import { absent, age, facts, firing, linked, maybe, sparkline } from "../parts.js";
 import { ask } from "../store.js";
 import { missing, num, Table } from "../table.js";
@@ -10,6 +10,7 @@ import { AssetTables } from "./assets.js";
 const HOUR_MS = 3_600_000;
 const DAY_S = 86_400;
 const STALE_S = 60;
+const LONG = 120;
 const METRICS = {
   messages_produced: "Messages produced",
   dedup_rate: "Duplicates dropped",
@@ -31,12 +32,12 @@ export async function show(root, { store, signal }) {
     parts.promise,
     h("h2", {}, "Alerts that fire"),
     alerts.element,
-    h("h2", {}, "Checks that are not green"),
-    checks.element,
     h("h2", {}, "Metrics"),
     metrics.element,
     h("h2", {}, "Source and disk"),
     parts.money,
+    h("h2", {}, "Checks that are not green"),
+    checks.element,
     h("h2", {}, "Tables and runs"),
     tables.element,
   );
@@ -79,8 +80,11 @@ const VERDICTS = {
 };
 
 function stateOf(store) {
-  const { state, report } = store.data.state;
-  const [kind, words] = VERDICTS[state] ?? ["neutral", `${state[0].toUpperCase()}${state.slice(1)}.`];
+  const { state, report, written_at: written } = store.data.state;
+  const unknown = report
+    ? `The state is unknown since ${time(written)} UTC.`
+    : `${state[0].toUpperCase()}${state.slice(1)}.`;
+  const [kind, words] = VERDICTS[state] ?? ["neutral", unknown];
   const reasons = state in VERDICTS ? [...(report?.problems ?? []), ...(report?.unknown ?? [])] : [];
   return h(
     "div",
@@ -293,13 +297,23 @@ function red(store) {
   );
 }
 
+/** A long text of which the beginning shows until it is opened. */
+function folded(text) {
+  if (text.length <= LONG) return text;
+  return h("details", {}, h("summary", {}, `${text.slice(0, text.lastIndexOf(" ", LONG - 20))} …`), text);
+}
+
 function checkTable(store) {
   const name = (row) => row.label.replace(/ \(.*/, "");
   return new Table(
     [
       { id: "check", label: "Check", lead: true, cell: (row) => row.label },
       { id: "asset", label: "Asset", cell: (row) => linked(store, row.asset, row.asset) },
-      { id: "why", label: "Finding", cell: (row) => row.finding || missing("the newest run did not evaluate it") },
+      {
+        id: "why",
+        label: "Finding",
+        cell: (row) => (row.finding ? folded(row.finding) : missing("the newest run did not evaluate it")),
+      },
       { id: "runbook", label: "Runbook", cell: (row) => runbook(name(row)) },
     ],
     {
