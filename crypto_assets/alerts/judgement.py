@@ -111,7 +111,9 @@ def ended(rules: Sequence[Rule], tracks: Mapping[Key, Track], state: State, now:
     for subject in [s for s in state.reds if s.kind == "market"]:
         hit = None
         if subject.name not in names:
-            hit = _over(subject, now, "the rule is not in force any more")
+            # Slots of a virtual home may lie ahead of the clock; an alert never ends before it fired.
+            after = state.reds[subject].last + timedelta(microseconds=1)
+            hit = _over(subject, max(now, after), "the rule is not in force any more")
         elif (track := tracks.get((subject.name, subject.coin or ""))) is not None:
             last = newest[subject.name]
             if last - track.last > ABANDONED:

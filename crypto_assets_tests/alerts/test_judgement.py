@@ -97,9 +97,12 @@ def test_alerts_of_a_rule_that_is_gone_and_of_a_coin_without_rows_end():
     assert len(judgement.judge([one], {TABLE: table(rows)}, tracks, state)) == 2
     (gone,) = judgement.ended([one], tracks, state, DAY)
     assert (gone.cause, gone.state) == ("move bitcoin", "resolved")
+    before = State.from_json(state.to_json())
     (rest,) = judgement.ended([], tracks, state, DAY + 300 * SLOT)
     assert (rest.cause, rest.state, rest.at) == ("move ethereum", "resolved", DAY + 300 * SLOT)
     assert not state.reds
+    (ahead,) = judgement.ended([], tracks, before, DAY)  # a replay that runs ahead of the clock
+    assert ahead.at > DAY + SLOT
 
 
 @settings(max_examples=25, deadline=None)
