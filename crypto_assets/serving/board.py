@@ -5,9 +5,11 @@ Belongs here: what the page's one request holds. Does not belong here: the page 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
+from zlib import crc32
 
 from crypto_assets.serving.answers import array, members, tag
 from crypto_assets.serving.as_of import Chosen
@@ -26,6 +28,7 @@ from crypto_assets.serving.kept import (
 )
 from crypto_assets.serving.metrics import newest_poll
 from crypto_assets.serving.service import Service, has, require_group, text_of
+from crypto_assets.serving.state import PipelineState
 
 SPARK_BARS = 288
 """5-minute closes of a sparkline: a day."""
@@ -49,8 +52,8 @@ EXAMPLE: dict[str, Any] = {
 _SHOWN = (LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, POLLS)
 
 
-def build(service: Service, coin: str | None) -> tuple[str, bytes]:
-    """Entity tag and JSON text of the board.
+def prepare(service: Service, coin: str | None) -> tuple[str, Callable[[], bytes]]:
+    """Entity tag of the board, and what makes its JSON text.
 
     Args:
         service: The home.
@@ -64,9 +67,25 @@ def build(service: Service, coin: str | None) -> tuple[str, bytes]:
     if coin is not None and prices is not None:
         require_group(prices, coin)
     state = service.state.state
-    unknown = state.unknown_because(service.now())
+    beside = {
+        "ready": service.ready(),
+        "ui": service.run_url(""),
+        "state": state.unknown_because(service.now()) or (state.report or {}).get("verdict"),
+    }
+    tags = (snapshot.tag for snapshot in found.values() if snapshot is not None)
+    etag = tag("board", coin or "", str(state.written_at), f"{crc32(text_of(beside)):08x}", *tags)
+    return etag, partial(_body, service, found, coin, state, beside)
+
+
+def _body(
+    service: Service,
+    found: Mapping[str, Snapshot | None],
+    coin: str | None,
+    state: PipelineState,
+    beside: Mapping[str, str | None],
+) -> bytes:
     parts = {
-        "prices": array(row.text for row in _all(prices)),
+        "prices": array(row.text for row in _all(found[LATEST.name])),
         "sparklines": members({g: _line(rows) for g, rows in _per_group(found[BARS["5m"].name], SPARK_BARS).items()}),
         "leaderboard": array(row.text for row in _all(found[LEADERBOARD.name])),
         "flags": _newest(found[ANOMALIES.name], FLAGS, flagged=True),
@@ -75,32 +94,22 @@ def build(service: Service, coin: str | None) -> tuple[str, bytes]:
         "poll": text_of(newest_poll(found[POLLS.name])),
         "accuracy": _each(_since(found[ACCURACY.name], timedelta(days=ACCURACY_DAYS))),
         "promotions": array(row.text for row in _all(found[PROMOTIONS.name])),
-        "state": text_of(
-            {
-                "state": unknown or (state.report or {}).get("verdict"),
-                "written_at": state.written_at,
-                "report": state.report,
-            }
-        ),
+        "state": text_of({"state": beside["state"], "written_at": state.written_at, "report": state.report}),
         "coin": _coin(found, coin) if coin is not None else b"null",
     }
-    present = {name: snapshot for name, snapshot in found.items() if snapshot is not None}
     provenance = {
         "source": service.settings.source,
         "banner": service.settings.source_facts.banner,
-        "ready": service.ready(),
-        "ui": service.run_url(""),
+        "ready": beside["ready"],
+        "ui": beside["ui"],
         "anomaly_budget": service.settings.anomaly_budget,
-        "tables": {},
     }
-    tables = {name: service.provenance(Chosen(s, "current")).to_bytes() for name, s in present.items()}
-    head = text_of(provenance)
-    envelope = members({"data": members(parts), "provenance": head[: -len(b"{}}")] + members(tables) + b"}"})
-    etag = tag("board", coin or "", str(state.written_at), *(s.tag for s in present.values()))
-    return etag, envelope
+    tables = {n: service.provenance(Chosen(s, "current")).to_bytes() for n, s in found.items() if s is not None}
+    about = {name: text_of(value) for name, value in provenance.items()} | {"tables": members(tables)}
+    return members({"data": members(parts), "provenance": members(about)})
 
 
-def _coin(found: dict[str, Snapshot | None], coin: str) -> bytes:
+def _coin(found: Mapping[str, Snapshot | None], coin: str) -> bytes:
     """A coin's bars of the newest day, its scores and forecasts of the same time."""
     bars = _tail(found[BARS["5m"].name], coin, SPARK_BARS)
     start = bars[0].at if bars else ALWAYS

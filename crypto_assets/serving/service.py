@@ -187,8 +187,8 @@ class Service:
             int(self.now().timestamp()),
         )
 
-    def respond_with(self, request: Request, etag: str, body: bytes) -> Response:
-        """Any JSON text, or 304."""
+    def respond_with(self, request: Request, etag: str, body: bytes | Callable[[], bytes]) -> Response:
+        """Any JSON text, or what makes it; or 304."""
         return unchanged(request, etag) or self.answers.respond(request, etag, body, int(self.now().timestamp()))
 
     def promotions(self) -> list[dict[str, Any]]:

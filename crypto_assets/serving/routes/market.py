@@ -76,5 +76,4 @@ async def board_of(
     A home without tables gives empty lists. `provenance` has one entry per table.
     """
     service: Service = request.app.state.service
-    etag, body = board.build(service, coin)
-    return service.respond_with(request, etag, body)
+    return service.respond_with(request, *board.prepare(service, coin))
