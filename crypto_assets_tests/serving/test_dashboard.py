@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
 import crypto_assets
 from crypto_assets.files import write_atomic
@@ -259,6 +260,23 @@ def test_an_empty_home_says_what_to_run_and_fills_by_itself(
         home.fill(Path(settings.lake))
         page.wait_for_selector("tr:has-text('Bitcoin')")
         assert page.locator(".card").count() == 0
+
+
+def test_a_server_with_a_token_is_logged_in_to(browser: Browser, server: Server) -> None:
+    token = "a token of 24 characters"
+    with serving(server.settings.model_copy(update={"api_token": SecretStr(token)})) as guarded:
+        opened = View(browser, guarded)  # which the browser complains about: 401
+        page = opened.page
+        page.goto(guarded.url)
+        field = page.get_by_label("Token of the server")
+        field.fill("another")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=alert]:has-text('not the token')")
+        field.fill(token)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("tr:has-text('Bitcoin')")
+        page.wait_for_selector("#banner .link.live")
+        opened.close()
 
 
 def test_the_distribution_holds_every_file_of_the_page() -> None:

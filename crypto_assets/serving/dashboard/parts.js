@@ -60,7 +60,8 @@ export function age(store) {
   if (!newest) return null;
   const about = store.about("gold.latest_prices");
   const report = store.data.state.report;
-  const promised = typeof report?.promised_s === "number" && about?.freshness !== "unknown" ? report.promised_s : null;
+  const judged = about?.freshness === "kept" || about?.freshness === "broken";
+  const promised = judged ? report.promised_s : null;
   return { ...newest, promised, old: newest.age > (promised ?? OLD_S) };
 }
 

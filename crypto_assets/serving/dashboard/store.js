@@ -3,6 +3,7 @@
 // Events: `board` (all of it was loaded again), `price`, `bar`, `anomaly`, `prediction`, `alert` (one row came),
 // `reset` (changes were missed: load everything), `connection`, `trouble`.
 
+const LOADING = /being loaded/;
 const RETRY_MS = 2_000;
 const RELOAD_MS = 5_000;
 const HIDDEN_MS = 60_000;
@@ -44,12 +45,13 @@ export class Store extends EventTarget {
   /** Load the board and follow the changes. */
   async start() {
     await this.load();
+    if (this.trouble?.status === 401) return; // the page logs in, and starts again
     this.#connect();
     // A browser opens six connections to a server: a tab that is not seen gives its own back after a while.
     document.addEventListener("visibilitychange", () => {
       clearTimeout(this.#hidden);
       if (document.hidden) this.#hidden = setTimeout(() => this.#disconnect(), HIDDEN_MS);
-      else if (!this.#stream) this.load().then(() => this.#connect());
+      else if (!this.#stream) this.#return();
     });
   }
 
@@ -67,6 +69,8 @@ export class Store extends EventTarget {
   async load() {
     try {
       const board = await ask("v1/board");
+      // A server that has just started has no rows yet, which is no empty home.
+      if (LOADING.test(board.provenance.ready)) throw new Refused(503, board.provenance.ready);
       // Ages are counted by the server's clock, which may differ from this machine's.
       const dated = Object.values(board.provenance.tables).find((table) => table.newest_event_at && table.age_s > 0);
       if (dated) this.#skew = Date.parse(dated.newest_event_at) + 1000 * dated.age_s - Date.now();
@@ -124,6 +128,13 @@ export class Store extends EventTarget {
       stream.addEventListener(kind, (event) => this.#take(kind, JSON.parse(event.data)));
     }
     stream.addEventListener("reset", () => this.load().then(() => this.tell("reset")));
+  }
+
+  /** Come back to what may have changed meanwhile. */
+  async #return() {
+    await this.load();
+    this.tell("reset");
+    this.#connect();
   }
 
   #disconnect() {
