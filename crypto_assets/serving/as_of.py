@@ -7,6 +7,7 @@ Belongs here: choosing the version. Does not belong here: parsing the time (`rou
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from crypto_assets.serving.answers import Problem
 from crypto_assets.serving.follow import FollowedTable
 from crypto_assets.serving.held import NEVER, Snapshot, micros
 from crypto_assets.storage import delta_files
+from crypto_assets.storage.base import Commit
 
 Kind = Literal["current", "snapshot", "available"]
 OLDER_VERSIONS = 32
@@ -43,6 +45,8 @@ class Versions:
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, Snapshot] = OrderedDict()
+        self._times: dict[str, tuple[str, list[Commit]]] = {}
+        self._lock = threading.Lock()
 
     def choose(self, table: FollowedTable, as_of: datetime | None) -> Chosen:
         """The version of a table that was current at a time.
@@ -62,7 +66,7 @@ class Versions:
             return Chosen(current, "current")
         if as_of >= current.committed_at:
             return Chosen(current, "snapshot")
-        commits = delta_files.read_commits(str(table.path), -1, 1_000_000)
+        commits = self._commits(table, current)
         version, newest = None, None
         for commit in commits:
             # A clock that was set back does not make a later commit an earlier one.
@@ -83,6 +87,18 @@ class Versions:
                 "6 hours, and its rows are rewritten in place; ask for a later time",
             )
         return Chosen(current, "available", micros(as_of))
+
+    def _commits(self, table: FollowedTable, current: Snapshot) -> list[Commit]:
+        """Commits of a table, oldest first, as far back as its log reached when it was first asked for."""
+        with self._lock:
+            table_id, known = self._times.get(table.kept.name, ("", []))
+            if table_id != current.table_id:
+                known = []
+            after = known[-1].version if known else -1
+            if after < current.version:
+                known = [*known, *delta_files.read_commits(str(table.path), after, 1_000_000)]
+                self._times[table.kept.name] = current.table_id, known
+            return known
 
     def _at(self, table: FollowedTable, current: Snapshot, version: int) -> Snapshot | None:
         key = f"{current.table_id}-{version}"

@@ -27,7 +27,7 @@ from crypto_assets.serving.kept import (
     PROMOTIONS,
 )
 from crypto_assets.serving.metrics import newest_poll
-from crypto_assets.serving.service import Service, has, require_group, text_of
+from crypto_assets.serving.service import Service, has, text_of
 from crypto_assets.serving.state import PipelineState
 
 SPARK_BARS = 288
@@ -65,7 +65,7 @@ def prepare(service: Service, coin: str | None) -> tuple[str, Callable[[], bytes
     found = {kept.name: service.follower.snapshot(kept) for kept in _SHOWN}
     prices = found[LATEST.name]
     if coin is not None and prices is not None:
-        require_group(prices, coin)
+        service.require_coin(prices, coin)
     state = service.state.state
     beside = {
         "ready": service.ready(),

@@ -28,9 +28,10 @@ def file_sql(kept: Kept, path: str, stored: Collection[str], day: date | None = 
     order = f"coalesce({_number(kept, kept.order)}, 0)"
     event = _number(kept, kept.event) if kept.event else "NULL"
     known = _number(kept, kept.known_at) if kept.known_at else "NULL"
+    ties = ", ".join(["1", "2", *(_quoted(name) for name in kept.table.key if name in stored)])
     return (
         f"SELECT {group}, {order}, {event}, {known}, {row_text(kept, stored, day)} "  # noqa: S608 - names of contracts
-        f"FROM read_parquet({path}, hive_partitioning = false) ORDER BY 1, 2"
+        f"FROM read_parquet({path}, hive_partitioning = false) ORDER BY {ties}"
     )
 
 

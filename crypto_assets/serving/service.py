@@ -100,6 +100,18 @@ class Service:
             raise Problem(503, "the tables are being loaded", {"Retry-After": "1"})
         return self.versions.choose(table, as_of)
 
+    def require_coin(self, snapshot: Snapshot, coin: str) -> None:
+        """Refuse a coin that nothing is known of, before files of older days are searched for it.
+
+        Raises:
+            Problem: 404; names the coins that there are.
+        """
+        prices = self.follower.snapshot(LATEST)
+        known = {*snapshot.groups(), *(prices.groups() if prices else ())}
+        if coin not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise Problem(404, f"{snapshot.kept.name} has no rows of {coin!r}; it has {there}")
+
     def ready(self) -> str | None:
         """None when prices can be served, else why not."""
         if not self.follower.loaded.is_set():
@@ -222,17 +234,6 @@ def has(**values: object) -> Callable[[Row], bool]:
     """
     texts = [f'"{name}":{json.dumps(value)}'.encode() for name, value in values.items() if value is not None]
     return lambda row: all(text + b"," in row.text or text + b"}" in row.text for text in texts)
-
-
-def require_group(snapshot: Snapshot, group: str) -> None:
-    """Refuse a coin that a table does not have.
-
-    Raises:
-        Problem: 404; names those that there are.
-    """
-    there = snapshot.groups()
-    if group not in there:
-        raise Problem(404, f"{snapshot.kept.name} has no rows of {group!r}; it has {', '.join(there) or 'none'}")
 
 
 def text_of(value: Mapping[str, Any] | Sequence[Any] | str | float | None) -> bytes:

@@ -70,6 +70,18 @@ def test_every_route_shows_its_table(lake: Lake) -> None:
         answer = lake.get(path)
         assert answer["data"] == _stored(lake, table, answer["provenance"]["table_version"], order)
         assert answer["data"]
+    times = {"window_end": NOON, "target_at": NOON + HOUR, "predicted_at": NOON}
+    forecasts = [
+        row(TABLES["gold.price_predictions"], coin_id="bitcoin", horizon=horizon, mode="live", **times)
+        for horizon in ("5m", "1h")
+    ]
+    lake.insert("gold.price_predictions", forecasts)
+    lake.look()
+    found = lake.get("/v1/predictions/bitcoin")["data"]
+    assert found == _stored(
+        lake, "gold.price_predictions", lake.store.version("gold.price_predictions") or 0, "horizon"
+    )
+    assert lake.get("/v1/predictions/bitcoin?horizon=5m")["data"] == found[1:]
     flags = lake.get("/v1/anomalies?flagged=true&coin=bitcoin")["data"]
     stored = _stored(lake, "gold.anomalies", lake.store.version("gold.anomalies") or 0, "window_end", coin_id="bitcoin")
     assert flags == [each for each in stored if each["is_anomaly"]]
@@ -138,6 +150,15 @@ def test_pages_of_a_range_are_all_its_rows(lake: Lake) -> None:
     assert len(found) == 18 * 3
     assert lake.get("/v1/bars/bitcoin?limit=50")["data"] == found[-50:]  # also from days that are not in memory
     assert lake.service.follower.encoded.held()["gold.bars_5m"] == 14 * 3
+
+
+def test_a_coin_without_rows_in_memory_has_its_older_ones(lake: Lake) -> None:
+    lake.replace("gold.bars_5m", [bar("retired", NOON - 20 * DAY)], NOON - 20 * DAY)
+    lake.replace("gold.bars_5m", [bar("bitcoin", NOON)])
+    lake.merge("gold.latest_prices", [price("bitcoin", "1"), price("retired", "1", NOON - 20 * DAY)])
+    lake.look()
+    assert [b["window_start"] for b in lake.get("/v1/bars/retired")["data"]] == [_z(NOON - 20 * DAY)]
+    lake.get("/v1/bars/unknown", 404)
 
 
 def test_a_tag_is_good_until_the_next_commit(lake: Lake) -> None:

@@ -14,7 +14,7 @@ from crypto_assets.serving.kept import BARS, LATEST, LEADERBOARD
 from crypto_assets.serving.openapi import answer_of, rows_of
 from crypto_assets.serving.pages import Cut, Page, page, reads_older_days
 from crypto_assets.serving.parameters import AsOf, Coin, Coins, Cursor, From, Interval, To
-from crypto_assets.serving.service import Service, require_group
+from crypto_assets.serving.service import Service
 
 router = APIRouter(tags=["market"])
 MOST_BARS = 5_000
@@ -28,7 +28,7 @@ async def latest_prices(request: Request, coin: Coins = None, as_of: AsOf = None
     def cut(chosen: Chosen) -> tuple[Chosen, Sequence[Row]]:
         groups = coin or chosen.snapshot.groups()
         for group in groups:
-            require_group(chosen.snapshot, group)
+            service.require_coin(chosen.snapshot, group)
         return chosen, [row for group in groups for row in chosen.snapshot.all_rows(group)]
 
     chosen, rows = await service.cut(LATEST, as_of, cut)
@@ -52,7 +52,7 @@ async def bars(
     wanted = Page.of(start, to, limit, cursor)
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
-        require_group(chosen.snapshot, coin)
+        service.require_coin(chosen.snapshot, coin)
         return chosen, page(chosen, [coin], wanted)
 
     chosen, found = await service.cut(kept, as_of, cut, lambda held: reads_older_days(held, [coin], wanted))

@@ -18,7 +18,7 @@ from crypto_assets.serving.kept import ACCURACY, ANOMALIES, PREDICTIONS
 from crypto_assets.serving.openapi import answer_of, rows_of
 from crypto_assets.serving.pages import Cut, Page, page, reads_older_days
 from crypto_assets.serving.parameters import AsOf, Coin, Cursor, From, Horizon, Mode, To
-from crypto_assets.serving.service import Service, has, require_group, text_of
+from crypto_assets.serving.service import Service, has, text_of
 
 router = APIRouter(tags=["models"])
 MOST_ROWS = 10_000
@@ -42,7 +42,7 @@ async def anomalies(
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         if coin is not None:
-            require_group(chosen.snapshot, coin)
+            service.require_coin(chosen.snapshot, coin)
         keep = has(is_anomaly=flagged) if flagged is not None else None
         return chosen, page(chosen, [coin] if coin else chosen.snapshot.groups(), wanted, keep)
 
@@ -73,7 +73,7 @@ async def predictions(
     wanted, filtered = Page.of(start, to, limit, cursor), bool(horizon or mode)
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
-        require_group(chosen.snapshot, coin)
+        service.require_coin(chosen.snapshot, coin)
         return chosen, page(chosen, [coin], wanted, has(horizon=horizon, mode=mode) if filtered else None)
 
     def cold(held: Snapshot) -> bool:
@@ -100,7 +100,7 @@ async def accuracy(
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         if coin is not None:
-            require_group(chosen.snapshot, coin)
+            service.require_coin(chosen.snapshot, coin)
         groups = [coin] if coin else chosen.snapshot.groups()
         return chosen, page(chosen, groups, Page.of(None, None, limit), has(horizon=horizon, mode=mode))
 
