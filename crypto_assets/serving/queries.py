@@ -19,6 +19,8 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.serving.query import Parameter, Query
 
 HOUR_US = 3_600_000_000
+LATE_US = 600_000_000
+"""A leaderboard whose newest bar ends longer than this before a quote says nothing about the quote."""
 WINKLER = 20
 """2 / alpha of a 90 % interval: what a miss costs in the Winkler score (Winkler 1972)."""
 
@@ -44,6 +46,14 @@ def _c(name: str, type_: str, description: str, unit: str = "") -> Column:
     return Column(name, type_, description, unit=unit)
 
 
+CLOCK = "(SELECT coalesce(:now, max(last_updated_at)) AS now_at FROM gold.latest_prices) c"
+
+
+def _end(table: str, column: str) -> str:
+    """The end of the span, as a relation `s` of one row."""
+    return f"(SELECT coalesce(:until, max({column})) AS until_at FROM {table}) s"
+
+
 def _us(column: str) -> str:
     return f"unix_micros({column})"
 
@@ -52,7 +62,6 @@ BOARD = Query(
     "board",
     "What every coin costs now, how it moved and how old that is, with the reason of every null.",
     f"""
-WITH clock AS (SELECT coalesce(:now, max(last_updated_at)) AS now_at FROM gold.latest_prices)
 SELECT p.coin_id, p.symbol, p.name, p.price_usd,
        CAST(p.change_1h_pct AS DOUBLE) AS change_1h_pct,
        CASE WHEN p.change_1h_pct IS NULL THEN concat('not reported by ', p.source) END AS change_1h_null,
@@ -60,7 +69,7 @@ SELECT p.coin_id, p.symbol, p.name, p.price_usd,
        CASE WHEN p.change_24h_pct IS NULL AND l.change_24h IS NOT NULL THEN l.price_24h_ago_at END AS change_24h_since,
        CASE WHEN p.change_24h_pct IS NOT NULL OR l.change_24h IS NOT NULL THEN NULL
             WHEN l.coin_id IS NULL THEN concat('not reported by ', p.source, '; gold.leaderboard_24h has no row of it')
-            WHEN l.window_end IS NULL THEN concat('not reported by ', p.source, '; gold.leaderboard_24h is older')
+            WHEN l.is_late THEN concat('not reported by ', p.source, '; gold.leaderboard_24h is older')
             ELSE 'no bar within 10 min of 24 h ago' END AS change_24h_null,
        p.volume_24h_usd,
        CASE WHEN p.volume_24h_usd IS NULL THEN concat('not reported by ', p.source) END AS volume_24h_null,
@@ -70,10 +79,11 @@ SELECT p.coin_id, p.symbol, p.name, p.price_usd,
        greatest(({_us("c.now_at")} - {_us("p.last_updated_at")}) / 1e6, 0e0) AS age_s,
        p.source
 FROM gold.latest_prices p
-CROSS JOIN clock c
+CROSS JOIN {CLOCK}
 LEFT JOIN (
-  SELECT b.coin_id, b.change_24h, b.price_24h_ago_at,
-         CASE WHEN {_us("b.window_end")} >= {_us("q.last_updated_at")} - 600000000 THEN b.window_end END AS window_end
+  SELECT b.coin_id, {_us("b.window_end")} < {_us("q.last_updated_at")} - {LATE_US} AS is_late,
+         CASE WHEN {_us("b.window_end")} >= {_us("q.last_updated_at")} - {LATE_US} THEN b.change_24h END AS change_24h,
+         b.price_24h_ago_at
   FROM gold.leaderboard_24h b JOIN gold.latest_prices q ON q.coin_id = b.coin_id
 ) l ON l.coin_id = p.coin_id
 WHERE :coin IS NULL OR p.coin_id = :coin
@@ -104,11 +114,10 @@ LATEST_PRICES = Query(
     "latest_prices",
     "The newest quote of every coin as the source reported it, with its age.",
     f"""
-WITH clock AS (SELECT coalesce(:now, max(last_updated_at)) AS now_at FROM gold.latest_prices)
 SELECT p.coin_id, p.symbol, p.name, p.price_usd, p.change_1h_pct, p.change_24h_pct, p.change_7d_pct,
        p.volume_24h_usd, p.market_cap_usd, p.last_updated_at, p.available_at,
        greatest(({_us("c.now_at")} - {_us("p.last_updated_at")}) / 1e6, 0e0) AS age_s, p.source
-FROM gold.latest_prices p CROSS JOIN clock c
+FROM gold.latest_prices p CROSS JOIN {CLOCK}
 WHERE :coin IS NULL OR p.coin_id = :coin
 ORDER BY p.coin_id""",
     (
@@ -127,9 +136,8 @@ PRICE_LINE = Query(
     "price_line",
     "The 5-minute bars of a span: its line, its candles and its holes, where windows are missing.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(window_end)) AS until_at FROM gold.bars_5m)
 SELECT b.coin_id, b.symbol, b.window_end, b.open, b.high, b.low, b.close, b.price_avg, b.sample_count, b.is_complete
-FROM gold.bars_5m b CROSS JOIN span s
+FROM gold.bars_5m b CROSS JOIN {_end("gold.bars_5m", "window_end")}
 WHERE b.window_end <= s.until_at AND {_us("b.window_end")} > {_us("s.until_at")} - :hours * {HOUR_US}
   AND (:coin IS NULL OR b.coin_id = :coin)
 ORDER BY b.coin_id, b.window_end""",
@@ -145,14 +153,13 @@ VOLUME_TREND = Query(
     "volume_trend",
     "The rolling 24 h volume hour by hour, and against the same hour of the day before.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(window_end)) AS until_at FROM gold.bars_1h)
 SELECT b.coin_id, b.symbol, b.window_end, b.volume_24h_usd,
        CAST(b.volume_24h_usd AS DOUBLE) / nullif(CAST(p.volume_24h_usd AS DOUBLE), 0e0) - 1 AS change_24h,
        CASE WHEN b.volume_24h_usd IS NULL THEN 'not reported by the source'
             WHEN p.coin_id IS NULL THEN 'no bar 24 h before'
             WHEN p.volume_24h_usd IS NULL THEN 'not reported by the source 24 h before'
             WHEN p.volume_24h_usd = 0 THEN 'no volume 24 h before' END AS null_reason
-FROM gold.bars_1h b CROSS JOIN span s
+FROM gold.bars_1h b CROSS JOIN {_end("gold.bars_1h", "window_end")}
 LEFT JOIN gold.bars_1h p ON p.coin_id = b.coin_id AND p.window_end = b.window_end - INTERVAL 24 HOURS
 WHERE b.window_end <= s.until_at AND {_us("b.window_end")} > {_us("s.until_at")} - :hours * {HOUR_US}
   AND (:coin IS NULL OR b.coin_id = :coin)
@@ -169,10 +176,9 @@ RECENT_ANOMALIES = Query(
     "recent_anomalies",
     "The newest flagged slots, with what made them stand out and what is suspicious about the data.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(window_end)) AS until_at FROM gold.anomalies)
 SELECT a.coin_id, a.symbol, a.window_end, a.anomaly_score, a.threshold, a.size_sigma, a.scope, a.suspicion,
        a.explanation, a.price, a.model_version, a.scored_at
-FROM gold.anomalies a CROSS JOIN span s
+FROM gold.anomalies a CROSS JOIN {_end("gold.anomalies", "window_end")}
 WHERE a.is_anomaly AND a.window_end <= s.until_at
   AND {_us("a.window_end")} > {_us("s.until_at")} - :hours * {HOUR_US}
   AND (:coin IS NULL OR a.coin_id = :coin)
@@ -189,12 +195,11 @@ ANOMALY_RATE = Query(
     "anomaly_rate_24h",
     "How many slots of the last 24 h were flagged per coin, to hold against the budget of flags a day.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(window_end)) AS until_at FROM gold.anomalies)
 SELECT a.coin_id, max(a.symbol) AS symbol, count(*) AS slots, count(a.anomaly_score) AS scored,
        CAST(sum(CASE WHEN a.is_anomaly THEN 1 ELSE 0 END) AS BIGINT) AS flagged,
        sum(CASE WHEN a.is_anomaly THEN 1e0 ELSE 0e0 END) / nullif(count(a.anomaly_score), 0) AS rate,
        CASE WHEN count(a.anomaly_score) = 0 THEN 'no slot had enough history for a score' END AS null_reason
-FROM gold.anomalies a CROSS JOIN span s
+FROM gold.anomalies a CROSS JOIN {_end("gold.anomalies", "window_end")}
 WHERE a.window_end <= s.until_at AND {_us("a.window_end")} > {_us("s.until_at")} - 24 * {HOUR_US}
 GROUP BY a.coin_id
 ORDER BY a.coin_id""",
@@ -213,17 +218,15 @@ SCORE_HISTOGRAM = Query(
     "score_histogram",
     "How anomaly scores are distributed per model version, and where the flags begin.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(window_end)) AS until_at FROM gold.anomalies),
-scores AS (
+SELECT model_version, bucket * :width AS score_from, (bucket + 1) * :width AS score_to, count(*) AS slots,
+       CAST(sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS BIGINT) AS flagged
+FROM (
   SELECT a.model_version, a.is_anomaly, CAST(floor(a.anomaly_score / :width) AS DOUBLE) AS bucket
-  FROM gold.anomalies a CROSS JOIN span s
+  FROM gold.anomalies a CROSS JOIN {_end("gold.anomalies", "window_end")}
   WHERE a.anomaly_score IS NOT NULL AND a.window_end <= s.until_at
     AND {_us("a.window_end")} > {_us("s.until_at")} - :hours * {HOUR_US}
     AND (:coin IS NULL OR a.coin_id = :coin)
-)
-SELECT model_version, bucket * :width AS score_from, (bucket + 1) * :width AS score_to, count(*) AS slots,
-       CAST(sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS BIGINT) AS flagged
-FROM scores GROUP BY model_version, bucket
+) scores GROUP BY model_version, bucket
 ORDER BY model_version, score_from""",
     (
         *_of("gold.anomalies", "model_version"),
@@ -261,10 +264,9 @@ PREDICTION_ACCURACY = Query(
     "prediction_accuracy",
     "How good the forecasts of each day were, live ones apart from backfilled ones.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(day_start)) AS until_at FROM gold.prediction_accuracy)
 SELECT a.day, a.coin_id, a.horizon, a.model_name, a.model_version, a.mode, a.forecasts, a.without_outcome, a.mae_pct,
        a.rmse_pct, a.skill, a.direction_hit, a.coverage_90
-FROM gold.prediction_accuracy a CROSS JOIN span s
+FROM gold.prediction_accuracy a CROSS JOIN {_end("gold.prediction_accuracy", "day_start")}
 WHERE a.day_start <= s.until_at AND {_us("a.day_start")} > {_us("s.until_at")} - :days * {24 * HOUR_US}
   AND (:coin IS NULL OR a.coin_id = :coin)
 ORDER BY a.day DESC, a.coin_id, a.horizon, a.model_version, a.mode""",
@@ -282,12 +284,11 @@ FORECAST_FAN = Query(
     "forecast_fan",
     "Forecasts with their 90 % interval, and the price that came.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(window_end)) AS until_at FROM gold.price_predictions)
 SELECT f.coin_id, f.window_end, f.target_at, f.price, f.predicted_price, f.lower_90, f.upper_90,
        CAST(b.close AS DOUBLE) AS outcome,
        CASE WHEN b.close IS NULL THEN 'no closed bar ends at the target yet' END AS outcome_null,
        f.model_name, f.model_version, f.mode
-FROM gold.price_predictions f CROSS JOIN span s
+FROM gold.price_predictions f CROSS JOIN {_end("gold.price_predictions", "window_end")}
 LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
 WHERE f.window_end <= s.until_at AND {_us("f.window_end")} > {_us("s.until_at")} - :hours * {HOUR_US}
   AND f.horizon = :horizon AND (:coin IS NULL OR f.coin_id = :coin)
@@ -306,15 +307,6 @@ INTERVAL_COVERAGE = Query(
     "interval_coverage",
     "Whether the 90 % intervals hold 90 % of the outcomes, how wide they are, and their Winkler score.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(target_at)) AS until_at FROM gold.price_predictions),
-scored AS (
-  SELECT f.horizon, f.model_name, f.model_version, f.mode, f.price, f.lower_90, f.upper_90,
-         CAST(b.close AS DOUBLE) AS outcome
-  FROM gold.price_predictions f CROSS JOIN span s
-  LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
-  WHERE f.target_at <= s.until_at AND {_us("f.target_at")} > {_us("s.until_at")} - :days * {24 * HOUR_US}
-    AND (:coin IS NULL OR f.coin_id = :coin)
-)
 SELECT horizon, model_name, model_version, mode, count(*) AS forecasts, count(outcome) AS with_outcome,
        avg(CASE WHEN outcome IS NULL THEN NULL WHEN outcome BETWEEN lower_90 AND upper_90 THEN 1e0 ELSE 0e0 END)
          AS coverage_90,
@@ -323,7 +315,14 @@ SELECT horizon, model_name, model_version, mode, count(*) AS forecasts, count(ou
              (upper_90 - lower_90 + {WINKLER} * (greatest(lower_90 - outcome, 0e0) + greatest(outcome - upper_90, 0e0)))
              / price * 100 END) AS winkler_pct,
        CASE WHEN count(outcome) = 0 THEN 'no outcome is known yet' END AS null_reason
-FROM scored
+FROM (
+  SELECT f.horizon, f.model_name, f.model_version, f.mode, f.price, f.lower_90, f.upper_90,
+         CAST(b.close AS DOUBLE) AS outcome
+  FROM gold.price_predictions f CROSS JOIN {_end("gold.price_predictions", "target_at")}
+  LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
+  WHERE f.target_at <= s.until_at AND {_us("f.target_at")} > {_us("s.until_at")} - :days * {24 * HOUR_US}
+    AND (:coin IS NULL OR f.coin_id = :coin)
+) scored
 GROUP BY horizon, model_name, model_version, mode
 ORDER BY horizon, model_name, model_version, mode""",
     (
@@ -343,20 +342,18 @@ PIPELINE_HEALTH = Query(
     "pipeline_health",
     "Each of the pipeline's own metrics: its newest measured hour, and the 24 h before it.",
     f"""
-WITH span AS (SELECT coalesce(:until, max(hour)) AS until_at FROM ops.pipeline_metrics),
-recent AS (
-  SELECT m.metric, m.unit, m.hour, m.value, m.measured_over,
-         row_number() OVER (
-           PARTITION BY m.metric ORDER BY CASE WHEN m.value IS NULL THEN 1 ELSE 0 END, m.hour DESC) AS n
-  FROM ops.pipeline_metrics m CROSS JOIN span s
-  WHERE m.hour <= s.until_at AND {_us("m.hour")} > {_us("s.until_at")} - 24 * {HOUR_US}
-)
 SELECT metric, unit, max(CASE WHEN n = 1 AND value IS NOT NULL THEN hour END) AS hour,
        max(CASE WHEN n = 1 THEN value END) AS value,
        max(CASE WHEN n = 1 THEN measured_over END) AS measured_over,
        avg(value) AS mean_24h, max(value) AS max_24h, count(value) AS hours_measured, count(*) AS hours,
        CASE WHEN count(value) = 0 THEN 'nothing to measure in these hours' END AS null_reason
-FROM recent
+FROM (
+  SELECT m.metric, m.unit, m.hour, m.value, m.measured_over,
+         row_number() OVER (
+           PARTITION BY m.metric ORDER BY CASE WHEN m.value IS NULL THEN 1 ELSE 0 END, m.hour DESC) AS n
+  FROM ops.pipeline_metrics m CROSS JOIN {_end("ops.pipeline_metrics", "hour")}
+  WHERE m.hour <= s.until_at AND {_us("m.hour")} > {_us("s.until_at")} - 24 * {HOUR_US}
+) recent
 GROUP BY metric, unit
 ORDER BY metric""",
     (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine
 from crypto_assets.serving.lake import Lake, records
 from crypto_assets.serving.queries import BOARD, CATALOGUE
-from crypto_assets.serving.query import Query, QueryError
+from crypto_assets.serving.query import Query, QueryError, filled
 from crypto_assets.source_facts import REPLAY
-from crypto_assets_tests.serving.home import END, HOLE, HOUR
+from crypto_assets_tests.serving.home import END, HOLE, HOUR, row, write
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,13 +57,23 @@ def given(query: Query) -> dict[str, Any]:
     return {p.name: OTHER[p.name] for p in query.parameters}
 
 
+def literal(value: object) -> str:
+    """A value as Spark SQL."""
+    if value is None:
+        return "NULL"
+    types = {str: "STRING", int: "BIGINT", float: "DOUBLE", datetime: "TIMESTAMP"}
+    return f"CAST('{value}' AS {types[type(value)]})"
+
+
 def on_spark(query: Query, engine: Engine, **params: Any) -> list[dict[str, Any]]:
+    """Rows of a query on Spark. Values are written into it: Delta's parser on a JVM binds no parameters (4.4.0)."""
     sql, values = query.bound(**params)
+    sql = filled(sql, {name: literal(value) for name, value in values.items()})
     for name in query.tables:
         engine.store.read(name).createOrReplaceTempView(name.replace(".", "__"))
         sql = sql.replace(name, name.replace(".", "__"))
     spark: SparkSession = engine.spark
-    return records(spark.sql(sql, args=values).toArrow())
+    return records(spark.sql(sql).toArrow())
 
 
 @QUERIES
@@ -141,6 +151,29 @@ def test_the_board_explains_every_null(lake: Lake):
 
 
 @pytest.mark.engine("local")
+@pytest.mark.parametrize(
+    ("age", "change", "reason"),
+    [
+        (timedelta(minutes=10), pytest.approx(10), None),
+        (timedelta(minutes=11), None, "not reported by replay; gold.leaderboard_24h is older"),
+        (None, None, "not reported by replay; gold.leaderboard_24h has no row of it"),
+    ],
+    ids=str,
+)
+def test_a_leaderboard_that_is_older_than_the_quote_gives_no_change(
+    age: timedelta | None, change: float | None, reason: str | None, tmp_path: Path
+):
+    quote = row("gold.latest_prices", coin_id="bitcoin", source="replay", last_updated_at=END)
+    write(tmp_path, "gold.latest_prices", [quote])
+    if age is not None:
+        ranked = row("gold.leaderboard_24h", coin_id="bitcoin", change_24h=0.1, window_end=END - age)
+        write(tmp_path, "gold.leaderboard_24h", [ranked])
+    with Lake(str(tmp_path), REPLAY) as lake:
+        (found,) = records(lake.answer(BOARD))
+    assert (found["change_24h_pct"], found["change_24h_null"]) == (change, reason)
+
+
+@pytest.mark.engine("local")
 def test_open_alerts_are_those_whose_newest_change_is_firing(lake: Lake):
     found = records(lake.answer(CATALOGUE["alerts_open"]))
     assert [(r["cause"], r["partition_key"]) for r in found] == [("again", None), ("open", None), ("parted", "h2")]
@@ -163,13 +196,13 @@ def test_health_is_the_newest_hour_that_was_measured(lake: Lake):
 def test_coverage_counts_outcomes_within_the_interval(lake: Lake):
     found = records(lake.answer(CATALOGUE["interval_coverage"], coin="bitcoin"))
     fan = [r for h in ("5m", "1h") for r in records(lake.answer(CATALOGUE["forecast_fan"], coin="bitcoin", horizon=h))]
-    for row in found:
-        mine = [r for r in fan if r["model_name"] == row["model_name"] and r["outcome"] is not None]
+    for of in found:
+        mine = [r for r in fan if r["model_name"] == of["model_name"] and r["outcome"] is not None]
         inside = [r["lower_90"] <= r["outcome"] <= r["upper_90"] for r in mine]
-        assert 0 < sum(inside) < len(inside) == row["with_outcome"] < row["forecasts"]
-        assert row["coverage_90"] == pytest.approx(sum(inside) / len(inside))
+        assert 0 < sum(inside) < len(inside) == of["with_outcome"] < of["forecasts"]
+        assert of["coverage_90"] == pytest.approx(sum(inside) / len(inside))
         miss = [max(r["lower_90"] - r["outcome"], r["outcome"] - r["upper_90"], 0) for r in mine]
-        assert row["winkler_pct"] == pytest.approx(sum(6 + 20 * m for m in miss) / len(miss))
+        assert of["winkler_pct"] == pytest.approx(sum(6 + 20 * m for m in miss) / len(miss))
 
 
 @pytest.mark.engine("local")

@@ -5,12 +5,11 @@
 
 USE CATALOG `crypto_analytics`;
 
-WITH span AS (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.anomalies)
 SELECT a.coin_id, max(a.symbol) AS symbol, count(*) AS slots, count(a.anomaly_score) AS scored,
        CAST(sum(CASE WHEN a.is_anomaly THEN 1 ELSE 0 END) AS BIGINT) AS flagged,
        sum(CASE WHEN a.is_anomaly THEN 1e0 ELSE 0e0 END) / nullif(count(a.anomaly_score), 0) AS rate,
        CASE WHEN count(a.anomaly_score) = 0 THEN 'no slot had enough history for a score' END AS null_reason
-FROM gold.anomalies a CROSS JOIN span s
+FROM gold.anomalies a CROSS JOIN (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.anomalies) s
 WHERE a.window_end <= s.until_at AND unix_micros(a.window_end) > unix_micros(s.until_at) - 24 * 3600000000
 GROUP BY a.coin_id
 ORDER BY a.coin_id;

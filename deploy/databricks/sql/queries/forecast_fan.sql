@@ -8,12 +8,11 @@
 
 USE CATALOG `crypto_analytics`;
 
-WITH span AS (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.price_predictions)
 SELECT f.coin_id, f.window_end, f.target_at, f.price, f.predicted_price, f.lower_90, f.upper_90,
        CAST(b.close AS DOUBLE) AS outcome,
        CASE WHEN b.close IS NULL THEN 'no closed bar ends at the target yet' END AS outcome_null,
        f.model_name, f.model_version, f.mode
-FROM gold.price_predictions f CROSS JOIN span s
+FROM gold.price_predictions f CROSS JOIN (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.price_predictions) s
 LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
 WHERE f.window_end <= s.until_at AND unix_micros(f.window_end) > unix_micros(s.until_at) - 24 * 3600000000
   AND f.horizon = '1h' AND (NULL IS NULL OR f.coin_id = NULL)

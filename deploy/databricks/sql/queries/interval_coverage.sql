@@ -7,15 +7,6 @@
 
 USE CATALOG `crypto_analytics`;
 
-WITH span AS (SELECT coalesce(NULL, max(target_at)) AS until_at FROM gold.price_predictions),
-scored AS (
-  SELECT f.horizon, f.model_name, f.model_version, f.mode, f.price, f.lower_90, f.upper_90,
-         CAST(b.close AS DOUBLE) AS outcome
-  FROM gold.price_predictions f CROSS JOIN span s
-  LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
-  WHERE f.target_at <= s.until_at AND unix_micros(f.target_at) > unix_micros(s.until_at) - 7 * 86400000000
-    AND (NULL IS NULL OR f.coin_id = NULL)
-)
 SELECT horizon, model_name, model_version, mode, count(*) AS forecasts, count(outcome) AS with_outcome,
        avg(CASE WHEN outcome IS NULL THEN NULL WHEN outcome BETWEEN lower_90 AND upper_90 THEN 1e0 ELSE 0e0 END)
          AS coverage_90,
@@ -24,6 +15,13 @@ SELECT horizon, model_name, model_version, mode, count(*) AS forecasts, count(ou
              (upper_90 - lower_90 + 20 * (greatest(lower_90 - outcome, 0e0) + greatest(outcome - upper_90, 0e0)))
              / price * 100 END) AS winkler_pct,
        CASE WHEN count(outcome) = 0 THEN 'no outcome is known yet' END AS null_reason
-FROM scored
+FROM (
+  SELECT f.horizon, f.model_name, f.model_version, f.mode, f.price, f.lower_90, f.upper_90,
+         CAST(b.close AS DOUBLE) AS outcome
+  FROM gold.price_predictions f CROSS JOIN (SELECT coalesce(NULL, max(target_at)) AS until_at FROM gold.price_predictions) s
+  LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
+  WHERE f.target_at <= s.until_at AND unix_micros(f.target_at) > unix_micros(s.until_at) - 7 * 86400000000
+    AND (NULL IS NULL OR f.coin_id = NULL)
+) scored
 GROUP BY horizon, model_name, model_version, mode
 ORDER BY horizon, model_name, model_version, mode;

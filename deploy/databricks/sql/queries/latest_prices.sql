@@ -6,10 +6,9 @@
 
 USE CATALOG `crypto_analytics`;
 
-WITH clock AS (SELECT coalesce(NULL, max(last_updated_at)) AS now_at FROM gold.latest_prices)
 SELECT p.coin_id, p.symbol, p.name, p.price_usd, p.change_1h_pct, p.change_24h_pct, p.change_7d_pct,
        p.volume_24h_usd, p.market_cap_usd, p.last_updated_at, p.available_at,
        greatest((unix_micros(c.now_at) - unix_micros(p.last_updated_at)) / 1e6, 0e0) AS age_s, p.source
-FROM gold.latest_prices p CROSS JOIN clock c
+FROM gold.latest_prices p CROSS JOIN (SELECT coalesce(NULL, max(last_updated_at)) AS now_at FROM gold.latest_prices) c
 WHERE NULL IS NULL OR p.coin_id = NULL
 ORDER BY p.coin_id;

@@ -7,10 +7,9 @@
 
 USE CATALOG `crypto_analytics`;
 
-WITH span AS (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.anomalies)
 SELECT a.coin_id, a.symbol, a.window_end, a.anomaly_score, a.threshold, a.size_sigma, a.scope, a.suspicion,
        a.explanation, a.price, a.model_version, a.scored_at
-FROM gold.anomalies a CROSS JOIN span s
+FROM gold.anomalies a CROSS JOIN (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.anomalies) s
 WHERE a.is_anomaly AND a.window_end <= s.until_at
   AND unix_micros(a.window_end) > unix_micros(s.until_at) - 24 * 3600000000
   AND (NULL IS NULL OR a.coin_id = NULL)

@@ -7,14 +7,13 @@
 
 USE CATALOG `crypto_analytics`;
 
-WITH span AS (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.bars_1h)
 SELECT b.coin_id, b.symbol, b.window_end, b.volume_24h_usd,
        CAST(b.volume_24h_usd AS DOUBLE) / nullif(CAST(p.volume_24h_usd AS DOUBLE), 0e0) - 1 AS change_24h,
        CASE WHEN b.volume_24h_usd IS NULL THEN 'not reported by the source'
             WHEN p.coin_id IS NULL THEN 'no bar 24 h before'
             WHEN p.volume_24h_usd IS NULL THEN 'not reported by the source 24 h before'
             WHEN p.volume_24h_usd = 0 THEN 'no volume 24 h before' END AS null_reason
-FROM gold.bars_1h b CROSS JOIN span s
+FROM gold.bars_1h b CROSS JOIN (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.bars_1h) s
 LEFT JOIN gold.bars_1h p ON p.coin_id = b.coin_id AND p.window_end = b.window_end - INTERVAL 24 HOURS
 WHERE b.window_end <= s.until_at AND unix_micros(b.window_end) > unix_micros(s.until_at) - 168 * 3600000000
   AND (NULL IS NULL OR b.coin_id = NULL)
