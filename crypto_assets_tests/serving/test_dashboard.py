@@ -102,6 +102,14 @@ def test_banner_and_age_are_on_every_view(browser: Browser, server: Server) -> N
             assert "UTC" in text(page, "#banner")
 
 
+def test_age_is_right_when_nothing_was_committed_since_the_last_visit(browser: Browser, server: Server) -> None:
+    with view(browser, server) as opened, pytest.MonkeyPatch.context() as patch:
+        assert text(opened.open(), "#banner .age").startswith("Old data: 18 h")
+        set_clock(patch, home.END + OLD + timedelta(hours=3))
+        opened.page.reload()
+        assert text(opened.shown(), "#banner .age").startswith("Old data: 21 h")
+
+
 def test_every_missing_value_says_why(browser: Browser, server: Server) -> None:
     with view(browser, server) as opened:
         page = opened.open()

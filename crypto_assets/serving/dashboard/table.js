@@ -55,6 +55,14 @@ export class Table {
       ),
       this.notes,
     );
+    new ResizeObserver(() => this.#fit()).observe(this.element);
+  }
+
+  /** Lay rows out as blocks where the table is wider than its place. */
+  #fit() {
+    this.element.classList.remove("cards");
+    const table = this.element.firstElementChild;
+    this.element.classList.toggle("cards", table.getBoundingClientRect().width > this.element.clientWidth + 0.5);
   }
 
   #head(column) {
@@ -90,6 +98,7 @@ export class Table {
       const span = { role: "cell", colspan: this.columns.length, class: "none" };
       this.body.replaceChildren(h("tr", { role: "row" }, h("td", span, this.empty)));
     }
+    if (!this.element.classList.contains("cards")) this.#fit(); // a longer value may not fit any more
     if (focused !== document.activeElement && this.body.contains(focused)) focused.focus({ preventScroll: true });
   }
 

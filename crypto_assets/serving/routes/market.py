@@ -76,4 +76,7 @@ async def board_of(
     A home without tables gives empty lists. `provenance` has one entry per table.
     """
     service: Service = request.app.state.service
-    return service.respond_with(request, *board.prepare(service, coin))
+    response = service.respond_with(request, *board.prepare(service, coin))
+    # A browser that asks again would be told that nothing has changed, and show the age of its first visit.
+    response.headers["Cache-Control"] = "no-store"
+    return response
