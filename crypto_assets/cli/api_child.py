@@ -5,6 +5,7 @@ Belongs here: its port, starting, starting again. Does not belong here: what it 
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +60,11 @@ class ApiChild:
         self._clock = clock
         self._child: Supervised | None = None
         self._failures, self._started_at, self._next_at = 0, 0.0, 0.0
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The process; None while the next start is waited for."""
+        return None if self._child is None else self._child.process
 
     def start(self, home: Home, environment: Mapping[str, str]) -> None:
         """Start it."""
