@@ -116,8 +116,8 @@ class Service:
         """None when prices can be served, else why not."""
         if not self.follower.loaded.is_set():
             return "the tables are being loaded"
-        if troubles := self.follower.troubles():
-            return "; ".join(f"{name} cannot be read: {text}" for name, text in troubles.items())
+        if trouble := self.follower.troubles().get(LATEST.name):
+            return f"{LATEST.name} cannot be read: {trouble}"
         if self.follower.snapshot(LATEST) is None:
             return f"the home {self.home.path} holds no prices yet: crypto-assets up or crypto-assets demo fills it"
         return None

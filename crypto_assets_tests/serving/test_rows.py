@@ -205,6 +205,23 @@ def test_what_cannot_be_asked_is_a_problem(lake: Lake) -> None:
         assert text in problem["detail"]
 
 
+def test_a_table_that_cannot_be_read_keeps_the_others_served(lake: Lake) -> None:
+    lake.merge("gold.latest_prices", [price("bitcoin", "1")])
+    lake.replace("gold.bars_5m", [bar("bitcoin", NOON)])
+    lake.look()
+    commit = Path(lake.store.path("gold.bars_5m")) / "_delta_log" / f"{2:020d}.json"
+    commit.write_text('{"cut', encoding="utf-8")
+    lake.look()
+    assert lake.client.get("/readyz").status_code == 200
+    assert lake.get("/v1/bars/bitcoin")["provenance"]["table_version"] == 1
+    assert set(lake.get("/v1/status")["data"]["troubles"]) == {"gold.bars_5m"}
+    fresh = Lake(lake.home.path)
+    fresh.look()
+    problem = fresh.get("/v1/bars/bitcoin", 503)
+    assert "gold.bars_5m cannot be read" in problem["detail"]
+    assert fresh.get("/v1/prices/latest")["data"]
+
+
 def test_the_board_of_an_empty_home_is_honest(lake: Lake) -> None:
     lake.look()
     board = lake.get("/v1/board")

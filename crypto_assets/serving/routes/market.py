@@ -26,7 +26,7 @@ async def latest_prices(request: Request, coin: Coins = None, as_of: AsOf = None
     service: Service = request.app.state.service
 
     def cut(chosen: Chosen) -> tuple[Chosen, Sequence[Row]]:
-        groups = coin or chosen.snapshot.groups()
+        groups = list(dict.fromkeys(coin or chosen.snapshot.groups()))
         for group in groups:
             service.require_coin(chosen.snapshot, group)
         return chosen, [row for group in groups for row in chosen.snapshot.all_rows(group)]
