@@ -12,6 +12,7 @@ from typing import Any
 
 from crypto_assets.assets.log_slices.adoption import Fork, forks
 from crypto_assets.cli import output
+from crypto_assets.cli.up import running_broker
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES
 from crypto_assets.engine.engines import make_engine
@@ -29,8 +30,6 @@ def run(settings: Settings, *, now: datetime, apply: bool, as_json: bool) -> int
         LogError: The log cannot be read.
         ValueError: The transport is not Kafka.
     """
-    from crypto_assets.cli.up import running_broker
-
     existing_home(settings)
     if settings.transport != "kafka":
         raise ValueError("landed files are known by their content and need no adoption; adopt-log is for Kafka")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crypto_assets.alerts.alerts import Alert
+from crypto_assets.alerts.backtest import Result, run
+from crypto_assets.alerts.channels import channels
+from crypto_assets.alerts.market import Enabled, MarketAlerts, MarketState
+from crypto_assets.alerts.rules import Rule, short
+from crypto_assets.alerts.webhook import WEBHOOK
 from crypto_assets.cli import output
+from crypto_assets.engine.engines import make_engine
 from crypto_assets.errors import FAILED, SUCCESS, UsageError
-
-if TYPE_CHECKING:
-    from crypto_assets.alerts.backtest import Result
-    from crypto_assets.alerts.market import MarketAlerts, MarketState
-    from crypto_assets.alerts.rules import Rule
-    from crypto_assets.settings import Settings
+from crypto_assets.home import existing_home
+from crypto_assets.settings import Settings
 
 SHOWN_DAYS = 5
 """Days with a column of their own in the table of a back-test; --json has all."""
@@ -22,10 +25,6 @@ ALL_COINS = "(all coins)"
 
 
 def _market(settings: Settings) -> MarketAlerts:
-    from crypto_assets.alerts.market import MarketAlerts
-    from crypto_assets.engine.engines import make_engine
-    from crypto_assets.home import existing_home
-
     existing_home(settings)
     return MarketAlerts(settings, make_engine(settings).store)
 
@@ -56,8 +55,6 @@ def backtest(settings: Settings, names: Sequence[str], *, now: datetime, as_json
         RulesError: The rules file cannot be used.
         UsageError: There is no such rule.
     """
-    from crypto_assets.alerts.backtest import run
-
     market = _market(settings)
     results = run(_named(market, names), market.store)
     with market.changing() as state:
@@ -139,8 +136,6 @@ def enable(settings: Settings, names: Sequence[str]) -> int:
     Raises:
         UsageError: Lists every reason with its fix.
     """
-    from crypto_assets.alerts.market import Enabled
-
     market = _market(settings)
     rules = _named(market, names)
     with market.changing() as state:
@@ -160,8 +155,6 @@ def enable(settings: Settings, names: Sequence[str]) -> int:
 
 def _refusals(rule: Rule, state: MarketState, market: MarketAlerts) -> list[str]:
     """Why a rule may not be enabled."""
-    from crypto_assets.alerts.webhook import WEBHOOK
-
     tested, again = state.tested.get(rule.name), f"crypto-assets alerts backtest {rule.name}"
     found = []
     if not rule.enabled:
@@ -220,8 +213,6 @@ def rules(settings: Settings, *, as_json: bool) -> int:
 
 
 def _listed(rule: Rule, state: MarketState) -> dict[str, Any]:
-    from crypto_assets.alerts.rules import short
-
     on, tested = state.enabled.get(rule.name), state.tested.get(rule.name)
     mode = "off"
     if on is not None:
@@ -251,9 +242,6 @@ def test_channel(settings: Settings, name: str, *, now: datetime) -> int:
         UsageError: The channel is not configured.
     """
     import uuid
-
-    from crypto_assets.alerts.alerts import Alert
-    from crypto_assets.alerts.channels import channels
 
     configured = channels(settings)
     if name not in configured:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.errors import UsageError
 from crypto_assets.home import Home, existing_home
+from crypto_assets.orchestration.backfill import Plan
 from crypto_assets.settings import Settings
-
-if TYPE_CHECKING:
-    from crypto_assets.orchestration.backfill import Plan
 
 
 def run(settings: Settings, days: str, origin: str, *, dry_run: bool, as_json: bool) -> int:

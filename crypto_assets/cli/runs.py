@@ -7,7 +7,7 @@ days are wanted (`demo`, `catch_up`), what counts as changed (`orchestration.unc
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -141,10 +141,6 @@ def present() -> frozenset[str]:
     return frozenset(asset for step in steps() if step.grain is None for asset in step.assets)
 
 
-def _of_log() -> tuple[str, ...]:
-    return tuple(asset for step in steps() if step.log for asset in step.assets)
-
-
 @dataclass(frozen=True)
 class Scheduled:
     """Makes what the jobs of the schedules make, but only where it would come out differently.
@@ -177,7 +173,9 @@ class Scheduled:
         wanted = {a: [] if a in whole else hours for a in assets_of("refresh", "slot")}
         wanted |= {a: [] if a in whole else days for a in assets_of("daily") if days or a in whole}
         for round_ in range(ROUNDS):
-            plan = self._plan(wanted, now)
+            coins = existing_home(self.settings).registry()
+            graph, store = self.defs.resolve_asset_graph(), make_engine(self.settings).store
+            plan = unchanged.plan(self.settings, self.instance, graph, store, wanted, coins, now)
             if round_ == 0:
                 outcome.unchanged, outcome.why = sum(plan.unchanged.values()), plan.why()
                 outcome.partitions = outcome.unchanged + sum(map(len, plan.stale.values()))
@@ -188,17 +186,13 @@ class Scheduled:
             self._make(plan, outcome)
         return outcome
 
-    def _plan(self, wanted: Mapping[str, Sequence[str]], now: datetime) -> Plan:
-        coins = existing_home(self.settings).registry()
-        graph, store = self.defs.resolve_asset_graph(), make_engine(self.settings).store
-        return unchanged.plan(self.settings, self.instance, graph, store, wanted, coins, now)
-
     def _make(self, plan: Plan, outcome: Outcome) -> None:
         whole, refresh, daily = present(), assets_of("refresh"), assets_of("daily")
         hourly = [a for a in refresh if a not in whole]
         segments = plan.segments(hourly)
         everything = len(segments) == 1 and set(segments[0][1]) == set(hourly)
-        log, shown = plan.segments(_of_log()), [a for a in refresh if a in whole and _is_stale(plan, a)]
+        log = plan.segments([asset for step in steps() if step.log for asset in step.assets])
+        shown = [a for a in refresh if a in whole and _is_stale(plan, a)]
         if log and not everything:
             # Which hours its new records belong to is known once they are stored: the next round makes those.
             segments = log

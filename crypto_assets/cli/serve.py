@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crypto_assets.alerts.market import MarketAlerts
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
 from crypto_assets.errors import FAILED, SUCCESS
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.home import existing_home
+from crypto_assets.settings import Settings
+from crypto_assets.storage.delta_rs import DeltaRsStore
 
 PORT = 3001
 STOP_WITHIN_S = 5.0
@@ -33,7 +34,6 @@ def run(settings: Settings) -> int:
         HomeError: There is no home.
         CannotListen: The address cannot be listened on.
     """
-    from crypto_assets.home import existing_home
     from crypto_assets.serving import server
 
     server.refuse_unservable(settings)
@@ -60,9 +60,6 @@ def _market_alerts(settings: Settings) -> Iterator[None]:
 
     Not on target spark, where Spark writes `ops.alerts`: there the alert sensor alone evaluates.
     """
-    from crypto_assets.alerts.market import MarketAlerts
-    from crypto_assets.storage.delta_rs import DeltaRsStore
-
     if settings.target == "spark":
         yield
         return

@@ -31,10 +31,6 @@ LONGEST_SOCKET = 103
 """Bytes of a socket's path; macOS takes 103, Linux 107."""
 
 
-class StartError(ReportedError):
-    """Something could not be started; the message names it and the setting or command that helps."""
-
-
 @contextmanager
 def running_broker(settings: Settings, *, watch: bool = False) -> Iterator[str]:
     """Kafka for the home: the external one if configured, else the embedded broker, stopped again if we started it.
@@ -79,14 +75,14 @@ def free_port(port: int) -> None:
     """Check that the web port can be used.
 
     Raises:
-        StartError: It is taken; names it and the flag.
+        ReportedError: It is taken; names it and the flag.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise StartError(
+            raise ReportedError(
                 f"port {port} is in use; choose another: --port {port + 1} (make: PORT={port + 1})"
             ) from error
 
@@ -104,7 +100,7 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
         Exit code: 0 after a signal, 1 when a child ended by itself.
 
     Raises:
-        StartError: The port is taken or Dagster does not come up.
+        ReportedError: The port is taken or Dagster does not come up.
         HomeError: The home is in use or bound to something else.
     """
     free_port(port)
@@ -180,7 +176,7 @@ class _Dagster:
         self._environment = environment
         self._socket = private_folder() / "code.sock"
         if len(os.fsencode(self._socket)) > LONGEST_SOCKET:
-            raise StartError(f"{self._socket} is too long a path for a socket: set TMPDIR to a shorter folder")
+            raise ReportedError(f"{self._socket} is too long a path for a socket: set TMPDIR to a shorter folder")
 
     def start_code_server(self) -> None:
         """Start the process that loads the definitions and launches runs."""
@@ -213,13 +209,13 @@ class _Dagster:
         """Wait until a process answers; False when one has ended meanwhile.
 
         Raises:
-            StartError: It did not answer within the limit.
+            ReportedError: It did not answer within the limit.
         """
         while not self.ended():
             if answers():
                 return True
             if not patience.wait(0.5):
-                raise StartError(
+                raise ReportedError(
                     f"Dagster's {name} did not answer within {patience.waited_s:.0f} s ({patience.machine}): give it "
                     f"more time with CRYPTO_ASSETS_START_TIMEOUT_S (now {patience.limit_s:g}), or see {self.log}"
                 )

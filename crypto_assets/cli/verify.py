@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from crypto_assets.cli import output
+from crypto_assets.cli.up import running_broker
 from crypto_assets.errors import CANNOT, FAILED, SUCCESS, UsageError
 from crypto_assets.home import existing_home
 from crypto_assets.log.kafka.client import client_config
@@ -26,8 +27,6 @@ def run(settings: Settings, *, now: datetime, as_json: bool, verbose: bool = Fal
         ValueError: The tables are in a workspace, where this process cannot read them.
         HomeError: There is no home.
     """
-    from crypto_assets.cli.up import running_broker
-
     home = existing_home(settings)
     if settings.on_databricks and not _has_tables(settings):
         raise UsageError(

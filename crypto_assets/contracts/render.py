@@ -148,7 +148,7 @@ def data_dictionary(upstream: Upstream) -> str:
         "|---|---|---|---|---|",
         *(
             f"| [{t.full_name}](#{_anchor(t.full_name)}) | {t.grain or '-'} | {_VERB[t.write]} | {_kept(t)} "
-            f"| {_cell(_first_sentence(t.description))} |"
+            f"| {_cell(t.description.split('. ', maxsplit=1)[0].rstrip('.') + '.')} |"
             for t in ordered
         ),
         "",
@@ -256,10 +256,6 @@ def _comment(column: Column) -> str:
 
 def _kept(table: Table) -> str:
     return "for ever" if table.retention_days is None else f"{table.retention_days} days"
-
-
-def _first_sentence(text: str) -> str:
-    return text.split(". ", maxsplit=1)[0].rstrip(".") + "."
 
 
 def _json_type(schema: Mapping[str, object]) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from crypto_assets.settings import Settings
+
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.errors.base import DatabricksError
-
-    from crypto_assets.settings import Settings
 
 VOLUMES = "/Volumes/"
 DBFS = "dbfs:"

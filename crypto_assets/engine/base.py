@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from crypto_assets.errors import ReportedError
+from crypto_assets.log.kafka.reading import read_again
 from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds
 from crypto_assets.storage.store import DeltaStore
@@ -55,11 +56,9 @@ class Engine(Protocol):
         Never by Spark's source, which reports no topic id, and whose job for a few records takes half a second.
 
         Raises:
-            TopicRecreated: The topic's id has changed.
+            LogError: The topic's id has changed.
             LogError: The log cannot be queried, or ends before a range does.
         """
-        from crypto_assets.log.kafka.reading import read_again
-
         return read_again(self.kafka_config(), topic, incarnation, ranges)
 
     def kafka_config(self) -> Mapping[str, Any]:

@@ -5,12 +5,12 @@ Creating one starts nothing: a launched run's driver must not start an engine it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from crypto_assets.engine.base import Engine
-    from crypto_assets.engine.spark import Sessions
-    from crypto_assets.settings import Settings
+from crypto_assets.engine import spark
+from crypto_assets.engine.base import Engine
+from crypto_assets.engine.sail import SailEngine
+from crypto_assets.engine.spark import Sessions
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.settings import Settings, environment
 
 _SESSIONS: dict[tuple[str, ...], Sessions] = {}
 """Sessions of this process by their configuration; engines of one target share one."""
@@ -26,18 +26,11 @@ def make_engine(settings: Settings) -> Engine:
         return _cluster_engine(settings)
     if settings.target == "spark":
         return _spark_engine(settings)
-    from crypto_assets.engine.sail import SailEngine
-    from crypto_assets.log.kafka.client import client_config
-
     return SailEngine(settings.lake, lambda: client_config(settings))
 
 
 def _spark_engine(settings: Settings) -> Engine:
     """Engine on a local JVM or a Spark Connect endpoint, with the lake's folder."""
-    from crypto_assets.engine import spark
-    from crypto_assets.log.kafka.client import client_config
-    from crypto_assets.settings import environment
-
     warehouse, remote = str(settings.home / "spark-warehouse"), settings.spark_remote
 
     def session() -> object:
@@ -57,9 +50,6 @@ def _spark_engine(settings: Settings) -> Engine:
 
 def _cluster_engine(settings: Settings) -> Engine:
     """Engine on the cluster's session, with managed tables of the catalog."""
-    from crypto_assets.engine import spark
-    from crypto_assets.log.kafka.client import client_config
-
     sessions = _SESSIONS.setdefault(("cluster",), spark.Sessions(spark.cluster_session))
     return spark.SparkEngine(
         sessions, lambda: client_config(settings), catalog=settings.catalog, kafka_shaded=settings.kafka_shaded

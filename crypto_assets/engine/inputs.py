@@ -10,23 +10,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.engine.base import StepFailed, StepInputs
+from crypto_assets.home import Home, open_home
+from crypto_assets.log.errors import LogUnavailable
+from crypto_assets.log.kafka import reading
 from crypto_assets.ml import places
+from crypto_assets.settings import Settings
 from crypto_assets.storage.base import LogBounds
-
-if TYPE_CHECKING:
-    from crypto_assets.home import Home
-    from crypto_assets.settings import Settings
 
 MOST_BYTES = 64 * 1024
 """Maximum size of shipped inputs as JSON."""
-
-
-class InputsTooLarge(StepFailed):
-    """The inputs of a step are too large to ship; names the size and the fix."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +37,14 @@ class Shipment:
         """Text of at most `MOST_BYTES` bytes of UTF-8.
 
         Raises:
-            InputsTooLarge: It would be longer.
+            StepFailed: It would be longer.
         """
         inside = self.inputs.to_json()
         text = json.dumps({"run_id": self.run_id, "keys": self.keys}, separators=(",", ":"))
         text = f'{text[:-1]},"inputs":{inside}}}'
         size = len(text.encode())
         if size > MOST_BYTES:
-            raise InputsTooLarge(
+            raise StepFailed(
                 f"the inputs of this step are {size:,} bytes of JSON and at most {MOST_BYTES:,} are shipped "
                 f"({len(self.keys)} partitions, {len(self.inputs.coins)} coins); take a shorter range"
             )
@@ -92,8 +88,6 @@ class StepInputBuilder:
 
     def home(self) -> Home:
         """The bound home."""
-        from crypto_assets.home import open_home
-
         return open_home(self.settings)
 
     def bounds(self, logical: str, keys: Sequence[str], now: datetime) -> Mapping[str, LogBounds]:
@@ -102,9 +96,6 @@ class StepInputBuilder:
         Raises:
             StepFailed: The log cannot be queried; names the broker and the command that starts it.
         """
-        from crypto_assets.log.errors import LogUnavailable
-        from crypto_assets.log.kafka import reading
-
         try:
             hours = [key_slice(k, "hour").start for k in keys]
             return reading.bounds(self.settings, self.topic(logical), hours, now)

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets import paths
 from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.engine.spark import Sessions
+from crypto_assets.log.kafka.reading import read_ranges
 from crypto_assets.settings import prepare_embedded_engine
 from crypto_assets.storage.base import OffsetRange
+from crypto_assets.storage.delta_rs import DeltaRsStore
 from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -78,8 +80,6 @@ class SailEngine(Engine):
     """
 
     def __init__(self, lake: str, kafka_config: Callable[[], dict[str, Any]] | None = None) -> None:
-        from crypto_assets.storage.delta_rs import DeltaRsStore
-
         self.lake = lake
         self.store: DeltaStore = DeltaRsStore(lake, _SESSION)
         self._kafka_config = kafka_config
@@ -102,8 +102,6 @@ class SailEngine(Engine):
             LogTrimmed: A range is no longer retained.
             StepFailed: This engine has no Kafka settings.
         """
-        from crypto_assets.log.kafka.reading import read_ranges
-
         return read_ranges(self.kafka_config(), topic, ranges)
 
     def kafka_config(self) -> dict[str, Any]:

@@ -19,8 +19,12 @@ from urllib.parse import urlsplit
 from crypto_assets import paths
 from crypto_assets.engine.base import Engine
 from crypto_assets.errors import UsageError
-from crypto_assets.settings import reach_this_machine_directly
+from crypto_assets.jvm.fetch import LOCALE, ensure_jars, require_spark_java
+from crypto_assets.jvm.jars import SPARK_JARS
+from crypto_assets.log.kafka.spark_source import read_ranges, source_options
+from crypto_assets.settings import adopt_environment, reach_this_machine_directly
 from crypto_assets.storage.base import OffsetRange
+from crypto_assets.storage.delta_spark import SparkBackend
 from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
@@ -114,10 +118,6 @@ def local_session(master: str, java_home: str | None, *, warehouse: str) -> Spar
     Raises:
         JvmError: No Java 17 or later, or the jars could not be fetched.
     """
-    from crypto_assets.jvm.fetch import LOCALE, ensure_jars, require_spark_java
-    from crypto_assets.jvm.jars import SPARK_JARS
-    from crypto_assets.settings import adopt_environment
-
     require_spark_java(java_home)
     adopt_environment(LOCALE)  # of the JVM that PySpark starts
     from dagster_pyspark import LazyPySparkResource
@@ -184,8 +184,6 @@ class SparkEngine(Engine):
         lake: str | None = None,
         kafka_shaded: bool = False,
     ) -> None:
-        from crypto_assets.storage.delta_spark import SparkBackend
-
         self._session = session
         self.kafka_config = kafka_config
         self._kafka_shaded = kafka_shaded
@@ -209,7 +207,5 @@ class SparkEngine(Engine):
             LogTrimmed: Records of a range are no longer retained.
             LogUnavailable: The broker cannot be reached.
         """
-        from crypto_assets.log.kafka.spark_source import read_ranges, source_options
-
         options = source_options(self.kafka_config(), shaded=self._kafka_shaded)
         return read_ranges(self.spark, options, topic, ranges)

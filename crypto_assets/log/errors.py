@@ -35,16 +35,8 @@ class LogTrimmed(LogError):
         )
 
 
-class TopicRecreated(LogError):
-    """The topic was deleted and created again while it was being read: another incarnation has its name now."""
-
-
 class LogReplaced(LogError):
     """The log holds other records than were stored from it at the same offsets; raised until a person acts."""
-
-
-class TopicMismatch(LogError):
-    """A topic exists with settings under which hours would not be exact; the message has the commands that fix it."""
 
 
 class PublishFailed(LogError):

@@ -85,7 +85,7 @@ class LogHour(Protocol):
 
         Raises:
             LogReplaced: It holds other records.
-            TopicRecreated: It has another id.
+            LogError: It has another id.
         """
         ...
 

@@ -41,11 +41,6 @@ def from_log() -> tuple[str, ...]:
     )
 
 
-def from_history() -> tuple[str, ...]:
-    """Hourly assets derived from fetched history."""
-    return _assets(lambda s: s.restated and s.grain == "hour")
-
-
 def daily() -> tuple[str, ...]:
     """Daily assets that are rebuilt; models are not retrained."""
     return _assets(lambda s: s.restated and s.grain == "day")
@@ -104,7 +99,8 @@ def plan(first: date, last: date, origin: Origin, *, now: datetime, start: date,
     calls = 0
     hourly, days_of = from_log(), daily()
     if origin == "history":
-        hourly, days_of = from_history(), ("bronze/market_history", *daily())
+        hourly = _assets(lambda s: s.restated and s.grain == "hour")
+        days_of = ("bronze/market_history", *daily())
         calls = coins * math.ceil(len(days) / DAYS_PER_CALL)
         notes.append("points every hour: fills bars_1h and bars_1d; 5-minute bars, features and anomalies stay empty")
     else:

@@ -21,7 +21,6 @@ from crypto_assets.dagster_private import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
     InstigatorState,
-    InstigatorTick,
     InstigatorType,
     SqlEventLogStorage,
     SqlEventLogStorageTable,
@@ -42,10 +41,6 @@ _FREE_SHARE, _FREE_BYTES = 0.2, 2_000_000
 """Free share from which a database file is rewritten: rewriting costs as much as its content."""
 
 
-class UnsupportedInstanceError(ReportedError):
-    """The instance does not keep its events in a SQL store; the message names the store."""
-
-
 @dataclass(frozen=True)
 class FailedRun:
     """A failed run: storage id of its event, run, job, time (UTC) and reason in one line."""
@@ -60,7 +55,7 @@ class FailedRun:
 def _store(instance: dg.DagsterInstance) -> SqlEventLogStorage:
     store = instance.event_log_storage
     if not isinstance(store, SqlEventLogStorage):
-        raise UnsupportedInstanceError(
+        raise ReportedError(
             f"Dagster's events are in a {type(store).__name__}; alerts and housekeeping need one of its SQL stores: "
             "use the `storage:` block sqlite or postgres in dagster.yaml"
         )
@@ -322,11 +317,6 @@ def sensor_state(instance: dg.DagsterInstance, name: str) -> InstigatorState | N
     """State of the sensor `name`; None if it was never started or stopped."""
     states = [s for s in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if s.name == name]
     return states[-1] if states else None
-
-
-def newest_ticks(instance: dg.DagsterInstance, state: InstigatorState, limit: int = 5) -> list[InstigatorTick]:
-    """Newest ticks of a sensor, newest first, skipped ones included."""
-    return list(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=limit))
 
 
 # --- pruning ------------------------------------------------------------------------------------------------------

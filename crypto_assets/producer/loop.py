@@ -14,11 +14,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.errors import reason
 from crypto_assets.files import LockHeld, file_lock, read_object, read_text, write_atomic
+from crypto_assets.home import Home, open_home
 from crypto_assets.log.errors import LogError
+from crypto_assets.log.files.publisher import LandingPublisher, prepare
 from crypto_assets.log.kafka.client import client_config
 from crypto_assets.log.kafka.publisher import Publisher
 from crypto_assets.log.kafka.topic import require_topics
@@ -28,11 +30,9 @@ from crypto_assets.market.payload import poll_to_message, rfc3339, tick_to_messa
 from crypto_assets.market.polls import ABSENT_AFTER_POLLS
 from crypto_assets.market.quotes import Poll, Tick
 from crypto_assets.producer.ticks import ProducerState, RunSummary, TickSummary
+from crypto_assets.settings import Settings
 from crypto_assets.sources.base import Poller
-
-if TYPE_CHECKING:
-    from crypto_assets.home import Home
-    from crypto_assets.settings import Settings
+from crypto_assets.sources.registry import source_of
 
 CATCH_UP_BATCH = 200
 STATE_FILE = "producer.json"
@@ -367,8 +367,6 @@ def _batches(moments: Iterable[datetime], size: int) -> Iterator[Sequence[dateti
 
 def governor_of(settings: Settings) -> Governor:
     """Governor of a home: its source's budget and pace."""
-    from crypto_assets.sources.registry import source_of
-
     source = source_of(settings)
     return Governor(source.budget(settings), loop_s=settings.poll_interval_s, floor_s=source.quotes_every_s(settings))
 
@@ -431,12 +429,10 @@ def open_publisher(settings: Settings, now: datetime) -> Publisher:
 
     Raises:
         LogUnavailable: No broker is configured or running, or the landing folder cannot be created.
-        TopicMismatch: A topic's configuration does not allow exact hours.
+        LogError: A topic's configuration does not allow exact hours.
     """
     prices, polls, virtual = settings.prices_topic, settings.polls_topic, not settings.is_live
     if settings.transport == "landing":
-        from crypto_assets.log.files.publisher import LandingPublisher, prepare
-
         prepare(settings.landing, (prices, polls))
         return LandingPublisher(
             settings.landing, prices_topic=prices, polls_topic=polls, source=settings.source, virtual=virtual
@@ -457,11 +453,8 @@ def open_producer(settings: Settings, *, anchor: date | None = None) -> Producer
     Raises:
         HomeError: The home is bound to another mode.
         LogUnavailable: No broker is configured or running.
-        TopicMismatch: A topic's configuration does not allow exact hours.
+        LogError: A topic's configuration does not allow exact hours.
     """
-    from crypto_assets.home import open_home
-    from crypto_assets.sources.registry import source_of
-
     home = open_home(settings)
     now = datetime.now(UTC)
     publisher = open_publisher(settings, now)

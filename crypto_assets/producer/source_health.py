@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.contracts.messages import POLL_SCHEMA_V1
 from crypto_assets.log.errors import LogError
@@ -17,10 +17,8 @@ from crypto_assets.log.files import folder as landed
 from crypto_assets.log.kafka import reading
 from crypto_assets.market.polls import ABSENT_AFTER_POLLS, Found, judge, read_poll
 from crypto_assets.producer.ticks import ProducerState
+from crypto_assets.settings import Settings
 from crypto_assets.storage.base import OffsetRange
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
 
 LOOK_BACK_POLLS = 100
 """Number of newest polls searched for the newest answer."""

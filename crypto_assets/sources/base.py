@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from crypto_assets.errors import CANNOT, ReportedError, UsageError
 from crypto_assets.market.credits import QUOTE_CACHE_S, Budget
 from crypto_assets.market.quotes import Poll, Tick
+from crypto_assets.settings import Settings
 from crypto_assets.source_facts import SourceFacts
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
 
 
 class Unconfirmed(ReportedError, ValueError):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
@@ -23,12 +23,10 @@ from crypto_assets.market.credits import CALLS_PER_POLL, Budget
 from crypto_assets.market.payload import Parsed, exact_json, parse_markets
 from crypto_assets.market.quotes import Poll
 from crypto_assets.redaction import redact
+from crypto_assets.settings import Settings
 from crypto_assets.settings_databricks import LOOPBACK
 from crypto_assets.sources.base import Source
 from crypto_assets.web import BadBody, Client, NoReply, Reply, Unreachable
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
 
 HOSTS = {"keyless": "api.coingecko.com", "demo": "api.coingecko.com", "paid": "pro-api.coingecko.com"}
 BUDGETS = {

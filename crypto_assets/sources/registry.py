@@ -5,15 +5,11 @@ A new exchange is one more object here; `docs/architecture.md` lists everything 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from crypto_assets.settings import Settings
 from crypto_assets.source_facts import register_facts
 from crypto_assets.sources.base import Source
 from crypto_assets.sources.coingecko import CoinGecko
 from crypto_assets.sources.virtual import VIRTUAL
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
 
 _SOURCES: dict[str, Source] = {}
 

@@ -19,6 +19,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from crypto_assets.sources.feed import Feed, Quote
+from crypto_assets.sources.replay import ReplayFeed
+from crypto_assets.sources.simulator import SimulatorFeed
 
 FAULTS = (
     "null_price",
@@ -296,9 +298,6 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until interrupted."""
     import argparse
-
-    from crypto_assets.sources.replay import ReplayFeed
-    from crypto_assets.sources.simulator import SimulatorFeed
 
     parser = argparse.ArgumentParser(description="A stand-in of the CoinGecko API on 127.0.0.1.")
     parser.add_argument("--source", choices=("replay", "simulator"), default="simulator")

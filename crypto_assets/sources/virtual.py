@@ -6,43 +6,35 @@ prices take the live path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import TYPE_CHECKING
 
 from crypto_assets import source_facts
 from crypto_assets.market.credits import QUOTE_CACHE_S, Budget
 from crypto_assets.market.quotes import Poll
+from crypto_assets.settings import Settings
 from crypto_assets.source_facts import SourceFacts
 from crypto_assets.sources.base import Source
 from crypto_assets.sources.coingecko import CoinGeckoClient
+from crypto_assets.sources.feed import Feed
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.simulator import SimulatorFeed
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
-    from crypto_assets.sources.feed import Feed
+from crypto_assets.sources.standin import NOW_HEADER, StandIn
 
 
 class VirtualClient(CoinGeckoClient):
     """The client against a stand-in: time is the caller's, and the feed's headers go with every poll."""
 
     def __init__(self, url: str, feed: Feed, name: str) -> None:
-        super().__init__(url, name=name, extra_headers=_now_header)
+        super().__init__(url, name=name, extra_headers=lambda now: {NOW_HEADER: now.isoformat()})
         self._feed = feed
 
     def poll(self, coin_ids: Sequence[str], now: datetime) -> Poll:
         """Ask at the virtual moment `now`; the answer counts as complete at that moment."""
         poll = super().poll(coin_ids, now)
         return replace(poll, finished_at=now, headers=self._feed.headers(now))
-
-
-def _now_header(now: datetime) -> Mapping[str, str]:
-    from crypto_assets.sources.standin import NOW_HEADER
-
-    return {NOW_HEADER: now.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -68,8 +60,6 @@ class VirtualSource(Source):
     @contextmanager
     def open(self, settings: Settings, *, anchor: date) -> Iterator[VirtualClient]:
         """Start a stand-in that serves the feed, and a client of it."""
-        from crypto_assets.sources.standin import StandIn
-
         feed = self.feed(settings, anchor)
         with StandIn(feed) as standin, closing(VirtualClient(standin.url, feed, self.facts.name)) as client:
             yield client

@@ -20,7 +20,7 @@ def producer_alive(instance: dg.DagsterInstance) -> tuple[datetime | None, str |
     state = event_store.sensor_state(instance, "producer")
     if state is None or not state.is_running:
         return None, None
-    ticks = event_store.newest_ticks(instance, state)
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=5)
     good = [t.timestamp for t in ticks if t.status != TickStatus.FAILURE]
     data: Any = state.instigator_data
     started = getattr(data, "last_sensor_start_timestamp", None)

@@ -19,18 +19,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from crypto_assets.contracts.tables import TABLES
+from crypto_assets.assets.card import assets_of
+from crypto_assets.assets.log_slices import landing
+from crypto_assets.checks import freshness
+from crypto_assets.contracts.tables import RAW_PRICES, TABLES
 from crypto_assets.faults import in_short
 from crypto_assets.files import write_atomic
+from crypto_assets.home import Home, first_day
+from crypto_assets.log.errors import LogError, LogUnavailable
+from crypto_assets.log.kafka import reading
+from crypto_assets.settings import Settings
+from crypto_assets.status.producer import producer_alive
 from crypto_assets.status.table_facts import Covered, Facts, TableFacts, facts_of, happened
 from crypto_assets.status.verdict import Measured, Producer, Verdict, judge, service_of
+from crypto_assets.storage.store import DeltaStore
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from crypto_assets.orchestration.event_store import CheckState
-    from crypto_assets.settings import Settings
-    from crypto_assets.storage.store import DeltaStore
 
 T = TypeVar("T")
 STATE_FILE = "state/status.json"
@@ -177,8 +184,6 @@ def collect(
         now: Present time (UTC).
         unreadable: Parts that are already known to be unreadable, and why.
     """
-    from crypto_assets.checks import freshness
-    from crypto_assets.home import Home, first_day
     from crypto_assets.orchestration import event_store
 
     parts = Parts(list(unreadable), settings.home)
@@ -277,9 +282,6 @@ def _lag_of(settings: Settings, store: DeltaStore, covered: Covered, now: dateti
 
 
 def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
-    from crypto_assets.log.errors import LogError, LogUnavailable
-    from crypto_assets.log.kafka import reading
-
     try:
         start = reading.lag_start(settings, settings.prices_topic, covered, now)
         ahead = [_ahead(settings, settings.prices_topic, now)]
@@ -295,18 +297,12 @@ def _lag(settings: Settings, covered: Mapping[int, int], now: datetime) -> Lag:
 
 def _ahead(settings: Settings, topic: str, now: datetime) -> str:
     """Warning about records stamped ahead of the clock; empty without any."""
-    from crypto_assets.log.kafka import reading
-
     found = reading.ahead(settings, topic, now)
     return reading.ahead_text(topic, found, now) if found else ""
 
 
 def _landing_lag(settings: Settings, store: DeltaStore, until: datetime | None, now: datetime) -> Lag:
     """The same of landed records of the last seven days; files that cannot be read yet make it unknown."""
-    from crypto_assets.assets.log_slices import landing
-    from crypto_assets.contracts.tables import RAW_PRICES
-    from crypto_assets.log.errors import LogError
-
     folder = settings.landing / settings.prices_topic
     if not folder.is_dir():
         return Lag(unknown_because=f"landing folder {folder} does not exist here; see CRYPTO_ASSETS_LANDING")
@@ -325,7 +321,6 @@ def _landing_lag(settings: Settings, store: DeltaStore, until: datetime | None, 
 def _producer(instance: dg.DagsterInstance | None, now: datetime) -> tuple[Producer, datetime | None]:
     """The producer sensor, and the time of its newest good tick."""
     from crypto_assets.orchestration import event_store
-    from crypto_assets.status.producer import producer_alive
 
     if instance is None:
         return Producer(False, None, None), None
@@ -401,7 +396,6 @@ def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, Last
 
 def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRun | None]) -> list[str]:
     """A sentence for each failed run that is the newest of an asset which a schedule moves."""
-    from crypto_assets.assets.card import assets_of
     from crypto_assets.orchestration.event_store import failed_steps
 
     scheduled = assets_of("refresh", "daily", "slot")

@@ -11,15 +11,13 @@ from datetime import datetime
 from functools import cache
 from operator import itemgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR, Slice
+from crypto_assets.storage.backend import Snapshot
 from crypto_assets.storage.base import StoredRanges
 from crypto_assets.storage.delta_files import literal
-
-if TYPE_CHECKING:
-    from crypto_assets.storage.backend import Snapshot
 
 
 def incarnation(app_id: str) -> str:

@@ -148,7 +148,9 @@ class Cursor:
                 if self.hour is None:
                     return None
             bounds = reading.bounds(self._settings, self._topic, [self.hour], now)[hour_key(self.hour)]
-            self._same_topic(bounds)
+            if self.topic_id is not None and self.topic_id != bounds.topic_id:
+                self.ends = {}  # offsets of another incarnation
+            self.topic_id = bounds.topic_id
             if not self._lacks(bounds) and not all(b.provisional for b in bounds.partitions):
                 bounds = self._later(bounds, now)
         except LogUnavailable as error:
@@ -172,11 +174,6 @@ class Cursor:
         trimmed = any(first for first, _ in reading.end_offsets(self._settings, self._topic).values())
         oldest = floor_hour(start.oldest) + (HOUR if trimmed else 0 * HOUR)
         return max(oldest, datetime.combine(first_day(self._settings), time(), UTC))
-
-    def _same_topic(self, bounds: LogBounds) -> None:
-        if self.topic_id is not None and self.topic_id != bounds.topic_id:
-            self.ends = {}  # offsets of another incarnation
-        self.topic_id = bounds.topic_id
 
     def _lacks(self, bounds: LogBounds) -> bool:
         """Whether Bronze lacks offsets; a log that ends before what is stored is Bronze's to refuse."""

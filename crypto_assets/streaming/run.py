@@ -10,6 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crypto_assets.engine.base import StepFailed
+from crypto_assets.engine.engines import make_engine
+from crypto_assets.log.errors import LogUnavailable
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.log.kafka.reading import end_offsets
+from crypto_assets.log.kafka.spark_source import source_options
 from crypto_assets.settings import Settings
 from crypto_assets.streaming import wake
 from crypto_assets.streaming.loop import Loop, Progress, Summary
@@ -74,8 +79,6 @@ def stream(
         StepFailed: No stream can run with these settings, or the log cannot be read on from where Bronze ends.
         AuditFailed: A blocking rule failed; that micro-batch's Silver or Gold was not committed.
     """
-    from crypto_assets.engine.engines import make_engine
-
     refuse_unfit(settings, available_now=available_now)
     _require_topic(settings)
     engine = make_engine(settings)
@@ -85,9 +88,6 @@ def stream(
         timer.daemon = True
         timer.start()
     if has_queries(settings):
-        from crypto_assets.log.kafka.client import client_config
-        from crypto_assets.log.kafka.spark_source import source_options
-
         loop.step()  # before the query: errors are plainer here, and the cursor is known
         wake.by_query(
             loop,
@@ -113,9 +113,6 @@ def _require_topic(settings: Settings) -> None:
     Raises:
         StepFailed: No broker answers, or there is no such topic.
     """
-    from crypto_assets.log.errors import LogUnavailable
-    from crypto_assets.log.kafka.reading import end_offsets
-
     try:
         end_offsets(settings, settings.prices_topic)
     except LogUnavailable as error:

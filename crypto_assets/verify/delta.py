@@ -246,6 +246,8 @@ def create_view(
         snapshot: Its state; files that are missing on disk are left out.
         unknown: DuckDB types of further columns, null in every row.
     """
+    import duckdb
+
     present = [p for p in snapshot.files if (folder / p).is_file()]
     types = {column: duckdb_type(spec) for column, spec in snapshot.columns.items()}
     nulls = [f"NULL::{type_} AS {quoted(column)}" for column, type_ in (unknown or {}).items()]
@@ -279,15 +281,9 @@ def create_view(
 
     try:
         connection.execute(view(set(types)))
-    except _binder_error():  # a column added since the table's newest file was written
+    except duckdb.BinderException:  # a column added since the table's newest file was written
         described = connection.execute(f"SELECT * FROM {source} LIMIT 0").description or ()  # noqa: S608
         connection.execute(view({column[0] for column in described}))
-
-
-def _binder_error() -> type[Exception]:
-    import duckdb
-
-    return duckdb.BinderException
 
 
 def duckdb_type(delta: Any) -> str:

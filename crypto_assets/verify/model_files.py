@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 PARAMETERS, MODEL = "parameters.json", "model.skops"
 
 
-class UnreadableModelError(ValueError):
-    """A version's files are missing or malformed; the message names the file."""
-
-
 @dataclass(frozen=True)
 class Forest:
     """An isolation forest: the nodes of its trees, and the sample size of each tree."""
@@ -57,13 +53,13 @@ def parameters(folder: Path) -> dict[str, Any]:
     """Parameters that a version learnt besides its model: thresholds, quantiles.
 
     Raises:
-        UnreadableModelError: The file is missing or not JSON.
+        ValueError: The file is missing or not JSON.
     """
     path = folder / PARAMETERS
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UnreadableModelError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 def sha256(folder: Path) -> str | None:
@@ -81,7 +77,7 @@ def forest(folder: Path) -> Forest | None:
     """The isolation forest of a version; None without a model file.
 
     Raises:
-        UnreadableModelError: The file is not an isolation forest.
+        ValueError: The file is not an isolation forest.
     """
     path = folder / MODEL
     if not path.is_file():
@@ -92,7 +88,7 @@ def forest(folder: Path) -> Forest | None:
         trees = tuple(tree["tree_"]["nodes"] for tree in model["estimators_"])
         return Forest(trees, int(model["_max_samples"]))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UnreadableModelError(f"{path} holds no isolation forest: {error!r}") from error
+        raise ValueError(f"{path} holds no isolation forest: {error!r}") from error
 
 
 def isolation_scores(forest: Forest, inputs: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from crypto_assets.contracts.slices import hour_key
 from crypto_assets.engine import inputs as module
 from crypto_assets.engine.base import StepFailed, StepInputs
-from crypto_assets.engine.inputs import InputsTooLarge, Shipment, StepInputBuilder, receive
+from crypto_assets.engine.inputs import Shipment, StepInputBuilder, receive
 from crypto_assets.market.coins import default_registry
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import LogBounds, PartitionBounds
@@ -53,7 +53,7 @@ def test_several_days_fit():
 
 
 def test_too_long_a_range_is_refused_with_its_size():
-    with pytest.raises(InputsTooLarge, match=r"[\d,]+ bytes of JSON .* take a shorter range"):
+    with pytest.raises(StepFailed, match=r"[\d,]+ bytes of JSON .* take a shorter range"):
         shipment(60 * 24).to_json()
 
 

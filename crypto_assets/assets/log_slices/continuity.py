@@ -81,7 +81,7 @@ class Continuity:
 
         Raises:
             LogReplaced: The log and the stored records differ; names partitions, offsets and both records.
-            TopicRecreated: The topic's id has changed since its bounds were queried.
+            LogError: The topic's id has changed since its bounds were queried.
             LogError: The log cannot be queried.
         """
         place = (table.full_name, bounds.topic_id)

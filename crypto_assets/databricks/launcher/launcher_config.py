@@ -9,15 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import crypto_assets
 from crypto_assets.databricks.clusters import STEP_LIBRARIES, pinned, secret_key
 from crypto_assets.databricks.staging import DBFS, VOLUMES, staging_folder
 from crypto_assets.log.kafka.broker import bootstrap_of
-
-if TYPE_CHECKING:
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings
 
 REMOTE_ENVIRONMENT: Mapping[str, str] = {
     "CRYPTO_ASSETS_TARGET": "target",

@@ -17,11 +17,10 @@ from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER
 from crypto_assets.databricks.launcher.launcher_config import environment
 from crypto_assets.databricks.staging import VOLUMES, Staging, staging_at, staging_findings
 from crypto_assets.errors import ReportedError
+from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-
-    from crypto_assets.settings import Settings
 
 TESTED_SPARK = (4, 2)
 """Spark minor that the transforms were tested on; an older one is refused."""

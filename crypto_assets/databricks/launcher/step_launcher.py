@@ -54,13 +54,13 @@ from crypto_assets.engine.base import StepFailed
 from crypto_assets.engine.inputs import Shipment, receive
 from crypto_assets.home import HomeError
 from crypto_assets.redaction import redact
+from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.jobs import Run
 
     from crypto_assets.dagster_private import StepExecutionContext, StepRunRef
-    from crypto_assets.settings import Settings
 
 MAIN = Path(remote_main.__file__)
 MOST_STDOUT = 64 * 1024

@@ -22,23 +22,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.contracts.model import Table
 from crypto_assets.databricks.pipeline.configuration import PREFIX, SCHEMA_SUFFIX, ConfigurationError
 from crypto_assets.databricks.pipeline.datasets import DATASETS, dataset_name
 from crypto_assets.databricks.pipeline.expectations import FAIL, UNIQUE_KEY, expectations, violations
 from crypto_assets.engine.connect_server import TOKEN, connect_server
 from crypto_assets.errors import ReportedError
+from crypto_assets.home import existing_home
+from crypto_assets.log.kafka.client import client_config
+from crypto_assets.log.kafka.topic import topic_id
 from crypto_assets.settings import Settings, child_environment, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from crypto_assets.contracts.model import Table
-
 PIPELINE = Path(__file__).resolve().parents[3] / "deploy/databricks/pipeline.py"
-
-
-class PipelineFailed(ReportedError):
-    """`spark-pipelines` ended with an error; the message contains the end of its output."""
 
 
 def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str = "local[2]") -> dict[str, Any]:
@@ -58,7 +56,7 @@ def run(settings: Settings, folder: Path, pipeline: Path = PIPELINE, master: str
         HomeError: There is no home, or it is bound to something else.
         JvmError: No Java 17 or later, or the jars could not be fetched.
         LogUnavailable: The topic does not exist or the broker cannot be reached.
-        PipelineFailed: The run failed.
+        ReportedError: The run failed.
     """
     if not pipeline.is_file():
         raise ConfigurationError(f"{pipeline} is not there: it is part of a checkout, not of the installed package")
@@ -84,10 +82,6 @@ def configuration_of(settings: Settings) -> dict[str, str]:
         HomeError: There is no home, or it is bound to something else.
         LogUnavailable: The topic does not exist or the broker cannot be reached.
     """
-    from crypto_assets.home import existing_home
-    from crypto_assets.log.kafka.client import client_config
-    from crypto_assets.log.kafka.topic import topic_id
-
     home, client = existing_home(settings), client_config(settings)
     if "sasl.password" in client:
         raise ConfigurationError(
@@ -127,7 +121,7 @@ def _spark_pipelines(specification: Path, port: int, token: str) -> None:
         command, env={**child_environment(), TOKEN: token}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise PipelineFailed(f"spark-pipelines ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+        raise ReportedError(f"spark-pipelines ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
 
 
 def _report(session: SparkSession, table: Table) -> dict[str, Any]:

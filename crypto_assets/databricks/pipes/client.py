@@ -35,6 +35,7 @@ from crypto_assets.databricks.launcher.wheel import DISTRIBUTION, ENTRY_POINT, W
 from crypto_assets.databricks.pipes.main import END_OF_CHUNK, FAILURE, RESULT, STARTED
 from crypto_assets.databricks.staging import staging_at, staging_folder
 from crypto_assets.databricks.submission import idempotency_token, run_name
+from crypto_assets.engine.base import Result, StepInputs
 from crypto_assets.engine.inputs import Shipment
 from crypto_assets.engine.wire import (
     Crashed,
@@ -46,14 +47,12 @@ from crypto_assets.engine.wire import (
     result_from_json,
 )
 from crypto_assets.redaction import SHORTEST_SECRET, redact
+from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.files import FilesAPI
     from databricks.sdk.service.jobs import Run
-
-    from crypto_assets.engine.base import Result, StepInputs
-    from crypto_assets.settings import Settings
 
 ENVIRONMENT = "step"
 """Key of the environment within a submitted run, and of its task."""
@@ -185,7 +184,7 @@ class ServerlessRunner:
 
         Raises:
             WireError: It would.
-            InputsTooLarge: The inputs are too large.
+            StepFailed: The inputs are too large.
         """
         order = Order(
             address_of(work),

@@ -15,17 +15,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from crypto_assets.databricks.launcher.failures import shown
+from crypto_assets.engine.base import Engine, Result
 from crypto_assets.engine.inputs import Shipment
+from crypto_assets.engine.spark import Sessions, SparkEngine
 from crypto_assets.engine.wire import Order, failure_to_json, result_to_json, sealed, work_at
+from crypto_assets.log.kafka.client import client_config
 from crypto_assets.redaction import redact
-from crypto_assets.settings import adopt_environment, load_settings
-
-if TYPE_CHECKING:
-    from crypto_assets.engine.base import Engine, Result
-    from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings, adopt_environment, load_settings
 
 STARTED, RESULT, FAILURE = "started", "result", "failure"
 END_OF_CHUNK = "\n"
@@ -101,8 +100,6 @@ def read_secrets(wanted: Sequence[Mapping[str, str]], get: Callable[[str, str], 
 
 def serverless_engine(settings: Settings) -> Engine:
     """The engine on the session of this compute and the managed tables of the catalog; opens nothing."""
-    from crypto_assets.engine.spark import Sessions, SparkEngine
-    from crypto_assets.log.kafka.client import client_config
 
     def session() -> Any:
         from databricks.sdk.runtime import spark

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.clock import is_ahead, is_ahead_ms
-from crypto_assets.log.errors import LogWentBackwards, TopicRecreated
+from crypto_assets.log.errors import LogError, LogWentBackwards
 from crypto_assets.log.kafka.adoption import topic_id_of
 from crypto_assets.log.kafka.hours import bounds
 from crypto_assets.log.kafka.offsets import config_of, end_offsets, newest_timestamp_ms, offsets_of
@@ -45,7 +45,7 @@ def read_again(
         The records as `read_ranges` gives them (None = none are retained), and the ranges that could be compared.
 
     Raises:
-        TopicRecreated: The topic has another id now.
+        LogError: The topic has another id now.
         LogWentBackwards: A range ends after the end of the log.
         LogUnavailable: No broker answers, or the topic does not exist.
     """
@@ -68,7 +68,7 @@ def read_again(
 def _refuse_another(config: Mapping[str, Any], topic: str, incarnation: str) -> None:
     found = topic_id(config, topic)
     if found != topic_id_of(incarnation):
-        raise TopicRecreated(
+        raise LogError(
             f"topic {topic} was re-created while it was read (its id was {incarnation} and is {found}): nothing of it "
             "was stored; run the step again, which reads the new topic from its beginning"
         )

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.log.errors import LogUnavailable, TopicMismatch
+from crypto_assets.jvm.fetch import ensure_jars, find_java
+from crypto_assets.jvm.jars import KAFKA_BROKER
+from crypto_assets.log.errors import LogError, LogUnavailable
 from crypto_assets.log.kafka.client import client_config, unavailable
 from crypto_assets.settings import Settings
 
@@ -91,13 +93,13 @@ def require_topics(settings: Settings, now: datetime) -> list[TopicStatus]:
     """Like `ensure_topics`, but every problem of every topic is raised.
 
     Raises:
-        TopicMismatch: With one line per problem and its fix.
+        LogError: With one line per problem and its fix.
         LogUnavailable: The broker cannot be reached or refuses.
     """
     statuses = ensure_topics(settings, now)
     problems = [f"{status.topic}: {problem}" for status in statuses for problem in status.problems]
     if problems:
-        raise TopicMismatch("topics are not as exact hours need them:\n  " + "\n  ".join(problems))
+        raise LogError("topics are not as exact hours need them:\n  " + "\n  ".join(problems))
     return statuses
 
 
@@ -248,9 +250,6 @@ def alter_command(settings: Settings, topic: str, wanted: Mapping[str, str]) -> 
         if settings.security_protocol != "PLAINTEXT":
             tool += ["--command-config", "client.properties"]
     else:
-        from crypto_assets.jvm.fetch import ensure_jars, find_java
-        from crypto_assets.jvm.jars import KAFKA_BROKER
-
         tool = [str(find_java()), "-cp", str(ensure_jars(KAFKA_BROKER) / "*"), "kafka.admin.ConfigCommand"]
         servers = str(client_config(settings)["bootstrap.servers"])
     pairs = ",".join(f"{name}={value}" for name, value in wanted.items())
