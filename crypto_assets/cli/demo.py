@@ -129,7 +129,9 @@ def run(base: Settings, now: datetime, *, verbose: bool = False) -> int:
         output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
         instance = open_instance(home)
         tick = _produce(settings, instance, span, stages)
-        report = _materialize(settings, instance, span, stages, now)
+        days = [day_key(span.start + i * DAY) for i in range(DAYS)]
+        scheduled = Scheduled(build_definitions(settings), instance, settings, stages.stage)
+        report = scheduled.run(hour_keys(span), days, now)
         if verbose:
             output.say(tick)
         if report.unchanged or verbose:
@@ -211,14 +213,6 @@ def poll_moments(start: datetime, end: datetime) -> list[datetime]:
     first = start.replace(second=0, microsecond=0) + POLL_PHASE
     count = max(0, int((end - first) / POLL_EVERY) + 1)
     return [m for m in (first + i * POLL_EVERY for i in range(count)) if start <= m < end]
-
-
-def _materialize(
-    settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages, now: datetime
-) -> Outcome:
-    """All hourly partitions in one run, then the daily ones, then what no job moves; of a repetition what changed."""
-    days = [day_key(span.start + i * DAY) for i in range(DAYS)]
-    return Scheduled(build_definitions(settings), instance, settings, stages.stage).run(hour_keys(span), days, now)
 
 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:

@@ -224,12 +224,10 @@ def faults(drill: Drill) -> list[Fault]:
     """The six faults, in the order in which they are injected."""
     prices = "kafka/crypto_prices_raw"
 
-    def at_source(kind: str, **options: Any) -> Callable[[], None]:
+    def at_source(kind: str | None, **options: Any) -> Callable[[], None]:
         return lambda: drill.set_fault(kind, **options)
 
-    def over() -> None:
-        drill.set_fault(None)
-
+    over = at_source(None)
     return [
         Fault(
             "malformed record in the topic", ("ops/pipeline_metrics", "quarantine_below_1pct"), drill.write_bad_records,

@@ -130,17 +130,12 @@ def notes(coins: Sequence[Mapping[str, Any]]) -> list[str]:
     for moment, symbols in sorted(since.items()):
         lines.append(f"* since {moment:%Y-%m-%d %H:%M}, from the bar nearest to 24 h ago: {_whose(symbols, coins)}")
     for reason, shown in sorted(why.items()):
-        parts = "; ".join(f"{', '.join(names)} of {who}" for who, names in _by_coins(shown, coins).items())
+        by_coins: dict[str, list[str]] = {}
+        for name, symbols in shown.items():
+            by_coins.setdefault(_whose(symbols, coins), []).append(name)
+        parts = "; ".join(f"{', '.join(names)} of {who}" for who, names in by_coins.items())
         lines.append(f"{UNKNOWN} {reason}: {parts}")
     return lines
-
-
-def _by_coins(shown: Mapping[str, list[str]], coins: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Columns by the coins that lack them."""
-    found: dict[str, list[str]] = {}
-    for name, symbols in shown.items():
-        found.setdefault(_whose(symbols, coins), []).append(name)
-    return found
 
 
 def _whose(symbols: list[str], coins: Sequence[Mapping[str, Any]]) -> str:

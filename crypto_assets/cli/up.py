@@ -23,7 +23,7 @@ from crypto_assets.cli.processes import Supervised, owned_children, stop_all
 from crypto_assets.cli.signals import stop_if_asked, stop_requested
 from crypto_assets.errors import ReportedError
 from crypto_assets.home import Home, open_home
-from crypto_assets.log.kafka.broker import EmbeddedBroker
+from crypto_assets.log.kafka.broker import EmbeddedBroker, port_is_free
 from crypto_assets.paths import private_folder
 from crypto_assets.settings import Settings
 
@@ -77,14 +77,8 @@ def free_port(port: int) -> None:
     Raises:
         ReportedError: It is taken; names it and the flag.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ReportedError(
-                f"port {port} is in use; choose another: --port {port + 1} (make: PORT={port + 1})"
-            ) from error
+    if not port_is_free(port):
+        raise ReportedError(f"port {port} is in use; choose another: --port {port + 1} (make: PORT={port + 1})")
 
 
 def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[Home], None] | None = None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -169,7 +169,7 @@ class Producer:
         return summary
 
     def catch_up(
-        self, moments: Iterable[datetime], advance: Callable[[int], object] = lambda _polls: None
+        self, moments: Sequence[datetime], advance: Callable[[int], object] = lambda _polls: None
     ) -> RunSummary:
         """Poll at many virtual times, due or not, and publish in batches.
 
@@ -184,9 +184,9 @@ class Producer:
         summary = RunSummary()
         with self._exclusive():
             state = self.state
-            for batch in _batches(moments, CATCH_UP_BATCH):
+            for done in range(0, len(moments), CATCH_UP_BATCH):
                 polls = []
-                for moment in batch:
+                for moment in moments[done : done + CATCH_UP_BATCH]:
                     polled = self._query(state, moment)
                     state = polled.state
                     self._enqueue_prices(polled)
@@ -352,17 +352,6 @@ class Producer:
             credits_left=report.left,
             error=error,
         )
-
-
-def _batches(moments: Iterable[datetime], size: int) -> Iterator[Sequence[datetime]]:
-    batch: list[datetime] = []
-    for moment in moments:
-        batch.append(moment)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def governor_of(settings: Settings) -> Governor:

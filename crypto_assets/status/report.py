@@ -126,11 +126,6 @@ class StatusReport:
     verdict: Verdict
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """Problems."""
-        return self.verdict.problems
-
-    @property
     def exit_code(self) -> int:
         """0 = ok or nothing promised, 1 = problems, 3 = unknown."""
         return self.verdict.exit_code

@@ -212,7 +212,9 @@ def test_missing_producer_ticks_are_a_problem_only_while_the_sensor_runs(served)
         assert "newest good tick is 61 s old" in late.verdict.problems[0]
         ticks(served, None).producer(running=False)
         stopped = served.collect(NOW + timedelta(seconds=61))
-    assert stopped.problems == ("the producer sensor is stopped: nothing polls; start it in the UI, Automation",)
+    assert stopped.verdict.problems == (
+        "the producer sensor is stopped: nothing polls; start it in the UI, Automation",
+    )
 
 
 def test_what_cannot_be_told_while_the_producer_runs_is_3(bench):
@@ -241,7 +243,7 @@ def test_data_of_the_future_is_a_problem_of_the_clock_and_no_negative_age(served
     assert "clock is behind the newest data (gold/latest_prices by 5 s)" in report.verdict.problems[0]
     assert by_name(report)["gold/latest_prices"].event_ahead_s == 5.0
     back = served.collect(NOW - timedelta(days=1))
-    assert "the producer's newest tick by 86,400 s" in back.problems[0]
+    assert "the producer's newest tick by 86,400 s" in back.verdict.problems[0]
     assert "-" not in json.dumps([a["event_age_s"] for a in json.loads(back.to_json())["assets"]])
 
 

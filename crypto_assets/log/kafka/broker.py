@@ -138,7 +138,8 @@ def _read_json(path: Path) -> dict:
         raise BrokerError(f"{error}; delete the file, then: crypto-assets broker start") from error
 
 
-def _port_is_free(port: int) -> bool:
+def port_is_free(port: int) -> bool:
+    """True if this machine can listen on a port of 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # as the broker binds: connections in TIME_WAIT of an earlier broker do not count
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,7 +152,7 @@ def _port_is_free(port: int) -> bool:
 
 def _pick_port() -> int:
     for port in random.SystemRandom().sample(range(*_PORT_RANGE), 200):
-        if _port_is_free(port):
+        if port_is_free(port):
             return port
     raise BrokerError(f"no free port between {_PORT_RANGE[0]} and {_PORT_RANGE[1]}; set CRYPTO_ASSETS_KAFKA_PORT")
 
@@ -301,7 +302,7 @@ class EmbeddedBroker:
 
     def _choose_port(self) -> int:
         port = self._wanted_port or _read_json(self._root / "port.json").get("port") or _pick_port()
-        if not _port_is_free(port):
+        if not port_is_free(port):
             raise BrokerError(
                 f"port {port} of {HOST} is already in use by another program, so the broker of {self.home} cannot "
                 "start. Stop that program, or choose another port: "
