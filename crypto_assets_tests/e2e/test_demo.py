@@ -146,6 +146,8 @@ ELSEWHERE = {
     "crypto-assets coins add dogecoin": "needs the internet; test below shows the refusal",
     "make drill": "cli/test_drill",
     "crypto-assets stream": "streaming/test_stream",
+    "crypto-assets serve": "serving/test_server",
+    "crypto-assets alerts backtest": "cli/test_alert_rules",
     "crypto-assets adopt-log": "cli/test_adopt_log",
     "crypto-assets parity": "test_parity",
     "crypto-assets parity --hours A..B": "test_parity",
