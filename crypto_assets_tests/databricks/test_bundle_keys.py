@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,16 @@ from typing import Any
 import pytest
 
 import crypto_assets
-from crypto_assets_tests.databricks.test_deploy_files import bundle
+from crypto_assets.contracts.tables import PRICE_FEATURES
+from crypto_assets.databricks.deploy.unity import MODELS_SCHEMA
+from crypto_assets.databricks.endpoint import SUFFIX
+from crypto_assets.ml.baselines import REGISTERED
+from crypto_assets_tests.databricks.test_deploy_files import bundle, texts
 
 ROOT = Path(crypto_assets.__file__).parents[1]
 PATH = "deploy/databricks.yml"
-BUNDLES = {path: bundle(ROOT / path) for path in (PATH,)}
+ONLINE = "deploy/online/databricks.yml"
+BUNDLES = {path: bundle(ROOT / path) for path in (PATH, ONLINE)}
 
 PERMISSIONS = {"level", "group_name", "user_name", "service_principal_name"}
 KEYS: Mapping[str, set[str]] = {
@@ -37,6 +43,23 @@ KEYS: Mapping[str, set[str]] = {
     "alerts.*.evaluation.notification": {"notify_on_ok", "retrigger_seconds", "subscriptions"},
     "alerts.*.evaluation.notification.subscriptions[]": {"destination_id", "user_email"},
     "alerts.*.schedule": {"quartz_cron_schedule", "timezone_id", "pause_status"},
+    "model_serving_endpoints.*": {
+        *("name", "config", "description", "permissions", "route_optimized", "rate_limits", "tags", "ai_gateway"),
+        *("email_notifications", "budget_policy_id", "telemetry_config", "lifecycle"),
+    },
+    "model_serving_endpoints.*.config": {"served_entities", "traffic_config", "auto_capture_config"},
+    "model_serving_endpoints.*.config.served_entities[]": {
+        *("name", "entity_name", "entity_version", "workload_size", "workload_type", "scale_to_zero_enabled"),
+        *("environment_vars", "instance_profile_arn", "min_provisioned_throughput", "max_provisioned_throughput"),
+    },
+    "model_serving_endpoints.*.permissions[]": PERMISSIONS,
+    "database_instances.*": {"name", "capacity", "stopped", "node_count", "permissions", "lifecycle"},
+    "synced_database_tables.*": {"name", "database_instance_name", "logical_database_name", "spec", "lifecycle"},
+    "synced_database_tables.*.spec": {
+        *("source_table_full_name", "primary_key_columns", "timeseries_key", "scheduling_policy"),
+        *("create_database_objects_if_missing", "new_pipeline_spec", "existing_pipeline_id"),
+    },
+    "synced_database_tables.*.spec.new_pipeline_spec": {"storage_catalog", "storage_schema", "budget_policy_id"},
 }
 """Keys that a resource may have, by its place; names of resources are `*`."""
 KINDS = {path.split(".")[0] for path in KEYS}
@@ -45,6 +68,8 @@ VALUES: Mapping[str, set[str]] = {
     "aggregation": {"SUM", "COUNT", "COUNT_DISTINCT", "AVG", "MEDIAN", "MIN", "MAX", "STDDEV"},
     "empty_result_state": {"UNKNOWN", "TRIGGERED", "OK", "ERROR"},
     "pause_status": {"PAUSED", "UNPAUSED", "${var.alerts_pause_status}"},
+    "scheduling_policy": {"SNAPSHOT", "TRIGGERED", "CONTINUOUS"},
+    "workload_size": {"Small", "Medium", "Large"},
 }
 """Values that a key may have, wherever it stands."""
 
@@ -83,15 +108,51 @@ def test_every_dashboard_of_a_bundle_exists():
             assert (ROOT / path).parent.joinpath(dashboard["file_path"]).is_file()
 
 
+def test_alerts_are_paused_until_someone_asks_for_them():
+    alerts = BUNDLES[PATH]["resources"]["alerts"].values()
+    assert {alert["schedule"]["pause_status"] for alert in alerts} == {"${var.alerts_pause_status}"}
+    assert BUNDLES[PATH]["variables"]["alerts_pause_status"]["default"] == "PAUSED"
+
+
+def test_variables_of_the_online_bundle_lead_somewhere():
+    document = BUNDLES[ONLINE]
+    referred = {m for text in texts(document) for m in re.findall(r"\$\{([\w.]+)\}", text)}
+    instances = {f"resources.database_instances.{name}.name" for name in document["resources"]["database_instances"]}
+    assert referred - instances - {"bundle.target"} == {f"var.{name}" for name in document["variables"]}
+    assert document["targets"].keys() == BUNDLES[PATH]["targets"].keys()
+    for name, target in document["targets"].items():
+        beside = BUNDLES[PATH]["targets"][name]
+        assert (target["variables"], target["run_as"]) == (beside["variables"], beside["run_as"])
+
+
+def test_every_model_has_an_endpoint_with_the_name_it_is_published_under():
+    endpoints = BUNDLES[ONLINE]["resources"]["model_serving_endpoints"]
+    served = {key: e["config"]["served_entities"] for key, e in endpoints.items()}
+    assert served.keys() == REGISTERED.keys()
+    for model, (entity,) in served.items():
+        assert entity["entity_name"] == f"${{var.catalog}}.{MODELS_SCHEMA}.{REGISTERED[model]}{SUFFIX}"
+        assert entity["entity_version"] == f"${{var.{model}_version}}"
+
+
+def test_the_synced_table_has_the_newest_features_of_every_coin():
+    (synced,) = BUNDLES[ONLINE]["resources"]["synced_database_tables"].values()
+    spec = synced["spec"]
+    assert spec["source_table_full_name"] == f"${{var.catalog}}.{PRICE_FEATURES.full_name}"
+    assert [*spec["primary_key_columns"], spec["timeseries_key"]] == list(PRICE_FEATURES.key)
+
+
 def test_planted_faults_are_found():
     document = deepcopy(BUNDLES[PATH])
     alert = document["resources"]["alerts"]["prices_stale"]
     alert["evaluation"]["condition"] = alert["evaluation"].pop("threshold")
     alert["schedule"]["pause_status"] = "ON"
     document["resources"]["dashboards"]["boards"]["catalog"] = "x"
+    document["resources"] |= deepcopy(BUNDLES[ONLINE]["resources"])
+    document["resources"]["synced_database_tables"]["price_features"]["spec"]["timeseries_column"] = "window_end"
     assert sorted(problems(document)) == [
         "boards: dashboards.* has no catalog",
-        *("prices_stale: alerts.*.evaluation has no condition",),
+        "price_features: synced_database_tables.*.spec has no timeseries_column",
+        "prices_stale: alerts.*.evaluation has no condition",
         *(
             f"prices_stale: alerts.*.evaluation.condition{end}"
             for end in (" has no value", ".value has no double_value")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from crypto_assets.databricks.clusters import NEVER_ON_A_CLUSTER, secret_key
+from crypto_assets.databricks.clusters import ENDPOINT_LIBRARIES, NEVER_ON_A_CLUSTER, secret_key
 from crypto_assets.databricks.deploy import unity
 from crypto_assets.databricks.pipeline.configuration import SCHEMA_SUFFIX
 from crypto_assets.databricks.pipeline.datasets import DATASETS
@@ -177,14 +177,18 @@ def test_bundle_environment_names_are_settings() -> None:
 def test_bundle_libraries_are_pinned_by_the_lock_and_never_the_runtime_own() -> None:
     (task,) = BUNDLE["resources"]["jobs"]["stream"]["tasks"]
     (pipeline,) = BUNDLE["resources"]["pipelines"].values()
+    (published,) = BUNDLE["resources"]["jobs"]["publish_models"]["environments"]
+    of_endpoint = published["spec"]["dependencies"]
+    assert {pin.split("==")[0] for pin in of_endpoint} == set(ENDPOINT_LIBRARIES)
     pins = [*(entry["pypi"]["package"] for entry in task["libraries"]), *pipeline["environment"]["dependencies"]]
+    pins += of_endpoint
     lock = (ROOT / "requirements.lock").read_text().lower()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     ours = {re.split(r"[\[<>=]", d)[0] for d in project}
     stale = [pin for pin in pins if not re.search(rf"^{re.escape(pin)}(\s|$)", lock, flags=re.MULTILINE)]
     assert not stale, "deploy/databricks.yml pins other versions than requirements.lock"
     for pin in pins:
-        assert pin.split("==")[0] in ours
+        assert pin.split("==")[0] in ours or pin in of_endpoint
         assert pin.split("==")[0] not in NEVER_ON_A_CLUSTER
 
 
