@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { flagTable, newestFirst } from "../flags.js";
-import { count, duration, ms } from "../format.js";
+import { count, duration, minute, ms } from "../format.js";
 import {
   absent,
   coinLink,
@@ -115,13 +115,20 @@ function glance(store) {
   const model = serving(store).get("price_1h");
   const to = (view, text) => h("a", { href: `#/${view}` }, text);
   const open = firing(alerts).length;
-  const known = state.report ? state.state : null;
+  const known = state.report && !state.state.startsWith("state unknown") ? state.state : null;
   return facts([
     ["Flags in 24 h", recent === null ? absent("no slot was scored yet") : to("anomalies", count(recent))],
     ["Alerts that fire", to("pipeline", open ? count(open) : "none")],
     [
       "Pipeline",
-      known ? to("pipeline", known) : h("span", {}, to("pipeline", "unknown"), h("small", {}, " no report")),
+      known
+        ? to("pipeline", known)
+        : h(
+            "span",
+            {},
+            to("pipeline", "unknown"),
+            h("small", {}, state.report ? ` since ${minute(state.written_at)} UTC` : " no report"),
+          ),
     ],
     [
       "Forecast model, 1 h",

@@ -7,6 +7,7 @@ import { ask } from "../store.js";
 import { change, missing, num, Table } from "../table.js";
 
 const PROMISED = 0.9;
+const DAYS = 3;
 const PURPOSE = { price_5m: "Price in 5 minutes", price_1h: "Price in 1 hour", anomaly: "Anomaly score" };
 const HORIZONS = { "5m": "5 min", "1h": "1 h" };
 const MODES = { live: "live", backfill: "backfilled" };
@@ -37,7 +38,9 @@ export async function show(root, { store, signal }) {
   const draw = () => {
     models.update([...serving(store).values()].sort((a, b) => (a.model < b.model ? 1 : -1)));
     measures.update(pooled(store.data.accuracy, intervals));
-    days.update([...store.data.accuracy].sort((a, b) => order(b).localeCompare(order(a))));
+    const newest = [...new Set(store.data.accuracy.map((row) => row.day))].sort().slice(-DAYS);
+    const recent = store.data.accuracy.filter((row) => newest.includes(row.day));
+    days.update(recent.sort((a, b) => order(b).localeCompare(order(a))));
     source.replaceChildren(provenance(store, "gold.prediction_accuracy"));
   };
   const load = async () => {
@@ -252,6 +255,10 @@ function dayTable(store) {
         cell: (row) => maybe(row.coverage_90, (value) => num(fixed(100 * value, 1)), none),
       },
     ],
-    { caption: "Newest first", key: order, empty: "No day of forecasts was scored yet." },
+    {
+      caption: `The newest ${DAYS} days, newest first; older ones by v1/accuracy`,
+      key: order,
+      empty: "No day of forecasts was scored yet.",
+    },
   );
 }
