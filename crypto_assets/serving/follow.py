@@ -85,7 +85,7 @@ class FollowedTable:
             self.snapshot = None
             return None
         after = snapshot_of(self.kept, self._handle, self._encoded)
-        self._encoded.keep(self.kept, after.hot())
+        after.prepare()
         self.snapshot = after
         return None if before is not None and before.tag == after.tag else Change(before, after)
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from heapq import merge
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from crypto_assets.storage.delta_files import literal
 
 COLD_ROWS = 60_000
 """Rows of files that no newest version has, or of older days, that stay in memory: about 30 MB."""
+_at = attrgetter("at")
 ALWAYS, NEVER = -(2**63), 2**63 - 1
 """Bounds of everything."""
 
@@ -73,7 +74,7 @@ class Files:
         self._lock = threading.Lock()
         self._connection: Any = None
         self._hot: dict[str, dict[File, FileRows]] = {}
-        self._cold: OrderedDict[File, FileRows] = OrderedDict()
+        self._cold: dict[File, FileRows] = {}
 
     def rows(self, kept: Kept, file: File) -> FileRows:
         """Rows of a file, encoded at the first call.
@@ -81,15 +82,17 @@ class Files:
         Raises:
             FileGone: It is not there any more.
         """
-        with self._lock:
-            if (found := self._hot.get(kept.name, {}).get(file)) is not None:
-                return found
-            if (found := self._cold.get(file)) is not None:
-                self._cold.move_to_end(file)
-                return found
-            found = self._encoded(kept, file)
-            self._put_aside(file, found)
+        # What is there is read without the lock, which is held while files are encoded: requests never wait for that.
+        if (found := self._there(kept, file)) is not None:
             return found
+        with self._lock:
+            if (found := self._there(kept, file)) is None:
+                found = self._encoded(kept, file)
+                self._put_aside(file, found)
+            return found
+
+    def _there(self, kept: Kept, file: File) -> FileRows | None:
+        return self._hot.get(kept.name, {}).get(file) or self._cold.get(file)
 
     def keep(self, kept: Kept, files: Iterable[File]) -> None:
         """Keep exactly these files of a table; encode those that are not."""
@@ -110,13 +113,12 @@ class Files:
     def _put_aside(self, file: File, rows: FileRows) -> None:
         self._cold[file] = rows
         while len(self._cold) > 1 and sum(map(_count, self._cold.values())) > COLD_ROWS:
-            self._cold.popitem(last=False)
+            del self._cold[next(iter(self._cold))]
 
     def _encoded(self, kept: Kept, file: File) -> FileRows:
         import duckdb
 
         path = literal(str(file.path))  # for a parameter DuckDB imports pandas
-
         if self._connection is None:
             self._connection = _connection()
         try:
@@ -263,11 +265,13 @@ class Snapshot:
 
     def _sorted(self, group: str, files: Iterable[File]) -> list[Row]:
         parts = [rows for f in files if (rows := self.encoded.rows(self.kept, f).groups.get(group))]
-        return list(merge(*parts, key=_at)) if len(parts) > 1 else (parts[0] if parts else [])
+        return sorted(chain.from_iterable(parts), key=_at) if len(parts) > 1 else (parts[0] if parts else [])
 
-
-def _at(row: Row) -> int:
-    return row.at
+    def prepare(self) -> None:
+        """Encode and sort what stays in memory, so that no request has to."""
+        self.encoded.keep(self.kept, self.hot())
+        for group in self.groups():
+            self.all_rows(group)
 
 
 def _last(rows: Sequence[Row], end: int, limit: int, keep: Callable[[Row], bool] | None) -> Sequence[Row]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from heapq import merge
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
 from crypto_assets.serving.answers import Problem, iso
@@ -74,7 +75,7 @@ def page(chosen: Chosen, groups: Sequence[str], wanted: Page, keep: Callable[[Ro
         else:
             found = chosen.snapshot.between(group, wanted.start, wanted.end)
             parts.append([row for row in found if condition(row)] if condition else found)
-    rows = parts[0] if len(parts) == 1 else list(merge(*parts, key=lambda row: row.at))
+    rows = parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts), key=attrgetter("at"))
     if wanted.start is None:
         return Cut(rows[-wanted.limit :], None, len(rows) > wanted.limit)
     last = wanted.limit
