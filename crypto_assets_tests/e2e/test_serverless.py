@@ -57,6 +57,9 @@ def test_four_assets_equal_those_of_the_embedded_engine(workspace, publish, tmp_
             assert {
                 k.name: r.evaluation is not None and r.evaluation.passed for k, r in latest.items()
             } == dict.fromkeys(("has_rows", "unique_key", "not_null"), True), asset
+    audit = home.verify()
+    assert audit.returncode == 0, audit.stdout[-6000:] + audit.stderr[-2000:]
+    assert "every law holds" in audit.stdout
 
 
 @pytest.mark.acceptance
