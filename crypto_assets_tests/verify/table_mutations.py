@@ -214,7 +214,9 @@ def without_an_hour(rows: Rows) -> Rows:
 def alerts() -> Iterator[Mutation]:
     table, law = "ops.alerts", "alerts_are_what_their_id_says"
     yield change(table, "cause", law)
-    yield change(table, "state", law, to=lambda state: "resolved" if state == "firing" else "firing")
+    # The id of a market alert leaves its state out.
+    other_state = {"firing": "resolved", "resolved": "firing"}
+    yield change(table, "state", law, to=other_state.__getitem__, where=lambda row: row["rule"] is None)
     yield change(table, "at", law)
     yield change(table, "check_name", law)
     yield null(table, "asset", law)
