@@ -15,9 +15,10 @@ import pytest
 
 import crypto_assets
 from crypto_assets.contracts.tables import PRICE_FEATURES
-from crypto_assets.databricks.deploy.unity import MODELS_SCHEMA
+from crypto_assets.databricks.deploy.unity import MODELS_SCHEMA, ROLES, group_of
 from crypto_assets.databricks.endpoint import SUFFIX
 from crypto_assets.ml.baselines import REGISTERED
+from crypto_assets.serving.render.boards import PAGES
 from crypto_assets_tests.databricks.test_deploy_files import bundle, texts
 
 ROOT = Path(crypto_assets.__file__).parents[1]
@@ -106,6 +107,13 @@ def test_every_dashboard_of_a_bundle_exists():
     for path, document in BUNDLES.items():
         for dashboard in document["resources"].get("dashboards", {}).values():
             assert (ROOT / path).parent.joinpath(dashboard["file_path"]).is_file()
+
+
+def test_whoever_may_see_the_dashboard_may_read_its_tables():
+    (permission,) = BUNDLES[PATH]["resources"]["dashboards"]["boards"]["permissions"]
+    assert permission["group_name"] == group_of("dashboard")
+    read = {table for page in PAGES for query in page.queries for table in query.tables}
+    assert read <= set(ROLES["dashboard"].readable())
 
 
 def test_alerts_are_paused_until_someone_asks_for_them():

@@ -75,7 +75,6 @@ ALERTS = (
         "age_s",
         "GREATER_THAN",
         thresholds(HOURLY_REFRESH_S)[1].total_seconds(),
-        parameters={"now": "now()"},
     ),
     Alert(
         "anomalies_flagged",

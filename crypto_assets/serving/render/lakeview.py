@@ -2,7 +2,7 @@
 
 Parameters of a query become parameters of its dataset, all of them text, which the SQL converts: the only type of
 parameter that public dashboards show. `coin` has the value "All" for null; parameters that no board asks for stay at
-their defaults. Tables are named `schema.table`: the bundle sets the catalog.
+their defaults (`sql.defaults`). Tables are named `schema.table`: the bundle sets the catalog.
 
 Belongs here: the format. Does not belong here: which boards there are (`boards`), queries (`serving.queries`).
 """

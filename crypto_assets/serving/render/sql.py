@@ -13,6 +13,9 @@ from crypto_assets.serving.query import Query, filled
 from crypto_assets.settings import Settings
 
 FOLDER = "deploy/databricks/sql/queries"
+PRESENT = {"now": "now()"}
+"""SQL by parameter where a workspace's default differs from the catalogue's: its data are live, so that ages count to
+the present. To the newest quote, data that stand still would look new."""
 CATALOG = str(Settings.model_fields["catalog"].default)
 
 
@@ -33,16 +36,21 @@ def value(given: object) -> str:
     raise TypeError(f"{type(given).__name__} is no type of a parameter's default")
 
 
+def defaults(query: Query) -> dict[str, str]:
+    """SQL of every parameter's default in a workspace."""
+    return {p.name: PRESENT.get(p.name, value(p.default)) for p in query.parameters}
+
+
 def with_parameters(query: Query, texts: Mapping[str, str]) -> str:
-    """SQL of a query with a text in place of each parameter: the given one, else the literal of its default.
+    """SQL of a query with a text in place of each parameter: the given one, else its default.
 
     Raises:
         KeyError: A text is given for a parameter that the query does not have.
     """
-    defaults = {p.name: value(p.default) for p in query.parameters}
-    if unknown := texts.keys() - defaults.keys():
+    own = defaults(query)
+    if unknown := texts.keys() - own.keys():
         raise KeyError(f"query {query.name} has no parameter {', '.join(sorted(unknown))}")
-    return filled(query.sql.strip(), {**defaults, **texts})
+    return filled(query.sql.strip(), {**own, **texts})
 
 
 def text(query: Query) -> str:
@@ -50,7 +58,8 @@ def text(query: Query) -> str:
     head = [f"-- {query.name}: {query.purpose}"]
     if query.parameters:
         head.append("-- Parameters stand at their defaults:")
-    head += [f"--   {p.name} = {value(p.default)}: {p.description}" for p in query.parameters]
+    set_to = defaults(query)
+    head += [f"--   {p.name} = {set_to[p.name]}: {p.description}" for p in query.parameters]
     head.append("-- Rendered from crypto_assets/serving/queries.py by `python -m crypto_assets.rendered_files`.")
     return "\n".join(head) + f"\n\nUSE CATALOG {quoted(CATALOG)};\n\n{with_parameters(query, {})};\n"
 

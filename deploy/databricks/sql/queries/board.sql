@@ -1,7 +1,7 @@
 -- board: What every coin costs now, how it moved and how old that is, with the reason of every null.
 -- Parameters stand at their defaults:
 --   coin = NULL: Coin id; null = every coin.
---   now = NULL: Time that ages are counted to; null = the newest quote.
+--   now = now(): Time that ages are counted to; null = the newest quote.
 -- Rendered from crypto_assets/serving/queries.py by `python -m crypto_assets.rendered_files`.
 
 USE CATALOG `crypto_analytics`;
@@ -23,7 +23,7 @@ SELECT p.coin_id, p.symbol, p.name, p.price_usd,
        greatest((unix_micros(c.now_at) - unix_micros(p.last_updated_at)) / 1e6, 0e0) AS age_s,
        p.source
 FROM gold.latest_prices p
-CROSS JOIN (SELECT coalesce(NULL, max(last_updated_at)) AS now_at FROM gold.latest_prices) c
+CROSS JOIN (SELECT coalesce(now(), max(last_updated_at)) AS now_at FROM gold.latest_prices) c
 LEFT JOIN (
   SELECT b.coin_id, unix_micros(b.window_end) < unix_micros(q.last_updated_at) - 600000000 AS is_late,
          CASE WHEN unix_micros(b.window_end) >= unix_micros(q.last_updated_at) - 600000000 THEN b.change_24h END AS change_24h,
