@@ -123,6 +123,25 @@ def test_every_missing_value_says_why(browser: Browser, server: Server) -> None:
             assert silent == 0, place
 
 
+def test_views_show_the_figures_of_the_home(browser: Browser, server: Server) -> None:
+    with view(browser, server) as opened:
+        page = opened.open("#/leaderboard")
+        assert text(page, ".tablebox:has-text('Gainers') tbody tr").split()[-1] == "+10.00"
+        assert text(page, ".tablebox:has-text('Change unknown') tbody tr").startswith("Litecoin")
+        page = opened.go("#/anomalies")
+        assert text(page, "main [role=status]").startswith("4 of 4 flags in the 7 days")
+        assert "the budget is 1 a coin and day" in text(page, "main")
+        page = opened.go("#/forecasts")
+        assert "0.010" in text(page, "tr:has-text('2024-04-30')")
+        assert "no outcome is known yet" in text(page, "tr:has-text('live') .c-coverage")
+        assert "not among the newest 7 days" in text(page, ".tablebox:has-text('Over all coins') .notes")
+        page = opened.go("#/pipeline")
+        produced = text(page, "tr:has-text('messages_produced')")
+        assert "179" in produced
+        assert "23 of 24" in produced
+        assert "nothing to measure in these hours" in text(page, ".tablebox:has-text('messages_produced') .notes")
+
+
 def test_weight_and_requests_of_the_first_paint(browser: Browser, server: Server) -> None:
     with view(browser, server) as opened:
         network = opened.page.context.new_cdp_session(opened.page)

@@ -108,20 +108,23 @@ function pooled(rows, intervals) {
       version: row.model_version,
       mode: row.mode,
       forecasts: 0,
-      without: 0,
+      measured: 0,
       mse: 0,
       naive: 0,
+      judged: 0,
       held: 0,
-      days: new Set(),
     };
     groups.set(key, sum);
     sum.forecasts += row.forecasts;
-    sum.without += row.without_outcome;
-    sum.days.add(row.day);
+    if (row.coverage_90 !== null) {
+      sum.judged += row.forecasts;
+      sum.held += row.forecasts * row.coverage_90;
+    }
     if (row.skill === null || row.rmse_pct === null) continue;
+    sum.measured += row.forecasts;
     sum.mse += row.forecasts * row.rmse_pct ** 2;
+    // Of persistence: skill = 1 - MSE / MSE of persistence.
     sum.naive += (row.forecasts * row.rmse_pct ** 2) / (1 - row.skill || Number.EPSILON);
-    sum.held += row.forecasts * (row.coverage_90 ?? 0);
   }
   const wide = (sum) =>
     intervals?.find((row) => row.horizon === sum.horizon && row.model_version === sum.version && row.mode === sum.mode);
@@ -150,18 +153,18 @@ function measureTable() {
         id: "rmse",
         label: "RMSE, %",
         num: true,
-        cell: (row) => (row.forecasts && row.mse ? num(fixed(Math.sqrt(row.mse / row.forecasts), 2)) : missing(none)),
+        cell: (row) => (row.measured ? num(fixed(Math.sqrt(row.mse / row.measured), 2)) : missing(none)),
       },
       {
         id: "coverage",
         label: "Coverage, %",
         num: true,
-        cell: (row) => (row.forecasts ? num(fixed((100 * row.held) / row.forecasts, 1)) : missing(none)),
+        cell: (row) => (row.judged ? num(fixed((100 * row.held) / row.judged, 1)) : missing(none)),
       },
       {
         id: "calibration",
         label: "Calibration",
-        cell: (row) => ({ sig: `${row.held} ${row.forecasts}`, node: () => calibration(row.held, row.forecasts) }),
+        cell: (row) => ({ sig: `${row.held} ${row.judged}`, node: () => calibration(row.held, row.judged) }),
       },
       {
         id: "width",
