@@ -154,10 +154,8 @@ def ui(
 def serve(
     source: Source = None,
     home: HomeOption = None,
-    host: Annotated[
-        str | None, typer.Option("--host", help="Address; any but this machine's own needs CRYPTO_ASSETS_API_TOKEN.")
-    ] = None,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port; default 3001.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address; others than this machine need a token.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port; default 3001.")] = None,
 ) -> None:
     """Serve prices, bars, anomalies and forecasts of a home by REST, and the page, until Ctrl-C; without Dagster."""
     from crypto_assets.cli import serve as module

@@ -58,11 +58,11 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         found.bind((host, port))
         found.listen(2048)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # OverflowError: no such port
         found.close()
         raise CannotListen(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port, or another address "
-            "with --host"
+            f"cannot listen on {host}:{port} ({getattr(error, 'strerror', error)}); choose another port with "
+            "--port, or another address with --host"
         ) from error
     return found
 
