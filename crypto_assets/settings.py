@@ -344,11 +344,6 @@ class Settings(ApiSettings, DatabricksSettings):
         return "databricks-uc" if self.tracking_uri == "databricks" else self.tracking_uri
 
     @property
-    def databricks_artifact_root(self) -> str:
-        """Folder of model files on Databricks."""
-        return self.databricks_artifacts or f"/Volumes/{self.catalog}/ml/artifacts"
-
-    @property
     def channel_urls(self) -> dict[str, SecretStr]:
         """Addresses of the channels in `alert_channels`, by name."""
         entries = self.alert_channels.get_secret_value().split() if self.alert_channels else []

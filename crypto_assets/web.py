@@ -41,10 +41,6 @@ class BadBody(NoReply):
     """The body is larger than allowed, or its compression is damaged."""
 
 
-class CutShort(NoReply):
-    """The connection ended before the declared end of the body."""
-
-
 @dataclass(frozen=True)
 class Reply:
     """A complete reply: header names in lower case, body decoded."""
@@ -214,7 +210,7 @@ def _exchange(
                     raise BadBody(f"the body is larger than {body_limit:,} bytes")
             declared = response.headers.get("content-length")
             if body and method != "HEAD" and declared and declared.isdecimal() and response.raw.tell() < int(declared):
-                raise CutShort(f"the reply ended before its {declared} bytes")
+                raise NoReply(f"the reply ended before its {declared} bytes")
             return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, bytes(content))
     except DecodeError as error:
         raise BadBody("the compressed body is damaged") from error

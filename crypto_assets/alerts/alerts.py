@@ -210,10 +210,6 @@ class State:
     open: dict[str, Open] = field(default_factory=dict)
     partitioned: set[tuple[str, str]] = field(default_factory=set)
 
-    def failing_jobs(self) -> dict[str, datetime]:
-        """Jobs whose last known run failed, with the time."""
-        return {s.name: red.last for s, red in self.reds.items() if s.kind == "run"}
-
     def firing(self, condition: str) -> bool:
         """Whether a condition's alert is open."""
         return Subject("condition", condition) in self.reds

@@ -37,7 +37,6 @@ from crypto_assets.errors import reason
 from crypto_assets.orchestration import event_store
 from crypto_assets.redaction import redact
 from crypto_assets.settings import Settings
-from crypto_assets.status.producer import producer_alive
 from crypto_assets.status.report import write_state
 from crypto_assets.storage.store import DeltaStore
 
@@ -197,7 +196,7 @@ def _run_outcomes(
     instance: dg.DagsterInstance, failures: Sequence[event_store.FailedRun], state: State
 ) -> Iterator[RunOutcome]:
     """Failures in order, and each failing job's newest success if that came later."""
-    failing = state.failing_jobs()
+    failing = {s.name: red.last for s, red in state.reds.items() if s.kind == "run"}
     for failed in failures:
         steps = event_store.failed_steps(instance, failed.run_id)
         assets = tuple(dict.fromkeys(asset for step in steps for asset in step.assets))
@@ -225,7 +224,7 @@ def ticks_missing(instance: dg.DagsterInstance, cursor: Cursor, now: datetime) -
 
     A skipped tick is alive; a failed one is not, since it published nothing.
     """
-    newest, trouble = producer_alive(instance)
+    newest, trouble = event_store.producer_alive(instance)
     firing = cursor.state.firing(TICKS_MISSING)
     if newest is None:
         return Condition(TICKS_MISSING, False, now, "the producer sensor is stopped") if firing else None

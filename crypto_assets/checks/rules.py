@@ -23,6 +23,7 @@ from crypto_assets.contracts.model import Rule, Table
 from crypto_assets.contracts.slices import day_key, hour_key, key_slice
 from crypto_assets.engine.base import CheckOutcome
 from crypto_assets.storage.base import AuditFailed
+from crypto_assets.storage.delta_files import quote
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,9 +69,9 @@ def evaluate(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcom
         totals = _counts(connection, table, keys)
         # Green is the normal case and cheap: one pass without groups; red partitions are located only afterwards.
         nulls_of = [n for n in required if rows.column(n).null_count]
-        conditions = [f"{_quote(n)} IS NULL" for n in nulls_of] + [violates(table, rule) for rule in table.rules]
+        conditions = [f"{quote(n)} IS NULL" for n in nulls_of] + [violates(table, rule) for rule in table.rules]
         columns = [f"count_if({condition})" for condition in conditions]
-        named = ", ".join(f"{_quote(n)} := {_quote(n)}" for n in table.key)
+        named = ", ".join(f"{quote(n)} := {quote(n)}" for n in table.key)
         columns.append("0" if _offsets_differ(table, rows) else f"count(*) - count(DISTINCT struct_pack({named}))")
         select = ", ".join(columns)
         overall = connection.execute(f"SELECT {select} FROM staged").fetchone() or ()  # noqa: S608
@@ -91,7 +92,8 @@ def evaluate(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcom
                     for r, n in zip(table.rules, counts[len(nulls_of) : -1], strict=True)
                 ),
             ]
-    _remember(table, rows, keys, outcomes)
+    # The audit of staged rows is followed by a report on the same, immutable rows.
+    _local.last = (table, weakref.ref(rows), tuple(keys), outcomes)
     return outcomes
 
 
@@ -168,7 +170,7 @@ def content_version(
         raise ValueError(f"{table.full_name} has no volatile column(s) {unknown}; it has {table.column_names}")
     present = set(rows.column_names)
     names = [n for n in table.column_names if n in present and n not in {*volatile, *table.chain_columns}]
-    values = ", ".join(f"{_quote(n)}::{_DUCKDB.get(table.column(n).type, table.column(n).type)}" for n in names)
+    values = ", ".join(f"{quote(n)}::{_DUCKDB.get(table.column(n).type, table.column(n).type)}" for n in names)
     query = f"SELECT {_bucket(table, keys)} AS k, count(*), sum(hash({values})::HUGEINT) FROM staged GROUP BY ALL"  # noqa: S608
     with _registered(rows) as connection:
         found = {_key(table, keys, k): f"{count}:{total}" for k, count, total in connection.execute(query).fetchall()}
@@ -206,7 +208,7 @@ def _offsets_differ(table: Table, rows: pa.Table) -> bool:
 def violates(table: Table, rule: Rule) -> str:
     """DuckDB condition that is true for rows that break a rule; false, null, NaN and infinities break it."""
     names = set(table.column_names)
-    kept = _TOKEN.sub(lambda m: _quote(m[0]) if m[0] in names else m[0], table.condition(rule))
+    kept = _TOKEN.sub(lambda m: quote(m[0]) if m[0] in names else m[0], table.condition(rule))
     return f"NOT {kept}"
 
 
@@ -221,14 +223,14 @@ class _Examples:
         if key is not None and table.grain is not None:
             start = int(key_slice(key, table.grain).start.timestamp()) * 1_000_000
             literal = f"{_bucket(table, keys)} = {start // _MICROSECONDS[table.grain]} AND "
-        self._select = f"SELECT {', '.join(map(_quote, table.key))}", f"FROM staged WHERE {literal}"
+        self._select = f"SELECT {', '.join(map(quote, table.key))}", f"FROM staged WHERE {literal}"
 
     def where(self, condition: str) -> list[str]:
-        order = ", ".join(map(_quote, self._table.key))
+        order = ", ".join(map(quote, self._table.key))
         return self._texts(f"{self._select[0]} {self._select[1]} ({condition}) ORDER BY {order} LIMIT {EXAMPLES}")
 
     def duplicated(self) -> list[str]:
-        order = ", ".join(map(_quote, self._table.key))
+        order = ", ".join(map(quote, self._table.key))
         tail = f"GROUP BY {order} HAVING count(*) > 1 ORDER BY {order} LIMIT {EXAMPLES}"
         return self._texts(f"{self._select[0]} {self._select[1]} true {tail}")
 
@@ -242,7 +244,7 @@ def _not_null(rows: int, nulls: Mapping[str, int], examples: _Examples) -> Check
     if not nulls:
         return CheckOutcome(NOT_NULL, True, f"no null where none is allowed in {rows:,} rows", metadata=metadata)
     metadata["columns"] = dict(nulls)
-    metadata["examples"] = examples.where(" OR ".join(f"{_quote(n)} IS NULL" for n in nulls))
+    metadata["examples"] = examples.where(" OR ".join(f"{quote(n)} IS NULL" for n in nulls))
     message = ", ".join(f"{name} ({count:,} of {rows:,})" for name, count in nulls.items())
     return CheckOutcome(NOT_NULL, False, f"null in {message}; e.g. {_example_keys(metadata)}", metadata=metadata)
 
@@ -275,10 +277,6 @@ def _text(value: object) -> str:
     return "null" if value is None else value.isoformat() if hasattr(value, "isoformat") else str(value)  # type: ignore[attr-defined]
 
 
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _bucket(table: Table, keys: Sequence[str | None]) -> str:
     """DuckDB expression of a row's partition: whole hours or days since 1970; null without partitioning.
 
@@ -288,7 +286,7 @@ def _bucket(table: Table, keys: Sequence[str | None]) -> str:
         return "NULL"
     if table.grain is None or table.time_column is None:
         raise ValueError(f"{table.full_name} has no partitions; evaluate it with keys=[None], not {list(keys)}")
-    return f"epoch_us({_quote(table.time_column)}) // {_MICROSECONDS[table.grain]}"
+    return f"epoch_us({quote(table.time_column)}) // {_MICROSECONDS[table.grain]}"
 
 
 def _key(table: Table, keys: Sequence[str | None], bucket: int | None) -> str | None:
@@ -356,11 +354,6 @@ def _registered(rows: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
         yield opened
     finally:
         opened.unregister("staged")
-
-
-def _remember(table: Table, rows: pa.Table, keys: Sequence[str | None], outcomes: Outcomes) -> None:
-    """Cache the last result: the audit of staged rows is followed by a report on the same, immutable rows."""
-    _local.last = (table, weakref.ref(rows), tuple(keys), outcomes)
 
 
 def _remembered(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> Outcomes | None:

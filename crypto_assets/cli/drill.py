@@ -173,13 +173,6 @@ class Drill:
         if client.flush(10):
             raise RuntimeError("the drill's bad records were not delivered")
 
-    def red_at(self, check: tuple[str, str], since: float) -> bool:
-        """True if the newest evaluation of a check failed and is newer than `since` (Unix time)."""
-        state = check_state(self.instance, *check)
-        return (
-            state is not None and state.verdict == "red" and state.at is not None and state.at.timestamp() >= since - 1
-        )
-
     def run(self, fault: Fault) -> dict[str, Any]:
         """Follow one fault.
 
@@ -192,7 +185,8 @@ class Drill:
         alert = None
         for polls in range(1, POLLS_AT_MOST + 1):
             self.poll(refresh=fault.refresh)
-            if red_after is None and self.red_at(fault.check, began):
+            state = check_state(self.instance, *fault.check) if red_after is None else None
+            if state and state.verdict == "red" and state.at and state.at.timestamp() >= began - 1:
                 red_after = polls
             alert = self.hook.find(fault.check[1], "firing", known)
             if alert is not None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
 from crypto_assets.engine.engines import make_engine
 from crypto_assets.home import existing_home
 from crypto_assets.settings import Settings
-from crypto_assets.status.report import AssetStatus, Parts, StatusReport, collect
+
+if TYPE_CHECKING:
+    from crypto_assets.status.report import AssetStatus, StatusReport
 
 
 def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
@@ -24,6 +26,8 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
         HomeError: There is no home, or it is bound to something else.
     """
     home = existing_home(settings)
+    from crypto_assets.status.report import Parts, collect
+
     store = make_engine(settings).store
     parts = Parts([], home.path)
     instance = parts.read("the event log", lambda: open_instance(home, reading=True), None)

@@ -142,7 +142,10 @@ class StepInputBuilder:
                 "tracking_uri": self.settings.tracking_uri,
                 "registry_uri": self.settings.registry_uri,
                 **(
-                    {"artifact_root": self.settings.databricks_artifact_root}
+                    {
+                        "artifact_root": self.settings.databricks_artifacts
+                        or f"/Volumes/{self.settings.catalog}/ml/artifacts"
+                    }
                     if self.settings.on_databricks
                     else {"artifact_root": places.FOLDER, "home": str(home.path)}
                 ),

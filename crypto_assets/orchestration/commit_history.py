@@ -15,7 +15,6 @@ import dagster as dg
 from crypto_assets.assets import commit_report
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import RAW_PRICES, SILVER_PRICES
-from crypto_assets.settings import Settings
 from crypto_assets.storage.base import Commit
 from crypto_assets.storage.store import DeltaStore
 
@@ -110,11 +109,6 @@ class EventHistory:
 
 
 CommitHistory = TableHistory | EventHistory
-
-
-def history_of(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore) -> CommitHistory:
-    """History from the tables where this process has them, from events where steps write in a workspace."""
-    return EventHistory(instance) if settings.on_databricks else TableHistory(store)
 
 
 def _with_gaps(commits: Sequence[Commit], version: int) -> list[Commit]:

@@ -115,7 +115,11 @@ def build(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
             return dg.SensorResult(
                 skip_reason="a refresh is in progress: its Silver comes first", cursor=context.cursor
             )
-        history = commit_history.history_of(settings, context.instance, context.resources.engine.store)
+        # From events where steps write in a workspace, whose tables this process does not have.
+        if settings.on_databricks:
+            history: CommitHistory = commit_history.EventHistory(context.instance)
+        else:
+            history = commit_history.TableHistory(context.resources.engine.store)
         commits, pending, settled = pending_commits(history, cursor, now)
         if lost := commit_history.unknown(commits):
             context.log.warning("no run reports which hours the Bronze commits %s touched: %s", lost, WHEN_UNKNOWN)

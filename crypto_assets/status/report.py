@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import dagster as dg
 
 from crypto_assets.assets.card import assets_of
 from crypto_assets.assets.log_slices import landing
@@ -28,16 +30,12 @@ from crypto_assets.files import write_atomic
 from crypto_assets.home import Home, first_day
 from crypto_assets.log.errors import LogError, LogUnavailable
 from crypto_assets.log.kafka import reading
+from crypto_assets.orchestration import event_store
+from crypto_assets.orchestration.event_store import CheckState
 from crypto_assets.settings import Settings
-from crypto_assets.status.producer import producer_alive
 from crypto_assets.status.table_facts import Covered, Facts, TableFacts, facts_of, happened
 from crypto_assets.status.verdict import Measured, Producer, Verdict, judge, service_of
 from crypto_assets.storage.store import DeltaStore
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from crypto_assets.orchestration.event_store import CheckState
 
 T = TypeVar("T")
 STATE_FILE = "state/status.json"
@@ -179,8 +177,6 @@ def collect(
         now: Present time (UTC).
         unreadable: Parts that are already known to be unreadable, and why.
     """
-    from crypto_assets.orchestration import event_store
-
     parts = Parts(list(unreadable), settings.home)
     cadence = freshness.cadence_s(settings)
     promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
@@ -315,12 +311,10 @@ def _landing_lag(settings: Settings, store: DeltaStore, until: datetime | None, 
 
 def _producer(instance: dg.DagsterInstance | None, now: datetime) -> tuple[Producer, datetime | None]:
     """The producer sensor, and the time of its newest good tick."""
-    from crypto_assets.orchestration import event_store
-
     if instance is None:
         return Producer(False, None, None), None
     state = event_store.sensor_state(instance, "producer")
-    newest, trouble = producer_alive(instance)
+    newest, trouble = event_store.producer_alive(instance)
     age = None if newest is None else round((now - newest).total_seconds(), 3)
     return Producer(state is not None and state.is_running, age, trouble, known=state is not None), newest
 
@@ -357,8 +351,6 @@ def _assets(
 
 def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, LastRun | None]:
     """Every asset that Dagster knows of, with the run that last made it or was to make it."""
-    import dagster as dg
-
     if instance is None:
         return {}
     keys = list(instance.all_asset_keys())
@@ -391,14 +383,12 @@ def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, Last
 
 def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRun | None]) -> list[str]:
     """A sentence for each failed run that is the newest of an asset which a schedule moves."""
-    from crypto_assets.orchestration.event_store import failed_steps
-
     scheduled = assets_of("refresh", "daily", "slot")
     runs = {r.run_id: r for name, r in known.items() if r is not None and r.state == "FAILURE" and name in scheduled}
     failures = []
     for run_id, last in runs.items():
         assert instance is not None
-        why = "; ".join(str(step) for step in failed_steps(instance, run_id)) or "it does not say why"
+        why = "; ".join(str(step) for step in event_store.failed_steps(instance, run_id)) or "it does not say why"
         failures.append(f"run {run_id[:8]} of {last.job} failed, and none of its assets' runs since succeeded: {why}")
     return failures
 

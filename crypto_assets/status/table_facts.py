@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dagster as dg
 
 from crypto_assets.assets.publishing import EVENT_COLUMNS, NEWEST_EVENT
 from crypto_assets.contracts.model import Table
@@ -18,9 +20,6 @@ from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
 from crypto_assets.settings import Settings
 from crypto_assets.storage import delta_files as files
 from crypto_assets.storage.store import DeltaStore
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,6 @@ class ToldFacts:
 
     def _newest(self, table: Table) -> tuple[str | None, dict[str, Any]]:
         """Newest partition of a table (None = it has none) and the metadata of its newest materialization."""
-        import dagster as dg
-
         key = dg.AssetKey(list(table.asset_key))
         partition = max(self._instance.get_materialized_partitions(key), default=None)
         wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition]) if partition else key

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets import paths
 from crypto_assets.contracts.arrow import arrow_schema, conform, spark_schema
-from crypto_assets.contracts.model import Column, Table
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.render import LOG_STATISTICS
 from crypto_assets.contracts.slices import Slice
 from crypto_assets.storage import checkpoints, staging
@@ -227,25 +227,20 @@ class DeltaRsBackend:
     def writable(self, contract: Table) -> DeltaRsSnapshot:
         """A handle on the current version, with the contract's columns."""
         import pyarrow as pa
+        from deltalake import Schema
 
         snapshot = self.open(contract)
         if snapshot is None:
             raise FileNotFoundError(f"{contract.full_name} vanished from {self._lake} while being written")
-        if later := files.added_later(snapshot.handle, contract):
-            self._add_columns(contract, snapshot, later)
+        if later := {c.name for c in files.added_later(snapshot.handle, contract)}:
+            # The contract gained them after the table was made; the handle moves along.
+            fields = [f for f in Schema.from_arrow(_commented(contract)).fields if f.name in later]
+            with _unless_overtaken(self.folder(contract), snapshot.version):
+                snapshot.handle.alter.add_columns(
+                    fields, commit_properties=_once(), post_commithook_properties=checkpoints.left_to_us()
+                )
         files.refuse_other_columns(pa.schema(snapshot.handle.schema().to_arrow()), contract)
         return snapshot
-
-    def _add_columns(self, contract: Table, snapshot: DeltaRsSnapshot, later: Sequence[Column]) -> None:
-        """Add columns that the contract gained after the table was made; the handle moves along."""
-        from deltalake import Schema
-
-        names = {c.name for c in later}
-        fields = [f for f in Schema.from_arrow(_commented(contract)).fields if f.name in names]
-        with _unless_overtaken(self.folder(contract), snapshot.version):
-            snapshot.handle.alter.add_columns(
-                fields, commit_properties=_once(), post_commithook_properties=checkpoints.left_to_us()
-            )
 
     def committed(self, contract: Table, version: int) -> None:
         """Write a checkpoint when one is due."""

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from crypto_assets.contracts.model import Table
+from crypto_assets.files import write_atomic
 from crypto_assets.storage import checkpoints, log_files
 from crypto_assets.storage.damage import Diagnosis
 from crypto_assets.storage.log_files import actions_of, aside_folder, move_aside
@@ -96,10 +97,10 @@ def repair_log(diagnosis: Diagnosis, loss: Loss, now: datetime) -> None:
     """
     path = diagnosis.path
     if not loss.is_none:
-        _write(aside_folder(path) / _JOURNAL, loss.to_json())
+        write_atomic(aside_folder(path) / _JOURNAL, loss.to_json() + "\n")
     if loss.everything:
         log_files.move_table_aside(path)
-        _write(aside_folder(path) / _JOURNAL, replace(loss, everything=False).to_json())
+        write_atomic(aside_folder(path) / _JOURNAL, replace(loss, everything=False).to_json() + "\n")
         return
     log = diagnosis.log
     move_aside(path, [d.file for d in log.damages if d.kind in ("hint", "checkpoint")])
@@ -211,12 +212,4 @@ def _stand_in(path: Path, version: int, loss: Loss, now: datetime) -> None:
         "engineInfo": "crypto_assets",
         "touched_hours": json.dumps(sorted(loss.hours)),
     }
-    _write(target, json.dumps({"commitInfo": info}))
-
-
-def _write(target: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(target)
+    write_atomic(target, json.dumps({"commitInfo": info}) + "\n")

@@ -80,7 +80,10 @@ def stream(
         AuditFailed: A blocking rule failed; that micro-batch's Silver or Gold was not committed.
     """
     refuse_unfit(settings, available_now=available_now)
-    _require_topic(settings)
+    try:
+        end_offsets(settings, settings.prices_topic)  # before an engine is started, which takes seconds
+    except LogUnavailable as error:
+        raise StepFailed(str(error)) from error
     engine = make_engine(settings)
     loop = Loop(settings, engine, Reports(instance, settings.source_facts.banner), on_batch=on_batch)
     if for_s is not None:
@@ -105,18 +108,6 @@ def stream(
         loop.drain(stop)  # on Spark: the checkpoint's record of completed work
     loop.finish()
     return loop.summary
-
-
-def _require_topic(settings: Settings) -> None:
-    """Check that the topic exists before an engine is started, which takes seconds.
-
-    Raises:
-        StepFailed: No broker answers, or there is no such topic.
-    """
-    try:
-        end_offsets(settings, settings.prices_topic)
-    except LogUnavailable as error:
-        raise StepFailed(str(error)) from error
 
 
 def has_queries(settings: Settings) -> bool:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.errors import reason
 from crypto_assets.market.coins import CoinRegistry, default_registry
@@ -145,7 +144,9 @@ def _load_tables(run: _Audit) -> None:
             snapshot = delta.read_snapshot(folder)
             if snapshot is None:
                 continue
-            later = _added_later(TABLES.get(name), snapshot)
+            known = TABLES[name].columns if name in TABLES else ()
+            # Columns gained after the table was created are unknown in every row.
+            later = {c.name: _CONTRACT_TYPES[c.type] for c in known if c.nullable and c.name not in snapshot.columns}
             delta.create_view(run.connection, name, folder, snapshot, later)
             count = run.connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
         except delta.CatalogManagedError as error:
@@ -181,12 +182,6 @@ def _load_tables(run: _Audit) -> None:
         statement = "no catalog keeps the newest commits of a table"
         note = "; ".join(run.report.unread.values())
         run.report.findings.append(Finding("tables_are_in_the_lake", statement, "skipped", note=note))
-
-
-def _added_later(contract: Table | None, snapshot: delta.Snapshot) -> dict[str, str]:
-    """DuckDB types of columns that a contract gained after the table was created: unknown in every row."""
-    columns = contract.columns if contract else ()
-    return {c.name: _CONTRACT_TYPES[c.type] for c in columns if c.nullable and c.name not in snapshot.columns}
 
 
 def _load_context(run: _Audit, now: datetime, coins: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from crypto_assets.cli.instance import open_instance
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
+from crypto_assets.status import report as report_of
 from crypto_assets.status.table_facts import StoredFacts, ToldFacts
 from crypto_assets.storage.delta_rs import DeltaRsStore
 
@@ -51,8 +52,8 @@ def no_spark() -> Any:
     raise AssertionError("no Spark session is needed")
 
 
-def collect(settings: Settings, instance: dg.DagsterInstance) -> status.StatusReport:
-    return status.collect(settings, instance, DeltaRsStore(settings.lake, no_spark), NOW)
+def collect(settings: Settings, instance: dg.DagsterInstance) -> report_of.StatusReport:
+    return report_of.collect(settings, instance, DeltaRsStore(settings.lake, no_spark), NOW)
 
 
 def test_verify_is_refused_without_a_folder_of_tables(settings, tmp_path):

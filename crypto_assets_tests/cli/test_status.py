@@ -18,6 +18,7 @@ from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.home import HomeError, open_home
 from crypto_assets.settings import Settings
+from crypto_assets.status import report as report_of
 from crypto_assets.storage.delta_rs import DeltaRsStore
 from crypto_assets_tests.storage import catalog_managed
 from crypto_assets_tests.storage.rows import alert, table
@@ -57,8 +58,8 @@ class Bench:
         rows = pa.Table.from_pylist([row], schema=arrow_schema(TABLES["gold.latest_prices"]))
         self.store.merge("gold.latest_prices", rows, mode="replace_all")
 
-    def collect(self, now: datetime = NOW) -> status.StatusReport:
-        return status.collect(self.settings, self.instance, self.store, now)
+    def collect(self, now: datetime = NOW) -> report_of.StatusReport:
+        return report_of.collect(self.settings, self.instance, self.store, now)
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def publish(bench: Bench, kafka_broker, partition: int, at: datetime) -> None:
     assert producer.flush(20) == 0
 
 
-def by_name(report: status.StatusReport) -> dict[str, status.AssetStatus]:
+def by_name(report: report_of.StatusReport) -> dict[str, report_of.AssetStatus]:
     return {a.asset: a for a in report.assets}
 
 

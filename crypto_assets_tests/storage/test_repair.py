@@ -66,7 +66,7 @@ def test_a_repair_that_is_killed_goes_on(
     """Killed at its n-th move or write of a file."""
     FATAL[name][0](log)
     path, done = log.parent, 0
-    moved, written = log_files._moved, repair._write
+    moved, written = log_files._moved, repair.write_atomic
 
     def killed(original):
         def maybe(*args):
@@ -80,7 +80,7 @@ def test_a_repair_that_is_killed_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(log_files, "_moved", killed(moved))
-        patch.setattr(repair, "_write", killed(written))
+        patch.setattr(repair, "write_atomic", killed(written))
         with suppress(KeyboardInterrupt):
             repaired(path)
     loss = repaired(path)

@@ -1,4 +1,4 @@
-"""Watching a submitted run: its outcome and output, and cancellation.
+"""One submitted run: its identity, outcome and output, and cancellation.
 
 Belongs here: questions to the workspace about one run, for any way of launching. Does not belong here: what the answers
 mean (`failures`), or submitting.
@@ -6,8 +6,9 @@ mean (`failures`), or submitting.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.databricks.launcher.failures import RunEnd, shown
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 FINAL = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
 CANCEL_S = 20.0
 """Seconds that a cancelled run is watched."""
+
+
+def idempotency_token(run_id: str, step_key: str, attempt: int) -> str:
+    """Token of one attempt of a step; 64 characters, the most that the Jobs API takes."""
+    return hashlib.sha256(f"{run_id}/{step_key}/{attempt}".encode()).hexdigest()
+
+
+def run_name(run_id: str, step_key: str, attempt: int, keys: Sequence[Any]) -> str:
+    """Name of a run: the step, its partitions ([None] without), the Dagster run, the attempt counted from 1."""
+    spans = "" if list(keys) == [None] else f" {keys[0]}" + (f"..{keys[-1]}" if len(keys) > 1 else "")
+    return f"crypto_assets {step_key}{spans} ({run_id[:8]}, attempt {attempt + 1})"
 
 
 def value(field: Any) -> str | None:

@@ -46,10 +46,18 @@ from crypto_assets.databricks.launcher import remote_main
 from crypto_assets.databricks.launcher.failures import HINTS, RunEnd, classify, shown
 from crypto_assets.databricks.launcher.launcher_config import credentials, launcher_config
 from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, settings_findings
-from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, failure_metadata, life_cycle, task_logs
+from crypto_assets.databricks.launcher.run_watch import (
+    FINAL,
+    cancel,
+    end_of,
+    failure_metadata,
+    idempotency_token,
+    life_cycle,
+    run_name,
+    task_logs,
+)
 from crypto_assets.databricks.launcher.staging_copy import StagedCopy, StagingRefused, stage
 from crypto_assets.databricks.staging import staging_at
-from crypto_assets.databricks.submission import idempotency_token, run_name
 from crypto_assets.engine.base import StepFailed
 from crypto_assets.engine.inputs import Shipment, receive
 from crypto_assets.home import HomeError

@@ -29,12 +29,20 @@ from crypto_assets.databricks.launcher.launcher_config import (
     secret_entries,
 )
 from crypto_assets.databricks.launcher.preflight import Preflight, PreflightFailed, settings_findings
-from crypto_assets.databricks.launcher.run_watch import FINAL, cancel, end_of, failure_metadata, life_cycle, task_logs
+from crypto_assets.databricks.launcher.run_watch import (
+    FINAL,
+    cancel,
+    end_of,
+    failure_metadata,
+    idempotency_token,
+    life_cycle,
+    run_name,
+    task_logs,
+)
 from crypto_assets.databricks.launcher.staging_copy import StagingRefused, stage
 from crypto_assets.databricks.launcher.wheel import DISTRIBUTION, ENTRY_POINT, Wheel, build_wheel
 from crypto_assets.databricks.pipes.main import END_OF_CHUNK, FAILURE, RESULT, STARTED
 from crypto_assets.databricks.staging import staging_at, staging_folder
-from crypto_assets.databricks.submission import idempotency_token, run_name
 from crypto_assets.engine.base import Result, StepInputs
 from crypto_assets.engine.inputs import Shipment
 from crypto_assets.engine.wire import (

@@ -55,7 +55,9 @@ def main() -> None:
         try:
             order = Order.from_extras(pipes.extras)
             secrets |= read_secrets(order.secrets, dbutils.secrets.get)
-            _redact_streams(secrets)
+            if secrets:  # the run's log is read by more people than the scope
+                sys.stdout = _Redacting(sys.stdout, secrets)  # type: ignore[assignment]
+                sys.stderr = _Redacting(sys.stderr, secrets)  # type: ignore[assignment]
             adopt_environment({**order.environment, **secrets})
             load_settings.cache_clear()
             result = run(order, serverless_engine(load_settings()))
@@ -151,9 +153,3 @@ class _Redacting(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
-
-
-def _redact_streams(secrets: Mapping[str, str]) -> None:
-    """Let what this process prints go through redaction: the run's log is read by more people than the scope."""
-    if secrets:
-        sys.stdout, sys.stderr = _Redacting(sys.stdout, secrets), _Redacting(sys.stderr, secrets)  # type: ignore[assignment]
