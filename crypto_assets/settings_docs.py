@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from pydantic import AliasChoices, SecretStr
 
 from crypto_assets import rendered_files
+from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -115,8 +116,6 @@ def _type(annotation: Any) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Write or check both files; returns 1 if a check finds a stale one."""
-    from crypto_assets.settings import Settings
-
     what = f"{ENV_EXAMPLE} and {PAGE}"
     return rendered_files.run("crypto_assets.settings_docs", what, lambda _: files(Settings), arguments)
 

@@ -18,14 +18,14 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.alerts.rules import Rule
+from crypto_assets.contracts.arrow import empty_rows
 from crypto_assets.contracts.model import MONEY, Table
 from crypto_assets.contracts.tables import TABLES
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-
-    from crypto_assets.alerts.rules import Rule
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -314,8 +314,6 @@ def _used(expression: str) -> list[str]:
 def _type_problems(rule: Rule) -> Iterator[str]:
     """What binding the expressions to the contract's types finds."""
     import duckdb
-
-    from crypto_assets.contracts.arrow import empty_rows
 
     numbers = ("DOUBLE", "FLOAT", "DECIMAL", "HUGEINT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT")
     with _connection(empty_rows(TABLES[rule.table])) as connection:

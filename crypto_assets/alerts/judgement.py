@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.alerts import conditions
 from crypto_assets.alerts.alerts import Alert, Hit, State, Subject, route
+from crypto_assets.alerts.conditions import Seen
+from crypto_assets.alerts.rules import Rule
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from crypto_assets.alerts.conditions import Seen
-    from crypto_assets.alerts.rules import Rule
 
 Key = tuple[str, str]
 """Rule and coin; the coin is empty for a rule about all coins."""

@@ -20,6 +20,7 @@ from crypto_assets.assets.log_slices.rows import PollRows, PriceRows
 from crypto_assets.checks import rules
 from crypto_assets.cli import output
 from crypto_assets.cli.instance import open_instance
+from crypto_assets.cli.up import running_broker
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import key_slice
 from crypto_assets.contracts.tables import POLLS, RAW_PRICES, TABLES
@@ -181,8 +182,6 @@ def _by_hand(asset: str) -> str:
 
 def _reread(work: _Work, table: Table, diagnosis: Diagnosis, keys: Sequence[str]) -> Row:
     """Hours of a table of log records, read again from the topic."""
-    from crypto_assets.cli.up import running_broker
-
     if not keys:
         return {"lost": "nothing that is known", "then": "crypto-assets verify"}
     settings = work.settings
