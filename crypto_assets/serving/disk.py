@@ -23,7 +23,7 @@ class DiskUse:
     """One measurement.
 
     Args:
-        home_bytes: Size of all files of the home, and of the lake where it lies elsewhere.
+        home_bytes: Size of all files of the home, and of the lake where that is outside.
         written_24h_bytes: Of these, files that were written in the 24 hours before: growth at most, since some of them
             replace older ones that housekeeping removes.
         free_bytes: What the disk of the lake has left for this user.

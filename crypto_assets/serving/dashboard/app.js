@@ -76,7 +76,7 @@ function navigation(current) {
 
 const banner = { box: document.getElementById("banner"), sig: "" };
 
-/** What the data is, how old it is, and whether the page hears of changes; on every view. */
+/** What the data is, how old it is, and whether changes arrive; on every view. */
 function drawBanner() {
   const about = store.board?.provenance;
   const [mode, ...words] = (about?.banner ?? "").split(" ");

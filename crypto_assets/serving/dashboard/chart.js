@@ -34,8 +34,8 @@ export class PriceChart {
   #cursor = null;
 
   /**
-   * In an element; `onPoint(time)` hears which slot is pointed at, null = none, and `onSpan({ from, to })` which times
-   * are in view; all in seconds.
+   * In an element. `onPoint(time)` is called with the slot pointed at, null = none; `onSpan({ from, to })` with the times
+   * in view; all in seconds.
    */
   constructor(element, onPoint, onSpan) {
     this.chart = createChart(element, {

@@ -1,4 +1,4 @@
-// An alert whose check has no row of its own leads to the section as a whole.
+// An alert whose check is not in the table leads to the section as a whole.
 const go = () => {
   const named = decodeURIComponent(location.hash.slice(1));
   const target = document.getElementById(named) ?? document.getElementById("an-alert-arrived");

@@ -27,10 +27,7 @@ export async function show(root, { store, params, rest, signal, title }) {
     return;
   }
   title(`${row.name ?? coin} ${price(row.price_usd)}`);
-  const interval = params.get("interval") in INTERVALS ? params.get("interval") : "5m";
-  const horizon =
-    interval !== "1d" && params.get("horizon") in HORIZONS ? params.get("horizon") : interval === "1d" ? "none" : "1h";
-  const page = { store, coin, interval, horizon, ...INTERVALS[interval] };
+  const page = pageOf(store, coin, params);
 
   const head = h("div", { class: "coinhead" });
   const legend = h("p", { class: "legend", role: "status", "aria-live": "off" });
@@ -77,36 +74,36 @@ export async function show(root, { store, params, rest, signal, title }) {
       summary.replaceChildren(h("span", { role: "alert" }, `The bars could not be loaded: ${error.message}.`));
     }
   };
-  const mine = ({ row: news }) => news.coin_id === coin;
-  const hear = (kind, wanted, act) =>
-    store.on(
-      kind,
-      (news) => {
-        if (!mine(news) || !wanted(news)) return;
-        act(news.row);
-        drawData();
-      },
-      signal,
-    );
-  hear(
-    "bar",
-    (news) => news.interval === interval,
-    (news) => chart.update(news),
-  );
-  hear(
-    "anomaly",
-    () => true,
-    (news) => chart.flag(news),
-  );
-  hear(
-    "prediction",
-    (news) => news.row.horizon === horizon,
-    (news) => chart.forecast(news),
-  );
-  store.on("price", (news) => mine(news) && drawHead(), signal);
+  follow(page, chart, drawData, signal);
+  store.on("price", (news) => news.row.coin_id === coin && drawHead(), signal);
   store.on("board", drawHead, signal);
   store.on("reset", () => load({ again: true }), signal);
   await load();
+}
+
+/** What the address asks for. */
+function pageOf(store, coin, params) {
+  const interval = params.get("interval") in INTERVALS ? params.get("interval") : "5m";
+  const chosen = params.get("horizon") in HORIZONS ? params.get("horizon") : "1h";
+  return { store, coin, interval, horizon: interval === "1d" ? "none" : chosen, ...INTERVALS[interval] };
+}
+
+/** Put what is committed into the chart, and draw what is around it. */
+function follow({ store, coin, interval, horizon }, chart, draw, signal) {
+  const put = {
+    bar: (news) => news.interval === interval && chart.update,
+    anomaly: () => chart.flag,
+    prediction: (news) => news.row.horizon === horizon && chart.forecast,
+  };
+  for (const [kind, how] of Object.entries(put)) {
+    const take = (news) => {
+      const act = news.row.coin_id === coin && how(news);
+      if (!act) return;
+      act.call(chart, news.row);
+      draw();
+    };
+    store.on(kind, take, signal);
+  }
 }
 
 const KEYS =

@@ -76,7 +76,7 @@ const VERDICTS = {
   ok: ["good", "The promise of freshness is kept."],
   "no promise": ["neutral", "Nothing is promised for this home: nothing keeps it fresh."],
   "promise broken": ["bad", "The promise of freshness is broken."],
-  "cannot tell": ["bad", "Whether the promise of freshness is kept cannot be told."],
+  "cannot tell": ["bad", "Whether the promise of freshness is kept cannot be determined."],
 };
 
 function stateOf(store) {
