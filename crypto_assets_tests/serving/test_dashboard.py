@@ -211,8 +211,15 @@ def test_zoom_is_kept_when_a_bar_arrives(browser: Browser, server: Server) -> No
         page = opened.open("#/coin/bitcoin")
         for name in ("Show fewer bars", "Earlier"):
             page.get_by_role("button", name=name).click()
-        # The chart draws, and says what is in view, with the next frame.
-        page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        # The chart says what is in view with the frame that it draws next.
+        page.wait_for_function(
+            """() => {
+              const [now, before] = [document.querySelector(".span").textContent, globalThis.before];
+              globalThis.before = now;
+              return now === before;
+            }""",
+            polling=200,
+        )
         shown = text(page, ".span")
         commit(server, bar(1))
         page.wait_for_function("() => document.querySelector('.legend').textContent.includes('123.50')")
