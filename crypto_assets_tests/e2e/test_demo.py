@@ -62,7 +62,7 @@ def test_the_demo_succeeds_and_fills_every_table(demo, folder):
 def test_the_demo_tells_what_a_person_wants_to_know(demo):
     told = demo.stdout
     assert "REPLAY Coinbase 2018-04-04/05 via QuantConnect Lean (Apache-2.0)" in told
-    assert re.search(r"^Bitcoin +6,785\.8500 +-0\.50 % ", told, re.M)
+    assert re.search(r"^Bitcoin +6,785\.85 +▼ -0\.50 % +▲ \+0\.12 %\*", told, re.M)
     assert re.search(r"^flags +7 anomalies among 1,027 scores", told, re.M)
     assert re.search(r"^checks +all data checks passed: \d+ green, \d+ warnings expected here$", told, re.M)
     (expected,) = re.findall(r"^expected +(.*)$", told, re.M)
