@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class _Polled:
         return len(self.poll.ticks) - len(self.fresh)
 
 
+@dataclass(eq=False)
 class Producer:
     """Polls a source and publishes what changed. Use as a context manager, or call `close`.
 
@@ -69,24 +70,13 @@ class Producer:
         on_close: Called by `close`.
     """
 
-    def __init__(
-        self,
-        source: Poller,
-        publisher: Publisher,
-        registry: Callable[[], CoinRegistry],
-        governor: Governor,
-        state_path: Path,
-        *,
-        loop_s: float = 10.0,
-        on_close: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.source = source
-        self.publisher = publisher
-        self.registry = registry
-        self.governor = governor
-        self._path = state_path
-        self._loop_s = loop_s
-        self._on_close = on_close
+    source: Poller
+    publisher: Publisher
+    registry: Callable[[], CoinRegistry]
+    governor: Governor
+    state_path: Path
+    loop_s: float = field(default=10.0, kw_only=True)
+    on_close: Callable[[], None] = field(default=lambda: None, kw_only=True)
 
     def __enter__(self) -> Producer:
         return self
@@ -97,7 +87,7 @@ class Producer:
     def close(self) -> None:
         """Release the client and the source."""
         self.publisher.close()
-        self._on_close()
+        self.on_close()
 
     @property
     def state(self) -> ProducerState:
@@ -106,7 +96,7 @@ class Producer:
         Raises:
             LogError: The file is damaged; names the fix.
         """
-        return read_state(self._path.parent, self._path.name)
+        return read_state(self.state_path.parent, self.state_path.name)
 
     @property
     def last_poll_at(self) -> datetime | None:
@@ -163,7 +153,7 @@ class Producer:
             summary.add(tick)
             if report and (tick.polled or once):
                 report(tick.text)
-            wait = self._loop_s if end is None else min(self._loop_s, (end - clock()) / timedelta(seconds=1))
+            wait = self.loop_s if end is None else min(self.loop_s, (end - clock()) / timedelta(seconds=1))
             if once or wait <= 0 or stop.wait(wait):
                 break
         return summary
@@ -204,7 +194,7 @@ class Producer:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with file_lock(self._path.with_suffix(".lock"), timeout_s=0):
+        with file_lock(self.state_path.with_suffix(".lock"), timeout_s=0):
             yield
 
     def _settled(self, state: ProducerState, now: datetime) -> ProducerState:
@@ -216,7 +206,7 @@ class Producer:
         return replace(state, credits=settled)
 
     def _save(self, state: ProducerState) -> None:
-        write_atomic(self._path, state.to_json())
+        write_atomic(self.state_path, state.to_json())
 
     def _idle(self, state: ProducerState, now: datetime) -> TickSummary:
         report = self.governor.report(state.credits, now)

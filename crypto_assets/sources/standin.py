@@ -3,44 +3,24 @@
 It serves /coins/markets and /coins/{id}/market_chart/range. A client that drives time sends its
 present moment in `X-Standin-Now` (ISO 8601); without it, real time counts. Faults are set by `POST /_faults` with a
 JSON object `{"kind": ..., "coin": ..., "times": n}` (times absent = until cleared) and cleared by `{"kind": null}`.
-Run it by itself with: python -m crypto_assets.sources.standin --source simulator --port 8099
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from crypto_assets.sources.feed import Feed, Quote
-from crypto_assets.sources.replay import ReplayFeed
-from crypto_assets.sources.simulator import SimulatorFeed
 
-FAULTS = (
-    "null_price",
-    "missing_coin",
-    "frozen_quote",
-    "duplicate_coin",
-    "scientific",
-    "malformed",
-    "rate_limited_json",
-    "rate_limited_200",
-    "rate_limited_text",
-    "rate_limited_html",
-    "unauthorized",
-    "down",
-    "slow",
-    "huge",
-    "truncated_gzip",
-)
-HUGE_BYTES = 10 * 1024 * 1024
+FAULTS = ("null_price", "missing_coin", "frozen_quote", "rate_limited_json", "unauthorized", "down")
 NOW_HEADER = "X-Standin-Now"
+RATE_LIMITED = b'{"status": {"error_code": 429, "error_message": "You\'ve exceeded the Rate Limit."}}'
 
 
 @dataclass
@@ -61,6 +41,8 @@ class StandIn:
         port: Port on 127.0.0.1; 0 = a free one.
     """
 
+    faults: ClassVar[tuple[str, ...]] = FAULTS
+
     def __init__(self, feed: Feed, port: int = 0) -> None:
         self.feed = feed
         self._fault: Fault | None = None
@@ -68,10 +50,14 @@ class StandIn:
         self._lock = threading.Lock()
         self.requests = 0
         self.stopped = threading.Event()
-        handler = type("Handler", (_Handler,), {"standin": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (self.handler(),), {"standin": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @staticmethod
+    def handler() -> type[Handler]:
+        """Class that answers requests."""
+        return Handler
 
     @property
     def url(self) -> str:
@@ -98,8 +84,8 @@ class StandIn:
         Raises:
             ValueError: There is no such fault; names those that are.
         """
-        if kind is not None and kind not in FAULTS:
-            raise ValueError(f"{kind!r} is no fault; choose one of {', '.join(FAULTS)}")
+        if kind is not None and kind not in self.faults:
+            raise ValueError(f"{kind!r} is no fault; choose one of {', '.join(self.faults)}")
         with self._lock:
             self._fault = Fault(kind, **options) if kind else None
             self._frozen = {}
@@ -125,9 +111,15 @@ class StandIn:
                         self._frozen.setdefault(coin_id, quote)
                 quotes |= {c: q for c, q in self._frozen.items() if c in ids}
         elements = [element(q) for q in quotes.values()]
-        if fault is not None:
-            elements = _damaged(elements, fault)
-        return elements
+        return self.damaged(elements, fault) if fault is not None else elements
+
+    def damaged(self, elements: list[dict[str, Any]], fault: Fault) -> list[dict[str, Any]]:
+        """Elements of a good reply with the fault in those of its coin, or in the first."""
+        hit = [e for e in elements if fault.coin in (None, e["id"])][: None if fault.coin else 1]
+        if fault.kind == "null_price":
+            for e in hit:
+                e["current_price"] = None
+        return [e for e in elements if e not in hit] if fault.kind == "missing_coin" else elements
 
 
 def element(quote: Quote) -> dict[str, Any]:
@@ -136,24 +128,25 @@ def element(quote: Quote) -> dict[str, Any]:
         "id": quote.coin_id,
         "symbol": quote.symbol.lower(),
         "name": quote.name,
-        "current_price": _Number.of(quote.price),
-        "market_cap": _Number.of(quote.market_cap),
-        "total_volume": _Number.of(quote.volume_24h),
-        "price_change_percentage_24h": _Number.of(quote.change_24h_pct),
+        "current_price": Number.of(quote.price),
+        "market_cap": Number.of(quote.market_cap),
+        "total_volume": Number.of(quote.volume_24h),
+        "price_change_percentage_24h": Number.of(quote.change_24h_pct),
         "last_updated": quote.last_updated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "price_change_percentage_1h_in_currency": _Number.of(quote.change_1h_pct),
-        "price_change_percentage_24h_in_currency": _Number.of(quote.change_24h_pct),
-        "price_change_percentage_7d_in_currency": _Number.of(quote.change_7d_pct),
+        "price_change_percentage_1h_in_currency": Number.of(quote.change_1h_pct),
+        "price_change_percentage_24h_in_currency": Number.of(quote.change_24h_pct),
+        "price_change_percentage_7d_in_currency": Number.of(quote.change_7d_pct),
     }
 
 
-class _Number(float):
+class Number(float):
     """A decimal that JSON writes with all its digits: `json` calls `__repr__` of float subclasses' text."""
 
     text: str
 
     @classmethod
-    def of(cls, value: Any) -> _Number | None:
+    def of(cls, value: Any) -> Number | None:
+        """A value with its digits; None stays None."""
         if value is None:
             return None
         number = cls(value)
@@ -162,8 +155,8 @@ class _Number(float):
 
 
 def _dump(value: Any) -> str:
-    """JSON text in which every `_Number` has all its digits."""
-    if isinstance(value, _Number):
+    """JSON text in which every `Number` has all its digits."""
+    if isinstance(value, Number):
         return value.text
     if isinstance(value, dict):
         return "{" + ",".join(f"{json.dumps(k)}:{_dump(v)}" for k, v in value.items()) + "}"
@@ -172,25 +165,9 @@ def _dump(value: Any) -> str:
     return json.dumps(value)
 
 
-def _damaged(elements: list[dict[str, Any]], fault: Fault) -> list[dict[str, Any]]:
-    hit = [e for e in elements if fault.coin in (None, e["id"])][: None if fault.coin else 1]
-    if fault.kind == "null_price":
-        for e in hit:
-            e["current_price"] = None
-    elif fault.kind == "missing_coin":
-        return [e for e in elements if e not in hit]
-    elif fault.kind == "duplicate_coin" and hit:
-        other = {**hit[0], "current_price": 1}
-        return [*elements, other]
-    elif fault.kind == "scientific":
-        for e in hit:
-            small = _Number(1.9e-08)
-            small.text = "1.9e-08"
-            e["current_price"] = small
-    return elements
+class Handler(BaseHTTPRequestHandler):
+    """Answers of one stand-in."""
 
-
-class _Handler(BaseHTTPRequestHandler):
     standin: StandIn
     protocol_version = "HTTP/1.1"
     # Headers and body are two writes; without this the second waits 40 ms for an acknowledgement of the first.
@@ -203,14 +180,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Set or clear a fault."""
         text = self.rfile.read(int(self.headers.get("content-length") or 0))
         if urlsplit(self.path).path != "/_faults":
-            self._send(404, b"{}")
+            self.reply(404, b"{}")
             return
         try:
             self.standin.set_fault(**{"kind": None, **json.loads(text or b"{}")})
         except (ValueError, TypeError) as error:
-            self._send(400, json.dumps({"error": str(error)}).encode())
+            self.reply(400, json.dumps({"error": str(error)}).encode())
             return
-        self._send(200, b"{}")
+        self.reply(200, b"{}")
 
     def do_GET(self) -> None:
         """Serve the API."""
@@ -220,19 +197,19 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get(NOW_HEADER)
         now = datetime.fromisoformat(given) if given else datetime.now(UTC)
         fault = self.standin.take_fault() if path.startswith("/coins/") else None
-        if fault is not None and self._fail(fault):
+        if fault is not None and self.fail(fault):
             return
         if path == "/coins/markets":
             self._markets(query, now, fault)
         elif path.startswith("/coins/") and path.endswith("/market_chart/range"):
             self._range(path.split("/")[2], query, now)
         else:
-            self._send(404, b'{"error":"not found"}')
+            self.reply(404, b'{"error":"not found"}')
 
     def _markets(self, query: dict[str, str], now: datetime, fault: Fault | None) -> None:
         elements = self.standin.quotes(query.get("ids", "").split(","), now, fault)
         extra = {f"X-Standin-{k}": v for k, v in self.standin.feed.headers(now).items()}
-        self._send(200, _dump(elements).encode(), {"Age": "0", **extra})
+        self.reply(200, _dump(elements).encode(), {"Age": "0", **extra})
 
     def _range(self, coin_id: str, query: dict[str, str], now: datetime) -> None:
         start = datetime.fromtimestamp(int(query["from"]), UTC)
@@ -242,78 +219,29 @@ class _Handler(BaseHTTPRequestHandler):
         newest_day = days <= 1 and end >= now - timedelta(hours=1)
         step = timedelta(minutes=5) if newest_day else timedelta(hours=1) if days <= 90 else timedelta(days=1)
         times = [start + i * step for i in range(int((end - start) / step) + 1)]
-        points = [[int(t.timestamp() * 1000), _Number.of(p)] for t, p in self.standin.feed.history(coin_id, times)]
+        points = [[int(t.timestamp() * 1000), Number.of(p)] for t, p in self.standin.feed.history(coin_id, times)]
         if coin_id not in {c.coin_id for c in self.standin.feed.coins}:
-            self._send(404, b'{"error":"coin not found"}')
+            self.reply(404, b'{"error":"coin not found"}')
             return
-        self._send(200, _dump({"prices": points, "market_caps": [], "total_volumes": []}).encode())
+        self.reply(200, _dump({"prices": points, "market_caps": [], "total_volumes": []}).encode())
 
-    def _fail(self, fault: Fault) -> bool:
-        """Apply the fault; False if it only modifies a good reply."""
+    def fail(self, fault: Fault) -> bool:
+        """Answer with the fault; False if it only changes a good reply."""
         wait = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-        error = {"status": {"error_code": 429, "error_message": "You've exceeded the Rate Limit."}}
-        html = b"<html><head><title>Too Many Requests</title></head><body>error code: 1015</body></html>"
         answers: dict[str, tuple[int, bytes, dict[str, str]]] = {
-            "rate_limited_json": (429, json.dumps(error).encode(), wait),
-            "rate_limited_200": (200, json.dumps(error).encode(), wait),
-            "rate_limited_text": (429, b"Throttled", {**wait, "Content-Type": "text/plain"}),
-            "rate_limited_html": (429, html, {"Content-Type": "text/html"}),
+            "rate_limited_json": (429, RATE_LIMITED, wait),
             "unauthorized": (401, b'{"status":{"error_code":10002,"error_message":"API Key Missing"}}', {}),
             "down": (503, b"upstream connect error", {"Content-Type": "text/plain"}),
-            "malformed": (200, b'[{"id":"bitcoin","current_price":1', {}),
-            "huge": (200, b"[" + b" " * HUGE_BYTES + b"]", {}),
-            "truncated_gzip": (200, gzip.compress(b"[" + b" " * 5000 + b"]")[:-20], {"Content-Encoding": "gzip"}),
         }
         if fault.kind in answers:
-            self._send(*answers[fault.kind])
-            return True
-        if fault.kind == "slow":
-            self._drip()
-            return True
-        return False
+            self.reply(*answers[fault.kind])
+        return fault.kind in answers
 
-    def _drip(self) -> None:
-        """A byte now and then, for ever: until the client gives up or the server stops."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        try:
-            while not self.standin.stopped.wait(0.05):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-        except OSError:
-            pass
-        self.close_connection = True
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send a whole reply, JSON unless the headers say otherwise."""
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-
-def main() -> None:
-    """Serve until interrupted."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description="A stand-in of the CoinGecko API on 127.0.0.1.")
-    parser.add_argument("--source", choices=("replay", "simulator"), default="simulator")
-    parser.add_argument("--port", type=int, default=8099)
-    parser.add_argument("--seed", type=int, default=7)
-    asked = parser.parse_args()
-    feed: Feed = SimulatorFeed(asked.seed) if asked.source == "simulator" else ReplayFeed(datetime.now(UTC).date())
-    with StandIn(feed, asked.port) as standin:
-        print(f"serving {asked.source} at {standin.url}; Ctrl-C stops", flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            return
-
-
-if __name__ == "__main__":
-    from crypto_assets.faults import program
-
-    program(main)

@@ -11,7 +11,8 @@ from crypto_assets.sources.base import confirmed_coin
 from crypto_assets.sources.coingecko import ATTEMPTS, DEADLINE_S, CoinGeckoClient
 from crypto_assets.sources.replay import ReplayFeed
 from crypto_assets.sources.simulator import SimulatorFeed
-from crypto_assets.sources.standin import FAULTS, NOW_HEADER, StandIn
+from crypto_assets.sources.standin import NOW_HEADER, StandIn
+from crypto_assets_tests.sources.faulty import FaultyStandIn
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BASKET = ("bitcoin", "ethereum", "solana")
@@ -19,7 +20,7 @@ BASKET = ("bitcoin", "ethereum", "solana")
 
 @pytest.fixture
 def standin() -> Iterator[StandIn]:
-    with StandIn(SimulatorFeed(7)) as running:
+    with FaultyStandIn(SimulatorFeed(7)) as running:
         yield running
 
 
@@ -71,7 +72,7 @@ DAMAGES = {"null_price", "missing_coin", "frozen_quote", "duplicate_coin", "scie
 
 
 def test_every_fault_has_an_expectation_here():
-    assert {*FAILURES, *DAMAGES} == set(FAULTS)
+    assert {*FAILURES, *DAMAGES} == set(FaultyStandIn.faults)
 
 
 @pytest.mark.parametrize("kind", FAILURES)
