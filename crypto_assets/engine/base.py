@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from crypto_assets.errors import ReportedError
-from crypto_assets.log.kafka.reading import read_again
 from crypto_assets.market.coins import CoinRegistry
 from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds
 from crypto_assets.storage.store import DeltaStore
@@ -59,6 +58,8 @@ class Engine(Protocol):
             LogError: The topic's id has changed.
             LogError: The log cannot be queried, or ends before a range does.
         """
+        from crypto_assets.log.kafka.reading import read_again  # of the log, a model's endpoint has no libraries
+
         return read_again(self.kafka_config(), topic, incarnation, ranges)
 
     def kafka_config(self) -> Mapping[str, Any]:

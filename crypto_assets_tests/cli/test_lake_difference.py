@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crypto_assets.cli import lake_difference
 from crypto_assets.cli.lake_difference import NOT_COMPARED, compare
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine
@@ -53,3 +54,17 @@ def test_a_value_a_key_and_a_table_that_differ_are_named(
 
 def test_what_is_not_compared_are_random_identifiers_of_real_columns() -> None:
     assert all(column in TABLES[name].column_names for name, columns in NOT_COMPARED.items() for column in columns)
+
+
+def test_what_a_clock_measured_is_no_difference(
+    lakes: tuple[Path, Path], make_engine: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = lakes
+    other = tmp_path / "slower"
+    write(make_engine(other), [1.0, 900.0, 0.0], [alert("a"), alert("b")])
+    assert [d.differences for d in compare(one, other, ONLY)] == [1, 0]
+    (named,) = lake_difference.MEASURED.values()
+    measured = named.replace("model_inference_latency_ms", "m1")
+    monkeypatch.setattr(lake_difference, "MEASURED", {METRICS: measured})
+    assert [d.differences for d in compare(one, other, ONLY)] == [0, 0]
+    assert named.split("'")[1] in TABLES[METRICS].column("metric").description + TABLES[METRICS].description
