@@ -271,7 +271,7 @@ def run(base: Settings) -> int:
         0 if every fault turned its check red, was alerted on and recovered, else 1.
     """
     began = time.time()
-    output.say("drill: a simulator home of its own, a local webhook, six faults; the home's clock moves 60 s a poll")
+    output.say("drill: a separate simulator home, a local webhook, six faults; the home's clock moves 60 s a poll")
     if unused := base.outside():
         output.say(f"set and not used, since the drill keeps everything in its own home: {', '.join(unused)}")
     with tempfile.TemporaryDirectory(prefix="crypto-assets-drill-") as folder, pipeline(base, Path(folder)) as drill:

@@ -1,6 +1,6 @@
 """The query catalogue for the API: a query of it on the present versions of its tables, as JSON text.
 
-Belongs here: opening the lake anew after commits, remembering answers, rows of a query as text. Does not belong here:
+Belongs here: reopening the lake after commits, remembering answers, rows of a query as text. Does not belong here:
 the queries (`queries`), running SQL (`lake`), HTTP (`routes`).
 """
 
@@ -105,7 +105,7 @@ class Catalogue:
             return made
 
     def _on(self, versions: Mapping[str, int]) -> Lake:
-        """The lake with these versions of its tables, opened anew where a table has moved on."""
+        """The lake with these versions of its tables, reopened where a table has newer commits."""
         lake = self._lake
         if lake is None or any(lake.versions.get(name) != version for name, version in versions.items()):
             if lake is not None:

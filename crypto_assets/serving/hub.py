@@ -1,7 +1,7 @@
 """Server-sent events: one ring of encoded events that every client reads at its own place.
 
 A client is a number in the ring and no queue, so a slow one delays nobody and costs no memory; one that falls off the
-ring, or comes back from another start of the server, is told to load everything again.
+ring, or comes back from another start of the server, gets the event that makes it load everything again.
 
 Belongs here: fan-out and resumption. Does not belong here: what an event holds (`events`).
 """

@@ -263,7 +263,7 @@ class Lag:
 
 def _lag_of(settings: Settings, store: DeltaStore, covered: Covered, now: datetime) -> Lag:
     if settings.on_databricks and covered.until is None:
-        return Lag(unknown_because="no run of gold/latest_prices has told how far it reaches")
+        return Lag(unknown_because="no run of gold/latest_prices has reported how far it reaches")
     if settings.transport != "landing":
         return _lag(settings, covered.offsets, now)
     if not settings.on_databricks or covered.until is None:

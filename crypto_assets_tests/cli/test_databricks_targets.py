@@ -121,7 +121,7 @@ def test_status_shows_what_the_last_runs_said_and_says_so(settings, instance, ca
     assert (silver.rows, silver.last_run) == (None, None)
     assert report.as_of is not None
     assert "catalog prices_prod" in report.as_of
-    assert report.lag_unknown_because == "no run of gold/latest_prices has told how far it reaches"
+    assert report.lag_unknown_because == "no run of gold/latest_prices has reported how far it reaches"
     status.render(report)
     printed = capsys.readouterr().out
     assert re.search(r"90 in\s.*2024-05-01-13:00", printed, re.DOTALL)

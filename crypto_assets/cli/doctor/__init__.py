@@ -25,7 +25,7 @@ UNKNOWN = "docs/runbook.md, By message; what is not there is a mistake of this p
 
 
 def examine(settings: Settings, environment: Mapping[str, str], now: datetime) -> list[Finding]:
-    """Look at everything that the settings lead to.
+    """Check everything that the settings refer to.
 
     Args:
         settings: Settings in force.

@@ -112,11 +112,11 @@ def names(environment: Mapping[str, str]) -> Iterator[Finding]:
         near = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=NEAR)
         if near:
             wrong += 1
-            yield Finding("environment", "warn", f"{name} is set and nobody reads it", f"did you mean {near[0]}?")
+            yield Finding("environment", "warn", f"{name} is set and has no effect", f"did you mean {near[0]}?")
         elif upper.startswith(OUR_PREFIX):
             wrong += 1
             listed = ", ".join(sorted(k for k in known if k.startswith(OUR_PREFIX)))
-            yield Finding("environment", "warn", f"{name} is set and nobody reads it", f"names are: {listed}")
+            yield Finding("environment", "warn", f"{name} is set and has no effect", f"names are: {listed}")
     if not wrong:
         yield Finding("environment", "ok", "every name that looks like ours is one of ours")
 

@@ -148,7 +148,7 @@ def launcher_config(settings: Settings, overrides: Mapping[str, Any], package_ro
     given |= credentials(settings)
     if "idempotency_token" in (overrides.get("run_config") or {}):
         raise ValueError(
-            "step_launcher config: run_config.idempotency_token must not be set; a token of its own is made for every "
+            "step_launcher config: run_config.idempotency_token must not be set; a separate token is made for every "
             "step and attempt, and a fixed one would merge all steps into one run"
         )
     merged = _merge(given, overrides)

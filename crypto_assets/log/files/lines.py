@@ -72,7 +72,7 @@ def decode(line: bytes, before: datetime) -> Line | None:
 
     Args:
         line: The line's bytes.
-        before: End of the folder's hour (UTC). An envelope cannot have arrived at or after it: one that says so is
+        before: End of the folder's hour (UTC). An envelope cannot have arrived at or after it: one that claims to is
             not believed, because a time in the future would close hours that are still open.
     """
     text = line.removesuffix(b"\n").removesuffix(b"\r")

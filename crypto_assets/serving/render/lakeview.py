@@ -48,7 +48,7 @@ class Widget:
         query: The query of the catalogue behind it.
         y: Column of a counter; columns of a chart's values; columns of a table (empty = all).
         x: Column of a chart's horizontal axis.
-        color: Column of a chart by which its lines or bars are told apart.
+        color: Column of a chart that distinguishes its lines or bars.
         aggregate: SQL function over `y`, for counters of more than one row.
         width: Columns of the grid, of 6.
         height: Rows of the grid.

@@ -77,6 +77,6 @@ async def board_of(
     """
     service: Service = request.app.state.service
     response = service.respond_with(request, *board.prepare(service, coin))
-    # A browser that asks again would be told that nothing has changed, and show the age of its first visit.
+    # A browser that asks again would get 304, and show the age of its first visit.
     response.headers["Cache-Control"] = "no-store"
     return response
