@@ -61,19 +61,23 @@ def texts(value: Any) -> list[str]:
     return [str(value)]
 
 
+def deployed_files() -> list[Path]:
+    """Files of `deploy/` that are written by hand or rendered; not locks, nor bytecode of its scripts."""
+    return [p for p in DEPLOY.rglob("*") if p.is_file() and p.suffix not in {".lock", ".pyc"}]
+
+
 def test_every_secret_has_a_place_and_no_file_holds_one() -> None:
     example = (DEPLOY / ".env.example").read_text()
     for name in SECRETS:
         assert f"# {name}=\n" in example + "\n"
-    for path in (p for p in DEPLOY.rglob("*") if p.is_file() and p.name != "requirements-postgres.lock"):
+    for path in deployed_files():
         for line in path.read_text().splitlines():
             given = re.search(r"(?i)(?:password|secret|token|api_key)[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/]{6,})", line)
             assert given is None, f"{path.name}: {line}"
 
 
 def test_every_setting_that_a_file_names_exists() -> None:
-    files = [p for p in DEPLOY.rglob("*") if p.is_file() and p.suffix != ".lock"]
-    named = {p.name: re.findall(r"\bCRYPTO_ASSETS_[A-Z0-9_]+", p.read_text()) for p in files}
+    named = {p.name: re.findall(r"\bCRYPTO_ASSETS_[A-Z0-9_]+", p.read_text()) for p in deployed_files()}
     assert {
         (name, setting) for name, found in named.items() for setting in found if setting not in NAMES | COMPOSE_ALONE
     } == set()
