@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from threading import Barrier, Event
@@ -200,7 +201,8 @@ def test_threads_that_merge_lose_nothing(store, engine_name):
 
 @pytest.mark.engine("local")
 def test_endless_conflicts_end_in_a_named_error(store, monkeypatch):
-    monkeypatch.setattr(delta_rs, "MAX_ATTEMPTS", 3)
+    patience = delta_rs.DeltaRsBackend.patience
+    monkeypatch.setattr(delta_rs.DeltaRsBackend, "patience", replace(patience, attempts=3))
     numbers = iter(range(100))
 
     def build():
