@@ -7,17 +7,14 @@ The rest of the product takes `read_ranges` from `log.kafka.reading`. Does not b
 from __future__ import annotations
 
 import base64
-import gc
 import json
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
+from crypto_assets.collector import collector_paused
 from crypto_assets.log.errors import LogTrimmed, LogWentBackwards
 from crypto_assets.log.kafka.client import unavailable
 from crypto_assets.log.kafka.offsets import config_of, end_offsets
@@ -135,39 +132,6 @@ def _consumer(config: Mapping[str, Any], rows: int) -> Consumer:
     )
 
 
-@dataclass
-class _Collector:
-    """Readers of several threads that want the collector off: the last one turns it on again."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    pauses: int = 0
-    was_enabled: bool = True
-
-
-_COLLECTOR = _Collector()
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the cyclic garbage collector off while a batch is turned into columns.
-
-    A batch is a hundred thousand small objects without cycles that live for milliseconds; walking them again and
-    again took half of the time of reading.
-    """
-    with _COLLECTOR.lock:
-        if not _COLLECTOR.pauses:
-            _COLLECTOR.was_enabled = gc.isenabled()
-            gc.disable()
-        _COLLECTOR.pauses += 1
-    try:
-        yield
-    finally:
-        with _COLLECTOR.lock:
-            _COLLECTOR.pauses -= 1
-            if not _COLLECTOR.pauses and _COLLECTOR.was_enabled:
-                gc.enable()
-
-
 class _Reader:
     """One pass over the ranges of one topic."""
 
@@ -202,7 +166,9 @@ class _Reader:
             left = sum(self._ends[p] - self._positions[p] for p in self._open)
             room = self._chunk_rows - rows
             # asking for no more than is left returns as soon as it is there; the time-out only serves holes
-            with _collector_paused():
+            # A batch is a hundred thousand small objects without cycles that live for milliseconds: walking them again
+            # and again took half of the time of reading.
+            with collector_paused():
                 batch = self._consumer.consume(num_messages=min(_BATCH, left, room), timeout=0.1)
                 table = self._table(batch) if batch else None
                 arrived = bool(batch)
