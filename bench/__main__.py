@@ -39,7 +39,7 @@ FULL: dict[str, dict[str, Any]] = {
     streaming.NAME: {"seconds": 120, "rate": 5000, "kills": 10},
     races.NAME: {"kills": 12},
     agreement.NAME: {"records": 200_000},
-    serving.NAME: {"requests": 2_000, "commits": 50, "days": 365},
+    serving.NAME: {"requests": 320, "commits": 50, "days": 365},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
