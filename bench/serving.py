@@ -245,7 +245,7 @@ def _other(way: str, table: str, environment: dict[str, str]) -> Iterator[_Serve
             "page_size": ROWS,
         }
         body = json.dumps(asked).encode()
-    with _started(command, environment, port, path, body, ready="/health" if body else path) as server:
+    with _started(command, environment, port, path, body, ready="/readyz" if body else path) as server:
         yield server
 
 
