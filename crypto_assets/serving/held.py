@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -151,6 +152,8 @@ def _connection() -> Any:
 class Snapshot:
     """One version of a table.
 
+    What its many files come to is computed once: a year of days would otherwise be walked for every request.
+
     Args:
         kept: The table.
         table_id: Delta's id of the table: another one after it was made again.
@@ -175,7 +178,7 @@ class Snapshot:
         """Text that no other contents of the table have."""
         return f"{self.kept.name}-{self.table_id[:8]}-{self.version}"
 
-    @property
+    @cached_property
     def hot_from(self) -> date | None:
         """First day whose rows are in memory; None = all are."""
         days = [f.day for f in self.paths if f.day is not None]
@@ -185,28 +188,40 @@ class Snapshot:
 
     def hot(self) -> list[File]:
         """Files of the days that are in memory."""
+        return self._hot
+
+    @cached_property
+    def _hot(self) -> list[File]:
         first = self.hot_from
         return [f for f in self.paths if first is None or f.day is None or f.day >= first]
 
     def newest_event(self) -> datetime | None:
         """Newest event time (UTC); None without rows."""
+        return self._newest_event
+
+    @cached_property
+    def _newest_event(self) -> datetime | None:
         found = [self.encoded.rows(self.kept, f).newest_event for f in self._newest_files()]
         known = [event for event in found if event is not None]
         return moment(max(known)) if known else None
 
     def _newest_files(self) -> list[File]:
         """Files of the newest two days: event times of an earlier day are not newer."""
-        days = [f.day for f in self.paths if f.day is not None]
-        return [f for f in self.paths if f.day is None or f.day >= max(days) - DAY]
+        first = max((f.day for f in self.paths if f.day is not None), default=date.max) - DAY
+        return [f for f in self.paths if f.day is None or f.day >= first]
 
     def groups(self) -> list[str]:
         """Groups with rows in memory, sorted."""
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> list[str]:
         return sorted({g for f in self.hot() for g in self.encoded.rows(self.kept, f).groups})
 
     def reaches_back(self, start: int) -> bool:
         """True if rows from a time (µs) on need no file of an older day."""
         first = self.hot_from
-        if first is None or all(f.day is None or f.day >= first for f in self.paths):
+        if first is None or len(self._hot) == len(self.paths):
             return True
         # A row whose slot ends at midnight lies in the day before.
         return start > micros(datetime.combine(first, datetime.min.time(), UTC))
