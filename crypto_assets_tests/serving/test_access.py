@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from crypto_assets.errors import UsageError
-from crypto_assets.serving.access import MOST_BODY
+from crypto_assets.serving.access import MOST_BODY, Limits
 from crypto_assets.serving.server import refuse_unservable
 from crypto_assets.settings import Settings
 from crypto_assets_tests.serving.lakes import Lake, price
@@ -44,8 +44,9 @@ def test_an_open_or_unreadable_service_is_refused_at_start(settings: dict[str, s
 
 
 def test_loopback_needs_no_token_and_others_may_serve_with_one() -> None:
-    refuse_unservable(Settings())
-    refuse_unservable(Settings(api_host="0.0.0.0", api_token="x" * 24))
+    for settings, token in ((Settings(), None), (Settings(api_host="0.0.0.0", api_token="x" * 24), "x" * 24)):
+        refuse_unservable(settings)
+        assert Limits.of(settings).token == token
 
 
 def test_a_token_is_asked_for(guarded: Lake) -> None:

@@ -310,6 +310,7 @@ def test_a_server_with_a_token_is_logged_in_to(browser: Browser, server: Server)
         page.keyboard.press("Enter")
         page.wait_for_selector("tr:has-text('Bitcoin')")
         page.wait_for_selector("#banner .link.live")
+        assert field.count() == 0, "the form is gone"
         opened.close()
 
 
