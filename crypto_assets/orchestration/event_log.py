@@ -2,8 +2,9 @@
 
 Dagster 1.13 opens an engine, a connection and a fresh SQL compiler for every statement it sends to SQLite; one check
 event costs six of them (measured: 10 ms, of which 8 ms are opening, compiling and closing). This subclass keeps one
-connection per file and process and stores the same data. Enabled by the `dagster.yaml` of a home; remove it once
-Dagster pools these connections itself.
+connection per file and process and stores the same data. It also remembers which materialization is the newest of a
+partition: Dagster asks that twice for every check it stores (measured: 184 times, a tenth of a refresh of ten coins).
+Enabled by the `dagster.yaml` of a home; remove it once Dagster does both itself.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
-from dagster import StringSource
+from dagster import AssetKey, AssetRecordsFilter, EventLogEntry, EventRecordsResult, StringSource
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
@@ -35,6 +37,9 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._tables: set[str] = set()
+        self._newest: dict[tuple[AssetKey, str], EventRecordsResult] = {}
+        self._newest_at: tuple[int, Any] | None = None
+        self._newest_lock = RLock()
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -52,6 +57,54 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
+
+    def fetch_materializations(
+        self,
+        records_filter: AssetKey | AssetRecordsFilter,
+        limit: int,
+        cursor: str | None = None,
+        ascending: bool = False,
+    ) -> EventRecordsResult:
+        """Return materializations as Dagster does; the newest of one partition is read once until the index changes."""
+        if not isinstance(records_filter, AssetRecordsFilter) or limit != 1 or cursor is not None or ascending:
+            return super().fetch_materializations(records_filter, limit, cursor, ascending)
+        partitions = records_filter.asset_partitions or []
+        if len(partitions) != 1 or records_filter != AssetRecordsFilter(records_filter.asset_key, partitions):
+            return super().fetch_materializations(records_filter, limit, cursor, ascending)
+        key = (records_filter.asset_key, partitions[0])
+        with self._newest_lock:
+            self._forget_if_others_wrote()
+            if key not in self._newest:
+                self._newest[key] = super().fetch_materializations(records_filter, limit)
+            return self._newest[key]
+
+    def _forget_if_others_wrote(self) -> None:
+        """Drop what is remembered if another connection committed (SQLite: `PRAGMA data_version`)."""
+        with self.index_connection() as connection:
+            at = id(connection.connection.dbapi_connection), connection.exec_driver_sql("PRAGMA data_version").scalar()
+        if at != self._newest_at:
+            self._newest.clear()
+            self._newest_at = at
+
+    def _forget(self) -> None:
+        with self._newest_lock:
+            self._newest.clear()
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event as Dagster does."""
+        super().store_event(event)
+        if event.dagster_event is not None and event.dagster_event.is_step_materialization:
+            self._forget()
+
+    def delete_events(self, run_id: str) -> None:
+        """Remove the events of a run."""
+        super().delete_events(run_id)
+        self._forget()
+
+    def wipe_asset(self, asset_key: AssetKey) -> None:
+        """Remove the events of an asset."""
+        super().wipe_asset(asset_key)
+        self._forget()
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
@@ -83,6 +136,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         """Remove all events, after closing connections to the files, which would otherwise write to unlinked ones."""
         self._close()
         super().wipe()
+        self._forget()
 
     def dispose(self) -> None:
         """Close the kept connections."""

@@ -233,3 +233,50 @@ def test_a_failed_statement_leaves_the_connection_usable(tmp_path):
             fail()
         report(found, "after", 1)
         assert reported(found) == Counter(["before-0", "after-0"])
+
+
+def newest_of(found: dg.DagsterInstance, day: str) -> Any:
+    """Rows that the newest materialization of a day reported, asked as Dagster asks for every check it stores."""
+    wanted = dg.AssetRecordsFilter(asset_key=KEY, asset_partitions=[day])
+    records = found.fetch_materializations(wanted, limit=1).records
+    found_one = records[0].asset_materialization if records else None
+    return found_one and found_one.metadata["rows"].value
+
+
+def materialized(found: dg.DagsterInstance, day: str, rows: int) -> None:
+    found.report_runless_asset_event(dg.AssetMaterialization(KEY, partition=day, metadata={"rows": rows}))
+
+
+def test_the_newest_materialization_is_known_whoever_wrote_it(tmp_path):
+    with instance(tmp_path) as mine, instance(tmp_path) as other:
+        assert newest_of(mine, "mon") is None
+        materialized(mine, "mon", 1)
+        assert newest_of(mine, "mon") == 1
+        assert newest_of(mine, "mon") == 1
+        materialized(other, "mon", 2)
+        assert newest_of(mine, "mon") == 2
+        materialized(mine, "tue", 3)
+        assert (newest_of(mine, "mon"), newest_of(mine, "tue"), newest_of(other, "tue")) == (2, 3, 3)
+
+
+@pytest.mark.parametrize("by", ["mine", "other"])
+def test_a_wiped_materialization_is_not_the_newest(tmp_path, by):
+    with instance(tmp_path) as mine, instance(tmp_path) as other:
+        materialized(mine, "mon", 1)
+        assert newest_of(mine, "mon") == 1
+        {"mine": mine, "other": other}[by].wipe_assets([KEY])
+        assert newest_of(mine, "mon") is None
+
+
+def test_a_deleted_run_takes_its_newest_materialization_along(tmp_path):
+    with instance(tmp_path) as mine:
+        first, second = (dg.materialize([toy], partition_key="mon", instance=mine).run_id for _ in range(2))
+        wanted = dg.AssetRecordsFilter(asset_key=KEY, asset_partitions=["mon"])
+        before = mine.fetch_materializations(wanted, limit=1).records[0].run_id
+        mine.delete_run(second)
+        after = mine.fetch_materializations(wanted, limit=1).records
+        with instance(tmp_path, kept=False) as dagsters:
+            assert [r.run_id for r in after] == [
+                r.run_id for r in dagsters.fetch_materializations(wanted, limit=1).records
+            ]
+        assert before == second != first
