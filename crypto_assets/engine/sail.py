@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 STAGE_ABOVE_BYTES = 16 * 1024 * 1024
 """Size above which Arrow data is handed over as a file: a gRPC message holds at most 128 MB, and a file is faster."""
 
+WITHOUT_CALL_SITES = ("spark.python.sql.dataFrameDebugging.enabled", "false")
+"""PySpark walks the stack and tries to import IPython at every function of a column, for messages that Sail does not
+send (measured: a twentieth of a refresh)."""
+
 
 def _start() -> SparkSession:
     """Start the embedded server and a session of it; both stop when the process ends."""
@@ -45,6 +49,7 @@ def _start() -> SparkSession:
     if address is None:
         raise RuntimeError("the embedded Sail server did not report its address")
     session = SparkSession.builder.remote(f"sc://127.0.0.1:{address[1]}").create()
+    session.conf.set(*WITHOUT_CALL_SITES)
     _keep_interrupts()
 
     def stop() -> None:
