@@ -14,7 +14,7 @@ from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import Slice, floor_day
 from crypto_assets.contracts.tables import PRICE_PREDICTIONS, PROMOTIONS
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
-from crypto_assets.ml import registry, scoring
+from crypto_assets.ml import forecasts, registry
 from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
 from crypto_assets.ml.panel import Panel, panel
 
@@ -97,8 +97,8 @@ def _of_horizon(
     inputs: StepInputs,
 ) -> list[dict[str, Any]]:
     """Forecasts by the version in force, or by the baseline if that version's inputs are unknown."""
-    made = scoring.forecasts(rows, data, registry.load(promotion, inputs.params.get("home")), horizon, inputs.now)
+    made = forecasts.forecasts(rows, data, registry.load(promotion, inputs.params.get("home")), horizon, inputs.now)
     there = {(r["coin_id"], r["window_end"]) for r in made}
     rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
     baseline = next(p for p in decided if p["model"] == promotion["model"] and p["version"] == BASELINE)
-    return made + scoring.forecasts(rest, data, registry.load(baseline), horizon, inputs.now)
+    return made + forecasts.forecasts(rest, data, registry.load(baseline), horizon, inputs.now)

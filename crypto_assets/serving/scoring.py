@@ -3,7 +3,8 @@
 The rows of a request are scored as one panel of one slot, by the functions that score the tables: a forest takes 39 ms
 of CPU for one row and 46 for a thousand, so rows belong into one request.
 
-Belongs here: parsing a request, shaping outputs. Does not belong here: the scores (`ml.scoring`), HTTP (`routes`).
+Belongs here: parsing a request, shaping outputs. Does not belong here: the scores (`ml.scoring`, `ml.forecasts`), HTTP
+(`routes`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.ml import registry, scoring
+from crypto_assets.ml import forecasts, registry, scoring
 from crypto_assets.ml.artifacts import ArtifactRefused
 from crypto_assets.ml.baselines import ANOMALY, HORIZONS, PRICE_1H, PRICE_5M, REGISTERED, effective
 from crypto_assets.ml.panel import ANOMALY_INPUTS, FIELDS, Panel
@@ -202,7 +203,7 @@ def _forecasts(model: str, version: Version, rows: Sequence[Mapping[str, Any]], 
     inputs = [
         {**named, "price": row["price"], "s": row["s"], "coin_id": str(number)} for number, row in enumerate(rows)
     ]
-    made = {f["coin_id"]: f for f in scoring.forecasts(inputs, _panel(rows), version, horizon, now)}
+    made = {f["coin_id"]: f for f in forecasts.forecasts(inputs, _panel(rows), version, horizon, now)}
     shown = ("predicted_return", "predicted_price", "lower_90", "upper_90")
     return [
         {

@@ -14,7 +14,7 @@ import pytest
 
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.contracts.tables import PRICE_FEATURES, PROMOTIONS, TABLES
-from crypto_assets.ml import anomaly, artifacts, scoring
+from crypto_assets.ml import anomaly, artifacts, forecasts, scoring
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, panel
 from crypto_assets.serving.kept import FEATURES
@@ -110,7 +110,7 @@ def test_forecasts_equal_those_of_the_batch(lake: Lake) -> None:
     table = lake.store.read_arrow("features.price_features").sort_by(
         [("coin_id", "ascending"), ("window_end", "ascending")]
     )
-    batch = scoring.forecasts(table.to_pylist(), panel(table, ENDS[-1]), _version(lake, "price_1h"), "1h", NOON)
+    batch = forecasts.forecasts(table.to_pylist(), panel(table, ENDS[-1]), _version(lake, "price_1h"), "1h", NOON)
     answer = lake.client.post("/v1/models/price_1h/invocations", json={"instances": _inputs(lake)})
     found = [p for p in answer.json()["predictions"] if p["predicted_price"] is not None]
     names = ("coin_id", "predicted_price", "lower_90", "upper_90", "model_version")
