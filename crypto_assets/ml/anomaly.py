@@ -23,7 +23,7 @@ LEAST_SHARE = 0.5
 """Share of slots with known inputs from which a day, or a week, counts."""
 
 TREES, SEED = 200, 42
-COMPARED = faults.KINDS
+COMPARED = ("spike_6", "spike_12", "freeze_12", "drift")
 
 
 @dataclass(frozen=True)

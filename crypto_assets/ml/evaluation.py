@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crypto_assets.ml.bootstrap import BOUNDS, SEED, day_sums
 from crypto_assets.ml.panel import SLOTS_A_DAY
 
 if TYPE_CHECKING:
     import numpy as np
 
-RESAMPLES = 1000
 EPISODE_SLOTS = 6
 """Flags within 30 minutes of each other are one episode."""
 
 
 @dataclass(frozen=True)
 class Skill:
-    """1 - MSE / MSE of persistence, with a 95 % interval from resampling whole days (block bootstrap, Künsch 1989)."""
+    """1 - MSE / MSE of persistence, with a 95 % interval from resampling whole days."""
 
     value: float
     lower: float
@@ -27,7 +27,7 @@ class Skill:
     direction_hit: float
 
 
-def skill(errors: np.ndarray, outcomes: np.ndarray, forecasts: np.ndarray, day: np.ndarray, seed: int = 42) -> Skill:
+def skill(errors: np.ndarray, outcomes: np.ndarray, forecasts: np.ndarray, day: np.ndarray, seed: int = SEED) -> Skill:
     """Skill of forecasts of log returns against forecasting no change.
 
     Args:
@@ -39,16 +39,11 @@ def skill(errors: np.ndarray, outcomes: np.ndarray, forecasts: np.ndarray, day: 
     """
     import numpy as np
 
-    days, index = np.unique(day, return_inverse=True)
-    model = np.bincount(index, weights=errors**2)
-    base = np.bincount(index, weights=outcomes**2)
-    drawn = np.random.default_rng(seed).integers(0, len(days), (RESAMPLES, len(days)))
-    resampled = 1 - model[drawn].sum(axis=1) / base[drawn].sum(axis=1)
-    lower, upper = np.quantile(resampled, [0.025, 0.975])
+    (model, models), (base, bases) = day_sums(day, errors**2, outcomes**2, seed=seed)
+    lower, upper = np.quantile(1 - models / bases, BOUNDS)
     moved = (forecasts != 0) & (outcomes != 0)
     hit = float((np.sign(forecasts[moved]) == np.sign(outcomes[moved])).mean()) if moved.any() else float("nan")
-    value = float(1 - model.sum() / base.sum())
-    return Skill(value, float(lower), float(upper), len(errors), len(days), hit)
+    return Skill(1 - model / base, float(lower), float(upper), len(errors), len(np.unique(day)), hit)
 
 
 def flag_statistics(flags: np.ndarray, coins: tuple[str, ...]) -> dict[str, object]:

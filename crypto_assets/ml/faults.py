@@ -1,6 +1,9 @@
-"""Injects faults (spikes, freezes, drifts) into real features, to measure what a detector finds.
+"""Injects faults (spikes, drops, freezes, drifts, market-wide moves) into real features, to measure what is found.
 
-A fault moves the price, and every return that includes it is recomputed; the scale comes from the past and stays.
+A fault moves prices; every feature that a detector reads is recomputed from them, except the scales `s` and `s_market`
+and the median, which stay those of the clean data. They come from the slots before a row, so for a fault's first slot
+that is exact; within a lasting fault, and after one, they would contain its earlier slots. Keeping them means that each
+fault is judged as the only one. Features that no detector reads are left out rather than kept stale.
 """
 
 from __future__ import annotations
@@ -8,16 +11,48 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from crypto_assets.ml.panel import Panel
+from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 
 if TYPE_CHECKING:
     import numpy as np
 
-SPACING = 36
-"""Slots between injected faults of a coin: three hours, so that none touches the next."""
+SPACING = 48
+"""Slots between injected faults of a coin: four hours, so that none touches the next."""
 
-FREEZE_SLOTS, DRIFT_SLOTS, DRIFT_SIGMA = 12, 24, 0.75
-KINDS = ("spike_6", "spike_12", "freeze", "drift")
+LONGEST_RUN = 288
+"""Length at which `unchanged_slots` is cut."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault.
+
+    Args:
+        slots: How many slots it lasts; the price returns afterwards.
+        sigma: Move by slot in the coin's own scale `s`; 0 = the price stays that of the slot before.
+        falls: Whether it always falls; else up or down at random.
+        everywhere: Whether all coins move at once, each by its own scale; else one coin at a time.
+    """
+
+    slots: int
+    sigma: float
+    falls: bool = False
+    everywhere: bool = False
+
+
+KINDS = {
+    "spike_3": Fault(1, 3.0),
+    "spike_6": Fault(1, 6.0),
+    "spike_12": Fault(1, 12.0),
+    # A fall of 7.5 sigma within 15 minutes: too slow for one slot to stand out.
+    "drop": Fault(3, 2.5, falls=True),
+    "freeze_12": Fault(12, 0.0),
+    "freeze_36": Fault(36, 0.0),
+    "drift": Fault(24, 0.75),
+    "market_6": Fault(1, 6.0, everywhere=True),
+    "market": Fault(1, 12.0, everywhere=True),
+}
+"""Faults by name. `market` has the size of a crash's bars, `market_6` that of a spike of 6 sigma in one coin."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +62,13 @@ class Injected:
     data: Panel
     starts: list[tuple[int, int]]
     lasting: int
+
+    @property
+    def day(self) -> np.ndarray:
+        """UTC day of each fault's start, in days since 1970."""
+        import numpy as np
+
+        return np.array([(self.data.first_slot + t - 1) // SLOTS_A_DAY for _, t in self.starts], dtype=np.int64)
 
 
 def inject(data: Panel, kind: str, seed: int = 42) -> Injected:
@@ -39,31 +81,33 @@ def inject(data: Panel, kind: str, seed: int = 42) -> Injected:
 
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is no fault; choose one of {', '.join(KINDS)}")
-    rng = np.random.default_rng([seed, KINDS.index(kind)])
-    offset = np.zeros_like(data["r5"])
-    logs = np.log(data["price"])
+    fault = KINDS[kind]
+    rng = np.random.default_rng([seed, list(KINDS).index(kind)])
+    price, known = data["price"].copy(), np.isfinite(data["price"])
+    coins = [list(range(len(data.coins)))] if fault.everywhere else [[c] for c in range(len(data.coins))]
     starts = []
-    lasting = {"freeze": FREEZE_SLOTS, "drift": DRIFT_SLOTS}.get(kind, 1)
-    for c in range(len(data.coins)):
+    for together in coins:
         first = 24 + int(rng.integers(0, SPACING))
-        for t in range(first, data.slots - lasting - 1, SPACING):
-            scale = data["s"][c, t]
-            if not np.isfinite(scale) or not np.isfinite(logs[c, t - 12 : t + lasting + 1]).all():
-                continue
-            sign = 1 if rng.random() < 0.5 else -1
-            if kind.startswith("spike"):
-                offset[c, t] = sign * float(kind.split("_")[1]) * scale
-            elif kind == "drift":
-                offset[c, t : t + lasting] = sign * DRIFT_SIGMA * scale * np.arange(1, lasting + 1)
-            else:
-                offset[c, t : t + lasting] = logs[c, t - 1] - logs[c, t : t + lasting]
-            starts.append((c, t))
-    return Injected(_recomputed(data, logs + offset), starts, lasting)
+        for t in range(first, data.slots - fault.slots - 1, SPACING):
+            sign = -1.0 if fault.falls or rng.random() < 0.5 else 1.0
+            for c in together:
+                scale = data["s"][c, t]
+                if not np.isfinite(scale) or not known[c, t - 12 : t + fault.slots + 1].all():
+                    continue
+                span = slice(t, t + fault.slots)
+                if fault.sigma:
+                    price[c, span] *= np.exp(sign * fault.sigma * scale * np.arange(1, fault.slots + 1))
+                else:
+                    price[c, span] = price[c, t - 1]
+                starts.append((c, t))
+    return Injected(_recomputed(data, price), starts, fault.slots)
 
 
-def _recomputed(data: Panel, logs: np.ndarray) -> Panel:
-    """Recompute returns, volatility and market-relative return from moved log prices; s and the median stay."""
+def _recomputed(data: Panel, price: np.ndarray) -> Panel:
+    """A panel with moved prices and what detectors read of them; scales and the median stay."""
     import numpy as np
+
+    logs = np.log(price)
 
     def back(slots: int) -> np.ndarray:
         moved = np.full_like(logs, np.nan)
@@ -71,8 +115,7 @@ def _recomputed(data: Panel, logs: np.ndarray) -> Panel:
         return moved
 
     r5 = back(1)
-    squares = np.nan_to_num(r5**2)
-    sums = np.cumsum(squares, axis=1)
+    sums = np.cumsum(np.nan_to_num(r5**2), axis=1)
     rv = np.full_like(logs, np.nan)
     rv[:, 12:] = np.sqrt(np.maximum(sums[:, 12:] - sums[:, :-12], 0))
     unknown = np.cumsum(~np.isfinite(r5), axis=1)
@@ -83,9 +126,11 @@ def _recomputed(data: Panel, logs: np.ndarray) -> Panel:
         enough = np.isfinite(others).sum(axis=0) >= 2
         if enough.any():
             market[c, enough] = r5[c, enough] - np.nanmedian(others[:, enough], axis=0)
-    values = {
-        **data.values,
-        "price": np.exp(logs),
+    values = {name: data[name] for name in ("r5_median", "s", "s_market") if name in data.values}
+    if "unchanged_slots" in data.values:
+        values["unchanged_slots"] = _runs(price, data["unchanged_slots"][:, 0])
+    values |= {
+        "price": price,
         "r5": r5,
         "r15": back(3),
         "r1h": back(12),
@@ -96,9 +141,27 @@ def _recomputed(data: Panel, logs: np.ndarray) -> Panel:
     return replace(data, values=values)
 
 
+def _runs(price: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Slots up to each with the same price, C x T, 0 without a price; `first` are those of the first slot."""
+    import numpy as np
+
+    at = np.arange(price.shape[1])
+    same = np.zeros(price.shape, dtype=bool)
+    same[:, 1:] = price[:, 1:] == price[:, :-1]
+    began = np.where(same, -LONGEST_RUN, at[None, :])
+    began[:, 0] = 1 - np.nan_to_num(first)
+    runs = np.minimum(at - np.maximum.accumulate(began, axis=1) + 1, LONGEST_RUN).astype(float)
+    runs[~np.isfinite(price)] = 0
+    return runs
+
+
+def hits(flags: np.ndarray, injected: Injected) -> np.ndarray:
+    """By fault, 1.0 if there is a flag while it lasts, else 0.0."""
+    import numpy as np
+
+    return np.array([float(flags[c, t : t + injected.lasting].any()) for c, t in injected.starts])
+
+
 def recall(flags: np.ndarray, injected: Injected) -> float:
     """Share of faults with at least one flag while they last; NaN without faults."""
-    if not injected.starts:
-        return float("nan")
-    found = sum(bool(flags[c, t : t + injected.lasting].any()) for c, t in injected.starts)
-    return found / len(injected.starts)
+    return float(hits(flags, injected).mean()) if injected.starts else float("nan")

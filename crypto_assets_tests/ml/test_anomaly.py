@@ -143,10 +143,10 @@ def test_each_day_is_scored_by_a_forest_of_the_seven_days_before_it(
 def test_the_challenger_is_promoted_only_if_it_misses_nothing_the_champion_finds(trained: anomaly.Training) -> None:
     assert trained.challenger is not None
     recall = trained.challenger.metrics["recall"]
-    assert recall["champion"].keys() == recall["challenger"].keys() == set(faults.KINDS)
-    assert trained.challenger_wins == all(recall["challenger"][k] >= recall["champion"][k] for k in faults.KINDS)
+    assert recall["champion"].keys() == recall["challenger"].keys() == set(anomaly.COMPARED)
+    assert trained.challenger_wins == all(recall["challenger"][k] >= recall["champion"][k] for k in anomaly.COMPARED)
     assert not trained.challenger_wins, "the forest finds fewer spikes of 6 sigma"
-    for kind in faults.KINDS:
+    for kind in anomaly.COMPARED:
         assert f"{kind} {recall['challenger'][kind]:.0%} against {recall['champion'][kind]:.0%}" in trained.why
 
 
@@ -248,35 +248,3 @@ def test_inputs_are_in_own_sigmas(quiet: Panel) -> None:
         quiet["r5_market"][at] / s,
     ]
     assert anomaly_inputs(quiet)[at] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("kind", faults.KINDS)
-def test_injected_faults_move_every_feature_as_moved_prices_would(kind: str) -> None:
-    calm = panel_of(walk(4, 4, 900))
-    hurt = faults.inject(calm.cut(300, 900), kind)
-    assert hurt.starts
-    whole = calm["price"].copy()
-    whole[:, 300:] = hurt.data["price"]
-    expected = panel_of(whole).cut(300, 900)
-    for name in ("r5", "r15", "r1h", "rv1h", "r5_market"):
-        assert hurt.data[name][:, 13:] == pytest.approx(expected[name][:, 13:], abs=1e-9), name
-    assert (hurt.data["s"] == calm.cut(300, 900)["s"]).all(), "the scale is of the past"
-    c, t = hurt.starts[0]
-    moved = np.log(hurt.data["price"] / calm.cut(300, 900)["price"])[c, t : t + hurt.lasting]
-    if kind.startswith("spike"):
-        assert abs(moved[0]) == pytest.approx(float(kind[6:]) * calm.cut(300, 900)["s"][c, t])
-    if kind == "freeze":
-        assert hurt.data["r5"][c, t : t + 12] == pytest.approx(np.zeros(12), abs=1e-12)
-
-
-def test_unknown_faults_are_named() -> None:
-    with pytest.raises(ValueError, match="'flood' is no fault"):
-        faults.inject(panel_of(walk(4, 4, 400)), "flood")
-
-
-def test_volatility_stays_unknown_where_a_return_is() -> None:
-    calm = panel_of(walk(4, 4, 900)).cut(300, 900)
-    calm["price"][1, 400] = np.nan
-    hurt = faults.inject(calm, "drift").data
-    assert np.isnan(hurt["rv1h"][1, 400:413]).all()
-    assert np.isfinite(hurt["rv1h"][1, 413])
