@@ -348,13 +348,17 @@ PRICE_FEATURES = Table(
         C("bollinger_b", "double", "Bollinger %b: 20 slots, 2 sigma.", unit="ratio", lineage=_PRICE),
         C("r5_market", "double", "r5 - median r5 of the other coins (at least two), else null.", unit="log return",
           lineage=_PRICE),
+        C("s_market", "double", "Root of the EWMA of r5_market squared over the 288 slots before t (half-life 72 slots; at "
+          "least 144 known), floored at 1e-5. Null in rows of version 1.", unit="log return", lineage=_PRICE),
+        C("unchanged_slots", "bigint", "Slots up to t with the same price, at most 288; 0 without a price. Null in rows of "
+          "version 1.", lineage=_PRICE),
         C("basket_hash", "string", "Hash of the coins with r5 in the slot.", nullable=False, lineage=_PRICE),
         C("volume_change", "double", "ln(V24(t)/V24(t-5 min)): never a model input.", unit="log ratio",
           lineage=_bar("volume_24h_usd")),
-        C("null_reason", "string", "Why values are null: stale_price, no_lag, short_history, few_coins, no_volume; "
-          "comma separated, sorted; null = complete.", lineage=_PRICE + _bar("volume_24h_usd")),
-        C("available_at", "timestamp", "Latest available_at of the row's inputs; null without inputs.",
-          lineage=_bar("available_at")),
+        C("null_reason", "string", "Why values are null: stale_price, no_lag, short_history, few_coins (in the slot, or for "
+          "s_market), no_volume; comma separated, sorted; null = complete.", lineage=_PRICE + _bar("volume_24h_usd")),
+        C("available_at", "timestamp", "Latest available_at of the row's inputs, those of the other coins' returns over the "
+          "288 slots before t included; null without inputs.", lineage=_bar("available_at")),
         C("is_complete", "boolean", "True if the slot's bar is complete.", nullable=False, lineage=_bar("is_complete")),
         _day(),
         C("hour", "timestamp", "Hour of window_start.", nullable=False),
@@ -364,6 +368,8 @@ PRICE_FEATURES = Table(
     rules=(
         Rule("rsi_range", "rsi14 IS NULL OR (rsi14 >= 0 AND rsi14 <= 100)", "RSI lies in 0-100.", blocking=True),
         Rule("sigma_floored", "s IS NULL OR s >= 1e-5", "The scale is floored.", blocking=True),
+        Rule("market_sigma_floored", "s_market IS NULL OR s_market >= 1e-5", "The market-relative scale is floored.",
+             blocking=True),
         Rule("null_has_reason", "null_reason IS NOT NULL OR (price IS NOT NULL AND r5 IS NOT NULL AND s IS NOT NULL)",
              "Every null is explained.", blocking=True),
         Rule("price_known", "price IS NOT NULL", "The coin had a fresh price in the slot.", severity="warn"),
@@ -481,7 +487,7 @@ PREDICTION_ACCURACY = Table(
                 "A 90 % interval that covers under half of the outcomes is wrong.", severity="warn")),
 )
 
-_LEARNT = _ANOMALY_INPUTS + _feature("price", "r5", "r5_median", "macd_hist", "bollinger_b", "rsi14")
+_LEARNT = _ANOMALY_INPUTS + _feature("s_market", "unchanged_slots") + _feature("price", "r5", "r5_median", "macd_hist", "bollinger_b", "rsi14")
 PROMOTIONS = Table(
     "ml", "promotions",
     "Promotion decisions on model versions. Scoring uses the version effective at the scored hour; the registry alias "

@@ -21,7 +21,7 @@ from crypto_assets.market.coins import CoinRegistry
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-NAME, VERSION = "price_features", "1"
+NAME, VERSION = "price_features", "2"
 SLOT = timedelta(minutes=5)
 LOOK_BACK = timedelta(hours=26)
 SETTLED = timedelta(seconds=60)
@@ -29,6 +29,9 @@ SETTLED = timedelta(seconds=60)
 
 MAX_AGE_S = 600
 MAD_SLOTS, MAD_PRESENT = 288, 144
+MARKET_HALF_LIFE = 72
+"""Slots after which a market-relative return counts half in `s_market`."""
+
 SIGMA_FLOOR = 1e-5
 MAD_TO_SIGMA = 1.4826
 """Consistency factor of the MAD for a normal distribution, 1 / Phi^-1(3/4)."""
@@ -60,11 +63,7 @@ def features(bars_5m: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: date
     grid = _with_prices(_grid(bars_5m, slice_, coins, as_of), bars_5m)
     rows = _with_returns(grid)
     wanted = rows.where(F.col("window_start") >= F.lit(slice_.start))
-    frame = (
-        wanted.join(_kernels(wanted, rows), ["coin_id", "slot"], "left")
-        .join(_market(wanted), ["coin_id", "slot"], "left")
-        .join(_baskets(wanted), ["slot"], "left")
-    )
+    frame = wanted.join(_kernels(wanted, rows), ["coin_id", "slot"], "left").join(_baskets(wanted), ["slot"], "left")
     return _finish(frame)
 
 
@@ -151,10 +150,36 @@ def _with_returns(grid: DataFrame) -> DataFrame:
             "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
             "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
             "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
+            "changed_slot": F.max(F.when(~F.coalesce(F.col("step") == 0, F.lit(False)), F.col("slot"))).over(
+                _last(MAD_SLOTS)
+            ),
             # A return depends on its own slot, the one before, and the one before that if a price is carried over.
             "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
+            "returns": F.array_sort(F.array_compact(F.collect_list("r5").over(_slot()))),
+        }
+    ).withColumns(
+        {
+            "r5_market": F.col("r5") - _median_of_others(),
+            "basket_available_at": F.max("r5_available_at").over(_slot()),
         }
     )
+
+
+def _median_of_others() -> Column:
+    """Median r5 of the other coins in the slot, where at least two others have one.
+
+    The sorted returns without the coin's own: those from its place on move up by one.
+    """
+    from pyspark.sql import functions as F
+
+    own = (F.array_position("returns", F.col("r5")) - 1).cast("int")
+    last = F.size("returns") - 2
+
+    def at(place: Column) -> Column:
+        return F.get("returns", F.when(place >= own, place + 1).otherwise(place))
+
+    lower, upper = F.floor(last / 2).cast("int"), F.ceil(last / 2).cast("int")
+    return F.when(F.col("r5").isNotNull() & (last >= 1), (at(lower) + at(upper)) / 2)
 
 
 def _median(values: Column) -> Column:
@@ -171,24 +196,32 @@ _LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
 
 
 def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
-    """Values that need every one of the last 288 slots: MAD around the row's own median, spread, and MACD's sums.
+    """Values that need every one of the last 288 slots: MAD around the row's own median, spread, and weighted sums.
 
     MACD is EMA12 - EMA26 of ln price and its signal EMA9 of that, each a finite kernel of 130 slots with weights (1 -
     a)^k, a = 2 / (n + 1), scaled to sum to 1. The signal is therefore one kernel of 259 slots on ln price. All slots
     under a kernel must have a price. The Bollinger band's spread is here too, because it needs the finished mean.
+    The EWMA behind s_market is a kernel of slots t - 288 .. t - 1, whose weights are scaled to sum to 1 over the known.
     """
     from pyspark.sql import functions as F
 
-    weights = wanted.sparkSession.createDataFrame(_weights(), "k bigint, w_macd double, w_signal double")
+    weights = wanted.sparkSession.createDataFrame(
+        _weights(), "k bigint, w_macd double, w_signal double, w_market double"
+    )
     lagged = (
         wanted.select("coin_id", "slot", F.col("r5_median").alias("median"), "band_mean")
         .crossJoin(F.broadcast(weights))
         .withColumn("past", F.col("slot") - F.col("k"))
     )
-    values = rows.select("coin_id", F.col("slot").alias("past"), "x", "r5", F.col("price").alias("past_price"))
+    values = rows.select(
+        *("coin_id", F.col("slot").alias("past"), "x", "r5", "r5_market", "basket_available_at"),
+        F.col("price").alias("past_price"),
+    )
     deviation = F.when(F.col("k") >= 1, F.abs(F.col("r5") - F.col("median")))
     # Relative to the mean, so that cheap and dear coins keep the same digits.
     spread = F.when(F.col("k") < BAND, F.col("past_price") / F.col("band_mean") - 1)
+    market = F.when(F.col("k") >= 1, F.col("r5_market"))
+    market_weight = F.when(market.isNotNull(), F.col("w_market"))
     sums = (
         lagged.join(values, ["coin_id", "past"])
         .groupBy("coin_id", "slot")
@@ -197,6 +230,10 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
             F.sum((spread * spread).cast(_EXACT)).cast("double").alias("spread_squares"),
             F.sum((F.col("w_macd") * F.col("x")).cast(_EXACT)).cast("double").alias("macd_sum"),
             F.sum((F.col("w_signal") * F.col("x")).cast(_EXACT)).cast("double").alias("signal_sum"),
+            F.sum((F.col("w_market") * market * market).cast(_EXACT)).cast("double").alias("market_squares"),
+            F.sum(market_weight.cast(_EXACT)).cast("double").alias("market_weight"),
+            F.count(market).alias("market_present"),
+            F.max("basket_available_at").alias("market_available_at"),
             F.count(F.when(F.col("k") < KERNEL, F.col("x"))).alias("macd_present"),
             F.count(F.when(F.col("k") < 2 * KERNEL - 1, F.col("x"))).alias("signal_present"),
         )
@@ -205,14 +242,19 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
         "coin_id",
         "slot",
         "mad",
+        "market_available_at",
         F.sqrt(F.col("spread_squares") / BAND).alias("spread"),
         F.when(F.col("macd_present") == KERNEL, F.col("macd_sum")).alias("macd"),
         F.when(F.col("signal_present") == 2 * KERNEL - 1, F.col("signal_sum")).alias("macd_signal"),
+        F.when(
+            F.col("market_present") >= MAD_PRESENT,
+            F.greatest(F.sqrt(F.col("market_squares") / F.col("market_weight")), F.lit(SIGMA_FLOOR)),
+        ).alias("s_market"),
     )
 
 
 @lru_cache(maxsize=1)
-def _weights() -> list[tuple[int, float, float]]:
+def _weights() -> list[tuple[int, float, float, float]]:
     def kernel(n: int) -> list[float]:
         raw = [(1 - 2 / (n + 1)) ** k for k in range(KERNEL)]
         return [w / sum(raw) for w in raw]
@@ -223,33 +265,16 @@ def _weights() -> list[tuple[int, float, float]]:
         for j, b in enumerate(macd):
             signal[i + j] += a * b
     pad = [0.0] * (MAD_SLOTS + 1)
-    return [(k, (macd + pad)[k], (signal + pad)[k]) for k in range(MAD_SLOTS + 1)]
-
-
-def _market(wanted: DataFrame) -> DataFrame:
-    """Median r5 of the other coins in the slot, where at least two others have one."""
-    from pyspark.sql import functions as F
-
-    having = wanted.where(F.col("r5").isNotNull())
-    mine = having.select("coin_id", "slot")
-    others = having.select(F.col("coin_id").alias("other"), "slot", F.col("r5").alias("o"))
-    return (
-        mine.join(others, ["slot"])
-        .where(F.col("other") != F.col("coin_id"))
-        .groupBy("coin_id", "slot")
-        .agg(F.median("o").alias("median"), F.count("o").alias("others"))
-        .select("coin_id", "slot", F.when(F.col("others") >= 2, F.col("median")).alias("others_median"))
-    )
+    return [(k, (macd + pad)[k], (signal + pad)[k], 0.5 ** (k / MARKET_HALF_LIFE)) for k in range(MAD_SLOTS + 1)]
 
 
 def _baskets(wanted: DataFrame) -> DataFrame:
-    """Hash of the coins that had r5 in the slot, and when the last of these returns became known."""
+    """Hash of the coins that had r5 in the slot."""
     from pyspark.sql import functions as F
 
     having = F.when(F.col("r5").isNotNull(), F.col("coin_id"))
     return wanted.groupBy("slot").agg(
-        F.substring(F.sha2(F.concat_ws(",", F.array_sort(F.collect_list(having))), 256), 1, 16).alias("basket_hash"),
-        F.max("r5_available_at").alias("basket_available_at"),
+        F.substring(F.sha2(F.concat_ws(",", F.array_sort(F.collect_list(having))), 256), 1, 16).alias("basket_hash")
     )
 
 
@@ -270,7 +295,9 @@ def _finish(frame: DataFrame) -> DataFrame:
             "bollinger_b": F.when(F.col("band_mean").isNotNull() & F.col("band_is_flat"), F.lit(0.5)).when(
                 width > 0, (F.col("price") - F.col("band_mean") + width / 2) / width
             ),
-            "r5_market": F.col("r5") - F.col("others_median"),
+            "unchanged_slots": F.when(F.col("price").isNull(), F.lit(0)).otherwise(
+                F.coalesce(F.col("slot") - F.col("changed_slot") + 1, F.lit(MAD_SLOTS))
+            ),
         }
     )
     frame = frame.withColumn("rz", (F.col("r5") - F.col("r5_median")) / F.col("s"))
@@ -281,7 +308,7 @@ def _finish(frame: DataFrame) -> DataFrame:
         {
             "sample_count": F.coalesce(F.col("bar_samples"), F.lit(0)).cast("bigint"),
             "is_complete": F.coalesce(F.col("bar_complete"), F.lit(False)),
-            "available_at": F.greatest("latest_input", "basket_available_at"),
+            "available_at": F.greatest("latest_input", "market_available_at"),
             "null_reason": _reason(),
             "hour": F.date_trunc("hour", "window_start"),
             "day": F.to_date("window_start"),
@@ -300,7 +327,11 @@ def _reason() -> Column:
         return reduce(or_, [F.col(name).isNull() for name in names])
 
     codes = (
-        F.when(F.col("r5").isNotNull() & F.col("r5_market").isNull(), F.lit("few_coins")),
+        F.when(
+            F.col("r5").isNotNull() & F.col("r5_market").isNull()
+            | known & F.col("s").isNotNull() & F.col("s_market").isNull(),
+            F.lit("few_coins"),
+        ),
         F.when(known & any_null("r5", "r15", "r1h", "r24h"), F.lit("no_lag")),
         F.when(F.col("volume_change").isNull(), F.lit("no_volume")),
         F.when(known & any_null("s", "rv1h", "rsi14", "macd", "macd_signal", "bollinger_b"), F.lit("short_history")),
@@ -314,6 +345,13 @@ def _by_coin() -> Any:
     from pyspark.sql import Window
 
     return Window.partitionBy("coin_id").orderBy("slot")
+
+
+def _slot() -> Any:
+    """All coins of the row's slot."""
+    from pyspark.sql import Window
+
+    return Window.partitionBy("slot")
 
 
 def _last(slots: int) -> Any:

@@ -68,6 +68,8 @@ def panel_of(prices: np.ndarray, start: datetime = START, *, scale: float | None
         "rz": (r5 - median) / s,
         "rv1h": np.sqrt(_rolling(r5**2, 12)),
         "r5_market": _market(r5),
+        "s_market": _market_scale(_market(r5)),
+        "unchanged_slots": _unchanged(prices),
         "rsi14": _rsi(prices),
         "macd": macd,
         "macd_signal": _filtered(macd, _ema(9)),
@@ -130,6 +132,30 @@ def _market(r5: np.ndarray) -> np.ndarray:
     return r5 - np.stack([np.median(np.delete(r5, c, axis=0), axis=0) for c in range(len(r5))])
 
 
+def _market_scale(market: np.ndarray, slots: int = 288, least: int = 144) -> np.ndarray:
+    """Root of the mean of squares before each slot, weighted by 0.5^(age / 72)."""
+    known = np.isfinite(market)
+    weights = 0.5 ** (np.arange(slots + 1) / 72.0)
+    weights[0] = 0.0
+
+    def weighted(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        return np.stack([np.convolve(row, kernel)[: len(row)] for row in values])
+
+    squares = weighted(np.where(known, market, 0.0) ** 2, weights)
+    weight = weighted(known.astype(float), weights)
+    present = weighted(known.astype(float), (weights > 0).astype(float))
+    scale = np.sqrt(squares / np.maximum(weight, 1e-300))
+    return np.where(present > least - 0.5, np.maximum(scale, 1e-5), np.nan)
+
+
+def _unchanged(prices: np.ndarray) -> np.ndarray:
+    """Length of the run of equal prices that ends at each slot, at most 288."""
+    runs = np.ones_like(prices)
+    for t in range(1, prices.shape[1]):
+        runs[:, t] = np.where(prices[:, t] == prices[:, t - 1], np.minimum(runs[:, t - 1] + 1, 288), 1)
+    return runs
+
+
 def _rsi(prices: np.ndarray) -> np.ndarray:
     step = np.full_like(prices, np.nan)
     step[:, 1:] = np.diff(prices, axis=1)
@@ -170,6 +196,7 @@ def feature_rows(data: Panel, available_after: timedelta = timedelta(seconds=1))
         values = data.values[name]
         missing |= ~np.isfinite(values)
         columns[name] = pa.array(values.ravel(), pa.float64(), from_pandas=True)
+    columns["unchanged_slots"] = data["unchanged_slots"].ravel().astype(int)
     columns["null_reason"] = ["short_history" if m else None for m in missing.ravel()]
     return pa.table([pa.array(columns[f.name], f.type, from_pandas=True) for f in schema], schema=schema)
 

@@ -84,9 +84,14 @@ class Oracle:
             s = max(1.4826 * median(abs(r - middle) for r in known), 1e-5)
             rz = None if r5 is None else (r5 - middle) / s
         hour = [self.back(coin, end - k * SLOT, 1) for k in range(12)]
-        others = [self.back(c, end, 1) for c in self.spans if c != coin and self.active(c, end)]
-        others_known = [r for r in others if r is not None]
         macd, signal = self.macd(coin, end)
+        market = [
+            (0.5 ** (k / 72), r) for k in range(1, 289) if (r := self.to_market(coin, end - k * SLOT)) is not None
+        ]
+        s_market = None
+        if len(market) >= 144:
+            square = math.fsum(w * r * r for w, r in market) / math.fsum(w for w, _ in market)
+            s_market = max(math.sqrt(square), 1e-5)
         sample = self.sample(coin, end)
         return {
             "price": sample[0] if sample else None,
@@ -104,9 +109,29 @@ class Oracle:
             "macd_signal": signal,
             "macd_hist": None if macd is None or signal is None else macd - signal,
             "bollinger_b": self.bollinger(coin, end),
-            "r5_market": None if r5 is None or len(others_known) < 2 else r5 - median(others_known),
+            "r5_market": self.to_market(coin, end),
+            "s_market": s_market,
+            "unchanged_slots": self.unchanged(coin, end),
             "volume_change": self.volume_change(coin, end),
         }
+
+    def to_market(self, coin: str, end: datetime) -> float | None:
+        """r5 less the median of the other coins' r5, of which two must be known."""
+        key = ("market", coin, end)
+        if key not in self._memory:
+            r5 = self.back(coin, end, 1)
+            others = [self.back(c, end, 1) for c in self.spans if c != coin and self.active(c, end)]
+            known = [r for r in others if r is not None]
+            self._memory[key] = None if r5 is None or len(known) < 2 else r5 - median(known)
+        return self._memory[key]
+
+    def unchanged(self, coin: str, end: datetime) -> int:
+        """Number of slots up to the given one with its price; 0 without one."""
+        price = self.price(coin, end)
+        slots = 0
+        while price is not None and slots < 288 and self.price(coin, end - slots * SLOT) == price:
+            slots += 1
+        return slots
 
     def rsi(self, coin: str, end: datetime) -> float | None:
         """Cutler: plain means of gains and losses of 14 slots; 50 where nothing moved."""

@@ -143,6 +143,9 @@ def test_every_definition_agrees_with_the_oracle(spark: SparkSession) -> None:
     assert rows[coin[2], BEGIN + 9 * SLOT]["price"] is None
     assert rows[coin[0], BEGIN + 12 * SLOT]["rsi14"] == 50
     assert rows[coin[0], BEGIN + 12 * SLOT]["bollinger_b"] == 0.5
+    assert rows[coin[0], BEGIN + 12 * SLOT]["unchanged_slots"] == 34
+    assert rows[coin[3], BEGIN + 14 * SLOT]["unchanged_slots"] == 0
+    assert sum(row["s_market"] is not None for row in rows.values()) > 100
     assert {row["s"] is None for (c, _), row in rows.items() if c == coin[4]} == {True, False}
     assert rows[coin[3], BEGIN + 26 * SLOT]["volume_change"] is None
     assert rows[coin[0], BEGIN + SLOT]["macd_signal"] is not None
@@ -191,16 +194,16 @@ def test_the_slots_own_return_is_not_in_its_scale(spark: SparkSession) -> None:
 
 
 def test_nulls_name_every_reason(spark: SparkSession) -> None:
-    prices = walk(6, 3, 27 * 12)
+    prices = walk(6, 4, 27 * 12)
     bars = {(b["coin_id"], b["window_start"]): b for b in bars_of(prices)}
-    a, b, c = names(3)
+    a, b, c, former = names(4)
     young = BEGIN + 2 * SLOT
     for k in range(26 * 12 + 2):
         del bars[b, START + k * SLOT]
     for k in range(4, 6):
         del bars[c, BEGIN + k * SLOT]
     bars[a, BEGIN + 9 * SLOT]["volume_24h_usd"] = None
-    records = registry_of((a, b, c), {b: (young, None)})
+    records = registry_of((a, b, c, former), {b: (young, None), former: (START, BEGIN)})
     rows = by_slot(computed(spark, list(bars.values()), Slice(BEGIN, BEGIN + HOUR), records))
     reasons = {key: row["null_reason"] for key, row in rows.items()}
     assert (b, young) not in rows
@@ -213,8 +216,19 @@ def test_nulls_name_every_reason(spark: SparkSession) -> None:
     assert reasons[c, BEGIN + 7 * SLOT] == "no_lag,no_volume,short_history"
     assert reasons[a, BEGIN + 10 * SLOT] == "no_volume"
     explained = ("price", "r5", "r15", "r1h", "r24h", "s", "rv1h", "rsi14", "macd", "macd_signal", "bollinger_b",
-                 "r5_market", "volume_change")  # fmt: skip
+                 "r5_market", "s_market", "volume_change")  # fmt: skip
     assert [k for k, r in rows.items() if (r["null_reason"] is None) != all(r[n] is not None for n in explained)] == []
+
+
+def test_too_few_coins_lately_are_the_reason_of_an_unknown_market_scale(spark: SparkSession) -> None:
+    """144 market-relative returns of the 288 slots before must be known."""
+    bars, (a, *_, third) = bars_of(walk(6, 3, 29 * 12)), names(3)
+    first = BEGIN - 143 * SLOT  # the first return ends at 142 slots before
+    for since, reason in ((first, "few_coins"), (first - 2 * SLOT, None)):
+        given = [b for b in bars if b["coin_id"] != third or b["window_start"] >= since]
+        rows = by_slot(computed(spark, given, Slice(BEGIN, BEGIN + HOUR), registry_of(names(3))))
+        row = rows[a, BEGIN + SLOT]
+        assert (row["null_reason"], row["s_market"] is None) == (reason, reason is not None)
 
 
 def test_open_slots_have_no_row(spark: SparkSession) -> None:
@@ -248,9 +262,9 @@ def test_the_basket_names_the_coins_that_had_a_return(spark: SparkSession) -> No
 
 
 def test_a_row_is_available_only_when_the_coins_it_is_compared_with_are(spark: SparkSession) -> None:
-    """A late bar of one coin changes the market-relative return of all: their rows could not be known before it."""
-    bars = bars_of(walk(2, 4, 27 * 12))
-    late = BEGIN + 20 * HOUR
+    """A late bar of one coin changes the market-relative return of all, and for a day the scale of these returns."""
+    bars = bars_of(walk(2, 4, 52 * 12))
+    late = BEGIN + 30 * HOUR
     for b in bars:
         if (b["coin_id"], b["window_start"]) == ("coin-03", BEGIN + 3 * SLOT):
             b["available_at"] = late
@@ -258,5 +272,10 @@ def test_a_row_is_available_only_when_the_coins_it_is_compared_with_are(spark: S
     assert rows["coin-00", BEGIN + 3 * SLOT]["available_at"] < BEGIN + 3 * SLOT
     assert rows["coin-00", BEGIN + 4 * SLOT]["available_at"] == late
     assert rows["coin-00", BEGIN + 5 * SLOT]["available_at"] == late
-    assert rows["coin-00", BEGIN + 8 * SLOT]["available_at"] < BEGIN + 8 * SLOT
+    assert rows["coin-00", BEGIN + 8 * SLOT]["available_at"] == late
     assert rows["coin-03", BEGIN + 8 * SLOT]["available_at"] == late
+    # The late bar's last return is that of the third slot after it, if a price is carried over.
+    next_day = BEGIN + 24 * HOUR
+    rows = by_slot(computed(spark, bars, Slice(next_day, next_day + HOUR), registry_of(names(4))))
+    assert rows["coin-00", next_day + 6 * SLOT]["available_at"] == late
+    assert rows["coin-00", next_day + 7 * SLOT]["available_at"] < next_day + 7 * SLOT

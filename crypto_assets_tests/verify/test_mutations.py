@@ -53,6 +53,10 @@ def features() -> Iterator[Mutation]:
     yield change(table, "basket_hash", law)
     yield change(table, "is_complete", law)
     yield null(table, "macd_signal", law)
+    yield change(table, "s_market", law)
+    yield null(table, "s_market", law)
+    yield change(table, "unchanged_slots", law)
+    yield null(table, "unchanged_slots", law)
     yield null(table, "null_reason", law)
     yield swap(table, "rsi14", law)
     yield delete(table, law)
@@ -199,6 +203,17 @@ def test_a_mutation_is_caught(full_home: FullHome, home: Path, mutation: Mutatio
     assert found[mutation.law].violations >= 1
     assert found[mutation.law].examples
     assert "cannot be judged" not in found[mutation.law].examples[0]
+
+
+def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full_home: FullHome, home: Path):
+    table, law = "features.price_features", "features_are_bars_recomputed"
+
+    def earlier(rows: Rows) -> Rows:
+        newest = max(r["hour"] for r in rows)
+        return [{**r, "s_market": None, "unchanged_slots": None} if r["hour"] == newest else r for r in rows]
+
+    break_it(home, Mutation(table, "an hour of version 1", earlier, law))
+    assert full_home.audit(home, only=law).broken == []
 
 
 def test_an_altered_model_file_is_caught(full_home: FullHome, home: Path):

@@ -16,13 +16,14 @@ LONGEST_AGE_S = 600
 LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
 KERNEL, FAST, SLOW, SIGNAL = 130, 12, 26, 9
 BAND = 20
+LONGEST_RUN, MARKET_HALF_LIFE = 288, 72
 
 ROUNDED = 1e-12
 """Tolerance for rounding to twelve decimals."""
 
 TOLERANCES = {
-    **dict.fromkeys((*LAGS, "r5_median", "s", "rv1h", "macd", "macd_signal", "macd_hist", "r5_market", "volume_change"),
-                    f"{ROUNDED}"),
+    **dict.fromkeys((*LAGS, "r5_median", "s", "rv1h", "macd", "macd_signal", "macd_hist", "r5_market", "s_market",
+                     "volume_change"), f"{ROUNDED}"),
     "price": "1e-12 * r.price", "staleness_s": "1e-9",
     # The logarithm's last bit, seen through the division by s; and a price's, by the width of its band.
     "rz": f"{ROUNDED} + 1e-14 / r.s",
@@ -40,10 +41,21 @@ def features_law() -> Law:
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
     slot up to the hour's newest closed bar; those before a coin's first bar have only nulls. Later slots are due once
     the hour can have been built with all of them: none of its bars was open at that time, and it lies before the two
-    hours that a refresh covers.
+    hours that a refresh covers. Hours of version 1 have neither `s_market` nor `unchanged_slots`, and what follows from
+    them is as it was then.
     """
-    differs = {**{name: far(name, floor) for name, floor in TOLERANCES.items()}, **unequal(EXACT)}
+    exact = unequal((*EXACT, "unchanged_slots"))
+    earlier = unequal(("s_market", "unchanged_slots"), right="version_1") | {
+        name: f"a.{name} IS DISTINCT FROM r.{name}_1" for name in ("null_reason", "available_at")
+    }
+    differs = {**{name: far(name, floor) for name, floor in TOLERANCES.items()}, **exact}
+    differs |= {
+        name: f"CASE WHEN version_1.hour IS NULL THEN {differs[name]} ELSE {before} END"
+        for name, before in earlier.items()
+    }
     table, key = "features.price_features", ("coin_id", "window_end")
+    due, joins = "coalesce(r.is_due, false)", "LEFT JOIN version_1 ON version_1.hour = a.hour"
+    rows = compared(table, key, differs, "no active coin or closed slot", due=due, joins=joins)
     return Law(
         "features_are_bars_recomputed",
         "every active coin has one feature row for every closed slot, and every column follows from its bars",
@@ -52,13 +64,16 @@ def features_law() -> Law:
         WITH hours AS (
             SELECT hour, max(window_end) FILTER (is_closed) AS closed_until, bool_or(NOT is_closed) AS was_open
             FROM "gold.bars_5m" GROUP BY hour
+        ), version_1 AS (
+            SELECT hour, NULL::DOUBLE AS s_market, NULL::BIGINT AS unchanged_slots
+            FROM "features.price_features" GROUP BY hour HAVING count(unchanged_slots) = 0
         ), recomputed AS (
             SELECT a.*, a.window_end <= h.closed_until OR (NOT coalesce(h.was_open, false) AND a.hour <
                    (SELECT max(hour) - INTERVAL 1 HOUR FROM "features.price_features")) AS is_due
             FROM audit_features a LEFT JOIN hours h USING (hour)
             WHERE a.hour IN (FROM audit_feature_hours)
         )
-        {compared(table, key, differs, "no active coin or closed slot", due="coalesce(r.is_due, false)")}
+        {rows}
         """,
         covers={table: (*key, *differs)},
         recomputed="SQL from gold.bars_5m",
@@ -75,7 +90,7 @@ def _recompute(evidence: Evidence) -> None:
         UNION SELECT DISTINCT hour FROM "gold.anomalies"
         UNION SELECT DISTINCT hour FROM "gold.bars_5m" WHERE is_closed
     """)
-    for query in (_PRICES, _RETURNS, _WINDOWS, _MARKET, _FEATURES):
+    for query in (_PRICES, _RETURNS, _WINDOWS, _MARKET, _SCALES, _RUNS, _FEATURES):
         connection.execute(query)
 
 
@@ -169,14 +184,41 @@ WHERE m.r5 IS NOT NULL AND o.r5 IS NOT NULL
 GROUP BY m.coin_id, m.window_end, m.r5 HAVING count(*) >= 2
 """
 
-_FEATURES = """
-CREATE OR REPLACE TABLE audit_features AS
+_AGES = "[" + ", ".join(repr(0.5 ** (age / MARKET_HALF_LIFE)) for age in range(1, 289)) + "]::DOUBLE[]"
+_NEWEST_FIRST = "list_resize(list_reverse(list({}) OVER past), 288, 0.0)"
+
+_SCALES = f"""
+CREATE OR REPLACE TEMP TABLE feature_scales AS
 WITH baskets AS (
-    SELECT window_end, max(return_available_at) AS basket_available_at,
+    SELECT window_end, max(return_available_at) AS available_at,
            substr(sha256(coalesce(string_agg(coin_id, ',' ORDER BY coin_id) FILTER (r5 IS NOT NULL), '')), 1, 16)
                AS basket_hash
     FROM feature_windows GROUP BY window_end
-), finished AS (
+)
+SELECT coin_id, window_end, b.basket_hash, b.available_at AS basket_available_at, m.r5_market,
+       max(b.available_at) OVER reach AS market_available_at,
+       CASE WHEN count(m.r5_market) OVER past >= {MAD_PRESENT} THEN greatest({SIGMA_FLOOR}, sqrt(
+           list_dot_product({_NEWEST_FIRST.format("coalesce(m.r5_market ** 2, 0.0)")}, {_AGES})
+           / list_dot_product({_NEWEST_FIRST.format("if(m.r5_market IS NULL, 0.0, 1.0)")}, {_AGES}))) END AS s_market
+FROM feature_windows w JOIN baskets b USING (window_end) LEFT JOIN feature_market m USING (coin_id, window_end)
+WINDOW {_frame("past", 288, "1 PRECEDING")}, {_frame("reach", 288)}
+"""
+
+_RUNS = f"""
+CREATE OR REPLACE TEMP TABLE feature_runs AS
+WITH runs AS (
+    SELECT *, count(*) FILTER (price IS NULL OR step IS DISTINCT FROM 0.0) OVER
+           (PARTITION BY coin_id ORDER BY window_end) AS run
+    FROM feature_returns
+)
+SELECT coin_id, window_end, CASE WHEN price IS NULL THEN 0 ELSE
+       least({LONGEST_RUN}, row_number() OVER (PARTITION BY coin_id, run ORDER BY window_end)) END AS unchanged_slots
+FROM runs
+"""
+
+_FEATURES = """
+CREATE OR REPLACE TABLE audit_features AS
+WITH finished AS (
     SELECT w.* EXCLUDE (sample_count, is_complete, available_at),
            epoch_us(w.window_end) / 1e6 - epoch_us(w.price_at) / 1e6 AS staleness_s,
            coalesce(w.sample_count, 0) AS sample_count, coalesce(w.is_complete, false) AS is_complete,
@@ -186,18 +228,25 @@ WITH baskets AS (
            CASE WHEN w.flat AND w.mean IS NOT NULL THEN 0.5
                 WHEN w.deviation > 0 THEN (w.price - w.mean) / (4 * w.deviation) + 0.5 END AS bollinger_b,
            CASE WHEN w.deviation > 0 THEN w.deviation / w.mean ELSE 1 END AS relative_width,
-           m.r5_market, b.basket_hash, greatest(w.inputs_available_at, b.basket_available_at) AS available_at,
+           m.r5_market, m.s_market, u.unchanged_slots, m.basket_hash,
+           greatest(w.inputs_available_at, m.market_available_at) AS available_at,
+           greatest(w.inputs_available_at, m.basket_available_at) AS available_at_1,
            CASE WHEN w.volume > 0 AND w.volume_before > 0 THEN ln(w.volume / w.volume_before) END AS volume_change,
            date_trunc('hour', w.window_start) AS hour, w.window_start::DATE AS day
-    FROM feature_windows w JOIN baskets b USING (window_end)
-    LEFT JOIN feature_market m USING (coin_id, window_end)
+    FROM feature_windows w JOIN feature_scales m USING (coin_id, window_end)
+    JOIN feature_runs u USING (coin_id, window_end)
+), reasons AS (
+    SELECT *, r5 IS NOT NULL AND r5_market IS NULL AS few_1, concat_ws(',',
+        CASE WHEN price IS NOT NULL AND (r5 IS NULL OR r15 IS NULL OR r1h IS NULL OR r24h IS NULL) THEN 'no_lag' END,
+        CASE WHEN volume_change IS NULL THEN 'no_volume' END,
+        CASE WHEN price IS NOT NULL AND (s IS NULL OR rv1h IS NULL OR rsi14 IS NULL OR macd IS NULL
+                                         OR macd_signal IS NULL OR bollinger_b IS NULL) THEN 'short_history' END,
+        CASE WHEN price IS NULL THEN 'stale_price' END) AS others
+    FROM finished
 )
-SELECT *, nullif(concat_ws(',',
-    CASE WHEN r5 IS NOT NULL AND r5_market IS NULL THEN 'few_coins' END,
-    CASE WHEN price IS NOT NULL AND (r5 IS NULL OR r15 IS NULL OR r1h IS NULL OR r24h IS NULL) THEN 'no_lag' END,
-    CASE WHEN volume_change IS NULL THEN 'no_volume' END,
-    CASE WHEN price IS NOT NULL AND (s IS NULL OR rv1h IS NULL OR rsi14 IS NULL OR macd IS NULL
-                                     OR macd_signal IS NULL OR bollinger_b IS NULL) THEN 'short_history' END,
-    CASE WHEN price IS NULL THEN 'stale_price' END), '') AS null_reason
-FROM finished
+SELECT *,
+    nullif(concat_ws(',', CASE WHEN few_1 THEN 'few_coins' END, nullif(others, '')), '') AS null_reason_1,
+    nullif(concat_ws(',', CASE WHEN few_1 OR (price IS NOT NULL AND s IS NOT NULL AND s_market IS NULL)
+                               THEN 'few_coins' END, nullif(others, '')), '') AS null_reason
+FROM reasons
 """

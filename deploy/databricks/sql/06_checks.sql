@@ -134,13 +134,17 @@ ALTER TABLE `crypto_analytics`.`features`.`price_features` DROP CONSTRAINT IF EX
 
 ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `sigma_floored` CHECK (coalesce((s IS NULL OR s >= 1e-5) AND (s IS NULL OR abs(s) <= 1.7976931348623157e308), false));
 
+ALTER TABLE `crypto_analytics`.`features`.`price_features` DROP CONSTRAINT IF EXISTS `market_sigma_floored`;
+
+ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `market_sigma_floored` CHECK (coalesce((s_market IS NULL OR s_market >= 1e-5) AND (s_market IS NULL OR abs(s_market) <= 1.7976931348623157e308), false));
+
 ALTER TABLE `crypto_analytics`.`features`.`price_features` DROP CONSTRAINT IF EXISTS `null_has_reason`;
 
 ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `null_has_reason` CHECK (coalesce((null_reason IS NOT NULL OR (price IS NOT NULL AND r5 IS NOT NULL AND s IS NOT NULL)) AND (price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (r5 IS NULL OR abs(r5) <= 1.7976931348623157e308) AND (s IS NULL OR abs(s) <= 1.7976931348623157e308), false));
 
 ALTER TABLE `crypto_analytics`.`features`.`price_features` DROP CONSTRAINT IF EXISTS `finite`;
 
-ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `finite` CHECK (coalesce(((price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (staleness_s IS NULL OR abs(staleness_s) <= 1.7976931348623157e308) AND (r5 IS NULL OR abs(r5) <= 1.7976931348623157e308) AND (r15 IS NULL OR abs(r15) <= 1.7976931348623157e308) AND (r1h IS NULL OR abs(r1h) <= 1.7976931348623157e308) AND (r24h IS NULL OR abs(r24h) <= 1.7976931348623157e308) AND (r5_median IS NULL OR abs(r5_median) <= 1.7976931348623157e308) AND (s IS NULL OR abs(s) <= 1.7976931348623157e308) AND (rz IS NULL OR abs(rz) <= 1.7976931348623157e308) AND (rv1h IS NULL OR abs(rv1h) <= 1.7976931348623157e308) AND (rsi14 IS NULL OR abs(rsi14) <= 1.7976931348623157e308) AND (macd IS NULL OR abs(macd) <= 1.7976931348623157e308) AND (macd_signal IS NULL OR abs(macd_signal) <= 1.7976931348623157e308) AND (macd_hist IS NULL OR abs(macd_hist) <= 1.7976931348623157e308) AND (bollinger_b IS NULL OR abs(bollinger_b) <= 1.7976931348623157e308) AND (r5_market IS NULL OR abs(r5_market) <= 1.7976931348623157e308) AND (volume_change IS NULL OR abs(volume_change) <= 1.7976931348623157e308)), false));
+ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `finite` CHECK (coalesce(((price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (staleness_s IS NULL OR abs(staleness_s) <= 1.7976931348623157e308) AND (r5 IS NULL OR abs(r5) <= 1.7976931348623157e308) AND (r15 IS NULL OR abs(r15) <= 1.7976931348623157e308) AND (r1h IS NULL OR abs(r1h) <= 1.7976931348623157e308) AND (r24h IS NULL OR abs(r24h) <= 1.7976931348623157e308) AND (r5_median IS NULL OR abs(r5_median) <= 1.7976931348623157e308) AND (s IS NULL OR abs(s) <= 1.7976931348623157e308) AND (rz IS NULL OR abs(rz) <= 1.7976931348623157e308) AND (rv1h IS NULL OR abs(rv1h) <= 1.7976931348623157e308) AND (rsi14 IS NULL OR abs(rsi14) <= 1.7976931348623157e308) AND (macd IS NULL OR abs(macd) <= 1.7976931348623157e308) AND (macd_signal IS NULL OR abs(macd_signal) <= 1.7976931348623157e308) AND (macd_hist IS NULL OR abs(macd_hist) <= 1.7976931348623157e308) AND (bollinger_b IS NULL OR abs(bollinger_b) <= 1.7976931348623157e308) AND (r5_market IS NULL OR abs(r5_market) <= 1.7976931348623157e308) AND (s_market IS NULL OR abs(s_market) <= 1.7976931348623157e308) AND (volume_change IS NULL OR abs(volume_change) <= 1.7976931348623157e308)), false));
 
 ALTER TABLE `crypto_analytics`.`gold`.`anomalies` DROP CONSTRAINT IF EXISTS `flag_matches_score`;
 
