@@ -35,8 +35,8 @@ $(VENV)/.dev: $(VENV)/.python requirements-dev.lock pyproject.toml setup.cfg
 install: $(VENV)/.runtime ## Install the runtime
 install-dev: $(VENV)/.dev ## Install the runtime and the development tools
 
-demo: $(VENV)/.runtime ## Run two real days end to end (SOURCE=simulator: ten coins)
-	@$(BIN)/crypto-assets demo --source $(SOURCE) $(if $(HOME_DIR),--home $(HOME_DIR))
+demo: $(VENV)/.runtime ## Run two real days end to end (SOURCE=simulator DAYS=45: ten coins, the whole life of a model)
+	@$(BIN)/crypto-assets demo --source $(SOURCE) $(if $(DAYS),--days $(DAYS)) $(if $(HOME_DIR),--home $(HOME_DIR))
 
 up: $(VENV)/.runtime ## Run the pipeline until Ctrl-C (SOURCE=coingecko|replay|simulator, PORT=3000)
 	@exec $(BIN)/crypto-assets up --source $(SOURCE) --port $(PORT) $(if $(HOME_DIR),--home "$(HOME_DIR)")

@@ -1,4 +1,4 @@
-"""`demo`: runs two days end to end (source, Kafka, all assets) in a separate home, on any machine.
+"""`demo`: runs two days, or more simulated ones, end to end (source, Kafka, all assets) in a separate home.
 
 Belongs here: the order of the stages and the report. Everything that happens is the product's own code path: the
 producer of the sensor, the jobs of the schedules. The demo's home is rebuilt on another day, because its recording is
@@ -40,7 +40,11 @@ from crypto_assets.status.verdict import DEMO_MARKER
 from crypto_assets.wiring import build_definitions
 
 DAYS = 2
+"""Days unless asked otherwise, and newest days of a longer demo that are polled every minute."""
+LONGEST = 90
 POLL_EVERY = timedelta(minutes=1)
+POLL_EVERY_BEFORE = timedelta(minutes=5)
+"""Between polls of earlier days: weeks that models learn from need one price a slot, not one a minute."""
 POLL_PHASE = timedelta(seconds=59, milliseconds=500)
 """The recording has a quote a minute, stamped :59; a poll half a second later sees it within the same hour."""
 
@@ -73,11 +77,16 @@ def demo_home(settings: Settings) -> Path:
     )
 
 
-def demo_settings(base: Settings, now: datetime) -> Settings:
+def demo_settings(base: Settings, now: datetime, days: int = DAYS) -> Settings:
     """Settings of the demo: a home that shares nothing with another one, its partitions starting with its first day.
 
+    Args:
+        base: Settings of the environment and the command line.
+        now: Present time (UTC).
+        days: Whole days that end with yesterday.
+
     Raises:
-        UsageError: The demo has no live mode, and reads the tables that it fills.
+        UsageError: The demo has no live mode, reads the tables that it fills, or has no recording of so many days.
     """
     if base.is_live:
         raise UsageError(
@@ -89,16 +98,23 @@ def demo_settings(base: Settings, now: datetime) -> Settings:
             f"the demo reports from tables on this machine, and with CRYPTO_ASSETS_TARGET={base.target} they are in a "
             "workspace; use local or spark, or on Databricks: crypto-assets up"
         )
-    first = floor_day(now) - DAYS * DAY
+    if not DAYS <= days <= LONGEST:
+        raise UsageError(f"--days {days}: choose {DAYS} to {LONGEST}")
+    if days > DAYS and base.source != "simulator":
+        raise UsageError(
+            f"--days {days}: the recording has {DAYS} days; longer demos: --source simulator --days {days}"
+        )
+    first = floor_day(now) - days * DAY
     return base.apart(home_path=demo_home(base), partitions_start=first.date())
 
 
-def run(base: Settings, now: datetime, *, verbose: bool = False) -> int:
+def run(base: Settings, now: datetime, *, days: int = DAYS, verbose: bool = False) -> int:
     """Run the demo and print what came of it.
 
     Args:
         base: Settings of the environment and the command line.
         now: Present time (UTC).
+        days: Whole days that end with yesterday.
         verbose: Print every stage, step, table and check too.
 
     Returns:
@@ -110,14 +126,15 @@ def run(base: Settings, now: datetime, *, verbose: bool = False) -> int:
     """
     stages = Stages()
     began = time.perf_counter()
-    settings = demo_settings(base, now)
+    settings = demo_settings(base, now, days)
     refuse_unfit(settings)
     repeated = _prepare_home(settings, now.date())
     home = open_home(settings)
     _mark(home.path, now.date(), finished=repeated)
-    span = Slice(floor_day(now) - DAYS * DAY, floor_day(now))
+    span = Slice(floor_day(now) - days * DAY, floor_day(now))
     output.say(settings.source_facts.banner, style="bold")
-    output.say(f"days {day_key(span.start)} and {day_key(span.end - DAY)}, home {home.path}")
+    to = "and" if days == DAYS else f"to ({days} days)"
+    output.say(f"days {day_key(span.start)} {to} {day_key(span.end - DAY)}, home {home.path}")
     if unused := base.outside():
         output.say(f"set and not used, since the demo keeps everything in its own home: {', '.join(unused)}")
     if repeated:
@@ -129,9 +146,8 @@ def run(base: Settings, now: datetime, *, verbose: bool = False) -> int:
         output.say(f"kafka {servers}" + (" (Apache Kafka, embedded)" if settings.transport == "kafka" else ""))
         instance = open_instance(home)
         tick = _produce(settings, instance, span, stages)
-        days = [day_key(span.start + i * DAY) for i in range(DAYS)]
         scheduled = Scheduled(build_definitions(settings), instance, settings, stages.stage)
-        report = scheduled.run(hour_keys(span), days, now)
+        report = scheduled.run(hour_keys(span), [day_key(span.start + i * DAY) for i in range(days)], now)
         if verbose:
             output.say(tick)
         if report.unchanged or verbose:
@@ -182,20 +198,35 @@ def _mark(home: Path, today: date, *, finished: bool) -> None:
 
 
 def _produce(settings: Settings, instance: dg.DagsterInstance, span: Slice, stages: Stages) -> str:
-    """Poll the stand-in at every minute of the span, publish what changed; returns what the sensor did at the last."""
-    moments = poll_moments(span.start, span.end)
+    """Poll the stand-in through the span and publish what changed.
+
+    Returns:
+        What the sensor did at the last poll.
+    """
+    newest = max(span.start, span.end - DAYS * DAY)
     anchor = (span.end - DAY).date()
-    with stages.stage("poll and publish"), open_producer(settings, anchor=anchor) as producer:
-        done = producer.last_poll_at
-        moments = [m for m in moments if done is None or m > done]
-        if not moments:
-            output.say("every poll of these days is in the topic already: nothing is sent")
-            return "producer sensor: no tick"
-        with output.progress(f"polling {len(moments):,} times over HTTP, publishing", len(moments)) as advance:
-            summary = producer.catch_up(moments[:-1], advance)
-        outcome = _last_poll_by_sensor(producer, instance, settings, moments[-1])
-    output.say(summary.text)
+    with stages.stage("poll and publish"):
+        if newest > span.start:
+            rarely = settings.model_copy(update={"poll_interval_s": POLL_EVERY_BEFORE / timedelta(seconds=1)})
+            with open_producer(rarely, anchor=anchor) as producer:
+                _catch_up(producer, poll_moments(span.start, newest, POLL_EVERY_BEFORE))
+        with open_producer(settings, anchor=anchor) as producer:
+            moments = poll_moments(newest, span.end)
+            if producer.last_poll_at is not None and producer.last_poll_at >= moments[-1]:
+                output.say("every poll of these days is in the topic already: nothing is sent")
+                return "producer sensor: no tick"
+            _catch_up(producer, moments[:-1])
+            outcome = _last_poll_by_sensor(producer, instance, settings, moments[-1])
     return f"producer sensor at {moments[-1]:%Y-%m-%d %H:%M}: {outcome}"
+
+
+def _catch_up(producer: Producer, moments: list[datetime]) -> None:
+    """Poll at those of the times that lie after the newest poll."""
+    done = producer.last_poll_at
+    left = [m for m in moments if done is None or m > done]
+    with output.progress(f"polling {len(left):,} times over HTTP, publishing", len(left)) as advance:
+        summary = producer.catch_up(left, advance)
+    output.say(summary.text)
 
 
 def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, settings: Settings, moment: datetime) -> str:
@@ -208,11 +239,11 @@ def _last_poll_by_sensor(producer: Producer, instance: dg.DagsterInstance, setti
     return f"asks to refresh {', '.join(asked)}" if asked else str(skipped)
 
 
-def poll_moments(start: datetime, end: datetime) -> list[datetime]:
-    """Virtual times at which a recording is polled in [start, end): once a minute."""
-    first = start.replace(second=0, microsecond=0) + POLL_PHASE
-    count = max(0, int((end - first) / POLL_EVERY) + 1)
-    return [m for m in (first + i * POLL_EVERY for i in range(count)) if start <= m < end]
+def poll_moments(start: datetime, end: datetime, every: timedelta = POLL_EVERY) -> list[datetime]:
+    """Virtual times at which the stand-in is polled in [start, end), the last one just before the end."""
+    first = start.replace(second=0, microsecond=0) + every - timedelta(minutes=1) + POLL_PHASE
+    count = max(0, int((end - first) / every) + 1)
+    return [m for m in (first + i * every for i in range(count)) if start <= m < end]
 
 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:

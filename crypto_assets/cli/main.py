@@ -46,9 +46,11 @@ app = typer.Typer(
 broker_app = typer.Typer(help="The embedded Apache Kafka of a home.", no_args_is_help=True)
 coins_app = typer.Typer(help="The coins that are polled.", no_args_is_help=True)
 alerts_app = typer.Typer(help="Alerts and recoveries, newest last; the commands below: rules on market data.")
+models_app = typer.Typer(help="Model versions in service; the commands below put one into service by hand.")
 app.add_typer(broker_app, name="broker")
 app.add_typer(coins_app, name="coins")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(models_app, name="models")
 
 Source = Annotated[str | None, typer.Option("--source", help=f"{listed()}.")]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder; default .crypto_assets/<source>.")]
@@ -56,6 +58,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print every list in full.")]
 Rules = Annotated[list[str] | None, typer.Argument(help="Names of rules.", metavar="RULE")]
 NamedRules = Annotated[list[str], typer.Argument(help="Names of rules.", metavar="RULE")]
+ModelName = Annotated[str, typer.Argument(help="anomaly, price_5m or price_1h.", metavar="NAME")]
+Why = Annotated[str, typer.Option("--why", help="Reason, recorded with the decision.")]
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
 
 
@@ -107,12 +111,16 @@ def demo(
         Path | None, typer.Option("--home", help="Home folder; default .crypto_assets/demo-<source>.")
     ] = None,
     transport: Annotated[str | None, typer.Option(help="kafka, or landing: files, without a broker.")] = None,
+    days: Annotated[
+        int, typer.Option("--days", help="Days, with the simulator up to 90: 45 show the whole life of a model.")
+    ] = 2,
     verbose: Verbose = False,
 ) -> None:
     """Run two days end to end in a separate home."""
     from crypto_assets.cli import demo as module
 
-    raise typer.Exit(module.run(_ambient(source, home, transport), datetime.now(UTC), verbose=verbose))
+    settings = _ambient(source, home, transport)
+    raise typer.Exit(module.run(settings, datetime.now(UTC), days=days, verbose=verbose))
 
 
 @app.command()
@@ -280,6 +288,53 @@ def backfill(
     from crypto_assets.cli import backfill as module
 
     raise typer.Exit(module.run(_settings(source, home), days, origin, dry_run=dry_run, as_json=json))
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, source: Source = None, home: HomeOption = None, json: Json = False) -> None:
+    """Model versions in service, and the newest decisions; the commands below put one into service by hand."""
+    from crypto_assets.cli import models as module
+
+    if context.invoked_subcommand is None:
+        raise typer.Exit(module.show(_settings(source, home), now=datetime.now(UTC), as_json=json))
+    if source or home or json:
+        raise typer.BadParameter(
+            f"write the options after {context.invoked_subcommand}: here they belong to models alone"
+        )
+
+
+@models_app.command("promote")
+def models_promote(
+    name: ModelName,
+    version: Annotated[str, typer.Argument(help="Version; all: crypto-assets models.", metavar="VERSION")],
+    why: Why,
+    source: Source = None,
+    home: HomeOption = None,
+) -> None:
+    """Put a version into service from the next hour; the next training decides again."""
+    from crypto_assets.cli import models as module
+
+    settings = _settings(source, home)
+    raise typer.Exit(module.decide(settings, name, version, "promoted_by_hand", why, now=datetime.now(UTC)))
+
+
+@models_app.command("rollback")
+def models_rollback(
+    name: ModelName,
+    why: Why,
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="Version; default: the newest older one that served.", metavar="VERSION", show_default=False
+        ),
+    ] = None,
+    source: Source = None,
+    home: HomeOption = None,
+) -> None:
+    """Put an earlier version back into service from the next hour and hold it: trainings do not replace it."""
+    from crypto_assets.cli import models as module
+
+    raise typer.Exit(module.decide(_settings(source, home), name, version, "rolled_back", why, now=datetime.now(UTC)))
 
 
 @alerts_app.callback(invoke_without_command=True)

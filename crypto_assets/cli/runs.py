@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import dagster as dg
 
@@ -32,12 +32,15 @@ from crypto_assets.dagster_private import (
 )
 from crypto_assets.engine.engines import make_engine
 from crypto_assets.home import existing_home
+from crypto_assets.ml.anomaly import LEAST_CALIBRATION_DAYS
 from crypto_assets.orchestration import unchanged
 from crypto_assets.orchestration.event_store import INTERRUPTED, failed_steps
 from crypto_assets.orchestration.unchanged import ONCE_IS_ENOUGH, Plan
 from crypto_assets.settings import Settings
 
 ANY = "*"
+Job = Literal["refresh", "daily"]
+JOBS: tuple[Job, ...] = get_args(Job)
 ROUNDS = 3
 """The log first, what follows from it, and what that showed to be late."""
 WHY = "what changed"
@@ -187,30 +190,27 @@ class Scheduled:
         return outcome
 
     def _make(self, plan: Plan, outcome: Outcome) -> None:
-        whole, refresh, daily = present(), assets_of("refresh"), assets_of("daily")
-        hourly = [a for a in refresh if a not in whole]
+        whole = present()
+        hourly = [a for a in assets_of("refresh") if a not in whole]
         segments = plan.segments(hourly)
         everything = len(segments) == 1 and set(segments[0][1]) == set(hourly)
         log = plan.segments([asset for step in steps() if step.log for asset in step.assets])
-        shown = [a for a in refresh if a in whole and _is_stale(plan, a)]
         if log and not everything:
             # Which hours its new records belong to is known once they are stored: the next round makes those.
-            segments = log
-        elif segments:
-            segments = [*segments[:-1], (segments[-1][0], [*segments[-1][1], *shown])]
-        for keys, assets in segments:
-            self._run(plan, "refresh", keys, assets, len(refresh), outcome)
-        if segments is log:
+            for keys, assets in log:
+                self._run(plan, "refresh", keys, assets, outcome)
             return
-        alone = [] if segments else shown
-        due = [a for a in daily if a in whole and _is_stale(plan, a)]
-        days = plan.segments([a for a in daily if a not in whole])
-        for i, (keys, assets) in enumerate(days):
-            self._run(plan, "daily", keys, [*assets, *(due if i == 0 else ())], len(daily), outcome)
-        for asset in [*alone, *([] if days else due), *(a for a in assets_of("slot") if _is_stale(plan, a))]:
-            self._run(plan, asset, [], [], 1, outcome)
+        runs = [(job, keys, assets) for job, part in _phases(plan) for keys, assets in plan.segments(part)]
+        shown = {job: [a for a in assets_of(job) if a in whole and _is_stale(plan, a)] for job in JOBS}
+        last = {job: number for number, (job, *_) in enumerate(runs)}
+        for number, (job, keys, assets) in enumerate(runs):
+            along = shown.pop(job) if last[job] == number else []
+            self._run(plan, job, keys, [*assets, *along], outcome)
+        alone = [a for assets in shown.values() for a in assets] + [a for a in assets_of("slot") if _is_stale(plan, a)]
+        for asset in alone:
+            self._run(plan, asset, [], [], outcome)
 
-    def _run(self, plan: Plan, job: str, keys: Sequence[str], assets: Sequence[str], of: int, outcome: Outcome) -> None:
+    def _run(self, plan: Plan, job: str, keys: Sequence[str], assets: Sequence[str], outcome: Outcome) -> None:
         if outcome.failed:
             return
         unit = "days" if job == "daily" else "hours"
@@ -219,7 +219,8 @@ class Scheduled:
         for asset in assets or [job]:
             outcome.made |= {(asset, key) for key in plan.stale.get(_key(asset), {}) if key in keys or key == ANY}
         with self.stage(text):
-            chosen = assets if len(assets) < of else ()
+            everything = any(job == j and len(assets) == len(assets_of(j)) for j in JOBS)
+            chosen = () if everything else assets
             run_job(self.defs, self.instance, job, keys, outcome.failed, outcome.seconds, assets=chosen, why=WHY)
 
     def _record(self, plan: Plan) -> None:
@@ -230,6 +231,29 @@ class Scheduled:
                 text = f"{count} of {of} partitions would come out as they are and were not made again"
                 event = dg.AssetObservation(asset, description=text, metadata={"unchanged": count, "judged": of})
                 self.instance.report_runless_asset_event(event)
+
+
+def _phases(plan: Plan) -> list[tuple[Job, list[str]]]:
+    """Partitioned assets of each job in the order of their runs.
+
+    Weeks are made in four parts, since a model serves from the day after its training: features, models, what follows
+    from these, the rest of the days. Fewer days train no model.
+    """
+    whole = present()
+    of = {job: [a for a in assets_of(job) if a not in whole] for job in JOBS}
+    trained = [a for step in steps() if step.role == "train" for a in step.assets]
+    if len({key for a in trained for key in plan.stale.get(_key(a), {})}) < LEAST_CALIBRATION_DAYS:
+        return [(job, of[job]) for job in JOBS]
+    scored = set(trained)
+    for step in steps():  # in dependency order
+        if any(r.asset in scored for r in step.reads):
+            scored |= set(step.assets)
+    return [
+        ("refresh", [a for a in of["refresh"] if a not in scored]),
+        ("daily", [a for a in of["daily"] if a in trained]),
+        ("refresh", [a for a in of["refresh"] if a in scored]),
+        ("daily", [a for a in of["daily"] if a not in trained]),
+    ]
 
 
 def _key(asset: str) -> dg.AssetKey:
