@@ -12,11 +12,11 @@ from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.plots import lines
 from crypto_assets.assets.publishing import publish
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, floor_day, hour_keys
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, hour_keys
 from crypto_assets.contracts.tables import ANOMALIES, PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, Markdown, Result, StepInputs
 from crypto_assets.ml import registry, scoring
-from crypto_assets.ml.baselines import ANOMALY, effective
+from crypto_assets.ml.baselines import ANOMALY
 from crypto_assets.ml.panel import SLOT_S, panel
 
 if TYPE_CHECKING:
@@ -109,10 +109,8 @@ def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], in
     }
     symbols = {c.coin_id: c.symbol for c in inputs.coins}
     rows: list[dict[str, Any]] = []
-    for day in sorted({floor_day(h) for h in slice_.hours()}):
-        part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
-        # Versions change only at midnight, so a day has one.
-        version = registry.load(effective(decided, ANOMALY, part.start), inputs.params.get("home"))
+    for part, serving in training.in_force(slice_, decided, ANOMALY):
+        version = registry.load(serving, inputs.params.get("home"))
         rows += _day(features, part, version, symbols, inputs.now)
     finished = [_revised(row, stored.get((row["coin_id"], row["window_end"]))) for row in rows]
     return pa.Table.from_pylist(finished, schema=arrow_schema(ANOMALIES))

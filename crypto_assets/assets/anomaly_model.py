@@ -14,6 +14,7 @@ from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Res
 from crypto_assets.ml import anomaly, artifacts, registry
 from crypto_assets.ml.anomaly import Detector, Training
 from crypto_assets.ml.baselines import ANOMALY
+from crypto_assets.ml.promotions import held
 
 DAYS = anomaly.FIT_DAYS + anomaly.CALIBRATION_DAYS
 
@@ -69,10 +70,12 @@ def _decide(
         rows = [_row(f"{key}-robust-z", trained.champion, cutoff, inputs, not trained.challenger_wins, trained.why)]
         if trained.challenger is not None:
             rows.append(_row(f"{key}-forest", trained.challenger, cutoff, inputs, trained.challenger_wins, trained.why))
+        rows = held(rows, decided, inputs.now)
         training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
     registry.render_alias(registry.Store.of(inputs.params), now_decided, ANOMALY)
-    promoted = next(r for r in rows if r["decision"] == "promoted")
+    # While a rollback holds none is promoted.
+    promoted = next((r for r in rows if r["decision"] == "promoted"), rows[0])
     return PartitionResult(
         rows=1,
         data_version=promoted["content_hash"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets import training
@@ -11,11 +10,11 @@ from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import pieces, reports, summary
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import Slice, floor_day
+from crypto_assets.contracts.slices import Slice
 from crypto_assets.contracts.tables import PRICE_PREDICTIONS, PROMOTIONS
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
 from crypto_assets.ml import forecasts, registry
-from crypto_assets.ml.baselines import BASELINE, HORIZONS, effective
+from crypto_assets.ml.baselines import BASELINE, HORIZONS
 from crypto_assets.ml.panel import Panel, panel
 
 if TYPE_CHECKING:
@@ -75,16 +74,12 @@ def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]],
     features = engine.store.read_arrow("features.price_features", slice_)
     rows = features.to_pylist()
     made: list[dict[str, Any]] = []
-    for day in sorted({floor_day(h) for h in slice_.hours()}):
-        part = Slice(max(day, slice_.start), min(day + timedelta(days=1), slice_.end))
-        mine = [r for r in rows if part.start <= r["window_start"] < part.end]
-        data = panel(features, part.end)
-        if not mine or not data.slots:
-            continue
-        for horizon in HORIZONS:
-            made += _of_horizon(
-                mine, data, horizon, effective(decided, f"price_{horizon}", part.start), decided, inputs
-            )
+    for horizon in HORIZONS:
+        for part, serving in training.in_force(slice_, decided, f"price_{horizon}"):
+            mine = [r for r in rows if part.start <= r["window_start"] < part.end]
+            data = panel(features, part.end)
+            if mine and data.slots:
+                made += _of_horizon(mine, data, horizon, serving, decided, inputs)
     return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))
 
 

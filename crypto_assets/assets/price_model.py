@@ -16,6 +16,7 @@ from crypto_assets.ml import artifacts, price, registry
 from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.evaluation import Skill
 from crypto_assets.ml.price import Forecaster
+from crypto_assets.ml.promotions import held
 
 DAYS = price.LOOK_BACK_DAYS
 
@@ -67,7 +68,7 @@ def _decide(
     """Record both horizons' versions at once; a day decided before keeps its decision."""
     rows = [r for h in trained for r in training.decided_on(decided, f"price_{h}", cutoff)]
     if not rows:
-        rows = [_row(key, f"price_{h}", f, cutoff, inputs) for h, f in trained.items()]
+        rows = held([_row(key, f"price_{h}", f, cutoff, inputs) for h, f in trained.items()], decided, inputs.now)
         training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
     for horizon in trained:

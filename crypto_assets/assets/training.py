@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import DAY, Slice, hour_key, key_slice
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key, key_slice
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import (
     CheckOutcome,
@@ -21,6 +21,7 @@ from crypto_assets.engine.base import (
 )
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, SLOT_S, Panel, panel
+from crypto_assets.ml.promotions import effective
 from crypto_assets.storage.base import AuditFailed
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
 
 
 def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert missing promotions; a decision is never rewritten."""
+    """Insert missing promotions; a decision is never rewritten.
+
+    Args:
+        engine: Engine whose `ml.promotions` is written.
+        rows: Decisions: those of a training through `held`, since a rollback of its model holds.
+    """
     import pyarrow as pa
 
     frame: pa.Table = pa.Table.from_pylist(list(rows), schema=arrow_schema(PROMOTIONS))
@@ -111,6 +117,24 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
 def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:
     """Earlier decisions about a model at a cut-off; they stand, whatever a later training finds."""
     return [d for d in decided if d["model"] == model and d["cutoff"] == cutoff and d["version"] != BASELINE]
+
+
+def in_force(slice_: Slice, decided: Sequence[Mapping[str, Any]], model: str) -> list[tuple[Slice, dict[str, Any]]]:
+    """Parts of a slice with the decision that serves each: parts end at midnight and where the version changes.
+
+    Args:
+        slice_: Whole hours.
+        decided: All promotions.
+        model: `anomaly`, `price_5m` or `price_1h`.
+    """
+    parts: list[tuple[Slice, dict[str, Any]]] = []
+    for hour in slice_.hours():
+        serving = effective(decided, model, hour)
+        if parts and hour != floor_day(hour) and parts[-1][1] == serving:
+            parts[-1] = (Slice(parts[-1][0].start, hour + HOUR), serving)
+        else:
+            parts.append((Slice(hour, hour + HOUR), serving))
+    return parts
 
 
 def by_hour(keys: Sequence[str], rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:

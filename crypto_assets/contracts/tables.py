@@ -498,7 +498,8 @@ PROMOTIONS = Table(
         C("algorithm", "string", "Algorithm of the version.", nullable=False, lineage=_LEARNT),
         C("cutoff", "timestamp", "Training used no later data.", nullable=False),
         C("effective_from", "timestamp", "Start of service if promoted.", nullable=False),
-        C("decision", "string", "promoted or rejected.", nullable=False, lineage=_LEARNT),
+        C("decision", "string", "promoted or rejected by the gate of a training; promoted_by_hand, or rolled_back: by a "
+          "person, which trainings do not replace.", nullable=False, lineage=_LEARNT),
         C("provisional", "boolean", "Calibrated on fewer than 28 days.", nullable=False, lineage=_LEARNT),
         C("why", "string", "Reason, with the figures compared.", nullable=False, lineage=_LEARNT),
         C("metrics", "string", "JSON of every metric compared.", nullable=False, lineage=_LEARNT),
@@ -511,8 +512,10 @@ PROMOTIONS = Table(
         *_CHAIN,
     ),
     chain=("model",),
-    key=("model", "version"), grain=None, write="merge", owner=ML, group="ml", kinds=("python", "deltalake"),
-    rules=(Rule("known_decision", "decision IN ('promoted', 'rejected')", "There are two decisions.", blocking=True),
+    key=("model", "version", "effective_from", "decision"), grain=None, write="merge", owner=ML, group="ml",
+    kinds=("python", "deltalake"),
+    rules=(Rule("known_decision", "decision IN ('promoted', 'rejected', 'promoted_by_hand', 'rolled_back')",
+                "There are four decisions.", blocking=True),
            Rule("serves_after_cutoff", "effective_from >= cutoff", "A version serves only after its cut-off.",
                 blocking=True)),
 )

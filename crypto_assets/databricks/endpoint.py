@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.databricks.clusters import ENDPOINT_LIBRARIES, pinned
 from crypto_assets.ml import places, registry
-from crypto_assets.ml.baselines import ANOMALY, REGISTERED, effective
+from crypto_assets.ml.baselines import ANOMALY, REGISTERED
+from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Problem
 from crypto_assets.serving.scoring import needed, predictions
 

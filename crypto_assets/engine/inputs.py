@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from crypto_assets.contracts.slices import key_slice
@@ -139,18 +140,22 @@ class StepInputBuilder:
             landing_folder=str(self.settings.landing / self.topic(reads_log)) if landing and reads_log else None,
             params={
                 "tell_commits": self.settings.on_databricks,  # the driver sees only events there, no tables
-                "tracking_uri": self.settings.tracking_uri,
-                "registry_uri": self.settings.registry_uri,
-                **(
-                    {
-                        "artifact_root": self.settings.databricks_artifacts
-                        or f"/Volumes/{self.settings.catalog}/ml/artifacts"
-                    }
-                    if self.settings.on_databricks
-                    else {"artifact_root": places.FOLDER, "home": str(home.path)}
-                ),
+                **model_store(self.settings, home.path),
             },
         )
+
+
+def model_store(settings: Settings, home: Path) -> dict[str, str]:
+    """Where models are kept, as `ml.registry.Store.of` takes it.
+
+    Args:
+        settings: Settings of the home.
+        home: Its folder; on Databricks files lie on a volume instead.
+    """
+    place = {"artifact_root": places.FOLDER, "home": str(home)}
+    if settings.on_databricks:
+        place = {"artifact_root": settings.databricks_artifacts or f"/Volumes/{settings.catalog}/ml/artifacts"}
+    return {"tracking_uri": settings.tracking_uri, "registry_uri": settings.registry_uri, **place}
 
 
 def _shipped(run_id: str, keys: Sequence[Any]) -> StepInputs:

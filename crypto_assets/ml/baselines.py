@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,17 +55,3 @@ def v0_rows(begin: datetime, now: datetime) -> list[dict[str, Any]]:
         }
         for model, (algorithm, parameters) in algorithms.items()
     ]
-
-
-def effective(promotions: Sequence[dict[str, Any]], model: str, at: datetime) -> dict[str, Any]:
-    """Promotion in force for a model at a time: the newest with effective_from <= at.
-
-    Raises:
-        LookupError: There is none, not even the baseline.
-    """
-    serving = [
-        p for p in promotions if p["model"] == model and p["decision"] == "promoted" and p["effective_from"] <= at
-    ]
-    if not serving:
-        raise LookupError(f"no version of {model} was effective at {at.isoformat()}")
-    return max(serving, key=lambda p: (p["effective_from"], p["cutoff"], p["decided_at"]))

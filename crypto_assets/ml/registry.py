@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from crypto_assets.ml import artifacts, places
-from crypto_assets.ml.baselines import REGISTERED, effective
+from crypto_assets.ml.baselines import BASELINE, REGISTERED
+from crypto_assets.ml.promotions import effective
 from crypto_assets.ml.scoring import Version
 
 CHAMPION = "champion"
@@ -144,7 +145,7 @@ def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str)
     these promotions contain is left alone.
 
     Returns:
-        Version text that the alias points at, or None when only the baseline was promoted.
+        Version text that the alias points at, or None when the baseline serves, which is not registered.
 
     Raises:
         LookupError: The promoted version is not registered, or someone else moves the alias at the same time.
@@ -155,7 +156,9 @@ def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str)
         return None
     promoted = effective(promotions, model, newest)
     wanted = promoted["version"]
-    if wanted == "v0":
+    if wanted == BASELINE:
+        if any(p["model"] == model and p["version"] != BASELINE for p in promotions):  # rolled back to it
+            store.client().delete_registered_model_alias(name, CHAMPION)
         return None
     client = store.client()
     registered = {int(v.version): v.tags for v in client.search_model_versions(f"name='{name}'")}

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.ml import forecasts, registry, scoring
 from crypto_assets.ml.artifacts import ArtifactRefused
-from crypto_assets.ml.baselines import ANOMALY, HORIZONS, PRICE_1H, PRICE_5M, REGISTERED, effective
+from crypto_assets.ml.baselines import ANOMALY, HORIZONS, PRICE_1H, PRICE_5M, REGISTERED
 from crypto_assets.ml.panel import ANOMALY_INPUTS, FIELDS, Panel
+from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Problem
 
 if TYPE_CHECKING:

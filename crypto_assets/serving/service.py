@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crypto_assets.home import Home
-from crypto_assets.ml.baselines import effective
+from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Answers, Problem, Provenance, envelope, iso, tag, unchanged
 from crypto_assets.serving.as_of import Chosen, Versions
 from crypto_assets.serving.catalogue import Catalogue

@@ -184,6 +184,44 @@ def test_versions_change_at_midnight_of_their_cutoff(lake: SailEngine, inputs: C
     assert by_hour == {(MONDAY - HOUR, "v0"), (MONDAY, "2024-01-09-robust-z")}
 
 
+def test_a_decision_by_hand_changes_the_version_within_a_day(
+    lake: SailEngine, inputs: Callable[..., StepInputs]
+) -> None:
+    training.promotions(lake, inputs())
+    at = MONDAY + 2 * HOUR
+    for model in ("anomaly", "price_5m"):
+        plant(lake, promotion(model, "by-hand", START, effective_from=at, decision="rolled_back"))
+    keys = [hour_key(MONDAY + n * HOUR) for n in range(4)]
+    anomalies.work(lake, keys, inputs())
+    predictions.work(lake, keys, inputs())
+    scored = {(r["hour"], r["model_version"]) for r in rows_of(lake, "gold.anomalies")}
+    assert scored == {(MONDAY + n * HOUR, "by-hand" if n >= 2 else "v0") for n in range(4)}
+    forecast = {(r["hour"], r["horizon"]): r["model_version"] for r in rows_of(lake, "gold.price_predictions")}
+    assert forecast == {
+        (MONDAY + n * HOUR, horizon): "by-hand" if n >= 2 and horizon == "5m" else "v0"
+        for n in range(4)
+        for horizon in ("5m", "1h")
+    }
+
+
+def test_a_training_under_a_rollback_is_recorded_and_does_not_serve(
+    lake: SailEngine, inputs: Callable[..., StepInputs]
+) -> None:
+    training.promotions(lake, inputs())
+    held = promotion("anomaly", "v0", START, effective_from=START + HOUR, decision="rolled_back", decided_at=START)
+    plant(lake, held)
+    result = anomaly_model.work(lake, [day_key(START + 8 * DAY)], inputs())
+    rows = [r for r in rows_of(lake, "ml.promotions") if r["version"] != "v0" and r["model"] == "anomaly"]
+    assert rows
+    assert {r["decision"] for r in rows} == {"rejected"}
+    assert all(r["why"].startswith("held by the rollback to v0") for r in rows)
+    assert result.tables["ml.anomaly_model"].partitions[day_key(START + 8 * DAY)].metadata["why"] in {
+        r["why"] for r in rows
+    }
+    anomalies.work(lake, [hour_key(MONDAY)], inputs())
+    assert {r["model_version"] for r in rows_of(lake, "gold.anomalies")} == {"v0"}
+
+
 @pytest.mark.parametrize("step", [anomalies, predictions])
 def test_a_version_that_has_seen_a_slot_stops_the_write(
     step: Any, lake: SailEngine, inputs: Callable[..., StepInputs]

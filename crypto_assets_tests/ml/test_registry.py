@@ -12,7 +12,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from crypto_assets.ml import artifacts, registry
-from crypto_assets.ml.baselines import PRICE_5M, REGISTERED, effective, v0_rows
+from crypto_assets.ml.baselines import PRICE_5M, REGISTERED, v0_rows
+from crypto_assets.ml.promotions import effective
 from crypto_assets.ml.registry import CHAMPION, Store
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)

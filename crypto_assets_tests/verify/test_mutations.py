@@ -134,6 +134,7 @@ def ledgers() -> Iterator[Mutation]:
     yield change(table, "run_id", law, where=lambda r: r["run_id"] != "")
     yield change(table, "algorithm", law, where=lambda r: r["version"] != "v0")
     yield change(table, "decision", law, to="promoted", where=lambda r: r["decision"] == "rejected")
+    yield change(table, "decision", law, to="rolled_back", where=lambda r: r["decision"] == "rejected")
 
 
 def accuracy() -> Iterator[Mutation]:

@@ -121,7 +121,8 @@ def _score(evidence: Evidence) -> str | None:
     )
     used = connection.execute(
         """SELECT DISTINCT a.model_version, p.artifact_uri, p.metrics FROM "gold.anomalies" a
-           JOIN "ml.promotions" p ON p.model = 'anomaly' AND p.version = a.model_version ORDER BY 1"""
+           JOIN "ml.promotions" p ON p.model = 'anomaly' AND p.version = a.model_version
+           WHERE p.decision NOT IN ('promoted_by_hand', 'rolled_back') ORDER BY 1"""
     ).fetchall()
     coins = [c for (c,) in connection.execute('SELECT DISTINCT coin_id FROM "gold.anomalies"').fetchall()]
     unread = []
@@ -206,11 +207,16 @@ def references(table: str, slot: str, model: str, also: tuple[str, ...] = ()) ->
     """
     shown = ", ".join(["a.coin_id", "a.window_end", *also, "a.model_version"])
     return f"""
+    WITH versions AS (
+        SELECT model, version, max(cutoff) AS cutoff,
+               min(effective_from) FILTER (decision <> 'rejected') AS effective_from
+        FROM "ml.promotions" GROUP BY ALL
+    )
     SELECT CASE WHEN p.version IS NULL THEN 'unknown version'
-                WHEN p.decision <> 'promoted' THEN 'version was not promoted'
+                WHEN p.effective_from IS NULL THEN 'version was not promoted'
                 WHEN p.cutoff > {slot} THEN 'cut-off after the slot'
                 ELSE 'version not yet in service' END AS problem, {shown}, p.cutoff, p.effective_from
     FROM {table} a
-    LEFT JOIN "ml.promotions" p ON p.version = a.model_version AND p.model = {model}
-    WHERE p.version IS NULL OR p.decision <> 'promoted' OR p.cutoff > {slot} OR p.effective_from > {slot}
+    LEFT JOIN versions p ON p.version = a.model_version AND p.model = {model}
+    WHERE p.effective_from IS NULL OR p.cutoff > {slot} OR p.effective_from > {slot}
     """

@@ -54,7 +54,7 @@ def values_law() -> Law:
         ("gold.price_predictions",),
         f"""
         WITH baselines AS (
-            SELECT model, version, (metrics ->> '$.interval_sigma')::DOUBLE AS half FROM "ml.promotions"
+            SELECT DISTINCT model, version, (metrics ->> '$.interval_sigma')::DOUBLE AS half FROM "ml.promotions"
             WHERE artifact_uri = 'builtin:v0'
         ), judged AS (
             SELECT p.coin_id, p.window_end, p.horizon, p.model_version, {differs} AS differs

@@ -18,8 +18,10 @@ from crypto_assets.verify.laws.base import Evidence, Law
 
 _READ: tuple[str, ...] = (
     "model", "version", "algorithm", "cutoff", "decision", "metrics", "artifact_uri", "artifact_sha256", "content_hash",
-    "run_id",
+    "run_id", "decided_at",
 )  # fmt: skip
+
+_BY_HAND = ("promoted_by_hand", "rolled_back")
 
 
 def promotions_law() -> Law:
@@ -129,22 +131,40 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 
 def _decision_problems(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """Decisions that contradict the figures of their day: one version is promoted, and the better one."""
+    """Decisions that contradict the figures of their day.
+
+    One version is promoted, and the better one; none while a person's rollback holds. A person decides freely, but on
+    versions that a training has made.
+    """
+    rows = list(rows)
     days: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
+    trained = {(r["model"], r["version"], r["artifact_sha256"]) for r in rows if r["decision"] not in _BY_HAND}
     for row in rows:
-        if row["artifact_uri"] == model_files.BUILT_IN:
+        if row["decision"] in _BY_HAND:
+            if (row["model"], row["version"], row["artifact_sha256"]) not in trained:
+                yield "a person decided on a version that no training made", row["model"], row["version"]
+        elif row["artifact_uri"] == model_files.BUILT_IN:
             if row["decision"] != "promoted":
                 yield "the baseline was not promoted", row["model"], row["version"]
         else:
             days.setdefault((row["model"], row["cutoff"]), []).append(row)
     for (model, _), decided in days.items():
         promoted = [r for r in decided if r["decision"] == "promoted"]
+        if _holds(rows, model, decided[0]["decided_at"]):
+            yield from (("promoted while a rollback holds the model", model, r["version"]) for r in promoted)
+            continue
         if len(promoted) != 1:
             yield f"{len(promoted)} versions of its cut-off are promoted", model, decided[0]["version"]
             continue
         wanted = _better(decided) if model == "anomaly" else _skilled(promoted[0])
         if wanted != promoted[0]["algorithm"]:
             yield f"by the figures {wanted} serves", model, promoted[0]["version"]
+
+
+def _holds(rows: Iterable[Mapping[str, Any]], model: str, at: Any) -> bool:
+    """Whether the newest decision of a person about a model was a rollback."""
+    decided = [r for r in rows if r["model"] == model and r["decision"] in _BY_HAND and r["decided_at"] <= at]
+    return bool(decided) and max(decided, key=lambda r: r["decided_at"])["decision"] == "rolled_back"
 
 
 def _better(decided: Iterable[Mapping[str, Any]]) -> str:

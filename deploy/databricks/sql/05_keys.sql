@@ -68,7 +68,7 @@ ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `pred
 
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` DROP PRIMARY KEY IF EXISTS;
 
-ALTER TABLE `crypto_analytics`.`ml`.`promotions` ADD CONSTRAINT `promotions_pk` PRIMARY KEY (`model`, `version`);
+ALTER TABLE `crypto_analytics`.`ml`.`promotions` ADD CONSTRAINT `promotions_pk` PRIMARY KEY (`model`, `version`, `effective_from`, `decision`);
 
 ALTER TABLE `crypto_analytics`.`ops`.`polls` DROP PRIMARY KEY IF EXISTS;
 

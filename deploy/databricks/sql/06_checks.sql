@@ -176,7 +176,7 @@ ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `fini
 
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` DROP CONSTRAINT IF EXISTS `known_decision`;
 
-ALTER TABLE `crypto_analytics`.`ml`.`promotions` ADD CONSTRAINT `known_decision` CHECK (coalesce((decision IN ('promoted', 'rejected')), false));
+ALTER TABLE `crypto_analytics`.`ml`.`promotions` ADD CONSTRAINT `known_decision` CHECK (coalesce((decision IN ('promoted', 'rejected', 'promoted_by_hand', 'rolled_back')), false));
 
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` DROP CONSTRAINT IF EXISTS `serves_after_cutoff`;
 
