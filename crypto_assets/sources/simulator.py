@@ -2,7 +2,9 @@
 
 A quote is a function of seed and time alone, so a restarted simulator agrees with its past. Log prices follow a common
 and an own Gaussian factor, every 10 s, within days whose closing levels revert slowly to the coin's base price; within
-a day the path is a Brownian bridge between the two levels.
+a day the path is a bridge between the two levels. Direction is a coin toss and volatility is not: it has wild and quiet
+days, an afternoon, and clusters that fade within hours, as markets have (Cont 2001), so that a model of volatility has
+something to learn and a model of direction has nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +42,13 @@ COMMON_SHARE = 0.6
 """Share of variance that all coins have in common."""
 
 REVERSION = 0.03
+
+DAY_SIGMA, DAY_MEMORY = 0.3, (1.0, 0.7, 0.5, 0.35)
+"""Log volatility of a day: its standard deviation, and the weights of its own and the three days' draws before."""
+PEAK_HOUR, PEAK = 15, 0.35
+"""Hour (UTC) at which volatility peaks within a day, and by what share."""
+CLUSTER_SIGMA, CLUSTER_STEPS, BLOCK_STEPS = 0.4, 540, 30
+"""Log volatility within a day: its standard deviation, the steps in which a cluster fades to 1/e, and steps a draw."""
 
 
 class SimulatorFeed:
@@ -114,12 +123,27 @@ class SimulatorFeed:
             noise = share * rng.standard_normal(STEPS_A_DAY) + np.sqrt(1 - COMMON_SHARE) * rng.standard_normal(
                 (len(self.coins), STEPS_A_DAY)
             )
-            walk = np.cumsum(noise * (self._daily()[:, None] / np.sqrt(STEPS_A_DAY)), axis=1)
+            walk = np.cumsum(noise * self._volatility(day) * (self._daily()[:, None] / np.sqrt(STEPS_A_DAY)), axis=1)
             ramp = np.arange(1, STEPS_A_DAY + 1) / STEPS_A_DAY
             bridge = walk - ramp * walk[:, -1:]
             opened, closed = levels[day][:, None], levels[day + 1][:, None]
             self._days[day] = opened + bridge + ramp * (closed - opened)
         return self._days[day]
+
+    def _volatility(self, day: int) -> np.ndarray:
+        """Volatility of one day's steps in units of the coin's usual one, 8640 values."""
+        import numpy as np
+
+        draws = [np.random.default_rng([self.seed, 2, day - back]).standard_normal() for back in range(len(DAY_MEMORY))]
+        of_day = DAY_SIGMA * np.dot(DAY_MEMORY, draws) / np.linalg.norm(DAY_MEMORY)
+        hours = np.arange(STEPS_A_DAY) / STEPS_A_DAY * 24
+        season = PEAK * np.cos((hours - PEAK_HOUR) / 24 * 2 * np.pi)
+        blocks = np.random.default_rng([self.seed, 3, day]).standard_normal(STEPS_A_DAY // BLOCK_STEPS)
+        kept = np.exp(-BLOCK_STEPS / CLUSTER_STEPS)
+        for i in range(1, len(blocks)):
+            blocks[i] = kept * blocks[i - 1] + np.sqrt(1 - kept**2) * blocks[i]
+        shape = np.exp(season + CLUSTER_SIGMA * np.repeat(blocks, BLOCK_STEPS))
+        return np.exp(of_day - DAY_SIGMA**2) * shape / np.sqrt((shape**2).mean())
 
     def _all_levels(self, count: int) -> np.ndarray:
         """Log price level at the start of each of the first `count` days since the beginning."""
