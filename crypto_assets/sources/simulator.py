@@ -56,12 +56,13 @@ class SimulatorFeed:
 
     Args:
         seed: Equal seeds give equal prices at every time.
+        steady: Volatility is the same at all times; for tests of what a quiet market must not cause.
     """
 
     name = "simulator"
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, *, steady: bool = False) -> None:
+        self.seed, self.steady = seed, steady
         self.coins = tuple(c for c in DEFAULT_COINS.coins if c.coin_id in BASES)
         self._index = {c.coin_id: i for i, c in enumerate(self.coins)}
         self._days: dict[int, np.ndarray] = {}
@@ -134,6 +135,8 @@ class SimulatorFeed:
         """Volatility of one day's steps in units of the coin's usual one, 8640 values."""
         import numpy as np
 
+        if self.steady:
+            return np.ones(STEPS_A_DAY)
         draws = [np.random.default_rng([self.seed, 2, day - back]).standard_normal() for back in range(len(DAY_MEMORY))]
         of_day = DAY_SIGMA * np.dot(DAY_MEMORY, draws) / np.linalg.norm(DAY_MEMORY)
         hours = np.arange(STEPS_A_DAY) / STEPS_A_DAY * 24

@@ -20,7 +20,7 @@ CALIBRATION, SCORED = 28, 7
 
 def simulated(seed: int, days: int) -> Panel:
     """Features of the simulator's ten coins over so many days; a day before them has made the scale known."""
-    feed = SimulatorFeed(seed)
+    feed = SimulatorFeed(seed, steady=True)
     times = [START + i * SLOT for i in range((days + 1) * SLOTS_A_DAY)]
     prices = np.array([[float(price) for _, price in feed.history(coin.coin_id, times)] for coin in feed.coins])
     return panel_of(prices, START).cut(SLOTS_A_DAY, (days + 1) * SLOTS_A_DAY)
