@@ -183,7 +183,9 @@ class _Body:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. Whatever the application answers about a body that was cut off, the client gets 413."""
         read, answered = 0, False
-        refused = Problem(413, f"a request body may have at most {MOST_BODY:,} bytes").response()
+
+        async def refuse() -> None:
+            await Problem(413, f"a request body may have at most {MOST_BODY:,} bytes").response()(scope, receive, send)
 
         async def counted() -> Message:
             nonlocal read
@@ -200,17 +202,17 @@ class _Body:
                 await send(message)
             elif not answered:
                 answered = True
-                await refused(scope, receive, send)
+                await refuse()
 
         length = dict(scope["headers"]).get(b"content-length", b"")
         if length.isdigit() and int(length) > MOST_BODY:
-            await refused(scope, receive, send)
+            await refuse()
             return
         try:
             await self._app(scope, counted, replaced)
         except _TooLarge:
             if not answered:
-                await refused(scope, receive, send)
+                await refuse()
 
 
 def login(body: bytes, token: str | None) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from crypto_assets.serving.meters import Metered
 from crypto_assets.serving.metrics import export
 from crypto_assets.serving.openapi import DESCRIPTION, PROBLEMS
 from crypto_assets.serving.page import files
+from crypto_assets.serving.remembered import Remembered
 from crypto_assets.serving.routes import features, market, models, ops, queries, stream
 from crypto_assets.serving.service import Service
 
@@ -66,9 +67,10 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
 
 
 def application(service: Service, limits: Limits) -> Access:
-    """The application as it is served: guarded and counted."""
+    """The application as it is served: guarded, counted, and with answers that are given again."""
     export(service)
-    return Access(Metered(build_api(service, limits), service.meters), limits)
+    routes = Remembered(build_api(service, limits), service.answers_from)
+    return Access(Metered(routes, service.meters), limits)
 
 
 async def _to_docs(_: Request) -> Response:

@@ -173,7 +173,7 @@ class Snapshot:
     encoded: Files = field(repr=False, compare=False)
     _merged: dict[str, list[Row]] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """Text that no other contents of the table have."""
         return f"{self.kept.name}-{self.table_id[:8]}-{self.version}"

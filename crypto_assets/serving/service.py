@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from starlette.responses import Response
 
 from crypto_assets.home import Home
 from crypto_assets.ml.promotions import effective
-from crypto_assets.serving.answers import Answers, Problem, Provenance, envelope, iso, tag, unchanged
+from crypto_assets.serving.answers import Problem, Provenance, answer, envelope, iso, tag, unchanged
 from crypto_assets.serving.as_of import Chosen, Versions
 from crypto_assets.serving.catalogue import Catalogue
 from crypto_assets.serving.disk import Disk
@@ -29,6 +30,7 @@ from crypto_assets.serving.held import FileGone, Row, Snapshot
 from crypto_assets.serving.hub import Event, Hub
 from crypto_assets.serving.kept import KEPT, LATEST, PROMOTIONS, Kept
 from crypto_assets.serving.meters import Meters
+from crypto_assets.serving.remembered import remember
 from crypto_assets.serving.state import StateFile
 from crypto_assets.settings import Settings
 
@@ -47,7 +49,7 @@ class Service:
 
     def __init__(self, settings: Settings, home: Home) -> None:
         self.settings, self.home = settings, home
-        self.hub, self.answers, self.versions = Hub(), Answers(), Versions()
+        self.hub, self.versions = Hub(), Versions()
         self.state, self.catalogue = StateFile(home.state), Catalogue(settings)
         self.follower = Follower(settings.lake, KEPT.values(), self._on_change)
         self.meters = Meters()
@@ -190,18 +192,18 @@ class Service:
     def respond(
         self, request: Request, chosen: Chosen, rows: Sequence[Row], as_of: datetime | None = None, **more: Any
     ) -> Response:
-        """Rows of one snapshot with their provenance, or 304."""
+        """Rows of one snapshot with their provenance, or 304; remembered."""
         etag = tag(chosen.snapshot.tag, chosen.kind)
-        return unchanged(request, etag) or self.answers.respond(
-            request,
-            etag,
-            envelope([row.text for row in rows], self.provenance(chosen, as_of, **more)),
-            int(self.now().timestamp()),
-        )
+        if (same := unchanged(request, etag)) is not None:
+            return same
+        body = envelope([row.text for row in rows], self.provenance(chosen, as_of, **more))
+        return remember(request, etag, answer(request, etag, body))
 
-    def respond_with(self, request: Request, etag: str, body: bytes | Callable[[], bytes]) -> Response:
-        """Any JSON text, or what makes it; or 304."""
-        return unchanged(request, etag) or self.answers.respond(request, etag, body, int(self.now().timestamp()))
+    def answers_from(self) -> object:
+        """What remembered answers are made from, and the second to which their ages belong."""
+        tables = self.follower.tables.values()
+        found = [None if table.snapshot is None else table.snapshot.tag for table in tables]
+        return int(time.time()), self.state.state.written_at, found
 
     def promotions(self) -> list[dict[str, Any]]:
         """Rows of `ml.promotions`, as `ml` takes them; empty without the table."""

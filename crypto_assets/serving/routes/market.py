@@ -8,12 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from crypto_assets.serving import board
+from crypto_assets.serving.answers import answer, unchanged
 from crypto_assets.serving.as_of import Chosen
 from crypto_assets.serving.held import Row
 from crypto_assets.serving.kept import BARS, LATEST, LEADERBOARD
 from crypto_assets.serving.openapi import answer_of, rows_of
 from crypto_assets.serving.pages import Cut, Page, page, reads_older_days
 from crypto_assets.serving.parameters import AsOf, Coin, Coins, Cursor, From, Interval, To
+from crypto_assets.serving.remembered import remember
 from crypto_assets.serving.service import Service
 
 router = APIRouter(tags=["market"])
@@ -76,7 +78,8 @@ async def board_of(
     A home without tables gives empty lists. `provenance` has one entry per table.
     """
     service: Service = request.app.state.service
-    response = service.respond_with(request, *board.prepare(service, coin))
+    etag, make = board.prepare(service, coin)
+    response = unchanged(request, etag) or answer(request, etag, make())
     # A browser that asks again would get 304, and show the age of its first visit.
     response.headers["Cache-Control"] = "no-store"
-    return response
+    return remember(request, etag, response)

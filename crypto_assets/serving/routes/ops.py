@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 from crypto_assets.serving import access
-from crypto_assets.serving.answers import JSON, Problem, members, tag
+from crypto_assets.serving.answers import JSON, Problem, answer, members, tag, unchanged
 from crypto_assets.serving.kept import KEPT, POLLS
 from crypto_assets.serving.metrics import newest_poll
 from crypto_assets.serving.openapi import answer_of
@@ -68,7 +68,8 @@ async def status(request: Request) -> Response:
         str(unknown),
         str(disk.measured_at),
     )
-    return service.respond_with(request, etag, members({"data": text_of(data), "provenance": text_of(facts)}))
+    body = members({"data": text_of(data), "provenance": text_of(facts)})
+    return unchanged(request, etag) or answer(request, etag, body)
 
 
 @router.get(

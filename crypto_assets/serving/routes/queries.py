@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from crypto_assets.serving.answers import Problem, array, members, tag, unchanged
+from crypto_assets.serving.answers import Problem, answer, array, members, tag, unchanged
 from crypto_assets.serving.openapi import answer_of
 from crypto_assets.serving.queries import CATALOGUE
 from crypto_assets.serving.service import Service, text_of
@@ -23,7 +23,6 @@ router = APIRouter(tags=["queries"])
 )
 async def queries(request: Request) -> Response:
     """Name, purpose, parameters and result columns of every query."""
-    service: Service = request.app.state.service
     data = [
         {
             "name": query.name,
@@ -38,7 +37,8 @@ async def queries(request: Request) -> Response:
         }
         for query in CATALOGUE.values()
     ]
-    return service.respond_with(request, tag("queries"), text_of({"data": data}))
+    etag = tag("queries")
+    return unchanged(request, etag) or answer(request, etag, text_of({"data": data}))
 
 
 @router.get(
@@ -66,7 +66,7 @@ async def query_of(request: Request, name: Annotated[str, Path(examples=["alerts
         "truncated": found.truncated,
     }
     body = members({"data": array(found.rows), "provenance": text_of(provenance)})
-    return service.respond_with(request, _tag(service, name, found.versions), body)
+    return answer(request, _tag(service, name, found.versions), body)
 
 
 def _tag(service: Service, name: str, versions: Mapping[str, int]) -> str:
