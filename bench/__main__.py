@@ -39,7 +39,7 @@ FULL: dict[str, dict[str, Any]] = {
     streaming.NAME: {"seconds": 120, "rate": 5000, "kills": 10},
     races.NAME: {"kills": 12},
     agreement.NAME: {"records": 200_000},
-    serving.NAME: {"requests": 320, "commits": 50, "days": 365},
+    serving.NAME: {"requests": 3200, "commits": 50, "days": 365},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -50,7 +50,7 @@ QUICK: dict[str, dict[str, Any]] = {
     streaming.NAME: {"seconds": 10, "rate": 200, "kills": 2, "targets": ["local"]},
     races.NAME: {"kills": 3, "cases": ["mixed"]},
     agreement.NAME: {"records": 10_000},
-    serving.NAME: {"requests": 200, "commits": 10, "days": 2},
+    serving.NAME: {"requests": 2000, "commits": 10, "days": 2},
 }
 
 
