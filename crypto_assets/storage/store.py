@@ -124,6 +124,16 @@ class DeltaStore:
         self._reads.note(table, snapshot.version)
         return snapshot.rows(slice_, columns, where)
 
+    def slices(self, table: str, *, version: int | None = None) -> list[datetime]:
+        """Values of the time column of a table that is partitioned by it, sorted; local tables answer from their log.
+
+        Args:
+            table: Name of the table.
+            version: Delta version; None = the current one.
+        """
+        snapshot = self._backend.open(self._contract(table), version)
+        return [] if snapshot is None else snapshot.hours()
+
     def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
         """Commits with a higher version, oldest first, at most `limit`.
 

@@ -36,13 +36,10 @@ def reached(engine: Engine) -> Coverage:
 
     Kafka partitions that they do not name are absent, like those without records for long.
     """
-    from pyspark.sql import functions as F
-
     version = engine.store.version(RAW_PRICES.full_name)
     if version is None:
         return Coverage(None, None, {})
-    hours = engine.store.read(RAW_PRICES.full_name, version=version).agg(F.max("arrival_hour").alias("hour"))
-    newest = hours.toArrow().column("hour")[0].as_py()
+    newest = max(engine.store.slices(RAW_PRICES.full_name, version=version), default=None)
     commits = [c for c in _recent(engine, RAW_PRICES.full_name, version) if _covers(c, newest)]
     if not commits:
         return coverage(engine)

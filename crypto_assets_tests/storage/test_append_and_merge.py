@@ -71,6 +71,14 @@ def test_nothing_to_append_is_no_commit(store):
     assert not empty.committed
 
 
+def test_the_slices_of_a_version_are_named_in_order(store):
+    assert store.slices(BRONZE) == []
+    for at, topic_id in ((SIX, "new"), (FIVE, "old")):
+        store.append_once(BRONZE, hour(at), app_id(at, topic_id), up_to(3, at=at, topic_id=topic_id))
+    assert store.slices(BRONZE) == [FIVE, SIX]
+    assert store.slices(BRONZE, version=store.version(BRONZE) - 1) == [SIX]
+
+
 def test_ranges_of_neighbours_are_those_of_the_incarnation(store):
     seen = {}
     store.append_once(BRONZE, hour(FIVE), app_id(FIVE), up_to(10))

@@ -68,22 +68,20 @@ def coverage(engine: Engine) -> Coverage:
 
 def _newest_record(engine: Engine) -> datetime | None:
     """Newest record's time from the newest arrival hours: a record never lies in an hour before its timestamp."""
-    from pyspark.sql import functions as F
-
     table = "bronze.raw_prices"
     version = engine.store.version(table)
-    if version is None:
+    hours = [] if version is None else engine.store.slices(table, version=version)
+    if not hours:
         return None
-    frame = engine.store.read(table, version=version)
-    newest = frame.agg(F.max("arrival_hour").alias("hour")).toArrow().column("hour")[0].as_py()
-    if newest is None:
-        return None
-    where = f"arrival_hour >= '{newest - HOUR:%Y-%m-%dT%H:%M:%SZ}' AND kind = 'record'"
+    where = f"arrival_hour >= '{hours[-1] - HOUR:%Y-%m-%dT%H:%M:%SZ}' AND kind = 'record'"
     rows = engine.store.read_arrow(
         table, columns=["kafka_timestamp", "bronze_ingested_at"], where=where, version=version
     )
     found = compute().max(plausible_times(rows)).as_py()
     if found is None:  # the newest hours hold only gaps, or records stamped ahead
+        from pyspark.sql import functions as F
+
+        frame = engine.store.read(table, version=version)
         stamped = F.col("kafka_timestamp") <= F.col("bronze_ingested_at") + F.expr(
             f"INTERVAL {CLOCK_SKEW_LIMIT_S} SECONDS"
         )
