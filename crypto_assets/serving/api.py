@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import RedirectResponse
 
@@ -25,6 +26,7 @@ from crypto_assets.serving.remembered import Remembered
 from crypto_assets.serving.routes import features, market, models, ops, queries, stream
 from crypto_assets.serving.service import Service
 
+ROUTES = (market, models, features, queries, ops, stream)
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
         separate_input_output_schemas=False,
     )
     api.state.service, api.state.limits = service, limits
-    for module in (market, models, features, queries, ops, stream):
+    for module in ROUTES:
         api.include_router(module.router)
     for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]
@@ -88,9 +90,19 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
+    status, headers = error.status_code, error.headers
+    # Files are served at every path that no route has taken; they know nothing of a route that has other methods.
+    if status in (404, 405) and (methods := _methods(request.url.path)):
+        status, headers = 405, {"Allow": ", ".join(sorted(methods))}
     detail = {404: "there is no such route; see /docs", 405: "the route has no such method; see /docs"}
-    text = detail.get(error.status_code, str(error.detail))
-    return Problem(error.status_code, text, error.headers).response(request.url.path)
+    return Problem(status, detail.get(status, str(error.detail)), headers).response(request.url.path)
+
+
+def _methods(path: str) -> set[str]:
+    """Methods of the routes at a path."""
+    routes = [route for module in ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
+    found = {method for route in routes if route.path_regex.match(path) for method in route.methods}
+    return found | {"HEAD"} if "GET" in found else found
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crypto_assets.serving.answers import names
 
@@ -60,7 +60,16 @@ class Remembered:
         self._answers = _Answers(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection."""
+        """Handle one connection. HEAD is what GET answers, without its body."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            asked = {**scope, "method": "GET"}
+
+            async def headers_alone(message: Message) -> None:
+                scope["route"] = asked.get("route")
+                await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+            await self(asked, receive, headers_alone)
+            return
         if scope["type"] != "http" or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return

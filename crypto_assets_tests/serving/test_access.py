@@ -135,3 +135,18 @@ def test_page_and_documentation_are_files_of_ours(guarded: Lake) -> None:
     assert guarded.client.get("/openapi.json").status_code == 401
     for path in ("/docs/../api.py", "/docs/%2e%2e/api.py", "/..%2fapi.py"):
         assert guarded.client.get(path).status_code in (401, 404), path
+
+
+def test_a_method_that_a_route_has_not_is_named_as_such(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "home")
+    for method, path, allowed in (
+        ("GET", "/invocations", "POST"),
+        ("GET", "/v1/models/anomaly/invocations", "POST"),
+        ("HEAD", "/v1/features/lookup", "POST"),
+        ("DELETE", "/v1/prices/latest", "GET, HEAD"),
+        ("POST", "/v1/bars/bitcoin", "GET, HEAD"),
+    ):
+        answer = lake.client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed), path
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert lake.client.get("/v1/nothing").status_code == 404

@@ -93,6 +93,16 @@ def test_routes_answer_the_same_again_in_every_encoding_and_with_every_tag(tmp_p
     assert f"{asked % 304} 3.0" in counted
 
 
+def test_head_is_get_without_its_body(tmp_path: Path) -> None:
+    lake = _lake(tmp_path)
+    for path in ("/v1/prices/latest", BARS, "/healthz", "/", "/nothing"):
+        got, head, again = (lake.client.request(method, path) for method in ("GET", "HEAD", "HEAD"))
+        for answer in (head, again):
+            assert (answer.status_code, answer.content) == (got.status_code, b""), path
+            assert answer.headers == got.headers
+    assert 'method="HEAD",route="/v1/bars/{coin}",status="200"} 2.0' in lake.client.get("/metrics").text
+
+
 def test_a_commit_ends_an_answer(tmp_path: Path) -> None:
     lake = _lake(tmp_path)
     before = [lake.client.get("/v1/prices/latest") for _ in range(2)]
