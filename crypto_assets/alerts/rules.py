@@ -190,6 +190,9 @@ def _rules(root: Any, vet: Vet, problems: list[_Problem]) -> Iterator[Rule]:
 
     if root is None:
         return
+    if isinstance(root, yaml.SequenceNode):
+        problems.append(_Problem(_line(root), "the file is a list: begin it with a line `rules:`, and the list below"))
+        return
     top = _entries(root, ("rules",), "the file", problems)
     listed = top.get("rules")
     if listed is None or (isinstance(listed, yaml.ScalarNode) and not listed.value):
@@ -226,8 +229,10 @@ def _rule(node: Any, vet: Vet, problems: list[_Problem]) -> Rule | None:
             key = str(fault["loc"][0]) if fault["loc"] else ""
             if fault["type"] != "extra_forbidden":  # noted with a suggestion above
                 found.append(_Problem(_line(entries.get(key, node)), f"{key}: {_worded(key, fault)}"))
-    if rule is not None and not found:
-        found += [_Problem(_line(entries.get(text.partition(":")[0], node)), text) for text in vet(rule)]
+                values.pop(key, None)
+    if {"table", "when"} <= values.keys():  # what else is wrong with the rule hides nothing of these
+        sound = rule or Rule.model_validate({"name": "unnamed", "description": label, **values})
+        found += [_Problem(_line(entries.get(text.partition(":")[0], node)), text) for text in vet(sound)]
     problems += [_Problem(p.line, f"{label}: {p.text}") for p in found]
     return None if found else rule
 

@@ -101,7 +101,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
 def _methods(path: str) -> set[str]:
     """Methods of the routes at a path."""
     routes = [route for module in ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
-    found = {method for route in routes if route.path_regex.match(path) for method in route.methods}
+    found = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
     return found | {"HEAD"} if "GET" in found else found
 
 

@@ -80,7 +80,9 @@ more: 1
     for line, *parts in (
         (4, "rule one: unknown key on: write table (YAML reads on as true)"),
         (2, "rule one: table: is missing"),
+        (8, "rule two: table: gold.bar_5m cannot be read by rules: write gold.bars_5m"),
         (10, "rule two: unknown key cooldwn: write cooldown"),
+        (14, "rule two: when: gold.bars_5m has no column ranje"),
         (16, "rule two: for: write a whole number with its unit: 30s, 15m, 2h or 1d"),
         (17, "rule two: severity: Input should be 'error' or 'warn'"),
         (18, 'rule two: quiet_hours: write "22:00-07:00 Europe/Berlin"'),
@@ -169,7 +171,8 @@ def test_a_file_without_rules_is_no_problem(text):
     [
         ("rules: [\n", "alerts.yaml:2: not YAML: "),
         ("rules: 3\n", "alerts.yaml:1: rules is no list"),
-        ("- name: a\n", "alerts.yaml:1: the file is no mapping"),
+        ("- name: a\n", "alerts.yaml:1: the file is a list: begin it with a line `rules:`"),
+        ("name\n", "alerts.yaml:1: the file is no mapping"),
         ("rules:\n- move\n", "alerts.yaml:2: a rule: the rule is no mapping"),
         ("rules: \x00", "alerts.yaml: not YAML: "),
     ],
