@@ -142,7 +142,10 @@ def _with_returns(grid: DataFrame) -> DataFrame:
     band = _last(BAND)
     return frame.withColumns(
         {
-            "rv1h": _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(12))), "r5", 12),
+            **{
+                name: _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(slots))), "r5", slots)
+                for name, slots in _VOLATILITY.items()
+            },
             "gain": _full(_sum(up, _last(14)), "step", 14),
             "loss": _full(_sum(down, _last(14)), "step", 14),
             "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
@@ -193,6 +196,7 @@ def _median(values: Column) -> Column:
 
 
 _LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
+_VOLATILITY = {"rv15m": 3, "rv1h": 12, "rv4h": 48}
 
 
 def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
@@ -221,6 +225,7 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
     # Relative to the mean, so that cheap and dear coins keep the same digits.
     spread = F.when(F.col("k") < BAND, F.col("past_price") / F.col("band_mean") - 1)
     market = F.when(F.col("k") >= 1, F.col("r5_market"))
+    recent = F.when(F.col("k") < MAD_SLOTS, F.col("r5"))
     market_weight = F.when(market.isNotNull(), F.col("w_market"))
     sums = (
         lagged.join(values, ["coin_id", "past"])
@@ -228,6 +233,8 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
         .agg(
             F.median(deviation).alias("mad"),
             F.sum((spread * spread).cast(_EXACT)).cast("double").alias("spread_squares"),
+            F.sum((recent * recent).cast(_EXACT)).cast("double").alias("r5_squares"),
+            F.count(recent).alias("recent"),
             F.sum((F.col("w_macd") * F.col("x")).cast(_EXACT)).cast("double").alias("macd_sum"),
             F.sum((F.col("w_signal") * F.col("x")).cast(_EXACT)).cast("double").alias("signal_sum"),
             F.sum((F.col("w_market") * market * market).cast(_EXACT)).cast("double").alias("market_squares"),
@@ -244,6 +251,9 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
         "mad",
         "market_available_at",
         F.sqrt(F.col("spread_squares") / BAND).alias("spread"),
+        F.when(F.col("recent") >= MAD_PRESENT, F.sqrt(F.col("r5_squares") / F.col("recent") * MAD_SLOTS)).alias(
+            "rv24h"
+        ),
         F.when(F.col("macd_present") == KERNEL, F.col("macd_sum")).alias("macd"),
         F.when(F.col("signal_present") == 2 * KERNEL - 1, F.col("signal_sum")).alias("macd_signal"),
         F.when(
@@ -317,6 +327,10 @@ def _finish(frame: DataFrame) -> DataFrame:
     return frame.select(*(F.col(c.name).cast(c.type).alias(c.name) for c in PRICE_FEATURES.columns))
 
 
+_LONG = ("s", "rv15m", "rv1h", "rv4h", "rv24h", "rsi14", "macd", "macd_signal", "bollinger_b")
+"""Columns whose window must be known, by half or in full."""
+
+
 def _reason() -> Column:
     """Codes of everything that is null, sorted and joined; null when nothing is."""
     from pyspark.sql import functions as F
@@ -334,7 +348,7 @@ def _reason() -> Column:
         ),
         F.when(known & any_null("r5", "r15", "r1h", "r24h"), F.lit("no_lag")),
         F.when(F.col("volume_change").isNull(), F.lit("no_volume")),
-        F.when(known & any_null("s", "rv1h", "rsi14", "macd", "macd_signal", "bollinger_b"), F.lit("short_history")),
+        F.when(known & any_null(*_LONG), F.lit("short_history")),
         F.when(~known, F.lit("stale_price")),
     )
     text = F.concat_ws(",", *codes)

@@ -66,7 +66,10 @@ def panel_of(prices: np.ndarray, start: datetime = START, *, scale: float | None
         "r5_median": median,
         "s": s,
         "rz": (r5 - median) / s,
+        "rv15m": np.sqrt(_rolling(r5**2, 3)),
         "rv1h": np.sqrt(_rolling(r5**2, 12)),
+        "rv4h": np.sqrt(_rolling(r5**2, 48)),
+        "rv24h": _day_volatility(r5),
         "r5_market": _market(r5),
         "s_market": _market_scale(_market(r5)),
         "unchanged_slots": _unchanged(prices),
@@ -83,6 +86,16 @@ def _back(logs: np.ndarray, slots: int) -> np.ndarray:
     found = np.full_like(logs, np.nan)
     found[:, slots:] = logs[:, slots:] - logs[:, :-slots]
     return found
+
+
+def _day_volatility(r5: np.ndarray) -> np.ndarray:
+    """Of the last 288 slots, of which half must be known: the first slots of a walk have none."""
+    squares = np.cumsum(np.pad(np.nan_to_num(r5**2), ((0, 0), (288, 0))), axis=1)
+    counts = np.cumsum(np.pad(np.isfinite(r5), ((0, 0), (288, 0))), axis=1)
+    n = counts[:, 288:] - counts[:, :-288]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.sqrt(288 * (squares[:, 288:] - squares[:, :-288]) / n)
+    return np.where(n >= 144, found, np.nan)
 
 
 def _windows(values: np.ndarray, slots: int) -> np.ndarray:

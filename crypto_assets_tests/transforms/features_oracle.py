@@ -83,7 +83,7 @@ class Oracle:
             middle = median(known)
             s = max(1.4826 * median(abs(r - middle) for r in known), 1e-5)
             rz = None if r5 is None else (r5 - middle) / s
-        hour = [self.back(coin, end - k * SLOT, 1) for k in range(12)]
+        recent = [r for r in (r5, *past[:-1]) if r is not None]
         macd, signal = self.macd(coin, end)
         market = [
             (0.5 ** (k / 72), r) for k in range(1, 289) if (r := self.to_market(coin, end - k * SLOT)) is not None
@@ -103,7 +103,10 @@ class Oracle:
             "r5_median": middle,
             "s": s,
             "rz": rz,
-            "rv1h": None if None in hour else math.sqrt(math.fsum(r * r for r in hour if r is not None)),
+            "rv15m": self.volatility(coin, end, 3),
+            "rv1h": self.volatility(coin, end, 12),
+            "rv4h": self.volatility(coin, end, 48),
+            "rv24h": None if len(recent) < 144 else math.sqrt(288 * math.fsum(r * r for r in recent) / len(recent)),
             "rsi14": self.rsi(coin, end),
             "macd": macd,
             "macd_signal": signal,
@@ -114,6 +117,11 @@ class Oracle:
             "unchanged_slots": self.unchanged(coin, end),
             "volume_change": self.volume_change(coin, end),
         }
+
+    def volatility(self, coin: str, end: datetime, slots: int) -> float | None:
+        """Root of the sum of squared 5-minute returns; None when one is unknown."""
+        returns = [self.back(coin, end - k * SLOT, 1) for k in range(slots)]
+        return None if None in returns else math.sqrt(math.fsum(r * r for r in returns if r is not None))
 
     def to_market(self, coin: str, end: datetime) -> float | None:
         """r5 less the median of the other coins' r5, of which two must be known."""

@@ -22,8 +22,8 @@ ROUNDED = 1e-12
 """Tolerance for rounding to twelve decimals."""
 
 TOLERANCES = {
-    **dict.fromkeys((*LAGS, "r5_median", "s", "rv1h", "macd", "macd_signal", "macd_hist", "r5_market", "s_market",
-                     "volume_change"), f"{ROUNDED}"),
+    **dict.fromkeys((*LAGS, "r5_median", "s", "rv15m", "rv1h", "rv4h", "rv24h", "macd", "macd_signal", "macd_hist",
+                     "r5_market", "s_market", "volume_change"), f"{ROUNDED}"),
     "price": "1e-12 * r.price", "staleness_s": "1e-9",
     # The logarithm's last bit, seen through the division by s; and a price's, by the width of its band.
     "rz": f"{ROUNDED} + 1e-14 / r.s",
@@ -34,6 +34,9 @@ TOLERANCES = {
 EXACT = ("window_start", "price_at", "sample_count", "basket_hash", "null_reason", "available_at", "is_complete",
          "day", "hour")  # fmt: skip
 
+LATER = ("rv15m", "rv4h", "rv24h", "s_market", "unchanged_slots")
+"""Columns that version 1 did not have."""
+
 
 def features_law() -> Law:
     """Law: stored features equal those recomputed from closed bars.
@@ -41,11 +44,11 @@ def features_law() -> Law:
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
     slot up to the hour's newest closed bar; those before a coin's first bar have only nulls. Later slots are due once
     the hour can have been built with all of them: none of its bars was open at that time, and it lies before the two
-    hours that a refresh covers. Hours of version 1 have neither `s_market` nor `unchanged_slots`, and what follows from
-    them is as it was then.
+    hours that a refresh covers. Hours of version 1 lack the columns of version 2, and what follows from them is as it
+    was then.
     """
     exact = unequal((*EXACT, "unchanged_slots"))
-    earlier = unequal(("s_market", "unchanged_slots"), right="version_1") | {
+    earlier = unequal(LATER, right="version_1") | {
         name: f"a.{name} IS DISTINCT FROM r.{name}_1" for name in ("null_reason", "available_at")
     }
     differs = {**{name: far(name, floor) for name, floor in TOLERANCES.items()}, **exact}
@@ -65,7 +68,7 @@ def features_law() -> Law:
             SELECT hour, max(window_end) FILTER (is_closed) AS closed_until, bool_or(NOT is_closed) AS was_open
             FROM "gold.bars_5m" GROUP BY hour
         ), version_1 AS (
-            SELECT hour, NULL::DOUBLE AS s_market, NULL::BIGINT AS unchanged_slots
+            SELECT hour, {", ".join(f"NULL AS {name}" for name in LATER)}
             FROM "features.price_features" GROUP BY hour HAVING count(unchanged_slots) = 0
         ), recomputed AS (
             SELECT a.*, a.window_end <= h.closed_until OR (NOT coalesce(h.was_open, false) AND a.hour <
@@ -158,7 +161,10 @@ WITH first AS (
            CASE WHEN count(price) OVER band = {BAND} THEN avg(price) OVER band END AS mean,
            CASE WHEN count(price) OVER band = {BAND} THEN stddev_pop(price) OVER band END AS deviation,
            max(price) OVER band = min(price) OVER band AS flat,
+           CASE WHEN count(r5) OVER three = 3 THEN sqrt(sum(r5 * r5) OVER three) END AS rv15m,
            CASE WHEN count(r5) OVER hour = 12 THEN sqrt(sum(r5 * r5) OVER hour) END AS rv1h,
+           CASE WHEN count(r5) OVER four_hours = 48 THEN sqrt(sum(r5 * r5) OVER four_hours) END AS rv4h,
+           CASE WHEN count(r5) OVER to_now >= {MAD_PRESENT} THEN sqrt(288 * avg(r5 * r5) OVER to_now) END AS rv24h,
            CASE WHEN count(step) OVER fortnight = 14 THEN sum(greatest(step, 0)) OVER fortnight END AS gain,
            CASE WHEN count(step) OVER fortnight = 14 THEN sum(abs(step)) OVER fortnight END AS moved,
            CASE WHEN count(r5) OVER past >= {MAD_PRESENT} THEN median(r5) OVER past END AS r5_median,
@@ -169,7 +175,7 @@ WITH first AS (
     FROM feature_returns
     WINDOW {_frame("kernel", KERNEL - 1)}, {_frame("band", BAND - 1)}, {_frame("hour", 11)},
            {_frame("fortnight", 13)}, {_frame("past", 288, "1 PRECEDING")}, {_frame("reach", 311)},
-           {_frame("three", 2)}
+           {_frame("three", 2)}, {_frame("four_hours", 47)}, {_frame("to_now", 287)}
 )
 SELECT *, CASE WHEN count(macd) OVER kernel = {KERNEL}
                THEN {_weighted("macd", SIGNAL)} END AS macd_signal
@@ -236,17 +242,22 @@ WITH finished AS (
     FROM feature_windows w JOIN feature_scales m USING (coin_id, window_end)
     JOIN feature_runs u USING (coin_id, window_end)
 ), reasons AS (
-    SELECT *, r5 IS NOT NULL AND r5_market IS NULL AS few_1, concat_ws(',',
-        CASE WHEN price IS NOT NULL AND (r5 IS NULL OR r15 IS NULL OR r1h IS NULL OR r24h IS NULL) THEN 'no_lag' END,
-        CASE WHEN volume_change IS NULL THEN 'no_volume' END,
-        CASE WHEN price IS NOT NULL AND (s IS NULL OR rv1h IS NULL OR rsi14 IS NULL OR macd IS NULL
-                                         OR macd_signal IS NULL OR bollinger_b IS NULL) THEN 'short_history' END,
-        CASE WHEN price IS NULL THEN 'stale_price' END) AS others
+    SELECT *, r5 IS NOT NULL AND r5_market IS NULL AS few_1,
+        price IS NOT NULL AND (s IS NULL OR rv1h IS NULL OR rsi14 IS NULL OR macd IS NULL OR macd_signal IS NULL
+                               OR bollinger_b IS NULL) AS short_1,
+        CASE WHEN price IS NULL THEN 'stale_price' END AS stale,
+        concat_ws(',',
+            CASE WHEN price IS NOT NULL AND (r5 IS NULL OR r15 IS NULL OR r1h IS NULL OR r24h IS NULL)
+                 THEN 'no_lag' END,
+            CASE WHEN volume_change IS NULL THEN 'no_volume' END) AS others
     FROM finished
 )
 SELECT *,
-    nullif(concat_ws(',', CASE WHEN few_1 THEN 'few_coins' END, nullif(others, '')), '') AS null_reason_1,
+    nullif(concat_ws(',', CASE WHEN few_1 THEN 'few_coins' END, nullif(others, ''),
+                     CASE WHEN short_1 THEN 'short_history' END, stale), '') AS null_reason_1,
     nullif(concat_ws(',', CASE WHEN few_1 OR (price IS NOT NULL AND s IS NOT NULL AND s_market IS NULL)
-                               THEN 'few_coins' END, nullif(others, '')), '') AS null_reason
+                               THEN 'few_coins' END, nullif(others, ''),
+                     CASE WHEN short_1 OR (price IS NOT NULL AND (rv4h IS NULL OR rv24h IS NULL))
+                          THEN 'short_history' END, stale), '') AS null_reason
 FROM reasons
 """
