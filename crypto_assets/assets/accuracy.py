@@ -8,15 +8,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets.card import Reads, Step
-from crypto_assets.assets.publishing import publish
+from crypto_assets.assets.publishing import pieces, publish
 from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import HOUR, Slice, floor_day, key_slice
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, key_slice
 from crypto_assets.contracts.tables import PREDICTION_ACCURACY
-from crypto_assets.engine.base import Engine, Result, StepInputs
+from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+COVERAGE = "coverage_7d"
+COVERAGE_DAYS, PROMISED, TOLERANCE = 7, 0.9, 0.02
+LEAST_COVERED = 6 * 288
+"""Live forecasts with an outcome from which a coin's coverage is judged."""
+
+COVERED = ("day_start", "coin_id", "horizon", "mode", "forecasts", "coverage_90")
 GROUP = ("day", "coin_id", "horizon", "model_name", "model_version", "mode")
 
 
@@ -26,6 +32,7 @@ GROUP = ("day", "coin_id", "horizon", "model_name", "model_version", "mode")
     reads=[Reads("gold/price_predictions", back=1), Reads("gold/bars_5m")],
     moved_by="daily",
     role="serve",
+    checks={COVERAGE: "Every coin's live 90 % intervals covered 88 to 92 % of the outcomes of 7 days, per horizon."},
     restated=True,
 )
 def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> Result:
@@ -53,6 +60,8 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         why_empty="no forecast has its target on this day, though earlier days have some",
         not_yet=not_yet,
     )
+    for key, outcome in _coverage(engine, partition_keys).items():
+        done.partitions[key].checks.append(outcome)
     return Result({PREDICTION_ACCURACY.full_name: done})
 
 
@@ -75,16 +84,13 @@ def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
 
 
 def _score(key: tuple[Any, ...], forecasts: Sequence[Mapping[str, Any]], closes: Mapping[Any, float]) -> dict[str, Any]:
-    """Measures of one group: errors of log returns, in percent; skill against forecasting no change."""
-    pairs = []
-    for f in forecasts:
-        came = closes.get((f["coin_id"], f["target_at"]))
-        if came is not None:
-            pairs.append((math.log(came / f["price"]), f["predicted_return"], f["lower_90"] <= came <= f["upper_90"]))
-    n = len(pairs)
-    model = sum((o - p) ** 2 for o, p, _ in pairs)
-    base = sum(o**2 for o, _, _ in pairs)
-    signs = [(o > 0) == (p > 0) for o, p, _ in pairs if o != 0 and p != 0]
+    """Measures of one group: errors of log returns and intervals over the price in percent; skill against no change."""
+    known = [(f, closes[at]) for f in forecasts if (at := (f["coin_id"], f["target_at"])) in closes]
+    pairs = [(math.log(came / f["price"]), f["predicted_return"]) for f, came in known]
+    n = len(known)
+    model = sum((o - p) ** 2 for o, p in pairs)
+    base = sum(o**2 for o, _ in pairs)
+    signs = [(o > 0) == (p > 0) for o, p in pairs if o != 0 and p != 0]
     day = key[0]
     return {
         "day": day.date(),
@@ -92,9 +98,63 @@ def _score(key: tuple[Any, ...], forecasts: Sequence[Mapping[str, Any]], closes:
         **dict(zip(GROUP[1:], key[1:], strict=True)),
         "forecasts": n,
         "without_outcome": len(forecasts) - n,
-        "mae_pct": sum(abs(o - p) for o, p, _ in pairs) / n * 100 if n else None,
+        "mae_pct": sum(abs(o - p) for o, p in pairs) / n * 100 if n else None,
         "rmse_pct": math.sqrt(model / n) * 100 if n else None,
         "skill": 1 - model / base if base > 0 else None,
         "direction_hit": sum(signs) / len(signs) if signs else None,
-        "coverage_90": sum(inside for *_, inside in pairs) / n if n else None,
+        "coverage_90": _mean([f["lower_90"] <= came <= f["upper_90"] for f, came in known]),
+        "winkler_pct": _mean([_winkler(f, came) / f["price"] * 100 for f, came in known]),
+        "width_pct": _mean([(f["upper_90"] - f["lower_90"]) / f["price"] * 100 for f, _ in known]),
+        "below_lower": _mean([came < f["lower_90"] for f, came in known]),
+        "below_median": _mean([came < f["median"] for f, came in known if f.get("median") is not None]),
+        "below_upper": _mean([came <= f["upper_90"] for f, came in known]),
     }
+
+
+def _winkler(f: Mapping[str, Any], came: float) -> float:
+    """Width of the interval plus 20 times the distance by which the price lies outside (Winkler 1972), in USD."""
+    lower, upper = f["lower_90"], f["upper_90"]
+    return upper - lower + 20 * (max(lower - came, 0.0) + max(came - upper, 0.0))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _coverage(engine: Engine, keys: Sequence[str]) -> dict[str, CheckOutcome]:
+    """By day, whether the live intervals of each coin and horizon covered 88 to 92 % over the 7 days that it ends."""
+    made: dict[str, CheckOutcome] = {}
+    for slice_, days in pieces(keys, "day"):
+        rows = engine.store.read_arrow(
+            PREDICTION_ACCURACY.full_name, slice_.extend(before=(COVERAGE_DAYS - 1) * DAY), columns=list(COVERED)
+        ).to_pylist()
+        for key in days:
+            end = key_slice(key, "day").end
+            week = [r for r in rows if end - COVERAGE_DAYS * DAY <= r["day_start"] < end and r["mode"] == "live"]
+            made[key] = _covered(week)
+    return made
+
+
+def _covered(rows: Sequence[Mapping[str, Any]]) -> CheckOutcome:
+    """Check of a week's rows, pooled over versions; groups with fewer than 6 days' forecasts are not judged."""
+    groups: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for r in rows:
+        if r["coverage_90"] is not None:
+            groups.setdefault((r["coin_id"], r["horizon"]), []).append((r["coverage_90"], r["forecasts"]))
+    shares = {
+        group: sum(share * n for share, n in found) / total
+        for group, found in groups.items()
+        if (total := sum(n for _, n in found)) >= LEAST_COVERED
+    }
+    off = {group: share for group, share in sorted(shares.items()) if abs(share - PROMISED) > TOLERANCE}
+    named = ", ".join(f"{coin} {horizon} {share:.1%}" for (coin, horizon), share in off.items())
+    said = (
+        f"live coverage over 7 days is off by more than 2 points: {named}"
+        if off
+        else (
+            f"{len(shares)} coins and horizons covered 88 to 92 % over 7 days"
+            if shares
+            else "no coin has 6 days of live forecasts with outcomes within the 7 days yet"
+        )
+    )
+    return CheckOutcome(COVERAGE, not off, said, "warn", {"judged": len(shares), "off": len(off)})

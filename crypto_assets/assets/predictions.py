@@ -9,24 +9,25 @@ from crypto_assets.assets import training
 from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import pieces, reports, summary
 from crypto_assets.checks import rules
-from crypto_assets.contracts.arrow import arrow_schema
-from crypto_assets.contracts.slices import Slice
+from crypto_assets.contracts.arrow import arrow_schema, compute
+from crypto_assets.contracts.slices import Slice, floor_day
 from crypto_assets.contracts.tables import PRICE_PREDICTIONS, PROMOTIONS
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
 from crypto_assets.ml import forecasts, registry
 from crypto_assets.ml.baselines import BASELINE, HORIZONS
-from crypto_assets.ml.panel import Panel, panel
+from crypto_assets.ml.panel import FIELDS, Panel, panel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+COLUMNS = ("coin_id", "window_start", "window_end", "available_at", "day", "hour", *FIELDS)
 EXTRA_CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
 
 
 @Step(
     "gold_price_predictions",
     [PRICE_PREDICTIONS],
-    reads=[Reads("features/price_features"), Reads("ml/price_model", day_before=True)],
+    reads=[Reads("features/price_features", back=23), Reads("ml/price_model", day_before=True)],
     moved_by="refresh",
     role="serve",
     checks=EXTRA_CHECKS,
@@ -69,18 +70,26 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 
 def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs) -> pa.Table:
+    """Forecasts of a slice; features are read from midnight on, where the tracking of intervals begins."""
     import pyarrow as pa
 
-    features = engine.store.read_arrow("features.price_features", slice_)
-    rows = features.to_pylist()
+    span = Slice(floor_day(slice_.start), slice_.end)
+    features = engine.store.read_arrow("features.price_features", span, columns=list(COLUMNS))
     made: list[dict[str, Any]] = []
     for horizon in HORIZONS:
         for part, serving in training.in_force(slice_, decided, f"price_{horizon}"):
-            mine = [r for r in rows if part.start <= r["window_start"] < part.end]
-            data = panel(features, part.end)
-            if mine and data.slots:
-                made += _of_horizon(mine, data, horizon, serving, decided, inputs)
+            rows = _within(features, part).to_pylist()
+            data = panel(_within(features, Slice(floor_day(part.start), part.end)), part.end)
+            if rows and data.slots:
+                made += _of_horizon(rows, data, horizon, serving, decided, inputs)
     return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))
+
+
+def _within(rows: pa.Table, span: Slice) -> pa.Table:
+    """Rows whose slot begins within a span."""
+    pc = compute()
+    start = rows.column("window_start")
+    return rows.filter(pc.and_(pc.greater_equal(start, span.start), pc.less(start, span.end)))
 
 
 def _of_horizon(

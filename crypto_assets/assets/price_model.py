@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,12 @@ from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
 from crypto_assets.ml import artifacts, price, registry
 from crypto_assets.ml.baselines import HORIZONS
+from crypto_assets.ml.bootstrap import Difference
+from crypto_assets.ml.calibration import Calibration
 from crypto_assets.ml.evaluation import Skill
+from crypto_assets.ml.intervals import OWN_SIGMA
 from crypto_assets.ml.price import Forecaster
-from crypto_assets.ml.promotions import held
+from crypto_assets.ml.promotions import effective, held
 
 DAYS = price.LOOK_BACK_DAYS
 
@@ -51,10 +54,19 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     """
 
     def learn(cutoff: datetime) -> dict[str, Forecaster]:
-        data = training.known(engine, cutoff, DAYS)
-        return {horizon: price.train(data, slots) for horizon, slots in HORIZONS.items()}
+        data, decided = training.known(engine, cutoff, DAYS), training.promotions(engine, inputs)
+        return {
+            horizon: price.train(data, slots, present=_present(decided, f"price_{horizon}", cutoff))
+            for horizon, slots in HORIZONS.items()
+        }
 
     return training.by_day(MODEL.full_name, engine, partition_keys, inputs, learn, _decide)
+
+
+def _present(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> str:
+    """Scale of the version that serves up to a cut-off; the first version's names none."""
+    earlier = [d for d in decided if d["model"] == model and d["cutoff"] < cutoff and d["effective_from"] <= cutoff]
+    return price.scale_of(effective(earlier, model, cutoff)["algorithm"]) if earlier else OWN_SIGMA
 
 
 def _decide(
@@ -75,7 +87,7 @@ def _decide(
         registry.render_alias(registry.Store.of(inputs.params), now_decided, f"price_{horizon}")
     promoted = {r["model"].removeprefix("price_"): r for r in rows}
     evaluated = not any(r["provisional"] for r in rows)
-    learnt = {h: artifacts.content_hash(_parameters(f), f.model) for h, f in trained.items()}
+    learnt = {h: artifacts.content_hash(f.parameters(), f.model) for h, f in trained.items()}
     return PartitionResult(
         rows=len(rows),
         data_version="-".join(promoted[h]["content_hash"][:16] for h in trained),
@@ -88,48 +100,74 @@ def _decide(
             CheckOutcome(
                 training.ENOUGH_DATA,
                 evaluated,
-                f"evaluated on {price.EVALUATION_DAYS} days"
+                f"evaluated on {price.EVALUATION_DAYS} days" + _lacking(trained)
                 if evaluated
                 else "; ".join(f"{h}: {r['why']}" for h, r in promoted.items() if r["provisional"]),
                 "warn",
                 min((f.metrics for f in trained.values() if "days" in f.metrics), key=lambda m: m["days"], default={}),
             ),
-            CheckOutcome(
-                "promotion_gate",
-                any(r["algorithm"] != "persistence" for r in rows),
-                "; ".join(f"{h}: {r['why']}" for h, r in promoted.items()),
-                "warn",
-            ),
+            _gate(rows),
             training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"].startswith("price")]),
         ],
     )
+
+
+def _lacking(trained: Mapping[str, Forecaster]) -> str:
+    lacks = {f.calibration.missing for f in trained.values() if f.calibration and f.calibration.missing}
+    return f"; {'; '.join(sorted(lacks))}" if lacks else ""
+
+
+def _gate(rows: Sequence[Mapping[str, Any]]) -> CheckOutcome:
+    """Whether the recorded decisions are those that the rule gives on their figures, whoever won."""
+    wrong = [
+        f"{r['model']}: by the figures {wanted} serves, not {r['algorithm']}"
+        for r in rows
+        if r["decision"] == "promoted" and (wanted := price.by_rule(json.loads(r["metrics"]))) != r["algorithm"]
+    ]
+    said = "; ".join(wrong) or "; ".join(f"{r['model'].removeprefix('price_')}: {r['why']}" for r in rows)
+    return CheckOutcome("promotion_gate", not wrong, said, "warn")
 
 
 def _why(forecaster: Forecaster) -> str:
     """Describe the decision, with its figures."""
     if not forecaster.candidates:
         measured = f"persistence serves, its errors measured on {forecaster.errors:,} outcomes"
-        return f"{measured}; {forecaster.metrics.get('missing')}"
-    figures = "; ".join(
-        f"{c.algorithm} {_figures(c.skill)}" + (f", a bar later {_figures(c.skill_delayed)}" if c.skill_delayed else "")
-        for c in forecaster.candidates
-    )
-    verdict = "promoted" if forecaster.model is not None else "no skill, not promoted"
-    return f"{verdict}: skill over persistence {figures}"
+        point = f"{measured}; {forecaster.metrics.get('missing')}"
+    else:
+        figures = "; ".join(
+            f"{c.algorithm} {_figures(c.skill)}"
+            + (f", a bar later {_figures(c.skill_delayed)}" if c.skill_delayed else "")
+            for c in forecaster.candidates
+        )
+        verdict = "promoted" if forecaster.model is not None else "no skill, not promoted"
+        point = f"{verdict}: skill over persistence {figures}"
+    return f"{point}; {_interval(forecaster.calibration)}" if forecaster.calibration else point
+
+
+def _interval(calibration: Calibration) -> str:
+    """Describe the choice of the interval's scale; scores in basis points."""
+    said = f"interval by {calibration.scale.name}"
+    if calibration.winkler is not None:
+        said += f", Winkler of {calibration.present} {_points(calibration.winkler)} over {calibration.days} days"
+    for t in calibration.trials:
+        least, most = (pick(t.coverage.values(), default=math.nan) for pick in (min, max))
+        said += (
+            f"; {t.name} {_points(t.winkler)}, better by {_bounds(t.gain)}, than a constant width by "
+            f"{_bounds(t.over_constant)}, covers {least:.1%} to {most:.1%}"
+        )
+    return f"{said}; {calibration.missing}" if calibration.missing else said
+
+
+def _points(score: float) -> str:
+    return f"{score * 1e4:.1f} bp"
+
+
+def _bounds(gain: Difference) -> str:
+    return f"{gain.value * 1e4:+.1f} [{gain.lower * 1e4:+.1f}, {gain.upper * 1e4:+.1f}]"
 
 
 def _figures(skill: Skill) -> str:
     return f"{skill.value:+.2%} [{skill.lower:+.2%}, {skill.upper:+.2%}]"
-
-
-def _parameters(forecaster: Forecaster) -> dict[str, Any]:
-    return {
-        "algorithm": forecaster.algorithm,
-        "lower": forecaster.lower,
-        "upper": forecaster.upper,
-        "errors": forecaster.errors,
-        "horizon_slots": forecaster.horizon_slots,
-    }
 
 
 def _row(
@@ -139,16 +177,9 @@ def _row(
     cutoff: datetime,
     inputs: StepInputs,
 ) -> dict[str, Any]:
-    """Promotion row. The serving version is always promoted: at least persistence with new error quantiles."""
-    version = f"{key}-{forecaster.algorithm.replace('_', '-')}"
-    parameters = _parameters(forecaster)
-    metrics = {
-        c.algorithm: {
-            "skill": asdict(c.skill),
-            **({"delayed": asdict(c.skill_delayed)} if c.skill_delayed is not None else {}),
-        }
-        for c in forecaster.candidates
-    }
+    """Promotion row. The serving version is always promoted: at least persistence with new quantiles."""
+    version = f"{key}-{forecaster.name.replace('_', '-').replace('+', '-')}"
+    parameters, metrics = forecaster.parameters(), forecaster.figures()
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),
         model,
@@ -156,12 +187,12 @@ def _row(
         parameters=parameters,
         estimator=forecaster.model,
         metrics=metrics,
-        tags={"cutoff": cutoff.isoformat(), "algorithm": forecaster.algorithm},
+        tags={"cutoff": cutoff.isoformat(), "algorithm": forecaster.name},
     )
     return {
         "model": model,
         "version": version,
-        "algorithm": forecaster.algorithm,
+        "algorithm": forecaster.name,
         "cutoff": cutoff,
         "effective_from": cutoff,
         "decision": "promoted",

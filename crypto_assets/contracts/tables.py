@@ -340,6 +340,10 @@ PRICE_FEATURES = Table(
           unit="log return", lineage=_PRICE),
         C("rz", "double", "(r5 - r5_median) / s.", unit="own sigma", lineage=_PRICE),
         C("rv1h", "double", "Root of the sum of r5 squared over 12 slots.", unit="log return", lineage=_PRICE),
+        C("rv15m", "double", "The same over 3 slots. Null in rows of version 1.", unit="log return", lineage=_PRICE),
+        C("rv4h", "double", "The same over 48 slots. Null in rows of version 1.", unit="log return", lineage=_PRICE),
+        C("rv24h", "double", "The same over 288 slots, of which at least 144 known stand for the rest. Null in rows of "
+          "version 1.", unit="log return", lineage=_PRICE),
         C("rsi14", "double", "Cutler's RSI (plain means) over 14 slots.", unit="0-100", lineage=_PRICE),
         C("macd", "double", "MACD on ln price, finite 130-slot kernels of 12 and 26.", unit="log price",
           lineage=_PRICE),
@@ -419,6 +423,7 @@ ANOMALIES = Table(
 
 _FORECAST_INPUTS = _feature("rz", "r15", "r1h", "r5_market", "macd_hist", "bollinger_b", "rsi14", "s")
 _FORECAST = _feature("price") + _FORECAST_INPUTS
+_WIDTH = _feature("r5", "rv15m", "rv1h", "rv4h", "rv24h")
 PRICE_PREDICTIONS = Table(
     "gold", "price_predictions",
     "Insert-only forecast ledger; the rows of a coin, horizon and model form a hash chain. Live forecasts were written "
@@ -434,8 +439,19 @@ PRICE_PREDICTIONS = Table(
         C("predicted_return", "double", "Forecast of the log return.", nullable=False, unit="log return",
           lineage=_FORECAST_INPUTS),
         C("predicted_price", "double", "price x exp(predicted_return).", nullable=False, unit="USD", lineage=_FORECAST),
-        C("lower_90", "double", "5 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST),
-        C("upper_90", "double", "95 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST),
+        C("lower_90", "double", "5 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST + _WIDTH),
+        C("upper_90", "double", "95 % quantile of the price.", nullable=False, unit="USD", lineage=_FORECAST + _WIDTH),
+        C("median", "double", "Median of the price; null in rows of the first version.", unit="USD", lineage=_FORECAST + _WIDTH),
+        C("tracked_lower", "double", "Log factor by which tracking has widened the lower half of the interval since it was "
+          "calibrated; null in rows of the first version.", unit="log ratio", lineage=_FORECAST + _WIDTH),
+        C("tracked_upper", "double", "The same of the upper half.", unit="log ratio", lineage=_FORECAST + _WIDTH),
+        C("coverage_7d", "double", "Share of outcomes that intervals of this kind covered for this coin and horizon over "
+          "the 7 days before the version's cut-off, none of which they had seen; null = unknown, see null_reason.",
+          unit="ratio"),
+        C("coverage_28d", "double", "The same over 28 days.", unit="ratio"),
+        C("skill_verdict", "string", "Of predicted_price: skill, no skill, or not evaluated; null in rows of the first "
+          "version."),
+        C("null_reason", "string", "Why a coverage is null; null = none is, or a row of the first version."),
         C("model_name", "string", "Registered model.", nullable=False),
         C("model_version", "string", "Model version used.", nullable=False),
         C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
@@ -451,12 +467,17 @@ PRICE_PREDICTIONS = Table(
     rules=(
         Rule("interval_ordered", "lower_90 <= predicted_price AND predicted_price <= upper_90",
              "The interval contains the forecast.", blocking=True),
+        Rule("median_within", "median IS NULL OR (lower_90 <= median AND median <= upper_90)",
+             "The interval contains its median.", blocking=True),
+        Rule("coverage_or_reason", "median IS NULL OR null_reason IS NOT NULL OR (coverage_7d IS NOT NULL AND "
+             "coverage_28d IS NOT NULL)", "An unknown coverage has a reason.", blocking=True),
         Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
              blocking=True),
     ),
 )
 
 _ERROR = _forecast("price", "predicted_return") + _bar("close")
+_INTERVAL = _forecast("lower_90", "upper_90", "price") + _bar("close")
 PREDICTION_ACCURACY = Table(
     "gold", "prediction_accuracy",
     "Forecasts scored against outcomes, per day, coin, horizon, model version and mode.",
@@ -479,6 +500,16 @@ PREDICTION_ACCURACY = Table(
           unit="ratio", lineage=_ERROR),
         C("coverage_90", "double", "Share of outcomes within the interval.", unit="ratio",
           lineage=_forecast("lower_90", "upper_90") + _bar("close")),
+        C("winkler_pct", "double", "Mean interval score: width plus 20 x the miss, over the price x 100; lower is better. "
+          "Null without outcomes, and in rows of the first version.", unit="percent", lineage=_INTERVAL),
+        C("width_pct", "double", "Mean width of the interval over the price x 100; null as winkler_pct.", unit="percent",
+          lineage=_INTERVAL),
+        C("below_lower", "double", "Share of outcomes below the interval; 0.05 is promised. Null as winkler_pct.",
+          unit="ratio", lineage=_INTERVAL),
+        C("below_median", "double", "Share of outcomes below the median, of forecasts that have one; 0.5 is promised.",
+          unit="ratio", lineage=_forecast("median") + _bar("close")),
+        C("below_upper", "double", "Share of outcomes up to the interval's upper end; 0.95 is promised. Null as "
+          "winkler_pct.", unit="ratio", lineage=_INTERVAL),
     ),
     key=("day", "coin_id", "horizon", "model_version", "mode"), grain="day", write="replace_slice",
     time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
@@ -487,7 +518,10 @@ PREDICTION_ACCURACY = Table(
                 "A 90 % interval that covers under half of the outcomes is wrong.", severity="warn")),
 )
 
-_LEARNT = _ANOMALY_INPUTS + _feature("s_market", "unchanged_slots") + _feature("price", "r5", "r5_median", "macd_hist", "bollinger_b", "rsi14")
+_LEARNT = _ANOMALY_INPUTS + _feature(
+    *("s_market", "unchanged_slots", "price", "r5", "r5_median", "rv15m", "rv4h", "rv24h"),
+    *("macd_hist", "bollinger_b", "rsi14"),
+)
 PROMOTIONS = Table(
     "ml", "promotions",
     "Promotion decisions on model versions. Scoring uses the version effective at the scored hour; the registry alias "

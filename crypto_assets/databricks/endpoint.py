@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.databricks.clusters import ENDPOINT_LIBRARIES, pinned
 from crypto_assets.ml import places, registry
 from crypto_assets.ml.baselines import ANOMALY, REGISTERED
+from crypto_assets.ml.forecasts import TRACKED
 from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Problem
-from crypto_assets.serving.scoring import needed, predictions
+from crypto_assets.serving.scoring import SHOWN, needed, predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +40,11 @@ EXPERIMENT = "/Shared/crypto-assets-endpoints"
 CODE = "deploy/databricks/served_model.py"
 """Within a checkout."""
 _PROMOTION, _FILES = "promotion.json", "files"
-_TEXTS = ("coin_id", "explanation", "model_name", "model_version", "horizon")
+_TEXTS = ("coin_id", "explanation", "model_name", "model_version", "horizon", "skill_verdict", "window_end")
 _ANOMALY_OUTPUTS = ("coin_id", "anomaly_score", "threshold", "is_anomaly", "explanation", "model_name", "model_version")
 _PRICE_OUTPUTS = (
-    *("coin_id", "horizon", "predicted_return", "predicted_price", "lower_90", "upper_90"),
+    *("coin_id", "horizon"),
+    *SHOWN,
     *("model_name", "model_version"),
 )
 
@@ -86,6 +88,11 @@ def outputs(model: str) -> tuple[str, ...]:
     return _ANOMALY_OUTPUTS if model == ANOMALY else _PRICE_OUTPUTS
 
 
+def optional(model: str) -> tuple[str, ...]:
+    """Inputs that a model can do without: the coin, and what tracking has come to since the version's cut-off."""
+    return ("coin_id",) if model == ANOMALY else ("coin_id", *TRACKED)
+
+
 def pack(promotion: Mapping[str, Any], home: str | None, folder: Path) -> None:
     """Write a version's promotion and files into a new folder.
 
@@ -124,9 +131,9 @@ def signature(scorer: Scorer) -> ModelSignature:
     def of(name: str) -> DataType:
         return DataType.string if name in _TEXTS else DataType.boolean if name == "is_anomaly" else DataType.double
 
-    inputs = [ColSpec(DataType.double, name) for name in needed(scorer.model, scorer.version)]
+    inputs = [ColSpec(of(name), name) for name in needed(scorer.model, scorer.version)]
     return ModelSignature(
-        Schema([*inputs, ColSpec(DataType.string, "coin_id", required=False)]),
+        Schema([*inputs, *(ColSpec(of(name), name, required=False) for name in optional(scorer.model))]),
         Schema([ColSpec(of(name), name) for name in outputs(scorer.model)]),
     )
 

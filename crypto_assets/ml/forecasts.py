@@ -11,13 +11,32 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.ml import price
-from crypto_assets.ml.baselines import HORIZONS
-from crypto_assets.ml.panel import SLOT_S, Panel
+from crypto_assets.ml.baselines import BASELINE, HORIZONS
+from crypto_assets.ml.calibration import COVERAGE_DAYS
+from crypto_assets.ml.intervals import FEATURES, HAR, Intervals, bounds
+from crypto_assets.ml.panel import FIELDS, SLOT_S, Panel, slot_of
+from crypto_assets.ml.price import NOT_EVALUATED, PRICE_INPUTS, Forecaster
 from crypto_assets.ml.scoring import Version
 
 if TYPE_CHECKING:
     import numpy as np
+
+CLOCK = "window_end"
+TRACKED = ("tracked_lower", "tracked_upper")
+"""Columns with the log factors by which tracking has widened the halves of an interval."""
+
+
+def forecaster(version: Version, horizon: str) -> Forecaster:
+    """The forecaster of a loaded version."""
+    return Forecaster.of(version.parameters, version.model, HORIZONS[horizon])
+
+
+def needed(version: Version, horizon: str) -> tuple[str, ...]:
+    """Columns of a feature row that a version forecasts from."""
+    made = forecaster(version, horizon)
+    clock = (CLOCK,) if made.scale.name == HAR else ()
+    names = ("price", *FEATURES[made.scale.name], *(() if made.model is None else PRICE_INPUTS), *clock)
+    return tuple(dict.fromkeys(names))
 
 
 def forecasts(
@@ -27,65 +46,106 @@ def forecasts(
 
     Args:
         rows: Feature rows to forecast from.
-        data: Panel that holds these rows.
+        data: Panel that holds these rows, from midnight of their UTC day on: there an interval's tracking begins.
         version: Version of the horizon's model.
         horizon: `5m` or `1h`.
         now: Time of writing: live when before the target.
     """
-    slots = HORIZONS[horizon]
-    lower, upper = _quantiles(version)
-    predicted = _predicted(data, version)
+    made = forecaster(version, horizon)
+    if not data.slots:
+        return []
+    drift, found = made.drift(data), made.intervals(data)
     index = {c: i for i, c in enumerate(data.coins)}
-    made = []
-    for row in rows:
-        if row["price"] is None or row["s"] is None:
-            continue
-        unit = row["s"] * math.sqrt(slots)
-        slot = int(row["window_end"].timestamp()) // SLOT_S - data.first_slot
-        drift = float(predicted[index[row["coin_id"]], slot]) * unit if predicted is not None else 0.0
-        if not math.isfinite(drift):
-            continue
-        target_at = row["window_end"] + timedelta(seconds=SLOT_S * slots)
-        made.append(
-            {
-                "coin_id": row["coin_id"],
-                "window_end": row["window_end"],
-                "horizon": horizon,
-                "target_at": target_at,
-                "price": row["price"],
-                "predicted_return": drift,
-                "predicted_price": row["price"] * math.exp(drift),
-                # Keeps the forecast within its interval also when the errors were one-sided.
-                "lower_90": row["price"] * math.exp(drift + min(lower, 0.0) * unit),
-                "upper_90": row["price"] * math.exp(drift + max(upper, 0.0) * unit),
-                "model_name": version.promotion["model"],
-                "model_version": version.name,
-                "mode": "live" if now < target_at else "backfill",
-                "predicted_at": now,
-                "day": row["day"],
-                "hour": row["hour"],
-            }
-        )
-    return made
+    places = [(index[r["coin_id"]], slot_of(r["window_end"]) - data.first_slot) for r in rows]
+    all_rows = (_row(r, p, drift, found, made, version, horizon, now) for r, p in zip(rows, places, strict=True))
+    return [row for row in all_rows if row is not None]
 
 
-def _quantiles(version: Version) -> tuple[float, float]:
-    if "interval_sigma" in version.parameters:
-        half = float(version.parameters["interval_sigma"])
-        return -half, half
-    return float(version.parameters["lower"]), float(version.parameters["upper"])
+def on_request(
+    rows: Sequence[Mapping[str, Any]], version: Version, horizon: str, now: datetime
+) -> list[dict[str, Any] | None]:
+    """Forecasts from single rows, which bring what tracking had come to; None for rows without price or scale.
 
+    Args:
+        rows: Features by name; `window_end` where the version reads the clock. Without `TRACKED`, the state of the
+            version at its cut-off stands in.
+        version: Version of the horizon's model.
+        horizon: `5m` or `1h`.
+        now: Time of the request.
 
-def _predicted(data: Panel, version: Version) -> np.ndarray | None:
-    """Forecast return in own sigmas, C x T; None for persistence."""
+    Returns:
+        Outputs in the order of the rows, equal to those of `gold.price_predictions`.
+    """
     import numpy as np
 
-    if version.model is None:
+    made = forecaster(version, horizon)
+    values = {
+        name: np.array([[math.nan if row.get(name) is None else float(row[name])] for row in rows]) for name in FIELDS
+    }
+    coins = [str(row.get("coin_id")) for row in rows]
+    slot = np.array([[slot_of(row["window_end"]) if row.get("window_end") else 0] for row in rows])
+    at_cutoff = [made.scale.tracked.get(c, (0.0, 0.0)) for c in coins]
+    given = list(zip(rows, at_cutoff, strict=True))
+    tracked = np.array(
+        [
+            [[begun[side] if row.get(name) is None else float(row[name])] for row, begun in given]
+            for side, name in enumerate(TRACKED)
+        ]
+    )
+    drift = made.drift(Panel(tuple(coins), 0, values))
+    found = bounds(made.scale, values, coins, slot, tracked).shifted(drift)
+    dated = [{**row, "window_end": row.get("window_end") or now, "day": None, "hour": None} for row in rows]
+    return [_row(row, (n, 0), drift, found, made, version, horizon, now) for n, row in enumerate(dated)]
+
+
+def _row(
+    row: Mapping[str, Any],
+    place: tuple[int, int],
+    drift: np.ndarray,
+    found: Intervals,
+    made: Forecaster,
+    version: Version,
+    horizon: str,
+    now: datetime,
+) -> dict[str, Any] | None:
+    """Row of the ledger from a feature row, whose coin and slot in the arrays are `place`; None without an interval."""
+    lower, median, upper = (float(part[place]) for part in (found.lower, found.median, found.upper))
+    if row["price"] is None or not math.isfinite(lower):
         return None
-    x = price.inputs(data)
-    mask = np.isfinite(x).all(axis=-1)
-    found = np.full(mask.shape, np.nan)
-    if mask.any():
-        with price.one_thread():
-            found[mask] = version.model.predict(x[mask])
-    return found
+    change, price = float(drift[place]), float(row["price"])
+    target_at = row["window_end"] + timedelta(seconds=SLOT_S * HORIZONS[horizon])
+    week, month = made.scale.coverage.get(row.get("coin_id") or "", (None, None))
+    return {
+        "coin_id": row.get("coin_id"),
+        "window_end": row["window_end"],
+        "horizon": horizon,
+        "target_at": target_at,
+        "price": row["price"],
+        "predicted_return": change,
+        "predicted_price": price * math.exp(change),
+        "lower_90": price * math.exp(lower),
+        "median": price * math.exp(median),
+        "upper_90": price * math.exp(upper),
+        **{name: float(side[place]) for name, side in zip(TRACKED, found.tracked, strict=True)},
+        "coverage_7d": week,
+        "coverage_28d": month,
+        "skill_verdict": version.parameters.get("verdict", NOT_EVALUATED),
+        "null_reason": _reason(version, week, month),
+        "model_name": version.promotion["model"],
+        "model_version": version.name,
+        "mode": "live" if now < target_at else "backfill",
+        "predicted_at": now,
+        "day": row["day"],
+        "hour": row["hour"],
+    }
+
+
+def _reason(version: Version, week: float | None, month: float | None) -> str | None:
+    """Why a coverage is null."""
+    missing = [days for days, share in zip(COVERAGE_DAYS, (week, month), strict=True) if share is None]
+    if not missing:
+        return None
+    if version.name == BASELINE:
+        return "coverage: the baseline was not measured"
+    days = " and ".join(f"{days} d" for days in missing)
+    return f"coverage over {days}: too few days of this coin lie before the version's cut-off"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.ml import forecasts, registry, scoring
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 MOST_ROWS = 10_000
 MODELS = (ANOMALY, PRICE_5M, PRICE_1H)
-_PRICE_INPUTS = ("rz", "r15", "r1h", "r5_market", "macd_hist", "bollinger_b", "rsi14")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SHOWN = (
+    *("predicted_return", "predicted_price", "lower_90", "median", "upper_90", "coverage_7d", "coverage_28d"),
+    "skill_verdict",
+)
+"""Columns of `gold.price_predictions` in the answer of a price model."""
 
 
 def model_of(name: str) -> str:
@@ -134,7 +137,7 @@ def needed(model: str, version: Version) -> tuple[str, ...]:
     """Features that a version uses."""
     if model == ANOMALY:
         return ("rz",) if version.model is None else (*ANOMALY_INPUTS, "s")
-    return ("price", "s") if version.model is None else ("price", "s", *_PRICE_INPUTS)
+    return forecasts.needed(version, _horizon(model))
 
 
 def _require(rows: Sequence[Mapping[str, Any]], needed: Sequence[str]) -> None:
@@ -145,13 +148,16 @@ def _require(rows: Sequence[Mapping[str, Any]], needed: Sequence[str]) -> None:
         {
             f"{name} of row {number}"
             for number, row in enumerate(rows)
-            for name in FIELDS
+            for name in (*FIELDS, *forecasts.TRACKED)
             if not _is_number(row.get(name))
         }
     )
     wrong += [
         f"coin_id of row {n}" for n, row in enumerate(rows) if not isinstance(row.get("coin_id"), str | type(None))
     ]
+    clock = forecasts.CLOCK
+    if clock in needed and (untimed := [n for n, row in enumerate(rows) if _moment(row[clock]) is None]):
+        raise Problem(400, f"window_end of row {_some(untimed)} is no ISO 8601 time with its zone")
     if wrong:
         raise Problem(400, f"not a number, or too large for one: {', '.join(wrong[:10])}; coin_id is text")
 
@@ -199,23 +205,32 @@ def _anomalies(model: str, version: Version, rows: Sequence[Mapping[str, Any]], 
 
 
 def _forecasts(model: str, version: Version, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
-    horizon = next(h for h in HORIZONS if f"price_{h}" == model)
-    named = {"window_end": _EPOCH, "day": None, "hour": None}
-    inputs = [
-        {**named, "price": row["price"], "s": row["s"], "coin_id": str(number)} for number, row in enumerate(rows)
-    ]
-    made = {f["coin_id"]: f for f in forecasts.forecasts(inputs, _panel(rows), version, horizon, now)}
-    shown = ("predicted_return", "predicted_price", "lower_90", "upper_90")
+    horizon = _horizon(model)
+    timed = [{**row, "window_end": _moment(row.get("window_end"))} for row in rows]
     return [
         {
             "coin_id": row.get("coin_id"),
             "horizon": horizon,
-            **{name: made[str(n)][name] if str(n) in made else None for name in shown},
+            **{name: made[name] if made else None for name in SHOWN},
             "model_name": model,
             "model_version": version.name,
         }
-        for n, row in enumerate(rows)
+        for row, made in zip(rows, forecasts.on_request(timed, version, horizon, now), strict=True)
     ]
+
+
+def _horizon(model: str) -> str:
+    return next(h for h in HORIZONS if f"price_{h}" == model)
+
+
+def _moment(value: object) -> datetime | None:
+    """The time of a text or a time; None for anything else, which `_require` has refused where it matters."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, datetime) and value.tzinfo is not None else None
 
 
 _ANSWER: dict[bool, Callable[..., list[dict[str, Any]]]] = {True: _anomalies, False: _forecasts}

@@ -377,10 +377,12 @@ def test_a_price_model_without_evaluation_is_persistence_and_says_what_is_missin
     assert not missing.passed
     assert "needs 33 more days" in missing.description
     assert (missing.metadata["days"], missing.metadata["days_needed"]) == (9, 42)
-    assert not outcome(result, "ml.price_model", key, "promotion_gate").passed
+    gate = outcome(result, "ml.price_model", key, "promotion_gate")
+    assert gate.passed, "the decision follows the rule, whoever won"
+    assert "the interval's scale last_hour needs 5 more days" in gate.description
     decided = {r["model"]: r for r in rows_of(lake, "ml.promotions", "version <> 'v0'")}
     assert {m: (r["version"], r["provisional"]) for m, r in decided.items()} == dict.fromkeys(
-        ("price_5m", "price_1h"), ("2024-01-09-persistence", True)
+        ("price_5m", "price_1h"), ("2024-01-09-persistence-own-sigma", True)
     )
     parameters, model = artifacts.load(
         Path(decided["price_5m"]["artifact_uri"]), decided["price_5m"]["artifact_sha256"]
@@ -388,7 +390,7 @@ def test_a_price_model_without_evaluation_is_persistence_and_says_what_is_missin
     known = data.cut(0, 9 * 288 - 1)  # the last slot became available a second after the cut-off
     outcomes = known["r5"][:, 1:] / known["s"][:, :-1]
     assert model is None
-    assert (parameters["lower"], parameters["upper"]) == pytest.approx(tuple(np.nanquantile(outcomes, [0.05, 0.95])))
+    assert parameters["scale"]["own"] == pytest.approx(list(np.nanquantile(outcomes, [0.05, 0.5, 0.95])))
 
 
 # --- anomalies ----------------------------------------------------------------------------------------------------

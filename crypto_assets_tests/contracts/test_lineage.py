@@ -10,7 +10,7 @@ import pytest
 from crypto_assets.assets.card import upstream
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.ml import anomaly, price
+from crypto_assets.ml import anomaly, intervals, price
 from crypto_assets.ml.panel import FIELDS, Panel, anomaly_inputs
 
 DERIVED = [t for t in TABLES.values() if t.schema not in ("bronze", "ops") or t.name == "pipeline_metrics"]
@@ -29,7 +29,8 @@ FROM_NO_TABLE = {
     ),
     "the model that scored": (
         *(f"gold.anomalies.{c}" for c in ("threshold", "model_name", "model_version")),
-        *(f"gold.price_predictions.{c}" for c in ("model_name", "model_version")),
+        *(f"gold.price_predictions.{c}" for c in ("model_name", "model_version", "coverage_7d", "coverage_28d")),
+        *(f"gold.price_predictions.{c}" for c in ("skill_verdict", "null_reason")),
     ),
     "the model registry": tuple(f"ml.promotions.{c}" for c in ("model", "version", "artifact_uri", "run_id")),
     "the table's former row": ("gold.anomalies.revision", "gold.anomalies.previous_is_anomaly"),
@@ -83,6 +84,13 @@ def test_scores_and_forecasts_name_the_features_their_models_read():
     assert set(score) == _fields(anomaly.z_scores, anomaly_inputs)
     forecast = TABLES["gold.price_predictions"].column("predicted_return").lineage
     assert set(forecast) == _fields(price.inputs)
+    width = {f"features.price_features.{name}" for names in intervals.FEATURES.values() for name in names}
+    for name in ("lower_90", "median", "upper_90"):
+        assert set(TABLES["gold.price_predictions"].column(name).lineage) == {
+            *(forecast),
+            *width,
+            "features.price_features.price",
+        }
 
 
 def test_promotions_name_the_features_that_training_reads():

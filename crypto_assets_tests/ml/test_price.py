@@ -85,10 +85,7 @@ def test_rows_after_the_cutoff_do_not_change_what_is_learnt(planted: Panel) -> N
     table = table.filter(np.array(ends) <= cutoff.timestamp())
     from_known = price.train(panel(table, cutoff, known_at=cutoff), 1, ("ridge",))
     assert from_all.model is not None
-    hashes = {
-        artifacts.content_hash({"lower": f.lower, "upper": f.upper, "errors": f.errors}, f.model)
-        for f in (from_all, from_known)
-    }
+    hashes = {artifacts.content_hash(f.parameters(), f.model) for f in (from_all, from_known)}
     assert len(hashes) == 1
 
 
@@ -115,17 +112,17 @@ def test_volume_is_no_input() -> None:
     assert price.inputs(data).shape == (4, 600, 7)
 
 
-def test_each_day_is_forecast_by_the_28_days_before_it(planted: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_week_is_forecast_by_the_28_days_before_it(planted: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = price._fit
     monkeypatch.setattr(price, "_fit", lambda name, x, y: (seen.append(len(x)), real(name, x, y))[1])
     data = first(planted, 2)
     trained = price.train(data, 1, ("ridge",))
     usable = np.isfinite(price.inputs(data)).all(axis=-1).sum()
-    # 14 days for each of both targets; each training set is 28 days short of at most what its start lacks.
-    assert len(seen) == 28 + (trained.model is not None)
-    assert max(seen[:14]) == 2 * (28 * SLOTS_A_DAY - 1)
-    assert max(seen[14:28]) == 2 * (28 * SLOTS_A_DAY - 2)
+    # Two weeks for each of both targets; each training set is 28 days short of at most what its start lacks.
+    assert len(seen) == 4 + (trained.model is not None)
+    assert seen[1] == 2 * (28 * SLOTS_A_DAY - 1)
+    assert seen[3] == 2 * (28 * SLOTS_A_DAY - 2)
     assert seen[0] == usable - 2 * 14 * SLOTS_A_DAY - 2
 
 
@@ -137,7 +134,8 @@ def test_too_few_days_name_what_is_missing_and_persistence_serves() -> None:
     assert "needs 3 more days" in trained.metrics["missing"]
     assert "28 to train and 14 to evaluate" in trained.metrics["missing"]
     outcome = price.target(data.cut(data.slots - 28 * SLOTS_A_DAY, data.slots), 12)
-    assert (trained.lower, trained.upper) == tuple(np.nanquantile(outcome, [0.05, 0.95]))
+    assert trained.scale.own == pytest.approx(tuple(np.nanquantile(outcome, [0.05, 0.5, 0.95])), rel=1e-12)
+    assert (trained.name, trained.verdict) == ("persistence+own_sigma", "not evaluated")
 
 
 def test_days_without_data_do_not_count() -> None:
@@ -163,12 +161,18 @@ def test_no_outcomes_are_an_error_that_says_how_many_are_missing() -> None:
         price.train(empty, 1)
 
 
-def test_the_interval_of_a_model_is_that_of_forecasts_it_had_not_seen(planted: Panel) -> None:
+def test_the_interval_of_a_model_is_that_of_its_errors(planted: Panel) -> None:
     trained = price.train(planted, 1, ("ridge",))
-    assert trained.errors == trained.candidates[0].skill.samples
+    assert trained.errors == np.isfinite(price.target(planted.cut(14 * SLOTS_A_DAY, planted.slots), 1)).sum()
     # Errors of the best forecast of a planted AR(1) are its noise: 90 % of a normal distribution.
     expected = 1.6449 * np.sqrt(1 - 0.2**2)
-    assert (-trained.lower, trained.upper) == pytest.approx((expected, expected), rel=0.03)
+    lower, _, upper = trained.scale.own
+    assert (-lower, upper) == pytest.approx((expected, expected), rel=0.03)
+    found, drift = trained.intervals(planted), trained.drift(planted)
+    outcome = price.outcomes(planted, 1)
+    inside = (found.lower <= outcome) & (outcome <= found.upper)
+    assert inside[np.isfinite(outcome) & np.isfinite(drift)].mean() == pytest.approx(0.9, abs=0.01)
+    assert np.nanstd(drift) == pytest.approx(0.2 * SIGMA / np.sqrt(1 - 0.2**2), rel=0.2)
 
 
 def test_an_unknown_algorithm_is_named(planted: Panel) -> None:

@@ -53,6 +53,10 @@ def features() -> Iterator[Mutation]:
     yield change(table, "basket_hash", law)
     yield change(table, "is_complete", law)
     yield null(table, "macd_signal", law)
+    yield change(table, "rv15m", law)
+    yield change(table, "rv4h", law)
+    yield change(table, "rv24h", law)
+    yield null(table, "rv24h", law)
     yield change(table, "s_market", law)
     yield null(table, "s_market", law)
     yield change(table, "unchanged_slots", law)
@@ -93,6 +97,12 @@ def ledgers() -> Iterator[Mutation]:
     table, law = "gold.price_predictions", "predictions_chains_are_whole"
     yield change(table, "predicted_price", law)
     yield change(table, "upper_90", law, where=newest)
+    yield change(table, "median", law)
+    yield change(table, "tracked_lower", law)
+    yield change(table, "tracked_upper", law, where=newest)
+    yield change(table, "coverage_7d", law, to=0.5, where=newest)
+    yield null(table, "skill_verdict", law)
+    yield change(table, "null_reason", law)
     yield change(table, "mode", law, to="live")
     yield change(table, "predicted_at", law)
     yield change(table, "model_version", "predictions_refer_rightly", to="17")
@@ -145,6 +155,11 @@ def accuracy() -> Iterator[Mutation]:
     yield change(table, "mode", law, to="live")
     yield change(table, "day_start", law)
     yield null(table, "coverage_90", law)
+    yield change(table, "winkler_pct", law)
+    yield change(table, "width_pct", law)
+    yield change(table, "below_lower", law)
+    yield change(table, "below_median", law)
+    yield null(table, "below_upper", law)
     yield change(table, "direction_hit", law, to=0.5, where=lambda r: r["direction_hit"] is None)
     yield swap(table, "rmse_pct", law)
     yield delete(table, law)
@@ -156,6 +171,11 @@ def accuracy() -> Iterator[Mutation]:
     yield change(table, "target_at", law)
     yield change(table, "predicted_price", law)
     yield change(table, "lower_90", law, to=lambda v: v * 0.999, where=lambda r: r["model_version"] == "v0")
+    yield change(table, "median", law, to=lambda v: v * 1.5)
+    yield change(table, "coverage_28d", law, to=1.5)
+    yield change(table, "skill_verdict", law, to="splendid")
+    yield null(table, "null_reason", law)
+    yield null(table, "tracked_upper", law)
     yield delete(table, law)
 
 
@@ -211,7 +231,8 @@ def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full
 
     def earlier(rows: Rows) -> Rows:
         newest = max(r["hour"] for r in rows)
-        return [{**r, "s_market": None, "unchanged_slots": None} if r["hour"] == newest else r for r in rows]
+        none = dict.fromkeys(("rv15m", "rv4h", "rv24h", "s_market", "unchanged_slots"))
+        return [{**r, **none} if r["hour"] == newest else r for r in rows]
 
     break_it(home, Mutation(table, "an hour of version 1", earlier, law))
     assert full_home.audit(home, only=law).broken == []

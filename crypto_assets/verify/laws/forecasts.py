@@ -32,6 +32,16 @@ _VALUES = {
     "predicted_price": "abs(p.predicted_price - p.price * exp(p.predicted_return)) > 1e-9 * p.price",
     "lower_90": "p.lower_90 > p.predicted_price",
     "upper_90": "p.upper_90 < p.predicted_price",
+    "median": "p.median NOT BETWEEN p.lower_90 AND p.upper_90",
+    "coverage_7d": "p.coverage_7d NOT BETWEEN 0 AND 1",
+    "coverage_28d": "p.coverage_28d NOT BETWEEN 0 AND 1",
+    "skill_verdict": "p.skill_verdict NOT IN ('skill', 'no skill', 'not evaluated') OR "
+                     "(p.skill_verdict <> 'skill' AND p.predicted_return <> 0)",
+    "null_reason": "p.median IS NOT NULL AND "
+                   "(p.null_reason IS NULL) <> (p.coverage_7d IS NOT NULL AND p.coverage_28d IS NOT NULL)",
+    # Rows of the first version have none of what the second added.
+    "tracked_lower": "(p.tracked_lower IS NULL) <> (p.median IS NULL)",
+    "tracked_upper": "(p.tracked_upper IS NULL) <> (p.median IS NULL)",
     "model_name": "p.model_name <> 'price_' || p.horizon",
     "mode": "p.mode <> CASE WHEN p.predicted_at < p.target_at THEN 'live' ELSE 'backfill' END",
     "day": "p.day <> (p.window_end - INTERVAL 5 MINUTES)::DATE",
@@ -77,6 +87,9 @@ def values_law() -> Law:
     )
 
 
+_OF_INTERVALS = ("winkler_pct", "width_pct", "below_lower", "below_median", "below_upper")
+
+
 def accuracy_law() -> Law:
     """Law: accuracy equals the forecasts of a day compared with the actual closes.
 
@@ -88,6 +101,9 @@ def accuracy_law() -> Law:
         **unequal(("day_start", "model_name", "forecasts", "without_outcome")),
         **{n: far(n, "1e-9") for n in ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")},
     }
+    # Days scored by the first version have none of these.
+    earlier = " AND ".join(f"a.{n} IS NULL" for n in _OF_INTERVALS)
+    differs |= {n: f"NOT ({earlier}) AND ({far(n, '1e-9')})" for n in _OF_INTERVALS}
     judged = "coalesce(a.day, r.day) IN (FROM days)"
     return Law(
         "accuracy_is_forecasts_scored",
@@ -96,7 +112,7 @@ def accuracy_law() -> Law:
         f"""
         WITH outcomes AS (
             SELECT (p.target_at - INTERVAL 1 MICROSECOND)::DATE AS day, p.* EXCLUDE (day),
-                   ln(b.close::DOUBLE / p.price) AS came,
+                   ln(b.close::DOUBLE / p.price) AS came, b.close::DOUBLE AS close,
                    b.close::DOUBLE BETWEEN p.lower_90 AND p.upper_90 AS inside
             FROM "gold.price_predictions" p LEFT JOIN "gold.bars_5m" b
               ON b.coin_id = p.coin_id AND b.window_end = p.target_at AND b.is_closed
@@ -110,7 +126,13 @@ def accuracy_law() -> Law:
                        AS skill,
                    avg(CASE WHEN came <> 0 AND predicted_return <> 0
                             THEN ((came > 0) = (predicted_return > 0))::INTEGER END) AS direction_hit,
-                   avg(CASE WHEN came IS NOT NULL THEN inside::INTEGER END) AS coverage_90
+                   avg(CASE WHEN came IS NOT NULL THEN inside::INTEGER END) AS coverage_90,
+                   100 * avg(CASE WHEN close IS NOT NULL THEN (upper_90 - lower_90 + 20 * greatest(
+                             lower_90 - close, close - upper_90, 0)) / price END) AS winkler_pct,
+                   100 * avg(CASE WHEN close IS NOT NULL THEN (upper_90 - lower_90) / price END) AS width_pct,
+                   avg((close < lower_90)::INTEGER) AS below_lower,
+                   avg((close < median)::INTEGER) AS below_median,
+                   avg((close <= upper_90)::INTEGER) AS below_upper
             FROM outcomes GROUP BY ALL
         ), days AS (
             SELECT day FROM "gold.prediction_accuracy" UNION SELECT day FROM "gold.bars_1d"

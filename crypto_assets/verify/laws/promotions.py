@@ -178,11 +178,24 @@ def _better(decided: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _skilled(row: Mapping[str, Any]) -> str:
-    """The candidate with the most skill among those with positive lower bounds, else persistence."""
+    """The candidate with the most skill among those with positive lower bounds, else persistence; and the scale."""
+    metrics = json.loads(row["metrics"])
     passing = {
         name: figures["skill"]["value"]
-        for name, figures in json.loads(row["metrics"]).items()
+        for name, figures in metrics.items()
         if isinstance(figures, Mapping) and figures.get("skill", {}).get("lower", 0) > 0
         and figures.get("delayed", {}).get("lower", 0) > 0
     }  # fmt: skip
-    return max(passing, key=lambda name: passing[name], default="persistence")
+    point = max(passing, key=lambda name: passing[name], default="persistence")
+    return f"{point}+{_scale(metrics['interval'])}" if "interval" in metrics else point
+
+
+def _scale(figures: Mapping[str, Any]) -> str:
+    """The scale with the lowest score among those that are surely better and cover 88 to 92 %, else that in force."""
+    passing = {
+        name: tried["winkler"]
+        for name, tried in figures["scales"].items()
+        if all((tried[over]["lower"] or 0) > 0 for over in ("gain", "over_constant"))
+        and all(abs(share - 0.9) <= 0.02 for share in tried["coverage"].values())
+    }
+    return min(passing, key=lambda name: passing[name], default=figures["present"])

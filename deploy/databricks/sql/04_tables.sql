@@ -295,6 +295,9 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`features`.`price_features` (
   `s` DOUBLE COMMENT '1.4826 x MAD of r5 over the 288 slots before t (at least 144), floored at 1e-5. [log return]',
   `rz` DOUBLE COMMENT '(r5 - r5_median) / s. [own sigma]',
   `rv1h` DOUBLE COMMENT 'Root of the sum of r5 squared over 12 slots. [log return]',
+  `rv15m` DOUBLE COMMENT 'The same over 3 slots. Null in rows of version 1. [log return]',
+  `rv4h` DOUBLE COMMENT 'The same over 48 slots. Null in rows of version 1. [log return]',
+  `rv24h` DOUBLE COMMENT 'The same over 288 slots, of which at least 144 known stand for the rest. Null in rows of version 1. [log return]',
   `rsi14` DOUBLE COMMENT 'Cutler\'s RSI (plain means) over 14 slots. [0-100]',
   `macd` DOUBLE COMMENT 'MACD on ln price, finite 130-slot kernels of 12 and 26. [log price]',
   `macd_signal` DOUBLE COMMENT 'The same kernel with span 9, applied to macd. [log price]',
@@ -354,6 +357,13 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`price_predictions` (
   `predicted_price` DOUBLE NOT NULL COMMENT 'price x exp(predicted_return). [USD]',
   `lower_90` DOUBLE NOT NULL COMMENT '5 % quantile of the price. [USD]',
   `upper_90` DOUBLE NOT NULL COMMENT '95 % quantile of the price. [USD]',
+  `median` DOUBLE COMMENT 'Median of the price; null in rows of the first version. [USD]',
+  `tracked_lower` DOUBLE COMMENT 'Log factor by which tracking has widened the lower half of the interval since it was calibrated; null in rows of the first version. [log ratio]',
+  `tracked_upper` DOUBLE COMMENT 'The same of the upper half. [log ratio]',
+  `coverage_7d` DOUBLE COMMENT 'Share of outcomes that intervals of this kind covered for this coin and horizon over the 7 days before the version\'s cut-off, none of which they had seen; null = unknown, see null_reason. [ratio]',
+  `coverage_28d` DOUBLE COMMENT 'The same over 28 days. [ratio]',
+  `skill_verdict` STRING COMMENT 'Of predicted_price: skill, no skill, or not evaluated; null in rows of the first version.',
+  `null_reason` STRING COMMENT 'Why a coverage is null; null = none is, or a row of the first version.',
   `model_name` STRING NOT NULL COMMENT 'Registered model.',
   `model_version` STRING NOT NULL COMMENT 'Model version used.',
   `mode` STRING NOT NULL COMMENT 'live if written before target_at, else backfill.',
@@ -384,7 +394,12 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`prediction_accuracy` (
   `rmse_pct` DOUBLE COMMENT 'Root mean squared error x 100. [percent]',
   `skill` DOUBLE COMMENT '1 - MSE / MSE of persistence; null without outcomes. [ratio]',
   `direction_hit` DOUBLE COMMENT 'Share of correct signs among non-zero forecasts and outcomes; null without any. [ratio]',
-  `coverage_90` DOUBLE COMMENT 'Share of outcomes within the interval. [ratio]'
+  `coverage_90` DOUBLE COMMENT 'Share of outcomes within the interval. [ratio]',
+  `winkler_pct` DOUBLE COMMENT 'Mean interval score: width plus 20 x the miss, over the price x 100; lower is better. Null without outcomes, and in rows of the first version. [percent]',
+  `width_pct` DOUBLE COMMENT 'Mean width of the interval over the price x 100; null as winkler_pct. [percent]',
+  `below_lower` DOUBLE COMMENT 'Share of outcomes below the interval; 0.05 is promised. Null as winkler_pct. [ratio]',
+  `below_median` DOUBLE COMMENT 'Share of outcomes below the median, of forecasts that have one; 0.5 is promised. [ratio]',
+  `below_upper` DOUBLE COMMENT 'Share of outcomes up to the interval\'s upper end; 0.95 is promised. Null as winkler_pct. [ratio]'
 )
 USING DELTA
 PARTITIONED BY (`day`)

@@ -144,7 +144,7 @@ ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `null_
 
 ALTER TABLE `crypto_analytics`.`features`.`price_features` DROP CONSTRAINT IF EXISTS `finite`;
 
-ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `finite` CHECK (coalesce(((price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (staleness_s IS NULL OR abs(staleness_s) <= 1.7976931348623157e308) AND (r5 IS NULL OR abs(r5) <= 1.7976931348623157e308) AND (r15 IS NULL OR abs(r15) <= 1.7976931348623157e308) AND (r1h IS NULL OR abs(r1h) <= 1.7976931348623157e308) AND (r24h IS NULL OR abs(r24h) <= 1.7976931348623157e308) AND (r5_median IS NULL OR abs(r5_median) <= 1.7976931348623157e308) AND (s IS NULL OR abs(s) <= 1.7976931348623157e308) AND (rz IS NULL OR abs(rz) <= 1.7976931348623157e308) AND (rv1h IS NULL OR abs(rv1h) <= 1.7976931348623157e308) AND (rsi14 IS NULL OR abs(rsi14) <= 1.7976931348623157e308) AND (macd IS NULL OR abs(macd) <= 1.7976931348623157e308) AND (macd_signal IS NULL OR abs(macd_signal) <= 1.7976931348623157e308) AND (macd_hist IS NULL OR abs(macd_hist) <= 1.7976931348623157e308) AND (bollinger_b IS NULL OR abs(bollinger_b) <= 1.7976931348623157e308) AND (r5_market IS NULL OR abs(r5_market) <= 1.7976931348623157e308) AND (s_market IS NULL OR abs(s_market) <= 1.7976931348623157e308) AND (volume_change IS NULL OR abs(volume_change) <= 1.7976931348623157e308)), false));
+ALTER TABLE `crypto_analytics`.`features`.`price_features` ADD CONSTRAINT `finite` CHECK (coalesce(((price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (staleness_s IS NULL OR abs(staleness_s) <= 1.7976931348623157e308) AND (r5 IS NULL OR abs(r5) <= 1.7976931348623157e308) AND (r15 IS NULL OR abs(r15) <= 1.7976931348623157e308) AND (r1h IS NULL OR abs(r1h) <= 1.7976931348623157e308) AND (r24h IS NULL OR abs(r24h) <= 1.7976931348623157e308) AND (r5_median IS NULL OR abs(r5_median) <= 1.7976931348623157e308) AND (s IS NULL OR abs(s) <= 1.7976931348623157e308) AND (rz IS NULL OR abs(rz) <= 1.7976931348623157e308) AND (rv1h IS NULL OR abs(rv1h) <= 1.7976931348623157e308) AND (rv15m IS NULL OR abs(rv15m) <= 1.7976931348623157e308) AND (rv4h IS NULL OR abs(rv4h) <= 1.7976931348623157e308) AND (rv24h IS NULL OR abs(rv24h) <= 1.7976931348623157e308) AND (rsi14 IS NULL OR abs(rsi14) <= 1.7976931348623157e308) AND (macd IS NULL OR abs(macd) <= 1.7976931348623157e308) AND (macd_signal IS NULL OR abs(macd_signal) <= 1.7976931348623157e308) AND (macd_hist IS NULL OR abs(macd_hist) <= 1.7976931348623157e308) AND (bollinger_b IS NULL OR abs(bollinger_b) <= 1.7976931348623157e308) AND (r5_market IS NULL OR abs(r5_market) <= 1.7976931348623157e308) AND (s_market IS NULL OR abs(s_market) <= 1.7976931348623157e308) AND (volume_change IS NULL OR abs(volume_change) <= 1.7976931348623157e308)), false));
 
 ALTER TABLE `crypto_analytics`.`gold`.`anomalies` DROP CONSTRAINT IF EXISTS `flag_matches_score`;
 
@@ -158,13 +158,21 @@ ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` DROP CONSTRAINT IF EXI
 
 ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` ADD CONSTRAINT `interval_ordered` CHECK (coalesce((lower_90 <= predicted_price AND predicted_price <= upper_90) AND (predicted_price IS NULL OR abs(predicted_price) <= 1.7976931348623157e308) AND (lower_90 IS NULL OR abs(lower_90) <= 1.7976931348623157e308) AND (upper_90 IS NULL OR abs(upper_90) <= 1.7976931348623157e308), false));
 
+ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` DROP CONSTRAINT IF EXISTS `median_within`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` ADD CONSTRAINT `median_within` CHECK (coalesce((median IS NULL OR (lower_90 <= median AND median <= upper_90)) AND (lower_90 IS NULL OR abs(lower_90) <= 1.7976931348623157e308) AND (upper_90 IS NULL OR abs(upper_90) <= 1.7976931348623157e308) AND (median IS NULL OR abs(median) <= 1.7976931348623157e308), false));
+
+ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` DROP CONSTRAINT IF EXISTS `coverage_or_reason`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` ADD CONSTRAINT `coverage_or_reason` CHECK (coalesce((median IS NULL OR null_reason IS NOT NULL OR (coverage_7d IS NOT NULL AND coverage_28d IS NOT NULL)) AND (median IS NULL OR abs(median) <= 1.7976931348623157e308) AND (coverage_7d IS NULL OR abs(coverage_7d) <= 1.7976931348623157e308) AND (coverage_28d IS NULL OR abs(coverage_28d) <= 1.7976931348623157e308), false));
+
 ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` DROP CONSTRAINT IF EXISTS `mode_is_honest`;
 
 ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` ADD CONSTRAINT `mode_is_honest` CHECK (coalesce(((mode = 'live') = (predicted_at < target_at)), false));
 
 ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` DROP CONSTRAINT IF EXISTS `finite`;
 
-ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` ADD CONSTRAINT `finite` CHECK (coalesce(((price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (predicted_return IS NULL OR abs(predicted_return) <= 1.7976931348623157e308) AND (predicted_price IS NULL OR abs(predicted_price) <= 1.7976931348623157e308) AND (lower_90 IS NULL OR abs(lower_90) <= 1.7976931348623157e308) AND (upper_90 IS NULL OR abs(upper_90) <= 1.7976931348623157e308)), false));
+ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` ADD CONSTRAINT `finite` CHECK (coalesce(((price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (predicted_return IS NULL OR abs(predicted_return) <= 1.7976931348623157e308) AND (predicted_price IS NULL OR abs(predicted_price) <= 1.7976931348623157e308) AND (lower_90 IS NULL OR abs(lower_90) <= 1.7976931348623157e308) AND (upper_90 IS NULL OR abs(upper_90) <= 1.7976931348623157e308) AND (median IS NULL OR abs(median) <= 1.7976931348623157e308) AND (tracked_lower IS NULL OR abs(tracked_lower) <= 1.7976931348623157e308) AND (tracked_upper IS NULL OR abs(tracked_upper) <= 1.7976931348623157e308) AND (coverage_7d IS NULL OR abs(coverage_7d) <= 1.7976931348623157e308) AND (coverage_28d IS NULL OR abs(coverage_28d) <= 1.7976931348623157e308)), false));
 
 ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` DROP CONSTRAINT IF EXISTS `skill_at_most_one`;
 
@@ -172,7 +180,7 @@ ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `skil
 
 ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` DROP CONSTRAINT IF EXISTS `finite`;
 
-ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `finite` CHECK (coalesce(((mae_pct IS NULL OR abs(mae_pct) <= 1.7976931348623157e308) AND (rmse_pct IS NULL OR abs(rmse_pct) <= 1.7976931348623157e308) AND (skill IS NULL OR abs(skill) <= 1.7976931348623157e308) AND (direction_hit IS NULL OR abs(direction_hit) <= 1.7976931348623157e308) AND (coverage_90 IS NULL OR abs(coverage_90) <= 1.7976931348623157e308)), false));
+ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `finite` CHECK (coalesce(((mae_pct IS NULL OR abs(mae_pct) <= 1.7976931348623157e308) AND (rmse_pct IS NULL OR abs(rmse_pct) <= 1.7976931348623157e308) AND (skill IS NULL OR abs(skill) <= 1.7976931348623157e308) AND (direction_hit IS NULL OR abs(direction_hit) <= 1.7976931348623157e308) AND (coverage_90 IS NULL OR abs(coverage_90) <= 1.7976931348623157e308) AND (winkler_pct IS NULL OR abs(winkler_pct) <= 1.7976931348623157e308) AND (width_pct IS NULL OR abs(width_pct) <= 1.7976931348623157e308) AND (below_lower IS NULL OR abs(below_lower) <= 1.7976931348623157e308) AND (below_median IS NULL OR abs(below_median) <= 1.7976931348623157e308) AND (below_upper IS NULL OR abs(below_upper) <= 1.7976931348623157e308)), false));
 
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` DROP CONSTRAINT IF EXISTS `known_decision`;
 
