@@ -232,17 +232,32 @@ class Snapshot:
             found = self._merged[group] = self._sorted(group, self.hot())
         return found
 
-    def between(self, group: str, start: int, end: int) -> Sequence[Row]:
-        """Rows of a group from `start` up to and including `end` (µs or numbers of the order), sorted.
+    def oldest(
+        self, group: str, start: int, end: int, limit: int, keep: Callable[[Row], bool] | None = None
+    ) -> Sequence[Row]:
+        """Rows of a group from `start` up to and including `end` (µs or numbers of the order), the first ones, sorted.
+
+        Args:
+            group: The group.
+            start: First place in the order.
+            end: Last place in the order.
+            limit: Rows at most, but for further ones at the place of the last.
+            keep: Only rows for which this is true.
 
         Raises:
             FileGone: A file of an older day is gone: take the newest snapshot.
         """
         if self.reaches_back(start):
-            rows = self.all_rows(group)
-        else:
-            rows = self._sorted(group, self._of_days(start, end))
-        return rows[bisect_left(rows, start, key=_at) : bisect_right(rows, end, key=_at)]
+            return _first(self.all_rows(group), start, end, limit, keep)
+        found: list[Row] = []
+        for day in self._days(start, end):
+            rows = self._sorted(group, (f for f in self.paths if f.day == day))
+            found = sorted([*found, *_first(rows, start, end, NEVER, keep)], key=_at)
+            # The next day's file may hold rows of midnight, and none of before.
+            over = micros(datetime.combine(day + DAY, datetime.min.time(), UTC))
+            if len(found) >= limit and found[limit - 1].at < over:
+                break
+        return _first(found, start, end, limit)
 
     def newest(self, group: str, end: int, limit: int, keep: Callable[[Row], bool] | None = None) -> Sequence[Row]:
         """At most `limit` rows of a group, the newest up to and including `end`, sorted.
@@ -254,7 +269,7 @@ class Snapshot:
             keep: Only rows for which this is true.
 
         Raises:
-            FileGone: As in `between`.
+            FileGone: As in `oldest`.
         """
         found = _last(self.all_rows(group), end, limit, keep)
         for day in self._older_days():
@@ -273,10 +288,11 @@ class Snapshot:
         first = self.hot_from
         return sorted({f.day for f in self.paths if first and f.day and f.day < first}, reverse=True)
 
-    def _of_days(self, start: int, end: int) -> list[File]:
+    def _days(self, start: int, end: int) -> list[date]:
+        """Days whose files may hold rows of a range, oldest first. A row of midnight may lie in the day before."""
         first = moment(max(start, 0)).date() - DAY
         last = moment(min(end, micros(datetime.max.replace(tzinfo=UTC)))).date()
-        return [f for f in self.paths if f.day is None or first <= f.day <= last]
+        return sorted({f.day for f in self.paths if f.day is not None and first <= f.day <= last})
 
     def _sorted(self, group: str, files: Iterable[File]) -> list[Row]:
         parts = [rows for f in files if (rows := self.encoded.rows(self.kept, f).groups.get(group))]
@@ -287,6 +303,18 @@ class Snapshot:
         self.encoded.keep(self.kept, self.hot())
         for group in self.groups():
             self.all_rows(group)
+
+
+def _first(
+    rows: Sequence[Row], start: int, end: int, limit: int, keep: Callable[[Row], bool] | None = None
+) -> Sequence[Row]:
+    found = rows[bisect_left(rows, start, key=_at) : bisect_right(rows, end, key=_at)]
+    if keep is not None:
+        found = [row for row in found if keep(row)]
+    stop = min(limit, len(found))
+    while 0 < stop < len(found) and found[stop].at == found[stop - 1].at:
+        stop += 1
+    return found[:stop]
 
 
 def _last(rows: Sequence[Row], end: int, limit: int, keep: Callable[[Row], bool] | None) -> Sequence[Row]:

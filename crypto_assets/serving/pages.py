@@ -73,8 +73,7 @@ def page(chosen: Chosen, groups: Sequence[str], wanted: Page, keep: Callable[[Ro
         if wanted.start is None:
             parts.append(chosen.snapshot.newest(group, wanted.end, wanted.limit + 1, condition))
         else:
-            found = chosen.snapshot.between(group, wanted.start, wanted.end)
-            parts.append([row for row in found if condition(row)] if condition else found)
+            parts.append(chosen.snapshot.oldest(group, wanted.start, wanted.end, wanted.limit + 1, condition))
     rows = parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts), key=attrgetter("at"))
     if wanted.start is None:
         return Cut(rows[-wanted.limit :], None, len(rows) > wanted.limit)

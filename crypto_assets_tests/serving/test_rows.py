@@ -288,3 +288,47 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     from crypto_assets.contracts.arrow import arrow_schema
 
     return pa.Table.from_pylist(rows, schema=arrow_schema(TABLES["gold.bars_5m"]))
+
+
+def test_a_page_of_older_days_reads_as_many_days_as_it_needs(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = [NOON + n * DAY for n in range(-25, 1)]
+    starts = [day.replace(hour=0) + i * 6 * HOUR for day in days for i in range(4)]
+    for day in days:
+        lake.replace("gold.bars_5m", [bar(c, s) for c in COINS for s in starts if s.date() == day.date()], day)
+    lake.look()
+    read: list[Any] = []
+    encoded = lake.service.follower.encoded
+    rows = encoded.rows
+    monkeypatch.setattr(encoded, "rows", lambda kept, file: (read.append(file.day), rows(kept, file))[1])
+    path, found, pages = f"/v1/bars/bitcoin?from={starts[0]:%Y-%m-%dT%H:%M:%SZ}&limit=5", [], 0
+    cursor = None
+    while pages == 0 or cursor is not None:
+        read.clear()
+        answer = lake.get(f"{path}&cursor={cursor}" if cursor else path)
+        assert len(answer["data"]) == 5 or not answer["provenance"]["truncated"]
+        older = {day for day in read if day <= days[-15].date()}  # fourteen are in memory
+        assert len(older) <= 4, (cursor, older)  # the day before, and six rows of four a day
+        found += answer["data"]
+        cursor, pages = answer["provenance"]["next"], pages + 1
+    assert found == _stored(
+        lake, "gold.bars_5m", answer["provenance"]["table_version"], "window_start", coin_id="bitcoin"
+    )
+    assert pages == 21
+
+
+def test_rows_of_midnight_are_on_one_page_whichever_day_they_lie_in(lake: Lake) -> None:
+    last = NOON.replace(hour=0)  # ends at midnight, and lies in the day before
+    for n in range(-12, 1):
+        ends = [last + n * DAY - i * 6 * HOUR for i in range(4)]
+        rows = [anomaly(c, end, 1.0) for c in COINS for end in ends]
+        lake.replace("gold.anomalies", rows, last + n * DAY - SLOT)
+    lake.look()
+    begin = last - 11 * DAY
+    for limit in (1, 2, 3, 7, 8):
+        answer = lake.get(f"/v1/anomalies?from={begin:%Y-%m-%dT%H:%M:%SZ}&limit={limit}")
+        ends = [each["window_end"] for each in answer["data"]]
+        expected = -(-limit // 2)  # two coins at every time
+        assert ends == sorted(ends)
+        assert ends[0] == f"{begin:%Y-%m-%dT%H:%M:%SZ}"
+        assert len(ends) == 2 * expected
+        assert answer["provenance"]["next"] == f"{begin + expected * 6 * HOUR:%Y-%m-%dT%H:%M:%SZ}"
