@@ -28,6 +28,8 @@ PLOTTED = 3 * DAY
 VOLATILE = ("scored_at", "latency_s", "inference_ms", "revision", "previous_is_anomaly")
 FIRST = ("scored_at", "latency_s", "inference_ms")
 """Columns of a slot's first scoring, which outlive restatements."""
+SECOND = ("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar")
+"""Columns that came with the second score: null in older rows, which does not make a row a changed one."""
 
 
 @Step(
@@ -120,16 +122,11 @@ def _day(
     features: pa.Table, part: Slice, version: scoring.Version, symbols: Mapping[str, str], now: datetime
 ) -> list[dict[str, Any]]:
     """Rows of one day's part; the panel includes the hour before, for a flag's neighbours."""
-    import numpy as np
-
     data = panel(features, part.end)
     if not data.slots:
         return []
     started = time.perf_counter()
-    scores, reasons = scoring.scores(data, version), scoring.explanations(data)
-    limits = {c: scoring.threshold(version, c) for c in data.coins}
-    level = np.array([limits[c] for c in data.coins])[:, None]
-    flags = np.nan_to_num(scores, nan=-np.inf) > level
+    scored = scoring.Scored(data, version)
     took_ms = (time.perf_counter() - started) * 1000
     index = {c: i for i, c in enumerate(data.coins)}
     rows = []
@@ -137,21 +134,14 @@ def _day(
         if not part.start <= f["window_start"] < part.end:
             continue
         c, t = index[f["coin_id"]], int(f["window_end"].timestamp()) // SLOT_S - data.first_slot
-        score = float(scores[c, t])
-        known = np.isfinite(score)
         rows.append(
             {
                 "coin_id": f["coin_id"],
                 "symbol": symbols.get(f["coin_id"], f["coin_id"]),
                 "window_start": f["window_start"],
                 "window_end": f["window_end"],
-                "anomaly_score": score if known else None,
-                "threshold": limits[f["coin_id"]],
-                "is_anomaly": bool(flags[c, t]),
-                "explanation": reasons[c][t],
-                "size_sigma": abs(f["rz"]) if f["rz"] is not None else None,
-                "scope": scoring.scope(flags, c, t),
-                "suspicion": scoring.suspicion(f),
+                **scored.row(c, t),
+                "suspicion": scoring.suspicion(f, frozen=scored.frozen(c, t)),
                 "price": f["price"],
                 "model_name": ANOMALY,
                 "model_version": version.name,
@@ -172,6 +162,7 @@ def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, An
     if old is None:
         return row
     first = {n: old[n] for n in FIRST}
-    if all(row[n] == old[n] for n in row if n not in VOLATILE):
+    passed = (*VOLATILE, *SECOND) if old["detectors"] is None else VOLATILE
+    if all(row[n] == old[n] for n in row if n not in passed):
         return {**row, **first, **{n: old[n] for n in ("revision", "previous_is_anomaly")}}
     return {**row, **first, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}

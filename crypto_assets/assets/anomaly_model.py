@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from crypto_assets.assets import training
 from crypto_assets.assets.card import ModelAsset, Reads, Step
+from crypto_assets.contracts.slices import DAY
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
-from crypto_assets.ml import anomaly, artifacts, registry
-from crypto_assets.ml.anomaly import Detector, Training
-from crypto_assets.ml.baselines import ANOMALY
-from crypto_assets.ml.promotions import held
+from crypto_assets.ml import anomaly, artifacts, challenger, registry
+from crypto_assets.ml.anomaly import Training
+from crypto_assets.ml.artifacts import ArtifactRefused
+from crypto_assets.ml.baselines import ANOMALY, BASELINE
+from crypto_assets.ml.detectors import CALIBRATION_DAYS, FOREST, Detector
+from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
+from crypto_assets.ml.promotions import effective, held
 
-DAYS = anomaly.FIT_DAYS + anomaly.CALIBRATION_DAYS
+DAYS = challenger.FIT_DAYS + CALIBRATION_DAYS
+WEEK = timedelta(days=7)
+
+IN_BUDGET = "flags_in_budget"
+BUDGET_RANGE = (0.5, 1.5)
+"""Measured flags over budgeted ones within which the check is green."""
+
+CHECKS = training.COMMON_CHECKS | {
+    IN_BUDGET: "Flags of the last 28 days by the versions that served them, over the budget: within 0.5 to 1.5."
+}
 
 MODEL = ModelAsset(
     "ml",
     "anomaly_model",
-    "Anomaly detector of day D: trained and calibrated on features before the end of D, compared with the champion on "
-    "injected faults, and promoted only if it finds at least as many at the same flag rate. Serves from D + 1.",
+    "Anomaly detector of day D: thresholds of two scores, calibrated on features before the end of D. At the end of a "
+    "UTC week an isolation forest is compared on injected faults, and serves the next week only if it finds more at an "
+    "equal flag rate. Serves from D + 1.",
 )
 
 
@@ -32,7 +47,7 @@ MODEL = ModelAsset(
     reads=[Reads("features/price_features", back=DAYS - 1)],
     moved_by="daily",
     role="train",
-    checks=training.COMMON_CHECKS,
+    checks=CHECKS,
     also_writes=[PROMOTIONS],
     skippable=True,
 )
@@ -48,8 +63,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         A version and its figures by day. If no day had enough data, only the red check `enough_data`.
     """
 
-    def learn(cutoff: datetime) -> Training:
-        return anomaly.train(training.known(engine, cutoff, DAYS), inputs.anomaly_budget)
+    def learn(cutoff: datetime) -> tuple[Training, Panel]:
+        data = training.known(engine, cutoff, DAYS)
+        return anomaly.train(data, inputs.anomaly_budget), data
 
     return training.by_day(MODEL.full_name, engine, partition_keys, inputs, learn, _decide)
 
@@ -58,54 +74,162 @@ def _decide(
     engine: Engine,
     key: str,
     cutoff: datetime,
-    trained: Training,
-    decided: Sequence[Mapping[str, Any]],
+    learnt: tuple[Training, Panel],
+    decided: Sequence[dict[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
-    """Record the day's champion and challenger at once; a day decided before keeps its decision."""
-    serving = trained.challenger if trained.challenger_wins and trained.challenger else trained.champion
-    learnt = artifacts.content_hash(_parameters(serving), serving.forest)
+    """Record the day's versions at once; a day decided before keeps its decision."""
+    trained, data = learnt
+    holder = _forest_of_the_week(decided, cutoff)
     rows = training.decided_on(decided, ANOMALY, cutoff)
     if not rows:
-        rows = [_row(f"{key}-robust-z", trained.champion, cutoff, inputs, not trained.challenger_wins, trained.why)]
-        if trained.challenger is not None:
-            rows.append(_row(f"{key}-forest", trained.challenger, cutoff, inputs, trained.challenger_wins, trained.why))
-        rows = held(rows, decided, inputs.now)
+        served = _served(decided, data, cutoff, inputs)
+        rows = held(_rows(key, trained, cutoff, inputs, served, holder), decided, inputs.now)
         training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
-    registry.render_alias(registry.Store.of(inputs.params), now_decided, ANOMALY)
-    # While a rollback holds none is promoted.
-    promoted = next((r for r in rows if r["decision"] == "promoted"), rows[0])
+    store = registry.Store.of(inputs.params)
+    registry.render_alias(store, now_decided, ANOMALY)
+    for row in rows:
+        if row["algorithm"] == FOREST:
+            registry.point_challenger(store, row)
+    # While a rollback holds, or the forest of this week serves, none is promoted.
+    shown = next((r for r in rows if r["decision"] == "promoted"), rows[0])
+    again = _version(trained, shown["algorithm"])
+    learnt_hash = artifacts.content_hash(again.parameters(), again.forest) if again else None
     return PartitionResult(
         rows=1,
-        data_version=promoted["content_hash"],
+        data_version=shown["content_hash"],
         metadata={
-            "version": promoted["version"],
-            "algorithm": promoted["algorithm"],
+            "version": shown["version"],
+            "algorithm": shown["algorithm"],
             "cutoff": cutoff.isoformat(),
-            "calibration_days": serving.calibration_days,
-            "provisional": promoted["provisional"],
-            "why": promoted["why"],
-            "reproduced": learnt == promoted["content_hash"],
-            "challenger_missing": trained.missing,
-            "metrics": json.loads(promoted["metrics"]),
+            "calibration_days": trained.champion.calibration_days,
+            "provisional": shown["provisional"],
+            "why": shown["why"],
+            "reproduced": learnt_hash == shown["content_hash"],
+            "metrics": json.loads(shown["metrics"]),
         },
         checks=[
-            CheckOutcome(training.ENOUGH_DATA, True, f"calibrated on {serving.calibration_days} days"),
-            CheckOutcome(
-                "promotion_gate",
-                promoted["algorithm"] != trained.champion.algorithm,
-                promoted["why"] if trained.missing is None else f"{promoted['why']}: {trained.missing}",
-                "warn",
-                json.loads(promoted["metrics"]),
-            ),
+            CheckOutcome(training.ENOUGH_DATA, True, f"calibrated on {trained.champion.calibration_days} days"),
+            gate(rows, holder),
+            in_budget(now_decided, cutoff, inputs.anomaly_budget),
             training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"] == ANOMALY]),
         ],
     )
 
 
-def _parameters(detector: Detector) -> dict[str, Any]:
-    return {"algorithm": detector.algorithm, "thresholds": detector.thresholds, "days": detector.calibration_days}
+def _version(trained: Training, algorithm: str) -> Detector | None:
+    """The detector of a training by its algorithm; None if it made none."""
+    if trained.champion.algorithm == algorithm:
+        return trained.champion
+    return trained.comparison.challenger if trained.comparison and algorithm == FOREST else None
+
+
+def _forest_of_the_week(decided: Sequence[Mapping[str, Any]], cutoff: datetime) -> Mapping[str, Any] | None:
+    """The forest that won the comparison at the end of last week, if it serves up to a cut-off within this one."""
+    serving = effective(decided, ANOMALY, cutoff - DAY)
+    won = serving["algorithm"] == FOREST and serving["decision"] == "promoted"
+    return serving if won and cutoff - serving["cutoff"] < WEEK else None
+
+
+def _rows(
+    key: str,
+    trained: Training,
+    cutoff: datetime,
+    inputs: StepInputs,
+    served: Mapping[str, Any] | None,
+    holder: Mapping[str, Any] | None,
+) -> list[dict[str, Any]]:
+    """Promotion rows of a training: the scores, and at the end of a week the forest."""
+    metrics = {**trained.champion.metrics, **({"served": served} if served else {})}
+    champion = replace(trained.champion, metrics=metrics)
+    version = f"{key}-{champion.algorithm.replace('_', '-')}"
+    if trained.comparison is None:
+        why = f"{holder['version']} serves until the end of its week" if holder else trained.why
+        return [_row(version, champion, cutoff, inputs, holder is None, why)]
+    found = trained.comparison
+    picture = {"gate.svg": challenger.picture(found.figures)}
+    return [
+        _row(version, champion, cutoff, inputs, not found.wins, found.why),
+        _row(f"{key}-forest", found.challenger, cutoff, inputs, found.wins, found.why, picture),
+    ]
+
+
+def _served(
+    decided: Sequence[dict[str, Any]], data: Panel, cutoff: datetime, inputs: StepInputs
+) -> dict[str, float] | None:
+    """Flags of the day by the version that served it, and the days of coins scored; None for the baseline."""
+    import numpy as np
+
+    serving = effective(decided, ANOMALY, cutoff - DAY)
+    if serving["version"] == BASELINE:
+        return None
+    try:
+        detector = registry.load(serving, inputs.params.get("home")).detector
+    except ArtifactRefused:
+        return None  # Scoring names it; a training of other days need not fail.
+    day = data.cut(data.slots - SLOTS_A_DAY, data.slots)
+    known = np.logical_or.reduce([np.isfinite(values) for values in detector.scores(day).values()])
+    return {
+        "flags": int(detector.flags(day).sum()),
+        "coin_days": float(known.sum()) / SLOTS_A_DAY,
+        "budget": inputs.anomaly_budget,
+    }
+
+
+def gate(rows: Sequence[Mapping[str, Any]], holder: Mapping[str, Any] | None) -> CheckOutcome:
+    """Whether the decision is what the rule makes of the recorded figures, whoever won."""
+    promoted = [r["algorithm"] for r in rows if r["decision"] == "promoted"]
+    figures = [(r, json.loads(r["metrics"])) for r in rows if r["algorithm"] == FOREST]
+    champion = next(r["algorithm"] for r in rows if r["algorithm"] != FOREST)
+    wins = any(challenger.wins(f["gate"]) if "gate" in f else _as_at_first(f) for _, f in figures)
+    wanted = [FOREST] if wins else [] if holder and not figures else [champion]
+    if not promoted and any("held by the rollback" in r["why"] for r in rows):
+        wanted = []
+    why = rows[0]["why"]
+    return CheckOutcome(
+        "promotion_gate",
+        promoted == wanted,
+        why
+        if promoted == wanted
+        else f"by the figures {_listed(wanted)} serves, and {_listed(promoted)} was promoted: "
+        f"{why}; crypto-assets models promote puts the right version into service",
+        "warn",
+        {"promoted": _listed(promoted), "by_the_figures": _listed(wanted)} | (figures[0][1] if figures else {}),
+    )
+
+
+def _as_at_first(figures: Mapping[str, Any]) -> bool:
+    """The rule of the first release, under which its days were decided: at least as much found of every fault."""
+    recall = figures.get("recall")
+    return bool(recall) and all(recall["challenger"][k] >= recall["champion"][k] for k in recall["champion"])
+
+
+def _listed(algorithms: Sequence[str]) -> str:
+    return ", ".join(algorithms) or "none"
+
+
+def in_budget(decided: Sequence[Mapping[str, Any]], cutoff: datetime, budget: float) -> CheckOutcome:
+    """Measured flags of the last 28 days over the budgeted ones, from what trainings recorded of each day."""
+    served: dict[datetime, Mapping[str, float]] = {}
+    for row in decided:
+        if row["model"] == ANOMALY and cutoff - CALIBRATION_DAYS * DAY < row["cutoff"] <= cutoff:
+            of_day = json.loads(row["metrics"]).get("served")
+            served |= {row["cutoff"]: of_day} if of_day else {}
+    flags = sum(s["flags"] for s in served.values())
+    coin_days = sum(s["coin_days"] for s in served.values())
+    wanted = sum(s["coin_days"] * s["budget"] for s in served.values())
+    if len(served) < CALIBRATION_DAYS or not wanted:
+        text = f"{len(served)} of the {CALIBRATION_DAYS} days that are judged were served by a calibrated version"
+        return CheckOutcome(IN_BUDGET, True, text, "warn", {"days": len(served)})
+    ratio = flags / wanted
+    low, high = BUDGET_RANGE
+    measured = f"{flags / coin_days:.3f} flags a coin and day over {len(served)} days"
+    text = f"{measured}, {ratio:.2f} times the budget of {budget:g}"
+    if not low <= ratio <= high:
+        text += ": the market differs from the 28 days that thresholds rest on; thresholds follow it day by day"
+    metadata = {"ratio": ratio, "flags": flags, "coin_days": coin_days, "days": len(served)}
+    return CheckOutcome(IN_BUDGET, low <= ratio <= high, text, "warn", metadata)
 
 
 def _row(
@@ -115,9 +239,10 @@ def _row(
     inputs: StepInputs,
     promoted: bool,
     why: str,
+    texts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Promotion row of a detector, with its files saved and registered."""
-    parameters = _parameters(detector)
+    parameters = detector.parameters()
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),
         ANOMALY,
@@ -126,6 +251,7 @@ def _row(
         estimator=detector.forest,
         metrics=detector.metrics,
         tags={"cutoff": cutoff.isoformat(), "algorithm": detector.algorithm},
+        texts=texts,
     )
     return {
         "model": ANOMALY,

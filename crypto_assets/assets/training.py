@@ -32,7 +32,7 @@ ENOUGH_DATA, RESTATED = "enough_data", "inputs_restated_after_training"
 CUTOFF_BEFORE = "cutoff_before_window"
 COMMON_CHECKS = {
     ENOUGH_DATA: "Enough days to train on; else the result names how many are missing and nothing is materialized.",
-    "promotion_gate": "A challenger was compared with the champion and is at least as good; else the champion serves.",
+    "promotion_gate": "The recorded decision is what the rule makes of the recorded figures, whoever won.",
     RESTATED: "The features it was trained on have not been restated since.",
 }
 COLUMNS = ("coin_id", "window_end", "available_at", *FIELDS)

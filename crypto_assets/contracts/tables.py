@@ -381,6 +381,7 @@ PRICE_FEATURES = Table(
 )
 
 _ANOMALY_INPUTS = _feature("rz", "r15", "r1h", "rv1h", "r5_market", "s")
+_ALL_INPUTS = (*_ANOMALY_INPUTS, *_feature("s_market"))
 ANOMALIES = Table(
     "gold", "anomalies",
     "Anomaly score of every coin and closed 5-minute slot, by the model version effective at the time.",
@@ -389,18 +390,33 @@ ANOMALIES = Table(
         C("symbol", "string", "Ticker symbol.", nullable=False),
         C("window_start", "timestamp", "Start of the slot.", nullable=False, lineage=_feature("window_start")),
         C("window_end", "timestamp", "End of the slot.", nullable=False, lineage=_feature("window_end")),
-        C("anomaly_score", "double", "Score, higher = more anomalous; null if inputs are null.", unit="own sigma or forest",
-          lineage=_ANOMALY_INPUTS),
-        C("threshold", "double", "Coin's threshold in that model version.", nullable=False),
+        C("anomaly_score", "double", "Score, higher = more anomalous; null if inputs are null. Of a version with two scores "
+          "(algorithm union) the higher of score / threshold; else |rz| in own sigma, or the forest's score.",
+          lineage=_ALL_INPUTS),
+        C("threshold", "double", "Coin's threshold in that model version; 1 for two scores.", nullable=False),
         C("is_anomaly", "boolean", "Score above threshold; false if the score is null.", nullable=False,
-          lineage=_ANOMALY_INPUTS),
+          lineage=_ALL_INPUTS),
+        C("detectors", "array<string>", "Scores above their thresholds, sorted: market, robust_z, isolation_forest. Null in "
+          "rows from before there were two.", lineage=_ALL_INPUTS),
+        C("z_threshold", "double", "Coin's threshold of |rz| (size_sigma); null if the version does not use it.",
+          unit="own sigma"),
+        C("market_score", "double", "|r5_market| / sqrt(s_market x max(s_market, 0.3 s)).",
+          lineage=_feature("r5_market", "s_market", "s")),
+        C("market_threshold", "double", "Coin's threshold of market_score; null if the version does not use it."),
         C("explanation", "string", "JSON list of the strongest features with their values, in the coin's own sigma.",
           lineage=_ANOMALY_INPUTS),
-        C("size_sigma", "double", "|rz| of the slot.", unit="own sigma", lineage=_feature("rz")),
-        C("scope", "string", "market_wide (at least half of the other coins flagged within 5 min), coin_specific, or null.",
-          lineage=_ANOMALY_INPUTS),
-        C("suspicion", "string", "Data-quality suspicion: stale, single_sample, incomplete; or null.",
-          lineage=_feature("price", "staleness_s", "sample_count", "is_complete")),
+        C("size_sigma", "double", "|rz| of the slot, which is the score robust_z.", unit="own sigma",
+          lineage=_feature("rz")),
+        C("size_market_sigma", "double", "|r5_market| / s_market of the slot.", unit="market-relative sigma",
+          lineage=_feature("r5_market", "s_market")),
+        C("similar", "string", "JSON list of the three nearest of the coin's 20 strongest windows before the version's "
+          "cut-off: window_end, and distance of the inputs in own sigma. Null unless flagged.", lineage=_ALL_INPUTS),
+        C("scope", "string", "Of a flag: coin_specific if market fired, market_wide if robust_z alone did. Of a version "
+          "with one score, or without market_score: market_wide if at least half of the other coins were flagged within "
+          "5 min.", lineage=_ALL_INPUTS),
+        C("suspicion", "string", "Data-quality suspicion: stale, frozen (the same price for longer than the coin's 28 days "
+          "before the version's cut-off had it), single_sample, incomplete; or null.",
+          lineage=_feature("price", "staleness_s", "unchanged_slots", "sample_count", "is_complete")),
         C("price", "double", "price(t).", unit="USD", lineage=_feature("price")),
         C("model_name", "string", "Registered model.", nullable=False),
         C("model_version", "string", "Model version used.", nullable=False),
@@ -518,9 +534,8 @@ PREDICTION_ACCURACY = Table(
                 "A 90 % interval that covers under half of the outcomes is wrong.", severity="warn")),
 )
 
-_LEARNT = _ANOMALY_INPUTS + _feature(
-    *("s_market", "unchanged_slots", "price", "r5", "r5_median", "rv15m", "rv4h", "rv24h"),
-    *("macd_hist", "bollinger_b", "rsi14"),
+_LEARNT = _ALL_INPUTS + _feature(
+    *("unchanged_slots", "price", "r5", "r5_median", "rv15m", "rv4h", "rv24h", "macd_hist", "bollinger_b", "rsi14")
 )
 PROMOTIONS = Table(
     "ml", "promotions",

@@ -24,7 +24,7 @@ from crypto_assets.ml.baselines import ANOMALY, REGISTERED
 from crypto_assets.ml.forecasts import TRACKED
 from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Problem
-from crypto_assets.serving.scoring import SHOWN, needed, predictions
+from crypto_assets.serving.scoring import ANOMALY_OUTPUTS, ANOMALY_TEXTS, SHOWN, needed, predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +40,10 @@ EXPERIMENT = "/Shared/crypto-assets-endpoints"
 CODE = "deploy/databricks/served_model.py"
 """Within a checkout."""
 _PROMOTION, _FILES = "promotion.json", "files"
-_TEXTS = ("coin_id", "explanation", "model_name", "model_version", "horizon", "skill_verdict", "window_end")
-_ANOMALY_OUTPUTS = ("coin_id", "anomaly_score", "threshold", "is_anomaly", "explanation", "model_name", "model_version")
+_LISTS = ("detectors", *ANOMALY_TEXTS)
+"""Outputs that are lists, as JSON text."""
+_TEXTS = ("coin_id", *_LISTS, "model_name", "model_version", "horizon", "skill_verdict", "window_end")
+_ANOMALY_OUTPUTS = ("coin_id", *ANOMALY_OUTPUTS, *ANOMALY_TEXTS, "model_name", "model_version")
 _PRICE_OUTPUTS = (
     *("coin_id", "horizon"),
     *SHOWN,
@@ -78,7 +80,7 @@ class Scorer:
 
             raise MlflowException.invalid_parameter_value(problem.detail) from problem
         found = [
-            {**row, "explanation": json.dumps(row["explanation"])} if row.get("explanation") else row for row in made
+            {name: json.dumps(v) if name in _LISTS and v is not None else v for name, v in row.items()} for row in made
         ]
         return pd.DataFrame(found, columns=pd.Index(outputs(self.model)))
 

@@ -1,104 +1,82 @@
-"""Anomaly detectors: robust z (the champion to beat) and an IsolationForest on inputs in the coin's own sigma.
+"""Training of the anomaly model: thresholds of the union of two scores, from their scores of the past 28 days.
 
-Belongs here: fitting, calibrating on out-of-sample scores, comparing. Does not belong here: reading rows, storing
-models (`ml.registry`), or scoring tables (`ml.scoring`).
+Nothing is fitted to decide: a training is two quantiles per coin, and at the end of a UTC week a comparison with an
+isolation forest (`ml.challenger`).
+
+Belongs here: calibrating. Does not belong here: reading rows, scores and flags (`ml.detectors`), storing models
+(`ml.registry`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.engine.base import NotEnoughData
-from crypto_assets.ml import faults
-from crypto_assets.ml.evaluation import flag_statistics
-from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, usable
+from crypto_assets.ml import challenger
+from crypto_assets.ml.challenger import Comparison
+from crypto_assets.ml.detectors import (
+    CALIBRATION_DAYS,
+    LEAST_CALIBRATION_DAYS,
+    LEAST_FROZEN,
+    LONGEST_RUN,
+    MARKET,
+    ROBUST_Z,
+    UNION,
+    Detector,
+    scores,
+    thresholds,
+)
+from crypto_assets.ml.evaluation import EPISODE_SLOTS, flag_statistics
+from crypto_assets.ml.panel import SLOT_S, Panel, anomaly_inputs, usable
 
 if TYPE_CHECKING:
     import numpy as np
 
-FIT_DAYS = 7
-CALIBRATION_DAYS, LEAST_CALIBRATION_DAYS = 28, 7
 LEAST_SHARE = 0.5
-"""Share of slots with known inputs from which a day, or a week, counts."""
+"""Share of slots with known scores from which a day counts."""
 
-TREES, SEED = 200, 42
-COMPARED = ("spike_6", "spike_12", "freeze_12", "drift")
-
-
-@dataclass(frozen=True)
-class Detector:
-    """A calibrated detector: thresholds by coin, and the forest unless it is the robust z."""
-
-    algorithm: str
-    thresholds: dict[str, float]
-    calibration_days: int
-    forest: Any = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def provisional(self) -> bool:
-        """Whether the thresholds rest on fewer than 28 days."""
-        return self.calibration_days < CALIBRATION_DAYS
+WINDOWS = 20
+"""Strongest past windows kept per coin."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Result of a day's training: calibrated robust z, the forest if there was data for it, and the one that serves."""
+    """Result of a day's training.
+
+    Args:
+        champion: The calibrated scores.
+        comparison: Comparison with a forest, at the end of a week.
+        why: Why there is none.
+    """
 
     champion: Detector
-    challenger: Detector | None
-    challenger_wins: bool
+    comparison: Comparison | None
     why: str
-    missing: str | None
-
-
-def z_scores(data: Panel) -> np.ndarray:
-    """|robust z| of the 5-minute return, C x T; NaN where unknown. Its scale comes from the past: out of sample."""
-    import numpy as np
-
-    return np.abs(data["rz"])
-
-
-def fit_forest(data: Panel) -> Any:
-    """Fit an IsolationForest (Liu, Ting and Zhou 2008) on all usable slots of a panel."""
-    from sklearn.ensemble import IsolationForest
-
-    inputs = anomaly_inputs(data)
-    return IsolationForest(n_estimators=TREES, random_state=SEED, n_jobs=1).fit(inputs[usable(inputs)])
-
-
-def forest_scores(forest: Any, data: Panel) -> np.ndarray:
-    """Anomaly score of the forest in [0, 1], higher = more anomalous; C x T, NaN where inputs are missing."""
-    import numpy as np
-
-    inputs = anomaly_inputs(data)
-    mask = usable(inputs)
-    scores = np.full(mask.shape, np.nan)
-    if mask.any():
-        scores[mask] = -forest.score_samples(inputs[mask])
-    return scores
-
-
-def thresholds(scores: np.ndarray, coins: tuple[str, ...], budget: float) -> dict[str, float]:
-    """Per coin, the quantile 1 - budget/288 of its scores: `budget` flags a day on data like these.
-
-    A coin without scores is left out; it keeps the pooled threshold under the key `*`.
-    """
-    import numpy as np
-
-    level = 1 - budget / SLOTS_A_DAY
-    found = {"*": float(np.nanquantile(scores, level))}
-    for i, coin in enumerate(coins):
-        known = scores[i][np.isfinite(scores[i])]
-        # Such an extreme quantile needs at least a few slots beyond it.
-        if len(known) >= LEAST_CALIBRATION_DAYS * SLOTS_A_DAY // 2:
-            found[coin] = float(np.quantile(known, level))
-    return found
 
 
 def train(data: Panel, budget: float) -> Training:
-    """Calibrate the champion, fit and calibrate the challenger, and compare them.
+    """Calibrate the scores, and compare them with a forest if the data end with a UTC week.
+
+    Args:
+        data: Everything known before the cut-off.
+        budget: Flags wanted per coin and day.
+
+    Raises:
+        NotEnoughData: See `calibrate`.
+    """
+    champion = calibrate(data, budget)
+    if not challenger.ends_week(data):
+        return Training(champion, None, "no challenger today: a forest is compared at the end of every UTC week")
+    if missing := challenger.missing(data):
+        return Training(champion, None, f"no challenger yet: {missing}")
+    rate = max(budget, challenger.LEAST_RATE)
+    equal = champion if rate == budget else calibrate(data, rate)
+    return Training(champion, challenger.compare(data, equal, champion, budget), "")
+
+
+def calibrate(data: Panel, budget: float) -> Detector:
+    """The union of both scores, each with half the budget; robust z alone where coins are too few for `market`.
 
     Args:
         data: Everything known before the cut-off.
@@ -110,26 +88,70 @@ def train(data: Panel, budget: float) -> Training:
     """
     import numpy as np
 
-    z = z_scores(data)
-    days = [span for span in data.days() if np.isfinite(z[:, slice(*span)]).mean() > LEAST_SHARE] if data.slots else []
-    days = days[-CALIBRATION_DAYS:]
+    found = scores(data)
+    days = _days(data, found[ROBUST_Z])
     _require(len(days), budget)
-    spans = [slice(*span) for span in days]
-    calibrated = np.concatenate([z[:, s] for s in spans], axis=1)
-    champion = Detector(
-        "robust_z",
-        thresholds(calibrated, data.coins, budget),
+    both = [d for d in days if np.isfinite(found[MARKET][:, slice(*d)]).mean() > LEAST_SHARE]
+    if len(both) >= (CALIBRATION_DAYS if budget < 1 else LEAST_CALIBRATION_DAYS):
+        days = both
+    else:
+        found = {ROBUST_Z: found[ROBUST_Z]}
+    slots = np.concatenate([np.arange(*d) for d in days])
+    calibrated = {name: values[:, slots] for name, values in found.items()}
+    share, rare = budget / len(found), budget < 1
+    detector = Detector(
+        UNION if len(found) > 1 else ROBUST_Z,
+        {name: thresholds(values, data.coins, share, pooled=rare) for name, values in calibrated.items()},
         len(days),
-        metrics=flag_statistics(_flags(calibrated, data.coins, thresholds(calibrated, data.coins, budget)), data.coins),
+        frozen_limits(data.cut(int(slots[0]), data.slots)),
     )
-    last = data.cut(data.slots - FIT_DAYS * SLOTS_A_DAY, data.slots)
-    if not usable(anomaly_inputs(last)).mean() > LEAST_SHARE:
-        return Training(champion, None, False, "no challenger", "the inputs of the last 7 days are mostly unknown")
-    scored = _out_of_sample(data, days)
-    if len(scored) < LEAST_CALIBRATION_DAYS:
-        missing = f"needs {LEAST_CALIBRATION_DAYS - len(scored)} more days ({FIT_DAYS} to fit and 7 to calibrate)"
-        return Training(champion, None, False, "no challenger yet", missing)
-    return _compare(data, champion, np.concatenate(scored, axis=1), len(scored), budget)
+    flags = detector.flags(data)[:, slots]
+    return replace(detector, windows=_strongest(detector, data, slots), metrics=flag_statistics(flags, data.coins))
+
+
+def frozen_limits(data: Panel) -> dict[str, int]:
+    """By coin, one more than its longest run of equal prices, at least 6 slots; coins without prices are left out.
+
+    Some sources round dear coins to whole dollars, so that a calm coin repeats its price for a while.
+    """
+    import numpy as np
+
+    limits = {}
+    for coin, runs in zip(data.coins, data["unchanged_slots"], strict=True):
+        longest = np.nan_to_num(runs).max(initial=0)
+        if longest > 0:
+            limits[coin] = int(min(max(LEAST_FROZEN, longest + 1), LONGEST_RUN))
+    return limits
+
+
+def _strongest(detector: Detector, data: Panel, slots: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+    """By coin, the windows with the highest scores, half an hour apart, with their inputs in own sigma."""
+    import numpy as np
+
+    inputs = anomaly_inputs(data)
+    strength = np.max([np.nan_to_num(r, nan=-np.inf) for r in detector.relative(data).values()], axis=0)
+    strength[~usable(inputs)] = -np.inf
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for c, coin in enumerate(data.coins):
+        chosen: list[int] = []
+        for t in slots[np.argsort(-strength[c, slots], kind="stable")][: WINDOWS * 2 * EPISODE_SLOTS]:
+            if np.isfinite(strength[c, t]) and all(abs(int(t) - other) > EPISODE_SLOTS for other in chosen):
+                chosen.append(int(t))
+            if len(chosen) == WINDOWS:
+                break
+        kept[coin] = [
+            {"window_end": (data.first_slot + t) * SLOT_S, "inputs": [round(float(v), 3) for v in inputs[c, t]]}
+            for t in chosen
+        ]
+    return kept
+
+
+def _days(data: Panel, found: np.ndarray) -> list[tuple[int, int]]:
+    """Spans of the last 28 whole days with scores."""
+    import numpy as np
+
+    spans = data.days() if data.slots else []
+    return [s for s in spans if np.isfinite(found[:, slice(*s)]).mean() > LEAST_SHARE][-CALIBRATION_DAYS:]
 
 
 def _require(days: int, budget: float) -> None:
@@ -145,46 +167,3 @@ def _require(days: int, budget: float) -> None:
             f"fewer than {CALIBRATION_DAYS} days; or set CRYPTO_ASSETS_ANOMALY_BUDGET=1",
             {"days": days, "days_needed": CALIBRATION_DAYS},
         )
-
-
-def _out_of_sample(data: Panel, days: list[tuple[int, int]]) -> list[np.ndarray]:
-    """Scores of each day by a forest fitted on the seven days before it alone."""
-    scored = []
-    for start, end in days:
-        before = data.cut(start - FIT_DAYS * SLOTS_A_DAY, start)
-        if start >= FIT_DAYS * SLOTS_A_DAY and usable(anomaly_inputs(before)).mean() > LEAST_SHARE:
-            scored.append(forest_scores(fit_forest(before), data.cut(start, end)))
-    return scored
-
-
-def _compare(data: Panel, champion: Detector, scores: np.ndarray, days: int, budget: float) -> Training:
-    """Compare both by recall on injected faults of the last week, at thresholds with equal flag rates."""
-    last = data.cut(data.slots - FIT_DAYS * SLOTS_A_DAY, data.slots)
-    forest = fit_forest(last)
-    challenger = Detector("isolation_forest", thresholds(scores, data.coins, budget), days, forest)
-    # At least half a flag a day, so that the quantile of one week is not its maximum.
-    rate = max(budget, 0.5)
-    z_level = thresholds(z_scores(last), last.coins, rate)
-    f_level = thresholds(forest_scores(forest, last), last.coins, rate)
-    recalls: dict[str, dict[str, float]] = {"champion": {}, "challenger": {}}
-    for kind in COMPARED:
-        hurt = faults.inject(last, kind)
-        recalls["champion"][kind] = faults.recall(_flags(z_scores(hurt.data), last.coins, z_level), hurt)
-        recalls["challenger"][kind] = faults.recall(_flags(forest_scores(forest, hurt.data), last.coins, f_level), hurt)
-    worse = [k for k in COMPARED if not recalls["challenger"][k] >= recalls["champion"][k]]
-    figures = ", ".join(f"{k} {recalls['challenger'][k]:.0%} against {recalls['champion'][k]:.0%}" for k in COMPARED)
-    metrics = {
-        "recall": recalls,
-        "flag_rate": rate,
-        **flag_statistics(_flags(scores, data.coins, challenger.thresholds), data.coins),
-    }
-    challenger = Detector("isolation_forest", challenger.thresholds, days, forest, metrics)
-    why = f"recall on injected faults at {rate:g} flags a day, forest against robust z: {figures}"
-    return Training(champion, challenger, not worse, why, None)
-
-
-def _flags(scores: np.ndarray, coins: tuple[str, ...], levels: dict[str, float]) -> np.ndarray:
-    import numpy as np
-
-    limit = np.array([levels.get(c, levels["*"]) for c in coins])[:, None]
-    return np.nan_to_num(scores, nan=-np.inf) > limit

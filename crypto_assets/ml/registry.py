@@ -18,7 +18,7 @@ from crypto_assets.ml.baselines import BASELINE, REGISTERED
 from crypto_assets.ml.promotions import effective
 from crypto_assets.ml.scoring import Version
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def log_version(
     estimator: Any,
     metrics: Mapping[str, Any],
     tags: Mapping[str, str],
+    texts: Mapping[str, str] | None = None,
 ) -> tuple[str, str, str]:
     """Save a version's files, log its run, and register it.
 
@@ -93,6 +94,7 @@ def log_version(
         estimator: scikit-learn model, or None.
         metrics: Figures of the evaluation; nested ones are logged flat, only finite numbers.
         tags: More run tags (cut-off, algorithm).
+        texts: More artifacts of the run, as text by file name.
 
     Returns:
         Location of the files as promotions record it, their SHA-256, and the MLflow run id.
@@ -107,16 +109,17 @@ def log_version(
     )
     run = client.create_run(experiment_id, tags={**tags, "version": version, "sha256": sha256}, run_name=version)
     run_id = run.info.run_id
-    for name, value in _flat(metrics).items():
-        client.log_metric(run_id, name, value)
+    _log_metrics(client, run.info, metrics)
     source = store.address(model, version)
-    text = json.dumps(parameters, indent=1, sort_keys=True)
+    kept = Path(store.home, store.artifact_root, "runs", run_id, "artifacts")
     if store.database:
-        kept = Path(store.home, store.artifact_root, "runs", run_id, "artifacts")
         kept.mkdir(parents=True)
-        (kept / artifacts.PARAMETERS_FILE).write_text(text, encoding="utf-8")
-    else:
-        client.log_text(run_id, text, artifacts.PARAMETERS_FILE)
+    of_run = {artifacts.PARAMETERS_FILE: json.dumps(parameters, indent=1, sort_keys=True), **(texts or {})}
+    for file, text in of_run.items():
+        if store.database:
+            (kept / file).write_text(text, encoding="utf-8")
+        else:
+            client.log_text(run_id, text, file)
     if not store.tracking_uri.startswith("sqlite:"):
         # A server registers only folders inside a run, so the run gets a copy. Scoring reads the folder.
         client.log_artifacts(run_id, str(folder), "model")
@@ -124,6 +127,13 @@ def log_version(
     client.set_terminated(run_id)
     _register(client, model, version, source, run_id, sha256)
     return place, sha256, run_id
+
+
+def _log_metrics(client: Any, run: Any, metrics: Mapping[str, Any]) -> None:
+    """Log figures in one call, since each call is a commit of the database."""
+    from mlflow.entities import Metric
+
+    client.log_batch(run.run_id, [Metric(name, value, run.start_time, 0) for name, value in _flat(metrics).items()])
 
 
 def _register(client: Any, model: str, version: str, source: str, run_id: str, sha256: str) -> None:
@@ -162,13 +172,7 @@ def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str)
         return None
     client = store.client()
     registered = {int(v.version): v.tags for v in client.search_model_versions(f"name='{name}'")}
-    sha256 = promoted["artifact_sha256"]
-    # A run that died before its decision was recorded leaves a registered version of the same text.
-    numbers = [n for n, t in registered.items() if t.get("version") == wanted and t.get("sha256") == sha256]
-    if not numbers:
-        texts = sorted({t["version"] for t in registered.values() if "version" in t})
-        raise LookupError(f"{name} has no version {wanted} with sha256 {sha256[:12]}…; registered: {texts}")
-    number, current = max(numbers), _champion(client, name)
+    number, current = _number(name, registered, promoted), _aliased(client, name, CHAMPION)
     if current == number:
         return wanted
     decided = {p["version"] for p in promotions if p["model"] == model}
@@ -178,15 +182,39 @@ def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str)
             "this run had read the promotions; run the step again"
         )
     client.set_registered_model_alias(name, CHAMPION, str(number))
-    after = _champion(client, name)
+    after = _aliased(client, name, CHAMPION)
     if after != number:
         raise LookupError(f"the alias champion of {name} was moved by someone else to {after}; run the step again")
     return wanted
 
 
-def _champion(client: Any, name: str) -> int | None:
-    """Number of the version that the alias points at."""
-    number = dict(client.get_registered_model(name).aliases).get(CHAMPION)
+def point_challenger(store: Store, challenger: Mapping[str, Any]) -> None:
+    """Point the alias `challenger` at the version of a decision, unless it points at a newer one.
+
+    Raises:
+        LookupError: The version is not registered.
+    """
+    client, name = store.client(), REGISTERED[challenger["model"]]
+    registered = {int(v.version): v.tags for v in client.search_model_versions(f"name='{name}'")}
+    number = _number(name, registered, challenger)
+    if (_aliased(client, name, CHALLENGER) or 0) < number:
+        client.set_registered_model_alias(name, CHALLENGER, str(number))
+
+
+def _number(name: str, registered: Mapping[int, Mapping[str, str]], decision: Mapping[str, Any]) -> int:
+    """Number of a decision's version in the registry."""
+    wanted, sha256 = decision["version"], decision["artifact_sha256"]
+    # A run that died before its decision was recorded leaves a registered version of the same text.
+    numbers = [n for n, t in registered.items() if t.get("version") == wanted and t.get("sha256") == sha256]
+    if not numbers:
+        texts = sorted({t["version"] for t in registered.values() if "version" in t})
+        raise LookupError(f"{name} has no version {wanted} with sha256 {sha256[:12]}…; registered: {texts}")
+    return max(numbers)
+
+
+def _aliased(client: Any, name: str, alias: str) -> int | None:
+    """Number of the version that an alias points at."""
+    number = dict(client.get_registered_model(name).aliases).get(alias)
     return None if number is None else int(number)
 
 

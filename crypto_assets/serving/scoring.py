@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.ml import forecasts, registry, scoring
 from crypto_assets.ml.artifacts import ArtifactRefused
 from crypto_assets.ml.baselines import ANOMALY, HORIZONS, PRICE_1H, PRICE_5M, REGISTERED
+from crypto_assets.ml.detectors import FOREST, ROBUST_Z, UNION
 from crypto_assets.ml.panel import ANOMALY_INPUTS, FIELDS, Panel
 from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Problem
@@ -33,6 +34,18 @@ SHOWN = (
     "skill_verdict",
 )
 """Columns of `gold.price_predictions` in the answer of a price model."""
+ANOMALY_OUTPUTS = (
+    *("anomaly_score", "threshold", "is_anomaly", "detectors", "z_threshold", "market_score", "market_threshold"),
+    *("size_sigma", "size_market_sigma"),
+)
+"""Columns of `gold.anomalies` that a request answers; `scope` is not among them, since it may depend on other coins."""
+ANOMALY_TEXTS = ("explanation", "similar")
+"""More of them, which tables hold as JSON."""
+_ANOMALY_NEEDS = {
+    ROBUST_Z: ("rz",),
+    FOREST: (*ANOMALY_INPUTS, "s"),
+    UNION: (*ANOMALY_INPUTS, "s", "s_market"),
+}
 
 
 def model_of(name: str) -> str:
@@ -136,7 +149,7 @@ def predictions(model: str, version: Version, rows: Sequence[Mapping[str, Any]],
 def needed(model: str, version: Version) -> tuple[str, ...]:
     """Features that a version uses."""
     if model == ANOMALY:
-        return ("rz",) if version.model is None else (*ANOMALY_INPUTS, "s")
+        return _ANOMALY_NEEDS[version.detector.algorithm]
     return forecasts.needed(version, _horizon(model))
 
 
@@ -185,18 +198,15 @@ def _panel(rows: Sequence[Mapping[str, Any]]) -> Panel:
 
 
 def _anomalies(model: str, version: Version, rows: Sequence[Mapping[str, Any]], _now: datetime) -> list[dict[str, Any]]:
-    data = _panel(rows)
-    with_reasons = scoring.explanations(data)
+    scored = scoring.Scored(_panel(rows), version, tuple(row.get("coin_id") for row in rows))
     found = []
-    for row, (score,), (why,) in zip(rows, scoring.scores(data, version).tolist(), with_reasons, strict=True):
-        known, level = math.isfinite(score), scoring.threshold(version, row.get("coin_id") or "*")
+    for number, row in enumerate(rows):
+        columns = scored.row(number, 0)
         found.append(
             {
                 "coin_id": row.get("coin_id"),
-                "anomaly_score": score if known else None,
-                "threshold": level,
-                "is_anomaly": known and score > level,
-                "explanation": json.loads(why) if why else None,
+                **{name: columns[name] for name in ANOMALY_OUTPUTS},
+                **{name: json.loads(columns[name]) if columns[name] else None for name in ANOMALY_TEXTS},
                 "model_name": model,
                 "model_version": version.name,
             }

@@ -22,7 +22,7 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, hour_key
 from crypto_assets.contracts.tables import PROMOTIONS, TABLES
 from crypto_assets.engine.base import CheckOutcome, Result, StepInputs
 from crypto_assets.engine.sail import SailEngine
-from crypto_assets.ml import artifacts
+from crypto_assets.ml import artifacts, challenger
 from crypto_assets.ml.baselines import V0_THRESHOLD
 from crypto_assets.ml.panel import Panel
 from crypto_assets.ml.registry import Store
@@ -152,7 +152,7 @@ def test_scoring_an_old_hour_today_gives_that_days_rows(lake: SailEngine, inputs
     anomalies.work(lake, [hour], inputs(MONDAY + 4 * HOUR))
     predictions.work(lake, [hour], inputs(MONDAY + 4 * HOUR))
     then, forecast = rows_of(lake, "gold.anomalies"), rows_of(lake, "gold.price_predictions")
-    assert {r["model_version"] for r in then} == {"2024-01-09-robust-z"}
+    assert {r["model_version"] for r in then} == {"2024-01-09-union"}
 
     price_model.work(lake, [day_key(MONDAY)], inputs())
     anomaly_model.work(lake, [day_key(MONDAY)], inputs())
@@ -181,7 +181,7 @@ def test_versions_change_at_midnight_of_their_cutoff(lake: SailEngine, inputs: C
     keys = [hour_key(MONDAY - HOUR), hour_key(MONDAY)]
     anomalies.work(lake, keys, inputs())
     by_hour = {(r["hour"], r["model_version"]) for r in rows_of(lake, "gold.anomalies")}
-    assert by_hour == {(MONDAY - HOUR, "v0"), (MONDAY, "2024-01-09-robust-z")}
+    assert by_hour == {(MONDAY - HOUR, "v0"), (MONDAY, "2024-01-09-union")}
 
 
 def test_a_decision_by_hand_changes_the_version_within_a_day(
@@ -400,14 +400,19 @@ def test_every_row_tells_score_threshold_and_why(
     lake: SailEngine, data: Panel, inputs: Callable[..., StepInputs]
 ) -> None:
     spike = MONDAY + 7 * SLOT
-    stale, null = MONDAY + 3 * SLOT, MONDAY + 5 * SLOT
+    stale, null, frozen = MONDAY + 3 * SLOT, MONDAY + 5 * SLOT, MONDAY + 6 * SLOT
+    learnt_run = 8
 
     def edit(r: dict[str, Any]) -> dict[str, Any]:
         coin, end = r["coin_id"], r["window_end"]
         if end == spike and coin != COINS[2]:
-            return {"rz": -30.0 if coin == COINS[0] else 25.0, "sample_count": 1}
+            return {"rz": -30.0 if coin == COINS[0] else 25.0, "r5_market": 0.0, "sample_count": 1}
+        if coin == COINS[2] and end == MONDAY - 3 * HOUR:
+            return {"unchanged_slots": learnt_run}
         if end == MONDAY + 11 * SLOT and coin == COINS[1]:
-            return {"rz": 12.0}
+            return {"rz": 12.0, "r5_market": 0.02}
+        if end == frozen and coin == COINS[2]:
+            return {"unchanged_slots": learnt_run + 1, "sample_count": 1}
         if coin == COINS[0] and end == stale:
             return {"staleness_s": 400.0}
         if coin == COINS[0] and end == null:
@@ -424,19 +429,31 @@ def test_every_row_tells_score_threshold_and_why(
     rows = {(r["coin_id"], r["window_end"]): r for r in rows_of(lake, "gold.anomalies")}
     assert len(rows) == 36
     assert result.tables["gold.anomalies"].partitions[key].rows == 36
+    stored = rows_of(lake, "ml.promotions", "model = 'anomaly' AND version <> 'v0'")[0]
+    learnt = artifacts.load(Path(stored["artifact_uri"]), stored["artifact_sha256"])[0]
+    levels = {c: (learnt["thresholds"]["robust_z"][c], learnt["thresholds"]["market"][c]) for c in COINS}
     hit = rows[COINS[0], spike]
-    assert (hit["anomaly_score"], hit["size_sigma"], hit["is_anomaly"]) == (30.0, 30.0, True)
+    assert (hit["anomaly_score"], hit["threshold"], hit["is_anomaly"]) == (30.0 / levels[COINS[0]][0], 1.0, True)
+    assert (hit["size_sigma"], hit["detectors"]) == (30.0, ["robust_z"])
     assert json.loads(hit["explanation"])[0] == {"feature": "rz", "sigma": -30.0}
-    assert (hit["scope"], hit["suspicion"]) == ("market_wide", "single_sample")
-    assert (hit["model_version"], hit["scored_at"], hit["revision"]) == ("2024-01-09-robust-z", now, 0)
+    assert (hit["scope"], hit["suspicion"]) == ("market_wide", "single_sample"), "the others moved alike"
+    assert len(json.loads(hit["similar"])) == 3
+    assert all(datetime.fromisoformat(w["window_end"]) <= MONDAY for w in json.loads(hit["similar"]))
+    assert (hit["model_version"], hit["scored_at"], hit["revision"]) == ("2024-01-09-union", now, 0)
     assert hit["previous_is_anomaly"] is None
     assert hit["latency_s"] == (now - spike).total_seconds()
     assert (hit["symbol"], hit["price"]) == (COINS[0].upper(), pytest.approx(data["price"][0, 9 * 288 + 6]))
-    stored = rows_of(lake, "ml.promotions", "model = 'anomaly' AND version <> 'v0'")[0]
-    limits = artifacts.load(Path(stored["artifact_uri"]), stored["artifact_sha256"])[0]["thresholds"]
-    assert {r["threshold"] for (c, _), r in rows.items() if c == COINS[1]} == {limits[COINS[1]]}
+    assert {(r["z_threshold"], r["market_threshold"]) for (c, _), r in rows.items() if c == COINS[1]} == {
+        levels[COINS[1]]
+    }
     alone = rows[COINS[1], MONDAY + 11 * SLOT]
     assert (alone["is_anomaly"], alone["scope"], alone["suspicion"]) == (True, "coin_specific", None)
+    assert alone["detectors"] == ["market", "robust_z"]
+    s, s_market = (data[n][1, 9 * 288 + 10] for n in ("s", "s_market"))
+    assert alone["market_score"] == pytest.approx(0.02 / math.sqrt(s_market * max(s_market, 0.3 * s)))
+    assert alone["size_market_sigma"] == pytest.approx(0.02 / s_market)
+    assert alone["anomaly_score"] == pytest.approx(alone["market_score"] / levels[COINS[1]][1])
+    assert rows[COINS[2], frozen]["suspicion"] == "frozen"
     assert rows[COINS[0], stale]["suspicion"] == "stale"
     assert rows[COINS[2], stale]["suspicion"] == "incomplete"
     unknown = rows[COINS[0], null]
@@ -500,6 +517,138 @@ def test_an_hour_without_features_is_empty_and_red(lake: SailEngine, inputs: Cal
     check = outcome(result, "gold.anomalies", key, "has_rows")
     assert not check.passed
     assert "features of this hour are empty" in check.description
+
+
+def test_rows_from_before_the_second_score_are_no_revisions_when_scored_again(
+    lake: SailEngine, inputs: Callable[..., StepInputs]
+) -> None:
+    key = hour_key(MONDAY)
+    anomalies.work(lake, [key], inputs(MONDAY + HOUR))
+    stored = lake.store.read_arrow("gold.anomalies")
+    first = changed(stored, lambda _: dict.fromkeys(anomalies.SECOND))
+    lake.store.replace_slice("gold.anomalies", Slice(MONDAY, MONDAY + HOUR), lambda: first, now=NOW)
+    assert {r["detectors"] is None for r in rows_of(lake, "gold.anomalies")} == {True}
+    anomalies.work(lake, [key], inputs())
+    again = rows_of(lake, "gold.anomalies")
+    assert {(r["revision"], r["scored_at"]) for r in again} == {(0, MONDAY + HOUR)}
+    assert again == sorted(stored.to_pylist(), key=lambda r: (r["coin_id"], str(r["window_end"])))
+
+
+# --- the challenger and its gate ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(challenger, "TREES", 10)
+
+
+SUNDAY = START + 13 * DAY
+
+
+def scored_from_start(data: Panel) -> Panel:
+    """As if a day before had made the scale known, so that the first week can be fitted on."""
+    return replace(data, values={n: np.where(np.isfinite(v), v, np.nanmedian(v)) for n, v in data.values.items()})
+
+
+def test_a_week_ends_with_a_comparison_whose_decision_is_green(
+    engine: SailEngine, inputs: Callable[..., StepInputs], few_trees: None
+) -> None:
+    rows = feature_rows(scored_from_start(market(15)))
+    write_features(engine, rows, Slice(START, START + 15 * DAY))
+    keys = [day_key(SUNDAY - DAY), day_key(SUNDAY), day_key(SUNDAY + DAY)]
+    result = anomaly_model.work(engine, keys, inputs())
+    gates = [outcome(result, "ml.anomaly_model", key, "promotion_gate") for key in keys]
+    assert [g.passed for g in gates] == [True] * 3
+    decided = {r["version"]: r for r in rows_of(engine, "ml.promotions", "model = 'anomaly' AND version <> 'v0'")}
+    day = f"{SUNDAY:%Y-%m-%d}"
+    assert {v: d["decision"] for v, d in decided.items()} == {
+        f"{SUNDAY - DAY:%Y-%m-%d}-union": "promoted",
+        f"{day}-forest": "rejected",
+        f"{day}-union": "promoted",
+        f"{SUNDAY + DAY:%Y-%m-%d}-union": "promoted",
+    }
+    figures = json.loads(decided[f"{day}-forest"]["metrics"])["gate"]
+    assert figures["difference"]["injected"]["lower"] <= 0
+    assert gates[1].description == decided[f"{day}-union"]["why"]
+    store = Store.of(inputs().params)
+    client = store.client()
+    aliases = {a: client.get_model_version_by_alias("crypto_anomaly", a) for a in ("champion", "challenger")}
+    assert aliases["challenger"].tags["version"] == f"{day}-forest"
+    assert aliases["champion"].tags["version"] == f"{SUNDAY + DAY:%Y-%m-%d}-union"
+    run = decided[f"{day}-forest"]["run_id"]
+    assert {f.path for f in client.list_artifacts(run)} >= {"gate.svg", "parameters.json"}
+    served = json.loads(decided[f"{SUNDAY + DAY:%Y-%m-%d}-union"]["metrics"])["served"]
+    assert (served["coin_days"], served["budget"]) == (pytest.approx(3, abs=0.02), 1)
+    assert 0 <= served["flags"] < 15
+
+
+def test_a_forest_that_wins_serves_its_week_and_the_days_own_versions_wait(
+    engine: SailEngine, inputs: Callable[..., StepInputs], few_trees: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = feature_rows(scored_from_start(market(22)))
+    write_features(engine, rows, Slice(START, START + 22 * DAY))
+    better = {"value": 0.3, "lower": 0.2, "upper": 0.4}
+    monkeypatch.setattr(challenger, "_figures", lambda *_: better)
+    sunday, monday = day_key(SUNDAY), day_key(SUNDAY + DAY)
+    anomaly_model.work(engine, [sunday], inputs())
+    monkeypatch.undo()
+    monkeypatch.setattr(challenger, "TREES", 10)
+    waits = anomaly_model.work(engine, [monday], inputs())
+    assert outcome(waits, "ml.anomaly_model", monday, "promotion_gate").passed
+    anomalies.work(engine, [hour_key(SUNDAY + 3 * DAY)], inputs())
+    assert {r["model_version"] for r in rows_of(engine, "gold.anomalies")} == {f"{sunday}-forest"}
+    assert {tuple(r["detectors"]) for r in rows_of(engine, "gold.anomalies")} <= {(), ("isolation_forest",)}
+    anomaly_model.work(engine, [day_key(SUNDAY + 7 * DAY)], inputs())
+    decided = {r["version"]: r for r in rows_of(engine, "ml.promotions", "model = 'anomaly' AND version <> 'v0'")}
+    assert {v: d["decision"] for v, d in decided.items()} == {
+        f"{sunday}-union": "rejected",
+        f"{sunday}-forest": "promoted",
+        f"{monday}-union": "rejected",
+        f"{day_key(SUNDAY + 7 * DAY)}-union": "promoted",
+        f"{day_key(SUNDAY + 7 * DAY)}-forest": "rejected",
+    }
+    assert decided[f"{monday}-union"]["why"] == f"{sunday}-forest serves until the end of its week"
+
+
+def test_a_decision_that_its_figures_do_not_support_is_red(
+    lake: SailEngine, inputs: Callable[..., StepInputs], few_trees: None
+) -> None:
+    training.promotions(lake, inputs())
+    cutoff = MONDAY
+    figures = {"gate": {"difference": {"injected": {"value": -0.3, "lower": -0.4, "upper": -0.2}}}}
+    plant(
+        lake,
+        promotion("anomaly", "union", cutoff, algorithm="union", decision="rejected", metrics="{}"),
+        promotion("anomaly", "forest", cutoff, algorithm="isolation_forest", metrics=json.dumps(figures)),
+    )
+    rows = training.decided_on(training.promotions(lake, inputs()), "anomaly", cutoff)
+    red = anomaly_model.gate(rows, None)
+    assert not red.passed
+    assert "by the figures union serves, and isolation_forest was promoted" in red.description
+
+
+@pytest.mark.parametrize(
+    ("flags", "days", "passed"), [(28, 28, True), (70, 28, False), (10, 28, False), (70, 27, True)]
+)
+def test_flags_are_held_against_the_budget_of_28_days(flags: int, days: int, passed: bool) -> None:
+    """One coin at one flag a day, as trainings recorded it."""
+    per_day = [flags // days + (n < flags % days) for n in range(days)]
+    rows = [
+        promotion(
+            "anomaly",
+            f"v{n}",
+            MONDAY - n * DAY,
+            metrics=json.dumps({"served": {"flags": of_day, "coin_days": 1.0, "budget": 1.0}}),
+        )
+        for n, of_day in enumerate(per_day)
+    ]
+    old = promotion("anomaly", "older", MONDAY - 28 * DAY, metrics=rows[0]["metrics"])
+    check = anomaly_model.in_budget([*rows, old], MONDAY, 1.0)
+    assert (check.passed, check.severity) == (passed, "warn")
+    if days == 28:
+        assert f"{flags / 28:.2f} times the budget of 1" in check.description
+    else:
+        assert check.description.startswith("27 of the 28 days")
 
 
 # --- forecasts ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from crypto_assets.assets.card import upstream
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.ml import anomaly, intervals, price
+from crypto_assets.ml import detectors, intervals, price
 from crypto_assets.ml.panel import FIELDS, Panel, anomaly_inputs
 
 DERIVED = [t for t in TABLES.values() if t.schema not in ("bronze", "ops") or t.name == "pipeline_metrics"]
@@ -28,7 +28,8 @@ FROM_NO_TABLE = {
         *("gold.anomalies.inference_ms", "ml.promotions.decided_at"),
     ),
     "the model that scored": (
-        *(f"gold.anomalies.{c}" for c in ("threshold", "model_name", "model_version")),
+        *(f"gold.anomalies.{c}" for c in ("threshold", "z_threshold", "market_threshold")),
+        *(f"gold.anomalies.{c}" for c in ("model_name", "model_version")),
         *(f"gold.price_predictions.{c}" for c in ("model_name", "model_version", "coverage_7d", "coverage_28d")),
         *(f"gold.price_predictions.{c}" for c in ("skill_verdict", "null_reason")),
     ),
@@ -81,7 +82,7 @@ def _fields(*computed: Callable[[Panel], object]) -> set[str]:
 
 def test_scores_and_forecasts_name_the_features_their_models_read():
     score = TABLES["gold.anomalies"].column("anomaly_score").lineage
-    assert set(score) == _fields(anomaly.z_scores, anomaly_inputs)
+    assert set(score) == _fields(detectors.scores, anomaly_inputs)
     forecast = TABLES["gold.price_predictions"].column("predicted_return").lineage
     assert set(forecast) == _fields(price.inputs)
     width = {f"features.price_features.{name}" for names in intervals.FEATURES.values() for name in names}

@@ -18,7 +18,7 @@ import pytest
 import crypto_assets
 from crypto_assets.databricks import endpoint
 from crypto_assets.databricks.clusters import ENDPOINT_LIBRARIES
-from crypto_assets.ml import anomaly, artifacts
+from crypto_assets.ml import artifacts, challenger
 from crypto_assets.ml.artifacts import ArtifactRefused
 from crypto_assets.ml.baselines import v0_rows
 from crypto_assets.ml.panel import FIELDS, Panel
@@ -39,7 +39,7 @@ def promotions(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str,
     data = Panel(
         ("bitcoin",), 0, {f: random.normal(0, 1e-3, (1, 300)) for f in FIELDS} | {"s": np.full((1, 300), 1e-3)}
     )
-    sha256 = artifacts.save(home / PLACE, LEVELS, anomaly.fit_forest(data))
+    sha256 = artifacts.save(home / PLACE, LEVELS, challenger.fit_forest(data))
     forest = {
         "model": "anomaly", "version": "7", "algorithm": "isolation_forest", "decision": "promoted", "metrics": "{}",
         "artifact_uri": PLACE, "artifact_sha256": sha256, "content_hash": "c", "run_id": "",
@@ -117,7 +117,8 @@ def test_a_published_model_scores_like_the_api(
     expected = scoring.predictions(model, scoring.version_in_force(known, model, NOW, home), GIVEN[model], NOW)
     found = answers[model]["rows"]
     if model == "anomaly":
-        found = [row | {"explanation": json.loads(row["explanation"] or "null")} for row in found]
+        lists = ("explanation", "detectors", "similar")
+        found = [row | {n: json.loads(row[n] or "null") for n in lists} for row in found]
         assert found[1]["anomaly_score"] is None
         assert [row["threshold"] for row in answers[model]["without coin"]] == [0.5] * 5
     assert found == expected

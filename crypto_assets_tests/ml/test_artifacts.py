@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import FunctionTransformer, Pipeline
 
 from crypto_assets.engine.base import StepFailed
-from crypto_assets.ml import anomaly, artifacts, price
+from crypto_assets.ml import artifacts, challenger, price
 from crypto_assets_tests.ml.synthetic import panel_of, walk
 
 X = np.random.default_rng(0).standard_normal((1000, 7))
@@ -21,7 +21,7 @@ Y = X[:, 0] + X[:, 1] ** 2
 
 def models() -> dict[str, Any]:
     fitted: dict[str, Any] = {name: price._fit(name, X, Y) for name in price.CANDIDATES}
-    return fitted | {"isolation_forest": anomaly.fit_forest(panel_of(walk(1, 3, 900)))}
+    return fitted | {"isolation_forest": challenger.fit_forest(panel_of(walk(1, 3, 900)))}
 
 
 @pytest.mark.parametrize("name", [*price.CANDIDATES, "isolation_forest"])

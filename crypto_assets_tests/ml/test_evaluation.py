@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crypto_assets.ml import evaluation, scoring
-from crypto_assets.ml.panel import SLOTS_A_DAY
+from crypto_assets.ml.panel import SLOTS_A_DAY, anomaly_inputs
 from crypto_assets_tests.ml.synthetic import panel_of, walk
 
 
@@ -75,6 +75,8 @@ def test_suspicion_names_stale_single_and_incomplete_data() -> None:
     assert scoring.suspicion({**good, "staleness_s": 305.0}) == "stale"
     assert scoring.suspicion({**good, "price": None, "staleness_s": None}) == "stale"
     assert scoring.suspicion({**good, "sample_count": 1}) == "single_sample"
+    assert scoring.suspicion({**good, "sample_count": 1}, frozen=True) == "frozen"
+    assert scoring.suspicion({**good, "staleness_s": 305.0}, frozen=True) == "stale"
     assert scoring.suspicion({**good, "is_complete": False}) == "incomplete"
 
 
@@ -83,11 +85,10 @@ def test_explanations_name_the_strongest_inputs_first() -> None:
 
     data = panel_of(walk(4, 3, 500)).cut(300, 500)
     data["rz"][1, 20] = -40.0
-    told = scoring.explanations(data)
-    first = json.loads(told[1][20] or "")
+    first = json.loads(scoring.explanation(anomaly_inputs(data)[1, 20]) or "")
     assert first[0] == {"feature": "rz", "sigma": -40.0}
     assert len(first) == scoring.EXPLAINED
     assert [abs(f["sigma"]) for f in first] == sorted((abs(f["sigma"]) for f in first), reverse=True)
     for field in data.values:
         data[field][2, 7] = np.nan
-    assert scoring.explanations(data)[2][7] is None
+    assert scoring.explanation(anomaly_inputs(data)[2, 7]) is None

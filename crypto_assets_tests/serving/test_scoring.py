@@ -14,10 +14,11 @@ import pytest
 
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.contracts.tables import PRICE_FEATURES, PROMOTIONS, TABLES
-from crypto_assets.ml import anomaly, artifacts, forecasts, scoring
+from crypto_assets.ml import artifacts, challenger, forecasts, scoring
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, panel
 from crypto_assets.serving.kept import FEATURES
+from crypto_assets.serving.scoring import ANOMALY_OUTPUTS, ANOMALY_TEXTS
 from crypto_assets_tests.serving.lakes import COINS, NOON, SLOT, Lake, row, shown
 from crypto_assets_tests.serving.running import running
 
@@ -30,7 +31,9 @@ def _features() -> list[dict[str, Any]]:
     found = []
     for coin in COINS:
         for number, end in enumerate(ENDS):
-            values = {f: float(random.normal(0, 1e-3)) for f in FIELDS} | {"price": 100.0, "s": 1e-3, "rv1h": 2e-3}
+            values = {f: float(random.normal(0, 1e-3)) for f in FIELDS} | {
+                "price": 100.0, "s": 1e-3, "s_market": 5e-4, "rv1h": 2e-3, "unchanged_slots": 1,
+            }  # fmt: skip
             known = values if number else {"price": 100.0}
             reason = None if number else "no_lag"
             times = {"window_start": end - SLOT, "window_end": end, "available_at": end}
@@ -57,10 +60,24 @@ def _forest(lake: Lake) -> None:
     data = panel(lake.store.read_arrow("features.price_features"), ENDS[-1])
     place = "mlflow/artifacts/crypto_anomaly/7"
     levels = {"thresholds": {"*": 0.5, "bitcoin": 0.45}}
-    sha256 = artifacts.save(lake.home.path / place, levels, anomaly.fit_forest(data))
+    sha256 = artifacts.save(lake.home.path / place, levels, challenger.fit_forest(data))
     promoted = {"artifact_uri": place, "artifact_sha256": sha256, "decision": "promoted", "metrics": "{}"}
     times = {"cutoff": NOON - timedelta(hours=9), "effective_from": NOON - timedelta(hours=8), "decided_at": NOON}
     _promote(lake, [{"model": "anomaly", "version": "7", "algorithm": "isolation_forest", **promoted, **times}])
+
+
+def _union(lake: Lake) -> None:
+    """Promote a version with two scores and windows of one coin."""
+    place = "mlflow/artifacts/crypto_anomaly/8"
+    learnt = {
+        "algorithm": "union",
+        "thresholds": {"robust_z": {"*": 0.002, "bitcoin": 0.001}, "market": {"*": 40.0, "bitcoin": 1.0}},
+        "windows": {"bitcoin": [{"window_end": 300 * n, "inputs": [n, 0.0, 0.0, 0.0, 0.0]} for n in range(1, 6)]},
+    }
+    sha256 = artifacts.save(lake.home.path / place, learnt)
+    promoted = {"artifact_uri": place, "artifact_sha256": sha256, "decision": "promoted", "metrics": "{}"}
+    times = {"cutoff": NOON - timedelta(hours=9), "effective_from": NOON - timedelta(hours=8), "decided_at": NOON}
+    _promote(lake, [{"model": "anomaly", "version": "8", "algorithm": "union", **promoted, **times}])
 
 
 def _offline(lake: Lake) -> pa.Table:
@@ -92,7 +109,8 @@ def test_scores_of_all_formats_equal_those_of_the_batch(lake: Lake) -> None:
     rows = _inputs(lake)
     data = panel(lake.store.read_arrow("features.price_features"), ENDS[-1])
     version = _version(lake, "anomaly")
-    batch = [None if np.isnan(s) else float(s) for s in scoring.scores(data, version).ravel()]
+    rows_of = scoring.Scored(data, version)
+    batch = [rows_of.row(c, t)["anomaly_score"] for c in range(2) for t in range(data.slots)]
     for form, given in _formats(rows).items():
         answer = lake.client.post("/invocations", json={form: given})
         assert answer.status_code == 200, answer.text
@@ -104,6 +122,27 @@ def test_scores_of_all_formats_equal_those_of_the_batch(lake: Lake) -> None:
             p["is_anomaly"] == (p["anomaly_score"] is not None and p["anomaly_score"] > p["threshold"]) for p in found
         )
     assert sum(score is not None for score in batch) == 58
+
+
+def test_every_column_of_two_scores_equals_the_batch(lake: Lake) -> None:
+    _union(lake)
+    data = panel(lake.store.read_arrow("features.price_features"), ENDS[-1])
+    scored = scoring.Scored(data, _version(lake, "anomaly"))
+    answer = lake.client.post("/invocations", json={"instances": _inputs(lake)})
+    found = answer.json()["predictions"]
+    batch = [scored.row(c, t) for c in range(2) for t in range(data.slots)]
+    names = (*ANOMALY_OUTPUTS, *ANOMALY_TEXTS)
+    texts = [{n: json.loads(b[n]) if n in ANOMALY_TEXTS and b[n] else b[n] for n in names} for b in batch]
+    assert [{n: p[n] for n in names} for p in found] == texts
+    assert {tuple(p["detectors"]) for p in found} >= {(), ("market", "robust_z")}
+    assert {p["threshold"] for p in found} == {1.0}
+    assert {(p["coin_id"], p["z_threshold"], p["market_threshold"]) for p in found} == {
+        ("bitcoin", 0.001, 1.0),
+        ("shiba-inu", 0.002, 40.0),
+    }
+    assert {len(p["similar"]) for p in found if p["similar"]} == {3}
+    missing = lake.client.post("/invocations", json={"instances": [{"rz": 1.0}]})
+    assert "features are missing: r15, r1h, r5_market, rv1h, s, s_market" in missing.json()["detail"]
 
 
 def test_forecasts_equal_those_of_the_batch(lake: Lake) -> None:

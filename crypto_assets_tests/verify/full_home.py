@@ -1,8 +1,8 @@
 """A home with rows in every table of the pipeline, made by its own steps from simulated prices.
 
 Sixty hours of four coins, polled every five minutes through the stand-in and Kafka, with records that end in
-quarantine and one that comes late; both days trained, so that the last hours are scored by a forest and forecast by a
-calibrated version. The forest needs fifteen days; here a day is enough to fit it and one to calibrate it.
+quarantine and one that comes late. Both days are trained: the second is scored again by two scores and the hours after
+it by a forest, and forecast by a calibrated version. Seven days calibrate, and fourteen fit a forest; here one and two.
 """
 
 from __future__ import annotations
@@ -61,15 +61,19 @@ class FullHome:
 
 
 @contextmanager
-def short_calibration() -> Iterator[None]:
-    """A day fits a forest and another calibrates it, and the forest wins."""
-    from crypto_assets.ml import anomaly
+def short_calibration(end: datetime) -> Iterator[None]:
+    """A day calibrates; at the end a day fits a forest, another calibrates it, and the forest wins."""
+    from crypto_assets.ml import anomaly, challenger, detectors
+    from crypto_assets.ml.panel import slot_of
 
+    better = {"value": 0.3, "lower": 0.2, "upper": 0.4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anomaly, "FIT_DAYS", 1)
         patch.setattr(anomaly, "LEAST_CALIBRATION_DAYS", 1)
-        patch.setattr(anomaly, "COMPARED", ())
-        patch.setattr(anomaly, "TREES", 20)
+        patch.setattr(detectors, "LEAST_CALIBRATION_DAYS", 1)
+        patch.setattr(challenger, "FIT_DAYS", 1)
+        patch.setattr(challenger, "TREES", 20)
+        patch.setattr(challenger, "ends_week", lambda data: data.first_slot + data.slots - 1 == slot_of(end))
+        patch.setattr(challenger, "_figures", lambda *_: better)
         yield
 
 
@@ -94,8 +98,9 @@ def build(path: Path, broker: RunningBroker) -> FullHome:
         keys = [hour_key(h) for h in Slice(begin, scored.end).hours()]
         home.run("bronze/raw_prices", keys)
         home.run("refresh", keys[:-SCORED])
-        with short_calibration():
+        with short_calibration(end):
             home.run("daily", [day_key(day + i * DAY) for i in range(3)])
+        home.run("gold/anomalies", keys[-SCORED - 24 : -SCORED])
         home.run("refresh", keys[-SCORED:])
         home.run("daily", [day_key(end)])
         home.run("gold/leaderboard_24h", [])

@@ -79,6 +79,19 @@ def anomalies() -> Iterator[Mutation]:
     yield change(table, "is_anomaly", law, to=False, where=lambda r: r["is_anomaly"])
     yield change(table, "explanation", law, to=lambda text: text.replace(json.loads(text)[0]["feature"], "rsi14", 1))
     yield change(table, "scope", law, to="market_wide", where=lambda r: r["scope"] == "coin_specific")
+    yield change(table, "scope", law, to="coin_specific", where=lambda r: r["detectors"] == ["robust_z"])
+    yield change(table, "anomaly_score", law, where=by_both)
+    yield change(table, "detectors", law, to=["market", "robust_z"], where=lambda r: r["detectors"] == ["market"])
+    yield null(table, "detectors", law)
+    yield change(table, "z_threshold", law, where=by_both)
+    yield null(table, "market_threshold", law)
+    yield change(table, "market_score", law)
+    yield swap(table, "size_market_sigma", law)
+    yield change(
+        table, "similar", law, to=lambda text: text.replace("T0", "T1", 1) if "T0" in text else text[:-1] + ",{}]"
+    )
+    yield null(table, "similar", law)
+    yield change(table, "suspicion", law, to="frozen", where=lambda r: r["suspicion"] is None)
     yield change(table, "model_version", "anomalies_refer_rightly", to="17")
     yield change(table, "latency_s", law)
     yield change(table, "inference_ms", law, to=-1.0)
@@ -91,6 +104,10 @@ def anomalies() -> Iterator[Mutation]:
     yield moved(table, law)
     yield dropped(table)
     yield emptied(table)
+
+
+def by_both(row: Row) -> bool:
+    return row["model_version"].endswith("-union")
 
 
 def ledgers() -> Iterator[Mutation]:
@@ -240,7 +257,7 @@ def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full
 
 def test_an_altered_model_file_is_caught(full_home: FullHome, home: Path):
     law = "promotions_are_of_their_files_and_runs"
-    folder = next((home / "mlflow" / "artifacts" / "anomaly").glob("*-robust-z"))
+    folder = next((home / "mlflow" / "artifacts" / "anomaly").glob("*-union"))
     text = (folder / "parameters.json").read_text()
     (folder / "parameters.json").unlink()
     (folder / "parameters.json").write_text(text.replace('"*": ', '"*": 1'))

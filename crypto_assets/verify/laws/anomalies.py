@@ -1,7 +1,8 @@
 """Laws on anomalies: scores, thresholds, flags and explanations, recomputed from features.
 
-Robust z is arithmetic on a feature. A forest is walked tree by tree over the arrays of its model file
-(`verify.model_files`), without the library that trained it.
+Robust z and the market score are arithmetic on features. A forest is walked tree by tree over the arrays of its model
+file (`verify.model_files`), without the library that trained it. Rows from before there were two scores have null in
+the columns that came with them.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
@@ -9,6 +10,7 @@ Robust z is arithmetic on a feature. A forest is walked tree by tree over the ar
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from crypto_assets.verify.laws.base import Evidence, Law, compared
 
 EXPLAINED = 3
 STALE_S = 300
+NEAREST, UNCALIBRATED_FROZEN = 3, 12
 
 _INPUTS = """
     rz AS z, r15 / (s * sqrt(3)) AS z15, r1h / (s * sqrt(12)) AS z1h,
-    CASE WHEN rv1h IS NOT NULL THEN ln(greatest(rv1h, 1e-9) / s) END AS volatility, r5_market / s AS zmarket
+    CASE WHEN rv1h IS NOT NULL THEN ln(greatest(rv1h, 1e-9) / s) END AS volatility, r5_market / s AS zmarket,
+    CASE WHEN s IS NOT NULL THEN abs(r5_market) / sqrt(s_market * greatest(s_market, 0.3 * s)) END AS market
 """
 _NAMES = {"rz": "z", "r15": "z15", "r1h": "z1h", "rv1h": "volatility", "r5_market": "zmarket"}
 """Input column by name in explanations, in tie-breaking order."""
+_SCORES = ("robust_z", "market", "isolation_forest")
 
 
 def anomalies_law() -> Law:
@@ -40,7 +45,9 @@ def anomalies_law() -> Law:
         (table, "features.price_features"),
         f"""
         WITH stored AS (
-            SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS explained
+            SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS explained,
+                   from_json("similar", '[{{"window_end": "VARCHAR", "distance": "DOUBLE"}}]') AS likened,
+                   count(detectors) OVER (PARTITION BY hour) = 0 AS first_release
             FROM "gold.anomalies"
         ), recomputed AS (
             SELECT *, list_slice(list_sort(list_filter([{listed}], lambda x: isfinite(x.sigma))), 1, {EXPLAINED}) AS top
@@ -50,6 +57,16 @@ def anomalies_law() -> Law:
             FROM stored a JOIN audit_flags o ON o.version = a.model_version AND o.coin_id <> a.coin_id
              AND o.window_end IN (a.window_end, a.window_end - INTERVAL 5 MINUTES)
             WHERE a.is_anomaly GROUP BY ALL
+        ), alike AS (
+            SELECT coin_id, window_end,
+                   list_slice(list_sort(list({{'distance': distance, 'ended': ended}})), 1, {NEAREST}) AS nearest
+            FROM (
+                SELECT a.coin_id, a.window_end, strftime(w.ended AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') AS ended,
+                       list_distance(w.inputs, [r.z, r.z15, r.z1h, r.volatility, r.zmarket]) AS distance
+                FROM stored a JOIN recomputed r USING (coin_id, window_end)
+                JOIN audit_windows w ON w.version = a.model_version AND w.coin_id = a.coin_id
+                WHERE a.is_anomaly AND isfinite(r.z + r.z15 + r.z1h + r.volatility + r.zmarket)
+            ) GROUP BY ALL
         ), panels AS (
             SELECT window_end, coins,
                    max(coins) OVER (PARTITION BY (window_end - INTERVAL 5 MINUTES)::DATE) AS coins_of_day
@@ -73,8 +90,26 @@ LEFT JOIN audit_levels l ON l.version = a.model_version AND l.coin_id = a.coin_i
 LEFT JOIN audit_scores c ON c.version = a.model_version AND c.coin_id = a.coin_id AND c.window_end = a.window_end
 LEFT JOIN near n ON n.coin_id = a.coin_id AND n.window_end = a.window_end
 LEFT JOIN panels p ON p.window_end = a.window_end
+LEFT JOIN alike k ON k.coin_id = a.coin_id AND k.window_end = a.window_end
 """
-_SCORE = "CASE WHEN l.forest THEN c.score ELSE abs(r.rz) END"
+
+
+def _score_of(features: str) -> str:
+    """A slot's score by its version `l` and the score `c` of its forest, from features with `rz` and `market`."""
+    return (
+        f"CASE l.algorithm WHEN 'union' THEN greatest(abs({features}.rz) / l.z, {features}.market / l.market) "
+        f"WHEN 'isolation_forest' THEN c.score ELSE abs({features}.rz) END"
+    )
+
+
+_SCORE = _score_of("r")
+_FIRED = """list_filter([
+    CASE WHEN l.algorithm = 'isolation_forest' AND c.score > l.forest THEN 'isolation_forest' END,
+    CASE WHEN l.algorithm = 'union' AND r.market / l.market > 1 THEN 'market' END,
+    CASE WHEN l.algorithm = 'robust_z' AND abs(r.rz) > l.z OR l.algorithm = 'union' AND abs(r.rz) / l.z > 1
+         THEN 'robust_z' END], lambda x: x IS NOT NULL)"""
+_BY_DETECTOR = """CASE WHEN a.is_anomaly THEN
+    CASE WHEN list_contains(a.detectors, 'market') THEN 'coin_specific' ELSE 'market_wide' END END"""
 _SCOPE = """CASE WHEN a.is_anomaly AND {n} >= 2
     THEN CASE WHEN coalesce(n.others, 0) * 2 >= {n} - 1 THEN 'market_wide' ELSE 'coin_specific' END END"""
 _DIFFERENCES = {
@@ -82,15 +117,31 @@ _DIFFERENCES = {
     "window_start": "a.window_start <> a.window_end - INTERVAL 5 MINUTES",
     "anomaly_score": f"l.version IS NOT NULL AND ((a.anomaly_score IS NULL) <> (({_SCORE}) IS NULL) "
                      f"OR abs(a.anomaly_score - ({_SCORE})) > 1e-9 * abs(a.anomaly_score))",
-    "threshold": "l.version IS NOT NULL AND a.threshold IS DISTINCT FROM l.threshold",
+    "threshold": "l.version IS NOT NULL AND a.threshold IS DISTINCT FROM "
+                 "CASE l.algorithm WHEN 'union' THEN 1.0 WHEN 'robust_z' THEN l.z ELSE l.forest END",
     "is_anomaly": "a.is_anomaly <> coalesce(a.anomaly_score > a.threshold, false)",
     "explanation": "len(coalesce(a.explained, [])) <> len(r.top) OR (a.explanation IS NULL) <> (len(r.top) = 0) "
                    "OR len(list_filter(list_zip(a.explained, r.top), lambda x: coalesce(x[1].feature <> x[2].feature "
                    "OR abs(x[1].sigma - x[2].sigma) > 0.0005001, true))) > 0",
     "size_sigma": "a.size_sigma IS DISTINCT FROM abs(r.rz)",
-    "scope": f"l.version IS NOT NULL AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins')} "
-             f"AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins_of_day')}",
+    **{name: f"CASE WHEN a.first_release THEN a.{name} IS NOT NULL ELSE {differs} END" for name, differs in {
+        "detectors": f"a.detectors IS NULL OR l.version IS NOT NULL AND a.detectors IS DISTINCT FROM {_FIRED}",
+        "z_threshold": "l.version IS NOT NULL AND a.z_threshold IS DISTINCT FROM l.z",
+        "market_threshold": "l.version IS NOT NULL AND a.market_threshold IS DISTINCT FROM l.market",
+        "market_score": "(a.market_score IS NULL) <> (r.market IS NULL) "
+                        "OR abs(a.market_score - r.market) > 1e-9 * r.market",
+        "size_market_sigma": "(a.size_market_sigma IS NULL) <> (r.r5_market / r.s_market IS NULL) "
+                             "OR abs(a.size_market_sigma - abs(r.r5_market) / r.s_market) > 1e-9 * a.size_market_sigma",
+        "similar": "l.version IS NOT NULL AND (len(coalesce(a.likened, [])) <> len(coalesce(k.nearest, [])) OR "
+                   "len(list_filter(list_zip(a.likened, k.nearest), lambda x: coalesce(x[1].window_end <> x[2].ended "
+                   "OR abs(x[1].distance - x[2].distance) > 0.0005001, true))) > 0)",
+    }.items()},
+    "scope": "l.version IS NOT NULL AND CASE WHEN l.algorithm = 'union' AND r.market IS NOT NULL "
+             f"THEN a.scope IS DISTINCT FROM {_BY_DETECTOR} ELSE a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins')} "
+             f"AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins_of_day')} END",
     "suspicion": f"a.suspicion IS DISTINCT FROM CASE WHEN r.price IS NULL OR r.staleness_s > {STALE_S} THEN 'stale' "
+                 "WHEN NOT a.first_release AND CASE WHEN l.version IS NULL THEN a.suspicion = 'frozen' "
+                 "ELSE r.unchanged_slots >= l.frozen END THEN 'frozen' "
                  "WHEN r.sample_count = 1 THEN 'single_sample' WHEN NOT r.is_complete THEN 'incomplete' END",
     "price": "a.price IS DISTINCT FROM r.price",
     "model_name": "a.model_name <> 'anomaly'",
@@ -102,19 +153,23 @@ _DIFFERENCES = {
     "day": "a.day <> a.window_start::DATE",
     "hour": "a.hour <> date_trunc('hour', a.window_start)",
 }  # fmt: skip
-"""Condition of a difference by column: `a` the anomaly, `r` its features, `l` its version's threshold, `c` a forest's
-score, `n` others flagged near it, `p` coins of the slot and of the day."""
+"""Condition of a difference by column: `a` the anomaly, `r` its features, `l` its version's thresholds, `c` a forest's
+score, `n` others flagged near it, `p` coins of the slot and of the day, `k` the version's windows nearest to it."""
 
 
 def _score(evidence: Evidence) -> str | None:
-    """Create `audit_levels` (threshold by version and coin), `audit_scores` (of forests) and `audit_flags`.
+    """Create `audit_levels` (thresholds by version and coin), `audit_windows`, `audit_scores` and `audit_flags`.
 
     Returns:
         A note on versions that could not be recomputed, without a home or their files.
     """
     connection = evidence.connection
     connection.execute(
-        "CREATE OR REPLACE TABLE audit_levels (version VARCHAR, coin_id VARCHAR, threshold DOUBLE, forest BOOLEAN)"
+        "CREATE OR REPLACE TABLE audit_levels (version VARCHAR, coin_id VARCHAR, algorithm VARCHAR, z DOUBLE, "
+        "market DOUBLE, forest DOUBLE, frozen BIGINT)"
+    )
+    connection.execute(
+        "CREATE OR REPLACE TABLE audit_windows (version VARCHAR, coin_id VARCHAR, ended TIMESTAMPTZ, inputs DOUBLE[])"
     )
     connection.execute(
         "CREATE OR REPLACE TABLE audit_scores (version VARCHAR, coin_id VARCHAR, window_end TIMESTAMPTZ, score DOUBLE)"
@@ -131,9 +186,15 @@ def _score(evidence: Evidence) -> str | None:
         if learnt is None:
             unread.append(version)
             continue
-        levels = learnt.get("thresholds") or {"*": learnt["threshold"]}
-        rows = [[version, c, float(levels.get(c, levels["*"])), forest is not None] for c in coins]
-        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?)", rows)
+        rows = [[version, c, *_levels(learnt, c, forest is not None)] for c in coins]
+        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        windows = [
+            [version, coin, window["window_end"], window["inputs"]]
+            for coin, listed in learnt.get("windows", {}).items()
+            for window in listed
+        ]
+        if windows:
+            connection.executemany("INSERT INTO audit_windows VALUES (?, ?, to_timestamp(?), ?)", windows)
         if forest is not None:
             _walk(evidence, version, forest)
     connection.execute(_FLAGS)
@@ -142,6 +203,18 @@ def _score(evidence: Evidence) -> str | None:
         if unread
         else None
     )
+
+
+def _levels(learnt: Mapping[str, Any], coin: str, forest: bool) -> list[Any]:
+    """Algorithm, thresholds of |rz|, market score and forest (null if unused), and frozen slots of a coin."""
+    algorithm = learnt.get("algorithm") or ("isolation_forest" if forest else "robust_z")
+    levels = learnt.get("thresholds") or {"*": learnt["threshold"]}
+    by_score = {"robust_z": levels.get("robust_z"), "market": levels.get("market")}
+    if algorithm != "union":
+        by_score = {algorithm: levels}
+    found = [float(of.get(coin, of["*"])) if (of := by_score.get(n)) else None for n in _SCORES]
+    frozen = learnt.get("frozen_slots", {})
+    return [algorithm, *found, int(frozen.get(coin, frozen.get("*", UNCALIBRATED_FROZEN)))]
 
 
 def _version(
@@ -175,12 +248,12 @@ def _walk(evidence: Evidence, version: str, forest: model_files.Forest) -> None:
     evidence.connection.unregister("audit_chunk")
 
 
-_FLAGS = """
+_FLAGS = f"""
 CREATE OR REPLACE TABLE audit_flags AS
 SELECT l.version, f.coin_id, f.window_end
-FROM "features.price_features" f JOIN audit_levels l ON l.coin_id = f.coin_id
+FROM (SELECT *, {_INPUTS} FROM "features.price_features") f JOIN audit_levels l ON l.coin_id = f.coin_id
 LEFT JOIN audit_scores c ON c.version = l.version AND c.coin_id = f.coin_id AND c.window_end = f.window_end
-WHERE CASE WHEN l.forest THEN c.score ELSE abs(f.rz) END > l.threshold
+WHERE {_score_of("f")} > CASE l.algorithm WHEN 'union' THEN 1.0 WHEN 'robust_z' THEN l.z ELSE l.forest END
 """
 
 

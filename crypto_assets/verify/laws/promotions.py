@@ -10,6 +10,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,8 @@ def _decision_problems(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
         if _holds(rows, model, decided[0]["decided_at"]):
             yield from (("promoted while a rollback holds the model", model, r["version"]) for r in promoted)
             continue
+        if not promoted and _forest_of_the_week(rows, decided[0]):
+            continue
         if len(promoted) != 1:
             yield f"{len(promoted)} versions of its cut-off are promoted", model, decided[0]["version"]
             continue
@@ -167,14 +170,45 @@ def _holds(rows: Iterable[Mapping[str, Any]], model: str, at: Any) -> bool:
     return bool(decided) and max(decided, key=lambda r: r["decided_at"])["decision"] == "rolled_back"
 
 
+def _forest_of_the_week(rows: Iterable[Mapping[str, Any]], day: Mapping[str, Any]) -> bool:
+    """Whether a forest was promoted for the week that a day's cut-off lies in: the day's own version waits."""
+    if day["model"] != "anomaly":
+        return False
+    earlier = [r for r in rows if r["model"] == "anomaly" and r["cutoff"] < day["cutoff"]
+               and r["decision"] == "promoted"]  # fmt: skip
+    newest = max(earlier, key=lambda r: r["cutoff"], default=None)
+    return (
+        newest is not None
+        and newest["algorithm"] == "isolation_forest"
+        and day["cutoff"] - newest["cutoff"] < timedelta(days=7)
+        and day["cutoff"].weekday() != 0
+    )
+
+
 def _better(decided: Iterable[Mapping[str, Any]]) -> str:
-    """The forest if its recall is at least the champion's on every injected fault, else robust z."""
+    """The forest if the figures of its comparison say so, else what was calibrated beside it."""
+    champion = "robust_z"
+    wins = False
     for row in decided:
-        recall = json.loads(row["metrics"]).get("recall") if row["algorithm"] == "isolation_forest" else None
-        if recall is not None:
-            mine, champion = recall["challenger"], recall["champion"]
-            return "isolation_forest" if all(mine[k] >= champion[k] for k in mine) else "robust_z"
-    return "robust_z"
+        if row["algorithm"] != "isolation_forest":
+            champion = row["algorithm"]
+            continue
+        figures = json.loads(row["metrics"])
+        if "gate" in figures:
+            wins = _passes(figures["gate"]["difference"])
+        elif "recall" in figures:  # as days of the first release were decided
+            mine, other = figures["recall"]["challenger"], figures["recall"]["champion"]
+            wins = all(mine[k] >= other[k] for k in mine)
+    return "isolation_forest" if wins else champion
+
+
+def _passes(found: Mapping[str, Mapping[str, float]]) -> bool:
+    """A point more of all faults in one coin, in no kind of them less, at most 2 points less of market-wide moves."""
+    return (
+        found.get("injected", {}).get("lower", 0) > 0.01
+        and all(d["upper"] >= 0 for kind, d in found.items() if kind.startswith(("spike", "drop")))
+        and all(d["lower"] >= -0.02 for kind, d in found.items() if kind.startswith("market"))
+    )
 
 
 def _skilled(row: Mapping[str, Any]) -> str:

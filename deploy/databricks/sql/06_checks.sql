@@ -152,7 +152,7 @@ ALTER TABLE `crypto_analytics`.`gold`.`anomalies` ADD CONSTRAINT `flag_matches_s
 
 ALTER TABLE `crypto_analytics`.`gold`.`anomalies` DROP CONSTRAINT IF EXISTS `finite`;
 
-ALTER TABLE `crypto_analytics`.`gold`.`anomalies` ADD CONSTRAINT `finite` CHECK (coalesce(((anomaly_score IS NULL OR abs(anomaly_score) <= 1.7976931348623157e308) AND (threshold IS NULL OR abs(threshold) <= 1.7976931348623157e308) AND (size_sigma IS NULL OR abs(size_sigma) <= 1.7976931348623157e308) AND (price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (latency_s IS NULL OR abs(latency_s) <= 1.7976931348623157e308) AND (inference_ms IS NULL OR abs(inference_ms) <= 1.7976931348623157e308)), false));
+ALTER TABLE `crypto_analytics`.`gold`.`anomalies` ADD CONSTRAINT `finite` CHECK (coalesce(((anomaly_score IS NULL OR abs(anomaly_score) <= 1.7976931348623157e308) AND (threshold IS NULL OR abs(threshold) <= 1.7976931348623157e308) AND (z_threshold IS NULL OR abs(z_threshold) <= 1.7976931348623157e308) AND (market_score IS NULL OR abs(market_score) <= 1.7976931348623157e308) AND (market_threshold IS NULL OR abs(market_threshold) <= 1.7976931348623157e308) AND (size_sigma IS NULL OR abs(size_sigma) <= 1.7976931348623157e308) AND (size_market_sigma IS NULL OR abs(size_market_sigma) <= 1.7976931348623157e308) AND (price IS NULL OR abs(price) <= 1.7976931348623157e308) AND (latency_s IS NULL OR abs(latency_s) <= 1.7976931348623157e308) AND (inference_ms IS NULL OR abs(inference_ms) <= 1.7976931348623157e308)), false));
 
 ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` DROP CONSTRAINT IF EXISTS `interval_ordered`;
 

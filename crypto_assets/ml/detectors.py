@@ -1,0 +1,214 @@
+"""Anomaly detectors: their scores, and a calibrated detector as a version of the model holds it.
+
+A detector is one or several scores with a threshold by coin. `robust_z` is the 5-minute return in the coin's own sigma,
+`market` the return relative to the other coins in a scale of its own past; the union of both flags a slot when either
+is above its threshold. Their scales come from the slots before, so that the scores of past days are out of sample.
+
+Belongs here: scores, thresholds, flags. Does not belong here: choosing what to calibrate (`ml.anomaly`), fitting and
+comparing a forest (`ml.challenger`), rows of tables (`ml.scoring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, usable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROBUST_Z, MARKET, FOREST = "robust_z", "market", "isolation_forest"
+"""Names of scores."""
+
+UNION = "union"
+"""Algorithm of a version with the scores robust_z and market; other algorithms are named like their one score."""
+
+POOLED = "*"
+"""Key of the threshold of coins that were not calibrated."""
+
+OWN_SHARE = 0.3
+"""Share of a coin's own scale that the market-relative scale is not taken below, see `market_scores`."""
+
+LEAST_FROZEN, UNCALIBRATED_FROZEN, LONGEST_RUN = 6, 12, 288
+"""Equal prices from which a quote is suspected: at least, without calibration, and at which runs are cut."""
+
+CALIBRATION_DAYS, LEAST_CALIBRATION_DAYS = 28, 7
+LEAST_THRESHOLD = 1e-6
+"""Scores are divided by thresholds; those of a price that never moved would be 0."""
+
+TAIL = 0.01
+"""Share of a coin's scores above the level that scales its tail before tails are pooled."""
+
+
+def z_scores(data: Panel) -> np.ndarray:
+    """|robust z| of the 5-minute return, C x T; NaN where unknown."""
+    import numpy as np
+
+    return np.abs(data["rz"])
+
+
+def market_scores(data: Panel) -> np.ndarray:
+    """|r5_market| / sqrt(s_market max(s_market, 0.3 s)), C x T; NaN where unknown.
+
+    The own scale keeps a coin that follows the market closely from being flagged for moves of no size.
+    """
+    import numpy as np
+
+    scale = data["s_market"]
+    return np.abs(data["r5_market"]) / np.sqrt(scale * np.maximum(scale, OWN_SHARE * data["s"]))
+
+
+def scores(data: Panel) -> dict[str, np.ndarray]:
+    """The scores that need no fitted model, by name, each C x T."""
+    return {ROBUST_Z: z_scores(data), MARKET: market_scores(data)}
+
+
+def forest_scores(forest: Any, data: Panel) -> np.ndarray:
+    """Score of an isolation forest in [0, 1], higher = more anomalous; C x T, NaN where inputs are missing."""
+    import numpy as np
+
+    inputs = anomaly_inputs(data)
+    mask = usable(inputs)
+    found = np.full(mask.shape, np.nan)
+    if mask.any():
+        found[mask] = -forest.score_samples(inputs[mask])
+    return found
+
+
+def thresholds(found: np.ndarray, coins: tuple[str, ...], budget: float, *, pooled: bool = False) -> dict[str, float]:
+    """Per coin, the quantile 1 - budget/288 of its scores: `budget` flags a day on data like these.
+
+    A coin without scores is left out; it gets the threshold of all coins together, under the key `*`.
+
+    Args:
+        found: Scores, C x T.
+        coins: C coin ids.
+        budget: Flags per coin and day.
+        pooled: Whether the tail is that of all coins: beyond its 99 % quantile a coin has too few scores for a rare
+            flag, so the scores of all coins, each in units of its own, make the quantile.
+    """
+    import numpy as np
+
+    level = 1 - budget / SLOTS_A_DAY
+    limits = {POOLED: max(LEAST_THRESHOLD, float(np.nanquantile(found, level)))}
+    # Such an extreme quantile needs at least a few slots beyond it.
+    least = LEAST_CALIBRATION_DAYS * SLOTS_A_DAY // 2
+    known = {c: row[np.isfinite(row)] for c, row in zip(coins, found, strict=True)}
+    known = {c: row for c, row in known.items() if len(row) >= least}
+    if not pooled or not known:
+        return limits | {c: max(LEAST_THRESHOLD, float(np.quantile(row, level))) for c, row in known.items()}
+    unit = {c: max(LEAST_THRESHOLD, float(np.quantile(row, 1 - TAIL))) for c, row in known.items()}
+    tail = float(np.quantile(np.concatenate([row / unit[c] for c, row in known.items()]), level))
+    return limits | {c: unit[c] * tail for c in known}
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A calibrated detector.
+
+    Args:
+        algorithm: `union`, `robust_z` or `isolation_forest`.
+        thresholds: By score, and in it by coin; `*` is for other coins.
+        calibration_days: Days that the thresholds rest on.
+        frozen_slots: By coin, the run of equal prices from which its quote is suspected to be frozen.
+        windows: By coin, its strongest windows of the calibrated days: `window_end` (seconds since 1970) and `inputs`.
+        forest: The fitted forest, if it has one.
+        metrics: Figures of the training.
+    """
+
+    algorithm: str
+    thresholds: dict[str, dict[str, float]]
+    calibration_days: int
+    frozen_slots: dict[str, int] = field(default_factory=dict)
+    windows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    forest: Any = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the thresholds rest on fewer than 28 days."""
+        return self.calibration_days < CALIBRATION_DAYS
+
+    def scores(self, data: Panel) -> dict[str, np.ndarray]:
+        """Its scores by name, each C x T, NaN where unknown."""
+        return {
+            name: forest_scores(self.forest, data) if name == FOREST else scores(data)[name] for name in self.thresholds
+        }
+
+    def level(self, score: str, coin: str | None) -> float:
+        """A coin's threshold of one of its scores."""
+        levels = self.thresholds[score]
+        return levels.get(coin or POOLED, levels[POOLED])
+
+    def threshold(self, coin: str | None) -> float:
+        """What `score` is compared with: the coin's threshold of the only score, or 1 for several."""
+        return self.level(next(iter(self.thresholds)), coin) if len(self.thresholds) == 1 else 1.0
+
+    def relative(self, data: Panel, names: tuple[str | None, ...] | None = None) -> dict[str, np.ndarray]:
+        """What flags are decided by, by score and each C x T: the score itself, or of several each over its threshold.
+
+        Args:
+            data: Features.
+            names: Coin ids of the panel's rows, if they are not its `coins`.
+        """
+        import numpy as np
+
+        found = self.scores(data)
+        if len(found) == 1:
+            return found
+        coins = data.coins if names is None else names
+        return {
+            name: values / np.array([self.level(name, c) for c in coins]).reshape(-1, 1)
+            for name, values in found.items()
+        }
+
+    def flags(self, data: Panel) -> np.ndarray:
+        """Slots above a threshold, C x T."""
+        import numpy as np
+
+        limit = np.array([self.threshold(c) for c in data.coins]).reshape(-1, 1)
+        return np.logical_or.reduce([np.nan_to_num(r, nan=-np.inf) > limit for r in self.relative(data).values()])
+
+    def frozen(self, data: Panel) -> np.ndarray:
+        """Slots that end a run of equal prices which is too long for the coin, C x T: outside the budget of flags."""
+        import numpy as np
+
+        limit = np.array([self.frozen_after(c) for c in data.coins]).reshape(-1, 1)
+        return np.nan_to_num(data["unchanged_slots"]) >= limit
+
+    def frozen_after(self, coin: str | None) -> int:
+        """Equal prices from which a coin's quote is suspected to be frozen."""
+        return self.frozen_slots.get(coin or POOLED, UNCALIBRATED_FROZEN)
+
+    def parameters(self) -> dict[str, Any]:
+        """What is stored of it besides the forest, JSON-safe; a single score's thresholds are not nested."""
+        only = len(self.thresholds) == 1
+        return {
+            "algorithm": self.algorithm,
+            "thresholds": next(iter(self.thresholds.values())) if only else self.thresholds,
+            "days": self.calibration_days,
+            "frozen_slots": self.frozen_slots,
+            "windows": self.windows,
+        }
+
+
+def detector(parameters: Mapping[str, Any], forest: Any = None) -> Detector:
+    """The detector of a version, of any release: from its parameters and model.
+
+    Args:
+        parameters: Parameters as stored; the baseline has `threshold` alone.
+        forest: The loaded model, or None.
+    """
+    algorithm = parameters.get("algorithm") or (FOREST if forest is not None else ROBUST_Z)
+    given: Mapping[str, Any] = parameters.get("thresholds") or {POOLED: float(parameters["threshold"])}
+    levels: Mapping[str, Mapping[str, float]] = given if algorithm == UNION else {algorithm: given}
+    return Detector(
+        algorithm,
+        {name: dict(of) for name, of in levels.items()},
+        int(parameters.get("days", 0)),
+        dict(parameters.get("frozen_slots") or {}),
+        dict(parameters.get("windows") or {}),
+        forest,
+    )
