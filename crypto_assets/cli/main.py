@@ -447,6 +447,37 @@ def query(
 
 
 @app.command()
+def evaluate(
+    origin: Annotated[str, typer.Option("--from", metavar="FILE|home", help="Parquet file of bars, or home.")],
+    days: Annotated[str, typer.Option("--days", metavar="A..B", help="Days to evaluate, both included.")],
+    source: Source = None,
+    home: HomeOption = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", help="Flags per coin and day; may be repeated. Default: 1 and 1/7."),
+    ] = None,
+    horizon: Annotated[
+        list[str] | None, typer.Option("--horizon", help="5m or 1h; may be repeated. Default: both.")
+    ] = None,
+    spliced: Annotated[
+        bool, typer.Option("--splice", help="Also splice in the worst recorded hour, five-fold, and follow it.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="DIR", help="Write pictures into this folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Train and score the models day by day on any bars, and print how they do: flags, faults found, intervals, skill.
+
+    A file has the columns coin, time (start of the bar, UTC), open, high, low, close, and bars of 5 minutes or less.
+    """
+    from crypto_assets.cli import evaluate as module
+
+    request = module.Request.of(days, budget or [], horizon or [], plot, splice=spliced)
+    if origin != module.HOME:
+        _ambient()
+    raise typer.Exit(module.run(lambda: _settings(source, home), origin, request, as_json=json))
+
+
+@app.command()
 def maintain(
     source: Source = None,
     home: HomeOption = None,

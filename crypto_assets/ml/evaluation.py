@@ -1,4 +1,4 @@
-"""Evaluation measures: skill with its uncertainty, flag rates, episodes, recall on injected faults."""
+"""Evaluation measures: skill with its uncertainty, flag rates, episodes."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ ARGUMENTS = {
     "alerts disable": ["move"],
     "alerts test-channel": ["webhook"],
     "query": ["SELECT 1 AS one"],
+    "evaluate": ["--from", "home", "--days", "2024-05-01"],
     "coins add": ["bitcoin"],
     "coins retire": ["bitcoin"],
 }
