@@ -45,6 +45,10 @@ EVERY = 4
 """The regression is fitted on every fourth slot: neighbours say almost the same."""
 
 PENALTY = 1e-4
+CUT_RETURN, CUT_MOVE = 4.0, 10.0
+"""Own sigmas at which a return counts no more in the level of seven days, and a move in the fit: one crash would widen
+intervals for a week and for four."""
+
 LEVEL_DAYS, LEAST_LEVEL_SLOTS = 7, 2 * SLOTS_A_DAY
 COVERAGE, TOLERANCE = 0.9, 0.02
 LEAST_COVERED = 2 * SLOTS_A_DAY
@@ -229,13 +233,13 @@ def fit(name: str, data: Panel, slots: int, errors: np.ndarray) -> Scale:
 def levels(data: Panel) -> np.ndarray:
     """Root mean square of r5 over the 7 days before each slot's UTC day; C x (T + 1), the last one of the day after.
 
-    NaN where fewer than two days of returns are known.
+    Each return counts for at most 4 own sigmas. NaN where fewer than two days of returns are known.
     """
     import numpy as np
 
-    r5 = data["r5"]
-    squares = np.cumsum(np.pad(np.nan_to_num(r5**2), ((0, 0), (1, 0))), axis=1)
-    counts = np.cumsum(np.pad(np.isfinite(r5), ((0, 0), (1, 0))), axis=1)
+    cut = np.minimum(data["r5"] ** 2, (CUT_RETURN * data["s"]) ** 2)
+    squares = np.cumsum(np.pad(np.nan_to_num(cut), ((0, 0), (1, 0))), axis=1)
+    counts = np.cumsum(np.pad(np.isfinite(cut), ((0, 0), (1, 0))), axis=1)
     slot = np.append(slots_of(data), data.first_slot + data.slots)
     midnight = np.clip((slot - 1) // SLOTS_A_DAY * SLOTS_A_DAY + 1 - data.first_slot, 0, data.slots)
     start = np.maximum(midnight - LEVEL_DAYS * SLOTS_A_DAY, 0)
@@ -253,7 +257,7 @@ def _weights(data: Panel, slots: int, errors: np.ndarray, level: np.ndarray) -> 
     some = slice(data.slots % EVERY, None, EVERY)
     values = {n: v[:, some] for n, v in data.values.items()}
     x = np.stack(inputs(values, level[:, some], slots_of(data)[some]), axis=-1)
-    y = np.abs(errors[:, some]) / (values["s"] * math.sqrt(slots))
+    y = np.minimum(np.abs(errors[:, some]) / (values["s"] * math.sqrt(slots)), CUT_MOVE)
     known = np.isfinite(x).all(axis=-1) & np.isfinite(y)
     fitted = PoissonRegressor(alpha=PENALTY, solver="newton-cholesky").fit(x[known], y[known])
     return (float(fitted.intercept_), *map(float, fitted.coef_))
