@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,11 +13,12 @@ from crypto_assets.assets.card import ModelAsset, Reads, Step
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
-from crypto_assets.ml import anomaly, artifacts, challenger, registry
+from crypto_assets.ml import anomaly, artifacts, challenger, drift, registry
 from crypto_assets.ml.anomaly import Training
 from crypto_assets.ml.artifacts import ArtifactRefused
 from crypto_assets.ml.baselines import ANOMALY, BASELINE
 from crypto_assets.ml.detectors import CALIBRATION_DAYS, FOREST, Detector
+from crypto_assets.ml.drift import Drift
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 from crypto_assets.ml.promotions import effective, held
 
@@ -28,8 +29,13 @@ IN_BUDGET = "flags_in_budget"
 BUDGET_RANGE = (0.5, 1.5)
 """Measured flags over budgeted ones within which the check is green."""
 
+DRIFT = "drift"
+COOL_DOWN = timedelta(days=7)
+"""Time after an early comparison in which drift causes no other."""
+
 CHECKS = training.COMMON_CHECKS | {
-    IN_BUDGET: "Flags of the last 28 days by the versions that served them, over the budget: within 0.5 to 1.5."
+    IN_BUDGET: "Flags of the last 28 days by the versions that served them, over the budget: within 0.5 to 1.5.",
+    DRIFT: "Inputs and scores of each coin's last 7 days are distributed as in the 28 days before.",
 }
 
 MODEL = ModelAsset(
@@ -63,28 +69,52 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         A version and its figures by day. If no day had enough data, only the red check `enough_data`.
     """
 
-    def learn(cutoff: datetime) -> tuple[Training, Panel]:
+    def learn(cutoff: datetime) -> _Learnt:
         data = training.known(engine, cutoff, DAYS)
-        return anomaly.train(data, inputs.anomaly_budget), data
+        drifted = drift.measure(data)
+        early = bool(drifted.red) and not _answered(training.promotions(engine, inputs), cutoff)
+        return _Learnt(anomaly.train(data, inputs.anomaly_budget, early=early), data, drifted)
 
     return training.by_day(MODEL.full_name, engine, partition_keys, inputs, learn, _decide)
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """A day's training, the features it saw, and their drift."""
+
+    trained: Training
+    data: Panel
+    drift: Drift
+
+    def recorded(self) -> dict[str, Any]:
+        """What is recorded of drift: red series by coin, and whether a forest was compared on that day."""
+        return {"red": self.drift.red, "answered": bool(self.drift.red) and self.trained.comparison is not None}
+
+
+def _answered(decided: Sequence[Mapping[str, Any]], cutoff: datetime) -> bool:
+    """Whether drift was answered by a comparison within the cool-down before a cut-off."""
+    return any(
+        json.loads(row["metrics"]).get(DRIFT, {}).get("answered")
+        for row in decided
+        if row["model"] == ANOMALY and cutoff - COOL_DOWN < row["cutoff"] < cutoff
+    )
 
 
 def _decide(
     engine: Engine,
     key: str,
     cutoff: datetime,
-    learnt: tuple[Training, Panel],
+    learnt: _Learnt,
     decided: Sequence[dict[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
     """Record the day's versions at once; a day decided before keeps its decision."""
-    trained, data = learnt
+    trained = learnt.trained
     holder = _forest_of_the_week(decided, cutoff)
     rows = training.decided_on(decided, ANOMALY, cutoff)
     if not rows:
-        served = _served(decided, data, cutoff, inputs)
-        rows = held(_rows(key, trained, cutoff, inputs, served, holder), decided, inputs.now)
+        served = _served(decided, learnt.data, cutoff, inputs)
+        rows = held(_rows(key, learnt, cutoff, inputs, served, holder), decided, inputs.now)
         training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
     store = registry.Store.of(inputs.params)
@@ -113,9 +143,21 @@ def _decide(
             CheckOutcome(training.ENOUGH_DATA, True, f"calibrated on {trained.champion.calibration_days} days"),
             gate(rows, holder),
             in_budget(now_decided, cutoff, inputs.anomaly_budget),
+            _drifted(learnt),
             training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"] == ANOMALY]),
         ],
     )
+
+
+def _drifted(learnt: _Learnt) -> CheckOutcome:
+    """Whether the last week's inputs and scores are distributed as before, and what follows if not."""
+    text = learnt.drift.text
+    if learnt.drift.red:
+        compared = (
+            "a forest was compared at once" if learnt.trained.comparison else "no forest is compared again so soon"
+        )
+        text += f". Thresholds follow every day; {compared}. One coin alone: compare its quotes with the source's page"
+    return CheckOutcome(DRIFT, not learnt.drift.red, text, "warn", {"psi": learnt.drift.indices})
 
 
 def _version(trained: Training, algorithm: str) -> Detector | None:
@@ -134,14 +176,15 @@ def _forest_of_the_week(decided: Sequence[Mapping[str, Any]], cutoff: datetime) 
 
 def _rows(
     key: str,
-    trained: Training,
+    learnt: _Learnt,
     cutoff: datetime,
     inputs: StepInputs,
     served: Mapping[str, Any] | None,
     holder: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
-    """Promotion rows of a training: the scores, and at the end of a week the forest."""
-    metrics = {**trained.champion.metrics, **({"served": served} if served else {})}
+    """Promotion rows of a training: the scores, and when a forest was compared that forest."""
+    trained = learnt.trained
+    metrics = {**trained.champion.metrics, **({"served": served} if served else {}), DRIFT: learnt.recorded()}
     champion = replace(trained.champion, metrics=metrics)
     version = f"{key}-{champion.algorithm.replace('_', '-')}"
     if trained.comparison is None:

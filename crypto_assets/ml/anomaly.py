@@ -55,18 +55,19 @@ class Training:
     why: str
 
 
-def train(data: Panel, budget: float) -> Training:
+def train(data: Panel, budget: float, *, early: bool = False) -> Training:
     """Calibrate the scores, and compare them with a forest if the data end with a UTC week.
 
     Args:
         data: Everything known before the cut-off.
         budget: Flags wanted per coin and day.
+        early: Compare with a forest although no week ends.
 
     Raises:
         NotEnoughData: See `calibrate`.
     """
     champion = calibrate(data, budget)
-    if not challenger.ends_week(data):
+    if not early and not challenger.ends_week(data):
         return Training(champion, None, "no challenger today: a forest is compared at the end of every UTC week")
     if missing := challenger.missing(data):
         return Training(champion, None, f"no challenger yet: {missing}")

@@ -737,3 +737,30 @@ def test_a_tampered_model_stops_scoring(lake: SailEngine, inputs: Callable[..., 
     with pytest.raises(artifacts.ArtifactRefused, match="is not what was registered"):
         anomalies.work(lake, [hour_key(MONDAY)], inputs())
     assert rows_of(lake, "gold.anomalies") == []
+
+
+# --- drift --------------------------------------------------------------------------------------------------------
+
+
+def test_drift_is_named_and_answered_by_one_comparison_until_the_cool_down_is_over(
+    engine: SailEngine, inputs: Callable[..., StepInputs], few_trees: None
+) -> None:
+    """From day 35 on each quote of one coin is given twice; the weeks end on Sundays, here the days 34 and 41."""
+    prices = walk(21, 3, 45 * 288)
+    frozen = prices[1, 35 * 288 :]
+    prices[1, 35 * 288 :] = frozen[np.arange(len(frozen)) // 2 * 2]
+    write_features(engine, feature_rows(panel_of(prices, START)), Slice(START, START + 45 * DAY))
+    steady, *red = (day_key(START + day * DAY) for day in (33, 37, 38, 43))
+    checks = {}
+    for key in (steady, *red):
+        result = anomaly_model.work(engine, [key], inputs())
+        checks[key] = outcome(result, "ml.anomaly_model", key, "drift")
+        assert outcome(result, "ml.anomaly_model", key, "promotion_gate").passed
+    assert [checks[key].passed for key in (steady, *red)] == [True, False, False, False]
+    assert checks[steady].description == "no drift in 3 coins"
+    assert all(checks[key].description.startswith("coin-01: ") for key in red)
+    assert "a forest was compared at once" in checks[red[0]].description
+    assert "no forest is compared again so soon" in checks[red[1]].description
+    assert set(checks[red[0]].metadata["psi"]) == set(COINS)
+    forests = [r["version"] for r in rows_of(engine, "ml.promotions", "algorithm = 'isolation_forest'")]
+    assert forests == [f"{red[0]}-forest"], "once, and not again within seven days"
