@@ -13,7 +13,7 @@ from crypto_assets.assets.card import ModelAsset, Reads, Step
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
-from crypto_assets.ml import anomaly, artifacts, challenger, drift, registry
+from crypto_assets.ml import anomaly, artifacts, card, challenger, drift, registry
 from crypto_assets.ml.anomaly import Training
 from crypto_assets.ml.artifacts import ArtifactRefused
 from crypto_assets.ml.baselines import ANOMALY, BASELINE
@@ -189,12 +189,12 @@ def _rows(
     version = f"{key}-{champion.algorithm.replace('_', '-')}"
     if trained.comparison is None:
         why = f"{holder['version']} serves until the end of its week" if holder else trained.why
-        return [_row(version, champion, cutoff, inputs, holder is None, why)]
+        return [_row(version, champion, learnt.data, cutoff, inputs, holder is None, why)]
     found = trained.comparison
     picture = {"gate.svg": challenger.picture(found.figures)}
     return [
-        _row(version, champion, cutoff, inputs, not found.wins, found.why),
-        _row(f"{key}-forest", found.challenger, cutoff, inputs, found.wins, found.why, picture),
+        _row(version, champion, learnt.data, cutoff, inputs, not found.wins, found.why),
+        _row(f"{key}-forest", found.challenger, learnt.data, cutoff, inputs, found.wins, found.why, picture),
     ]
 
 
@@ -278,14 +278,16 @@ def in_budget(decided: Sequence[Mapping[str, Any]], cutoff: datetime, budget: fl
 def _row(
     version: str,
     detector: Detector,
+    data: Panel,
     cutoff: datetime,
     inputs: StepInputs,
     promoted: bool,
     why: str,
     texts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Promotion row of a detector, with its files saved and registered."""
+    """Promotion row of a detector, with its files and card saved and registered."""
     parameters = detector.parameters()
+    carded = card.anomaly(version, detector, data, cutoff=cutoff, budget=inputs.anomaly_budget, why=why)
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),
         ANOMALY,
@@ -294,7 +296,7 @@ def _row(
         estimator=detector.forest,
         metrics=detector.metrics,
         tags={"cutoff": cutoff.isoformat(), "algorithm": detector.algorithm},
-        texts=texts,
+        texts={**carded, **(texts or {})},
     )
     return {
         "model": ANOMALY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +13,13 @@ from crypto_assets.assets import training
 from crypto_assets.assets.card import ModelAsset, Reads, Step
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
-from crypto_assets.ml import artifacts, price, registry
+from crypto_assets.ml import artifacts, card, price, registry
 from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.bootstrap import Difference
 from crypto_assets.ml.calibration import Calibration
 from crypto_assets.ml.evaluation import Skill
 from crypto_assets.ml.intervals import OWN_SIGMA
+from crypto_assets.ml.panel import Panel
 from crypto_assets.ml.price import Forecaster
 from crypto_assets.ml.promotions import effective, held
 
@@ -53,14 +55,23 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         Versions and figures by day. If no day had enough data, only the red check `enough_data`.
     """
 
-    def learn(cutoff: datetime) -> dict[str, Forecaster]:
+    def learn(cutoff: datetime) -> _Learnt:
         data, decided = training.known(engine, cutoff, DAYS), training.promotions(engine, inputs)
-        return {
+        trained = {
             horizon: price.train(data, slots, present=_present(decided, f"price_{horizon}", cutoff))
             for horizon, slots in HORIZONS.items()
         }
+        return _Learnt(trained, data)
 
     return training.by_day(MODEL.full_name, engine, partition_keys, inputs, learn, _decide)
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """Forecasters of a day by horizon, and the features they were trained on."""
+
+    trained: Mapping[str, Forecaster]
+    data: Panel
 
 
 def _present(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> str:
@@ -73,27 +84,29 @@ def _decide(
     engine: Engine,
     key: str,
     cutoff: datetime,
-    trained: Mapping[str, Forecaster],
+    learnt: _Learnt,
     decided: Sequence[Mapping[str, Any]],
     inputs: StepInputs,
 ) -> PartitionResult:
     """Record both horizons' versions at once; a day decided before keeps its decision."""
+    trained = learnt.trained
     rows = [r for h in trained for r in training.decided_on(decided, f"price_{h}", cutoff)]
     if not rows:
-        rows = held([_row(key, f"price_{h}", f, cutoff, inputs) for h, f in trained.items()], decided, inputs.now)
+        rows = [_row(key, h, f, learnt.data, cutoff, inputs) for h, f in trained.items()]
+        rows = held(rows, decided, inputs.now)
         training.record(engine, rows)
     now_decided = training.promotions(engine, inputs)
     for horizon in trained:
         registry.render_alias(registry.Store.of(inputs.params), now_decided, f"price_{horizon}")
     promoted = {r["model"].removeprefix("price_"): r for r in rows}
     evaluated = not any(r["provisional"] for r in rows)
-    learnt = {h: artifacts.content_hash(f.parameters(), f.model) for h, f in trained.items()}
+    hashes = {h: artifacts.content_hash(f.parameters(), f.model) for h, f in trained.items()}
     return PartitionResult(
         rows=len(rows),
         data_version="-".join(promoted[h]["content_hash"][:16] for h in trained),
         metadata={
             "cutoff": cutoff.isoformat(),
-            "reproduced": all(learnt[h] == promoted[h]["content_hash"] for h in trained),
+            "reproduced": all(hashes[h] == promoted[h]["content_hash"] for h in trained),
             **{f"why_{h}": r["why"] for h, r in promoted.items()},
         },
         checks=[
@@ -172,13 +185,15 @@ def _figures(skill: Skill) -> str:
 
 def _row(
     key: str,
-    model: str,
+    horizon: str,
     forecaster: Forecaster,
+    data: Panel,
     cutoff: datetime,
     inputs: StepInputs,
 ) -> dict[str, Any]:
     """Promotion row. The serving version is always promoted: at least persistence with new quantiles."""
     version = f"{key}-{forecaster.name.replace('_', '-').replace('+', '-')}"
+    model, why = f"price_{horizon}", _why(forecaster)
     parameters, metrics = forecaster.parameters(), forecaster.figures()
     folder, sha256, run_id = registry.log_version(
         registry.Store.of(inputs.params),
@@ -188,6 +203,7 @@ def _row(
         estimator=forecaster.model,
         metrics=metrics,
         tags={"cutoff": cutoff.isoformat(), "algorithm": forecaster.name},
+        texts=card.price(version, horizon, forecaster, data, cutoff=cutoff, why=why),
     )
     return {
         "model": model,
@@ -197,7 +213,7 @@ def _row(
         "effective_from": cutoff,
         "decision": "promoted",
         "provisional": not forecaster.candidates,
-        "why": _why(forecaster),
+        "why": why,
         "metrics": json.dumps(metrics, sort_keys=True),
         "artifact_uri": folder,
         "artifact_sha256": sha256,

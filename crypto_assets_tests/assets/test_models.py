@@ -764,3 +764,17 @@ def test_drift_is_named_and_answered_by_one_comparison_until_the_cool_down_is_ov
     assert set(checks[red[0]].metadata["psi"]) == set(COINS)
     forests = [r["version"] for r in rows_of(engine, "ml.promotions", "algorithm = 'isolation_forest'")]
     assert forests == [f"{red[0]}-forest"], "once, and not again within seven days"
+
+
+def test_every_version_has_a_card(lake: SailEngine, inputs: Callable[..., StepInputs]) -> None:
+    key = day_key(START + 8 * DAY)
+    anomaly_model.work(lake, [key], inputs())
+    price_model.work(lake, [key], inputs())
+    client = Store.of(inputs().params).client()
+    for row in rows_of(lake, "ml.promotions", "version <> 'v0'"):
+        files = {f.path for f in client.list_artifacts(row["run_id"])}
+        assert "card.md" in files, row["version"]
+        run = client.get_run(row["run_id"])
+        card = Path(run.info.artifact_uri.removeprefix("file://"), "card.md").read_text(encoding="utf-8")
+        assert card.splitlines()[0].endswith(row["version"])
+        assert row["why"] in card
