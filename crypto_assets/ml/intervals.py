@@ -37,8 +37,14 @@ FLOOR = 0.02
 WIDEST = 5.0
 """Bound on the logarithm of the regression's result."""
 
-INPUTS = ("r5", "rv15m", "rv1h", "rv4h", "rv24h", "level", "sin1", "cos1", "sin2", "cos2", "sin3", "cos3", "hour_edge",
-          "weekend")  # fmt: skip
+HARMONICS = (1, 2, 3, 4)
+"""Of the day: periods of 24, 12, 8 and 6 hours."""
+
+INPUTS = (
+    *("r5", "rv15m", "rv1h", "rv4h", "rv24h", "level"),
+    *(f"{wave}{k}" for k in HARMONICS for wave in ("sin", "cos")),
+    *("hour_edge", "weekend"),
+)
 FEATURES = {OWN_SIGMA: ("s",), LAST_HOUR: ("s", "rv1h"), HAR: ("s", "r5", "rv15m", "rv1h", "rv4h", "rv24h")}
 """Features that a scale uses."""
 
@@ -180,7 +186,7 @@ def inputs(values: Values, level: np.ndarray, slot: np.ndarray) -> list[np.ndarr
     made.append(over_own(level))
     second = (slot * SLOT_S) % 86_400
     angle = 2 * np.pi * second / 86_400
-    clock = [part(k * angle) for k in (1, 2, 3) for part in (np.sin, np.cos)]
+    clock = [part(k * angle) for k in HARMONICS for part in (np.sin, np.cos)]
     # 1970-01-01 was a Thursday; a slot belongs to the day in which it begins.
     weekday = ((slot * SLOT_S - 1) // 86_400 + 3) % 7
     clock += [(second % 3600 == 0).astype(float), (weekday >= 5).astype(float)]
