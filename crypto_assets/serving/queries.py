@@ -265,7 +265,8 @@ PREDICTION_ACCURACY = Query(
     "How good the forecasts of each day were, live ones apart from backfilled ones.",
     f"""
 SELECT a.day, a.coin_id, a.horizon, a.model_name, a.model_version, a.mode, a.forecasts, a.without_outcome, a.mae_pct,
-       a.rmse_pct, a.skill, a.direction_hit, a.coverage_90
+       a.rmse_pct, a.skill, a.direction_hit, a.coverage_90, a.winkler_pct, a.width_pct, a.below_lower, a.below_median,
+       a.below_upper
 FROM gold.prediction_accuracy a CROSS JOIN {_end("gold.prediction_accuracy", "day_start")}
 WHERE a.day_start <= s.until_at AND {_us("a.day_start")} > {_us("s.until_at")} - :days * {24 * HOUR_US}
   AND (:coin IS NULL OR a.coin_id = :coin)
@@ -273,7 +274,8 @@ ORDER BY a.day DESC, a.coin_id, a.horizon, a.model_version, a.mode""",
     _of(
         "gold.prediction_accuracy",
         *("day", "coin_id", "horizon", "model_name", "model_version", "mode", "forecasts", "without_outcome"),
-        *("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90"),
+        *("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90", "winkler_pct", "width_pct"),
+        *("below_lower", "below_median", "below_upper"),
     ),
     (COIN, UNTIL, _days(7)),
 )
@@ -282,9 +284,10 @@ HORIZON = Parameter("horizon", "string", "1h", "Horizon of the forecasts.", choi
 
 FORECAST_FAN = Query(
     "forecast_fan",
-    "Forecasts with their 90 % interval, and the price that came.",
+    "Forecasts with their 90 % interval, how well such intervals have held lately, and the price that came.",
     f"""
-SELECT f.coin_id, f.window_end, f.target_at, f.price, f.predicted_price, f.lower_90, f.upper_90,
+SELECT f.coin_id, f.window_end, f.target_at, f.price, f.predicted_price, f.skill_verdict, f.lower_90, f.median,
+       f.upper_90, f.coverage_7d, f.coverage_28d, f.null_reason AS coverage_null,
        CAST(b.close AS DOUBLE) AS outcome,
        CASE WHEN b.close IS NULL THEN 'no closed bar ends at the target yet' END AS outcome_null,
        f.model_name, f.model_version, f.mode
@@ -295,7 +298,10 @@ WHERE f.window_end <= s.until_at AND {_us("f.window_end")} > {_us("s.until_at")}
 ORDER BY f.coin_id, f.target_at, f.model_version""",
     (
         *_of("gold.price_predictions", "coin_id", "window_end", "target_at", "price", "predicted_price"),
-        *_of("gold.price_predictions", "lower_90", "upper_90"),
+        *_of(
+            "gold.price_predictions", "skill_verdict", "lower_90", "median", "upper_90", "coverage_7d", "coverage_28d"
+        ),
+        _c("coverage_null", "string", "Why a coverage is null; null = none is, or a row of the first version."),
         _c("outcome", "double", "Close of the closed bar that ends at target_at.", "USD"),
         _c("outcome_null", "string", "Why there is no outcome."),
         *_of("gold.price_predictions", "model_name", "model_version", "mode"),
@@ -314,9 +320,13 @@ SELECT horizon, model_name, model_version, mode, count(*) AS forecasts, count(ou
        avg(CASE WHEN outcome IS NOT NULL THEN
              (upper_90 - lower_90 + {WINKLER} * (greatest(lower_90 - outcome, 0e0) + greatest(outcome - upper_90, 0e0)))
              / price * 100 END) AS winkler_pct,
+       avg(CASE WHEN outcome IS NULL THEN NULL WHEN outcome < lower_90 THEN 1e0 ELSE 0e0 END) AS below_lower,
+       avg(CASE WHEN outcome IS NULL OR median IS NULL THEN NULL WHEN outcome < median THEN 1e0 ELSE 0e0 END)
+         AS below_median,
+       avg(CASE WHEN outcome IS NULL THEN NULL WHEN outcome <= upper_90 THEN 1e0 ELSE 0e0 END) AS below_upper,
        CASE WHEN count(outcome) = 0 THEN 'no outcome is known yet' END AS null_reason
 FROM (
-  SELECT f.horizon, f.model_name, f.model_version, f.mode, f.price, f.lower_90, f.upper_90,
+  SELECT f.horizon, f.model_name, f.model_version, f.mode, f.price, f.lower_90, f.median, f.upper_90,
          CAST(b.close AS DOUBLE) AS outcome
   FROM gold.price_predictions f CROSS JOIN {_end("gold.price_predictions", "target_at")}
   LEFT JOIN gold.bars_5m b ON b.coin_id = f.coin_id AND b.window_end = f.target_at AND b.is_closed
@@ -333,6 +343,10 @@ ORDER BY horizon, model_name, model_version, mode""",
         _c("width_pct", "double", "Mean width of the interval over the price.", "percent"),
         _c("winkler_pct", "double", "Mean Winkler score over the price: width plus 20 x the miss; lower is better.",
            "percent"),
+        _c("below_lower", "double", "Share of outcomes below the interval; 0.05 is promised.", "ratio"),
+        _c("below_median", "double", "Share of outcomes below the median; 0.5 is promised. Null without medians.",
+           "ratio"),
+        _c("below_upper", "double", "Share of outcomes up to the interval's upper end; 0.95 is promised.", "ratio"),
         _c("null_reason", "string", "Why the measures are null."),
     ),
     (COIN, UNTIL, _days(7)),

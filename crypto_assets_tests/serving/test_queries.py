@@ -201,6 +201,10 @@ def test_coverage_counts_outcomes_within_the_interval(lake: Lake):
         inside = [r["lower_90"] <= r["outcome"] <= r["upper_90"] for r in mine]
         assert 0 < sum(inside) < len(inside) == of["with_outcome"] < of["forecasts"]
         assert of["coverage_90"] == pytest.approx(sum(inside) / len(inside))
+        assert of["below_lower"] == pytest.approx(sum(r["outcome"] < r["lower_90"] for r in mine) / len(mine))
+        assert of["below_upper"] == pytest.approx(sum(r["outcome"] <= r["upper_90"] for r in mine) / len(mine))
+        below = [r["outcome"] < r["median"] for r in mine if r["median"] is not None]
+        assert of["below_median"] == (pytest.approx(sum(below) / len(below)) if below else None)
         miss = [max(r["lower_90"] - r["outcome"], r["outcome"] - r["upper_90"], 0) for r in mine]
         assert of["winkler_pct"] == pytest.approx(sum(6 + 20 * m for m in miss) / len(miss))
 

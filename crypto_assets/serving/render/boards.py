@@ -61,10 +61,12 @@ PAGES: tuple[Page, ...] = (
         "Forecasts",
         (
             Widget("line", "Forecast, 90 % interval and outcome", queries.FORECAST_FAN,
-                   ("lower_90", "predicted_price", "upper_90", "outcome"), x="target_at"),
+                   ("lower_90", "median", "upper_90", "outcome"), x="target_at"),
             Widget("table", "Coverage, width and Winkler score of the intervals", queries.INTERVAL_COVERAGE),
             Widget("bar", "Measured coverage of the 90 % intervals", queries.INTERVAL_COVERAGE, ("coverage_90",),
                    x="model_name", color="mode", width=3),
+            Widget("line", "Winkler score of the intervals", queries.PREDICTION_ACCURACY, ("winkler_pct",), x="day",
+                   color="model_name", width=3),
             Widget("line", "Skill against persistence", queries.PREDICTION_ACCURACY, ("skill",), x="day",
                    color="model_name", width=3),
             Widget("table", "Accuracy per day", queries.PREDICTION_ACCURACY),

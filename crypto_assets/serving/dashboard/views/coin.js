@@ -3,7 +3,7 @@
 import { PriceChart } from "../chart.js";
 import { h, svg } from "../dom.js";
 import { flagTable, newestFirst } from "../flags.js";
-import { count, minute, ms, price, time } from "../format.js";
+import { count, minute, ms, price, share, time } from "../format.js";
 import { absent, dayChange, explanation, facts, large, maybe, notReported, pct, provenance } from "../parts.js";
 import { ask } from "../store.js";
 
@@ -263,6 +263,19 @@ function legendOf(chart, at, { step, horizon }) {
   ].filter(Boolean);
 }
 
+/** Median, measured coverage and skill of a forecast, in words; nothing for rows of the first version. */
+function held({ median, coverage_7d: week, coverage_28d: month, skill_verdict: skill, null_reason: reason }) {
+  if (median === null || median === undefined) return "";
+  const days = [
+    [week, 7],
+    [month, 28],
+  ].filter(([covered]) => covered !== null);
+  const measured = days.length
+    ? `such intervals held ${days.map(([covered, n]) => `${share(covered)} of the outcomes of ${n} days`).join(", ")}`
+    : reason;
+  return `, median ${price(median)}; ${measured}; point forecast: ${skill}`;
+}
+
 function summaryOf(chart, { words, horizon, store, coin }, span) {
   const { bars, flags, forecasts, gaps } = chart;
   if (!bars.length) return ["No bars of this interval yet."];
@@ -277,7 +290,7 @@ function summaryOf(chart, { words, horizon, store, coin }, span) {
     : `No volume: ${notReported(store.data.prices.find((row) => row.coin_id === coin))}.`;
   const newest = forecasts.at(-1);
   const forecast = newest
-    ? `Forecast for ${minute(newest.target_at)} UTC: ${price(newest.predicted_price)}, 90 % interval ${price(newest.lower_90)} to ${price(newest.upper_90)} (${newest.model_name} ${newest.model_version}, ${newest.mode}).`
+    ? `Forecast for ${minute(newest.target_at)} UTC: ${price(newest.predicted_price)}, 90 % interval ${price(newest.lower_90)} to ${price(newest.upper_90)}${held(newest)} (${newest.model_name} ${newest.model_version}, ${newest.mode}).`
     : horizon === "none"
       ? ""
       : "No forecasts in this span.";

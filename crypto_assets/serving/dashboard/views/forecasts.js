@@ -27,7 +27,8 @@ export async function show(root, { store, signal }) {
       "p",
       { class: "hint" },
       "Skill is 1 − MSE / MSE of “the price stays”: above 0 is better than that. A 90 % interval is calibrated when it holds 90 % of the outcomes. " +
-        "The Winkler score is the interval's width plus 20 times the miss, in % of the price: lower is better. Only live forecasts, written before their outcome, count as skill.",
+        "The Winkler score is the interval's width plus 20 times the miss, in % of the price: lower is better. Of the outcomes, 5, 50 and 95 % should lie below the 5 % quantile, the median and the 95 % quantile. " +
+        "Only live forecasts, written before their outcome, count as skill.",
     ),
     measures.element,
     h("h2", {}, "By day and coin"),
@@ -64,7 +65,8 @@ function modelTable(store) {
     [
       { id: "model", label: "Model", lead: true, fit: true, cell: (row) => PURPOSE[row.model] ?? row.model },
       { id: "version", label: "Version", fit: true, cell: (row) => row.version },
-      { id: "algorithm", label: "Algorithm", cell: (row) => row.algorithm.replaceAll("_", " ") },
+      { id: "algorithm", label: "Algorithm", cell: (row) => row.algorithm.replaceAll("_", " ").replace("+", " + ") },
+      { id: "skill", label: "Point forecast", cell: verdict },
       { id: "since", label: "Serves since, UTC", fit: true, cell: (row) => minute(row.effective_from) },
       { id: "days", label: "Days until a trained one can", num: true, cell: (row) => daysUntil(store, row) },
       {
@@ -79,6 +81,13 @@ function modelTable(store) {
       empty: "No version was ever recorded.",
     },
   );
+}
+
+/** Whether a price model forecasts better than “the price stays”, in the words of its promotion. */
+function verdict(row) {
+  if (!row.model.startsWith("price")) return missing("this model forecasts no price");
+  if (row.why.startsWith("no skill")) return "no skill";
+  return row.why.startsWith("promoted: skill") ? "skill" : "not evaluated";
 }
 
 /** What the check `enough_data` of a model's asset last found; empty when it is green or not reported. */
@@ -113,12 +122,18 @@ function pooled(rows, intervals) {
       naive: 0,
       judged: 0,
       held: 0,
+      below: { below_lower: [0, 0], below_median: [0, 0], below_upper: [0, 0] },
     };
     groups.set(key, sum);
     sum.forecasts += row.forecasts;
     if (row.coverage_90 !== null) {
       sum.judged += row.forecasts;
       sum.held += row.forecasts * row.coverage_90;
+    }
+    for (const [name, of] of Object.entries(sum.below)) {
+      if (row[name] === null || row[name] === undefined) continue;
+      of[0] += row.forecasts * row[name];
+      of[1] += row.forecasts;
     }
     if (row.skill === null || row.rmse_pct === null) continue;
     sum.measured += row.forecasts;
@@ -167,6 +182,12 @@ function measureTable() {
         cell: (row) => ({ sig: `${row.held} ${row.judged}`, node: () => calibration(row.held, row.judged) }),
       },
       {
+        id: "below",
+        label: "Below 5, 50, 95 % quantile, %",
+        num: true,
+        cell: (row) => curve(Object.values(row.below).map(([below, of]) => (of ? below / of : null)), none),
+      },
+      {
         id: "width",
         label: "Width, %",
         num: true,
@@ -189,6 +210,12 @@ function measureTable() {
 
 function skill(value, none) {
   return value === null ? missing(none) : change(Number(value.toFixed(3)), fixed(value, 3));
+}
+
+/** The calibration curve: shares of outcomes below each quantile of the forecasts. */
+function curve(shares, none) {
+  if (shares.every((one) => one === null || one === undefined)) return missing(none);
+  return num(shares.map((one) => (one === null || one === undefined ? "–" : fixed(100 * one, 1))).join(" · "));
 }
 
 const [WIDE, LOW, HIGH] = [150, 0.5, 1];
@@ -221,6 +248,9 @@ function calibration(held, of) {
     verdict,
   );
 }
+
+/** Why a figure of the interval is missing. */
+const earlier = (row, none) => (row.coverage_90 === null ? none : "the day was scored before this was measured");
 
 function dayTable(store) {
   const none = "no outcome is known";
@@ -256,6 +286,24 @@ function dayTable(store) {
         label: "Coverage, %",
         num: true,
         cell: (row) => maybe(row.coverage_90, (value) => num(fixed(100 * value, 1)), none),
+      },
+      {
+        id: "below",
+        label: "Below 5, 50, 95 % quantile, %",
+        num: true,
+        cell: (row) => curve([row.below_lower, row.below_median, row.below_upper], earlier(row, none)),
+      },
+      {
+        id: "width",
+        label: "Width, %",
+        num: true,
+        cell: (row) => maybe(row.width_pct, (value) => num(fixed(value, 2)), earlier(row, none)),
+      },
+      {
+        id: "winkler",
+        label: "Winkler, %",
+        num: true,
+        cell: (row) => maybe(row.winkler_pct, (value) => num(fixed(value, 2)), earlier(row, none)),
       },
     ],
     {

@@ -1,4 +1,4 @@
--- forecast_fan: Forecasts with their 90 % interval, and the price that came.
+-- forecast_fan: Forecasts with their 90 % interval, how well such intervals have held lately, and the price that came.
 -- Parameters stand at their defaults:
 --   coin = NULL: Coin id; null = every coin.
 --   horizon = '1h': Horizon of the forecasts.
@@ -8,7 +8,8 @@
 
 USE CATALOG `crypto_analytics`;
 
-SELECT f.coin_id, f.window_end, f.target_at, f.price, f.predicted_price, f.lower_90, f.upper_90,
+SELECT f.coin_id, f.window_end, f.target_at, f.price, f.predicted_price, f.skill_verdict, f.lower_90, f.median,
+       f.upper_90, f.coverage_7d, f.coverage_28d, f.null_reason AS coverage_null,
        CAST(b.close AS DOUBLE) AS outcome,
        CASE WHEN b.close IS NULL THEN 'no closed bar ends at the target yet' END AS outcome_null,
        f.model_name, f.model_version, f.mode

@@ -8,7 +8,8 @@
 USE CATALOG `crypto_analytics`;
 
 SELECT a.day, a.coin_id, a.horizon, a.model_name, a.model_version, a.mode, a.forecasts, a.without_outcome, a.mae_pct,
-       a.rmse_pct, a.skill, a.direction_hit, a.coverage_90
+       a.rmse_pct, a.skill, a.direction_hit, a.coverage_90, a.winkler_pct, a.width_pct, a.below_lower, a.below_median,
+       a.below_upper
 FROM gold.prediction_accuracy a CROSS JOIN (SELECT coalesce(NULL, max(day_start)) AS until_at FROM gold.prediction_accuracy) s
 WHERE a.day_start <= s.until_at AND unix_micros(a.day_start) > unix_micros(s.until_at) - 7 * 86400000000
   AND (NULL IS NULL OR a.coin_id = NULL)
