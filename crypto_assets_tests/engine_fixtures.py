@@ -23,6 +23,7 @@ from crypto_assets.engine.sail import SailEngine
 from crypto_assets.engine.spark import Sessions, SparkEngine, local_config, remote_session
 from crypto_assets.jvm.fetch import ensure_jars
 from crypto_assets.jvm.jars import SPARK_JARS
+from crypto_assets_tests import short_lived_jvm
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,9 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [i for i in items if i not in set(other)]
 
 
-_SHORT_LIVED = "-XX:-DontCompileHugeMethods -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""For a JVM that lives minutes on tables of a few rows: the second compiler and G1 cost more than they give, and change
-no result. A stream runs the same queries again and again: without that compiler it is half as slow again."""
+_SHORT_LIVED = f"-XX:-DontCompileHugeMethods {short_lived_jvm.OPTIONS}"
+"""A stream runs the same queries again and again: without the second compiler it is half as slow again."""
 
 
 def jvm_session(master: str, warehouse: Path, *, short_lived: bool) -> SparkSession:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from crypto_assets_tests import short_lived_jvm
+
 SKIPPED = ["05_keys.sql", "08_tags.sql", "09_grants.sql"]  # open-source Delta has no primary keys, tags or grants
 
 
@@ -33,7 +35,7 @@ def session(warehouse: str, jars: str) -> Any:
         # Hundreds of statements over hardly any rows: generating and compiling code would be most of their cost.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": short_lived_jvm.OPTIONS,
     }
     builder = SparkSession.builder.master("local[1]")
     for name, value in options.items():

@@ -40,6 +40,7 @@ from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.home import HomeError, open_home
 from crypto_assets.producer.loop import open_producer
 from crypto_assets.settings import Settings
+from crypto_assets_tests import short_lived_jvm
 from crypto_assets_tests.builders import history_rows, message, rfc3339, silver_rows
 from crypto_assets_tests.e2e.commands import clean_environment
 from crypto_assets_tests.home_fixtures import moments, settings_of
@@ -195,8 +196,7 @@ def run_locally(settings: Settings, folder: Path) -> dict[str, Any]:
         "CRYPTO_ASSETS_SOURCE": settings.source,
         "KAFKA_BOOTSTRAP_SERVERS": str(settings.kafka_bootstrap_servers),
         "KAFKA_TOPIC": settings.prices_topic,
-        # The JVM runs once: its second compiler and G1 cost more than they give.
-        "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "JDK_JAVA_OPTIONS": short_lived_jvm.OPTIONS,
     }
     command = [sys.executable, "-m", "crypto_assets.databricks.pipeline.local", str(folder)]
     done = subprocess.run(

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
+from crypto_assets_tests import short_lived_jvm
+
 
 @functools.cache
 def jars() -> dict[str, str]:
@@ -74,7 +76,7 @@ class SparkSettings:
             # A task has a few thousand rows: generating and compiling code costs more than interpreting expressions.
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-            "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC -XX:+UseSerialGC -XX:TieredStopAtLevel=1 {log}",
+            "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC {short_lived_jvm.OPTIONS} {log}",
             **jars(),
             **{k: v for k, v in given.items() if not k.startswith(("spark.databricks.cluster", "spark.master"))},
         }

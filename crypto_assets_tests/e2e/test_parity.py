@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from crypto_assets.cli import parity
+from crypto_assets_tests import short_lived_jvm
 from crypto_assets_tests.home_fixtures import SmallHome
 
 
@@ -19,7 +20,7 @@ def test_the_embedded_engine_and_jvm_spark_give_the_same_rows(
     if shutil.which("java") is None:
         pytest.skip("JVM Spark needs Java 17 on PATH")
     # The JVM lives two minutes: its second compiler and G1 cost more than they give (136 s with them, 112 without).
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", short_lived_jvm.OPTIONS)
     hours = f"{small_home.hours[0]}..{small_home.hours[2]}"
     code = parity.run(small_home.settings, hours, ("local", "spark"), keep=tmp_path / "homes", as_json=True)
     found = json.loads(capsys.readouterr().out)
