@@ -28,7 +28,7 @@ PLOTTED = 3 * DAY
 VOLATILE = ("scored_at", "latency_s", "inference_ms", "revision", "previous_is_anomaly")
 FIRST = ("scored_at", "latency_s", "inference_ms")
 """Columns of a slot's first scoring, which outlive restatements."""
-SECOND = ("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar")
+SECOND = ("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar_windows")
 """Columns that came with the second score: null in older rows, which does not make a row a changed one."""
 
 

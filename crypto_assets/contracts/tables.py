@@ -409,7 +409,7 @@ ANOMALIES = Table(
           lineage=_feature("rz")),
         C("size_market_sigma", "double", "|r5_market| / s_market of the slot.", unit="market-relative sigma",
           lineage=_feature("r5_market", "s_market")),
-        C("similar", "string", "JSON list of the three nearest of the coin's 20 strongest windows before the version's "
+        C("similar_windows", "string", "JSON list of the three nearest of the coin's 20 strongest windows before the version's "
           "cut-off: window_end, and distance of the inputs in own sigma. Null unless flagged.", lineage=_ALL_INPUTS),
         C("scope", "string", "Of a flag: coin_specific if market fired, market_wide if robust_z alone did. Of a version "
           "with one score, or without market_score: market_wide if at least half of the other coins were flagged within "

@@ -90,7 +90,7 @@ class Scored:
             "size_sigma": _known(self._plain[ROBUST_Z][c, t]),
             "size_market_sigma": _known(self._market_sizes[c, t]),
             "explanation": explanation(self._inputs[c, t]),
-            "similar": self._similar(c, t),
+            "similar_windows": self._similar(c, t),
             "scope": self._scope(c, t, fired),
         }
 

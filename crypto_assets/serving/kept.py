@@ -11,7 +11,7 @@ from crypto_assets.contracts import tables as t
 from crypto_assets.contracts.model import Column, Table
 
 JSON_TEXT = {
-    "gold.anomalies": ("explanation",),
+    "gold.anomalies": ("explanation", "similar_windows"),
     "gold.latest_prices": ("covered_offsets",),
     "ml.promotions": ("metrics",),
 }

@@ -176,8 +176,9 @@ RECENT_ANOMALIES = Query(
     "recent_anomalies",
     "The newest flagged slots, with what made them stand out and what is suspicious about the data.",
     f"""
-SELECT a.coin_id, a.symbol, a.window_end, a.anomaly_score, a.threshold, a.size_sigma, a.scope, a.suspicion,
-       a.explanation, a.price, a.model_version, a.scored_at
+SELECT a.coin_id, a.symbol, a.window_end, a.anomaly_score, a.threshold, a.detectors, a.size_sigma, a.z_threshold,
+       a.size_market_sigma, a.market_score, a.market_threshold, a.scope, a.suspicion, a.explanation,
+       a.similar_windows, a.price, a.model_version, a.scored_at
 FROM gold.anomalies a CROSS JOIN {_end("gold.anomalies", "window_end")}
 WHERE a.is_anomaly AND a.window_end <= s.until_at
   AND {_us("a.window_end")} > {_us("s.until_at")} - :hours * {HOUR_US}
@@ -185,8 +186,17 @@ WHERE a.is_anomaly AND a.window_end <= s.until_at
 ORDER BY a.window_end DESC, a.anomaly_score DESC, a.coin_id""",
     _of(
         "gold.anomalies",
-        *("coin_id", "symbol", "window_end", "anomaly_score", "threshold", "size_sigma", "scope", "suspicion"),
-        *("explanation", "price", "model_version", "scored_at"),
+        *("coin_id", "symbol", "window_end", "anomaly_score", "threshold", "detectors", "size_sigma", "z_threshold"),
+        *(
+            "size_market_sigma",
+            "market_score",
+            "market_threshold",
+            "scope",
+            "suspicion",
+            "explanation",
+            "similar_windows",
+        ),
+        *("price", "model_version", "scored_at"),
     ),
     (COIN, UNTIL, _hours(24)),
 )

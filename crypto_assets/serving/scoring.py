@@ -39,7 +39,7 @@ ANOMALY_OUTPUTS = (
     *("size_sigma", "size_market_sigma"),
 )
 """Columns of `gold.anomalies` that a request answers; `scope` is not among them, since it may depend on other coins."""
-ANOMALY_TEXTS = ("explanation", "similar")
+ANOMALY_TEXTS = ("explanation", "similar_windows")
 """More of them, which tables hold as JSON."""
 _ANOMALY_NEEDS = {
     ROBUST_Z: ("rz",),

@@ -437,8 +437,8 @@ def test_every_row_tells_score_threshold_and_why(
     assert (hit["size_sigma"], hit["detectors"]) == (30.0, ["robust_z"])
     assert json.loads(hit["explanation"])[0] == {"feature": "rz", "sigma": -30.0}
     assert (hit["scope"], hit["suspicion"]) == ("market_wide", "single_sample"), "the others moved alike"
-    assert len(json.loads(hit["similar"])) == 3
-    assert all(datetime.fromisoformat(w["window_end"]) <= MONDAY for w in json.loads(hit["similar"]))
+    assert len(json.loads(hit["similar_windows"])) == 3
+    assert all(datetime.fromisoformat(w["window_end"]) <= MONDAY for w in json.loads(hit["similar_windows"]))
     assert (hit["model_version"], hit["scored_at"], hit["revision"]) == ("2024-01-09-union", now, 0)
     assert hit["previous_is_anomaly"] is None
     assert hit["latency_s"] == (now - spike).total_seconds()

@@ -117,7 +117,7 @@ def test_a_published_model_scores_like_the_api(
     expected = scoring.predictions(model, scoring.version_in_force(known, model, NOW, home), GIVEN[model], NOW)
     found = answers[model]["rows"]
     if model == "anomaly":
-        lists = ("explanation", "detectors", "similar")
+        lists = ("explanation", "detectors", "similar_windows")
         found = [row | {n: json.loads(row[n] or "null") for n in lists} for row in found]
         assert found[1]["anomaly_score"] is None
         assert [row["threshold"] for row in answers[model]["without coin"]] == [0.5] * 5

@@ -251,7 +251,7 @@ def test_versions_of_the_first_release_score_as_they_did(scored: Panel) -> None:
         row = scoring.Scored(scored, version).row(2, 300)
         assert row["anomaly_score"] == row["size_sigma"] == abs(scored["rz"][2, 300])
         assert (row["threshold"], row["z_threshold"], row["market_threshold"]) == (3.0, 3.0, None)
-        assert (row["is_anomaly"], row["similar"]) == (row["anomaly_score"] > 3, None)
+        assert (row["is_anomaly"], row["similar_windows"]) == (row["anomaly_score"] > 3, None)
         assert (version.detector.flags(scored) == (np.abs(scored["rz"]) > 3)).all()
 
 
@@ -269,14 +269,14 @@ def test_a_flag_names_the_strongest_past_windows_that_are_most_alike(
     assert strength[c, slots].min() >= np.sort(strength[c])[-20 * 13]
     assert strength[c, slots[0]] == strength[c].max()
     assert windows[0]["inputs"] == pytest.approx(anomaly_inputs(past)[c, slots[0]].tolist(), abs=6e-4)
-    told = json.loads(rows.row(c, t)["similar"])
+    told = json.loads(rows.row(c, t)["similar_windows"])
     inputs = np.array([w["inputs"] for w in windows])
     away = np.sqrt(((inputs - anomaly_inputs(scored)[c, t]) ** 2).sum(axis=1))
     assert [w["distance"] for w in told] == pytest.approx(sorted(away)[: scoring.SIMILAR], abs=6e-4)
     nearest = datetime.fromtimestamp(windows[int(away.argmin())]["window_end"], UTC)
     assert datetime.fromisoformat(told[0]["window_end"]) == nearest
     calm = next(zip(*np.nonzero(~champion.flags(scored)), strict=True))
-    assert rows.row(*calm)["similar"] is None
+    assert rows.row(*calm)["similar_windows"] is None
 
 
 def test_inputs_are_in_own_sigmas(quiet: Panel) -> None:

@@ -95,17 +95,23 @@ def _board() -> Iterator[dict[str, Any]]:
         )  # fmt: skip
 
 
+SIMILAR = json.dumps([{"window_end": "2024-04-12T08:35:00Z", "distance": 1.5}])
+
+
 def _anomalies() -> Iterator[dict[str, Any]]:
     for coin, symbol in COINS.items():
         for n in range(SLOTS):
             end = END - n * SLOT
             score = None if coin == "litecoin" else (n % 40) / 8 + (n in (12, 60)) * 5
+            # The newest flag is of two scores; older rows are from before there were two.
+            two = {"detectors": ["market"], "size_sigma": 3.1, "size_market_sigma": 9.25, "similar_windows": SIMILAR}
             yield row(
                 "gold.anomalies", coin_id=coin, symbol=symbol, window_start=end - SLOT, window_end=end,
                 anomaly_score=score, threshold=5.5, is_anomaly=score is not None and score > 5.5,
                 explanation=json.dumps([{"feature": "rz", "sigma": 6.1}]), price=100.0, model_name="anomaly",
                 model_version="v0" if n > 100 else "1", scored_at=end, revision=0, day=(end - SLOT).date(),
-                hour=floor_hour(end - SLOT),
+                hour=floor_hour(end - SLOT), suspicion="frozen" if coin == "bitcoin" and 20 <= n < 23 else None,
+                **(two if n == 12 else {}),
             )  # fmt: skip
 
 

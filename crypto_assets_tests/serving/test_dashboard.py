@@ -131,6 +131,14 @@ def test_views_show_the_figures_of_the_home(browser: Browser, server: Server) ->
         page = opened.go("#/anomalies")
         assert text(page, "main [role=status]").startswith("4 of 4 flags in the 7 days")
         assert "the budget is 1 a coin and day" in text(page, "main")
+        newest = text(page, ".tablebox:has-text('Flagged') tbody tr >> nth=0")
+        assert "its return against the market" in newest
+        assert "9.3" in newest
+        assert "like 04-12 08:35 UTC" in newest
+        assert "scored before there were two scores" in text(page, ".tablebox:has-text('Flagged') .notes")
+        frozen = text(page, ".tablebox:has-text('The same price') tbody").split()
+        assert frozen[:4] == ["2024-05-02", "04:05", "2024-05-02", "04:20"]
+        assert (frozen[4], frozen[-1]) == ("Bitcoin", "3")
         page = opened.go("#/forecasts")
         assert "0.010" in text(page, "tr:has-text('2024-04-30')")
         assert "no outcome is known yet" in text(page, "tr:has-text('live') .c-coverage")

@@ -140,7 +140,7 @@ def test_every_column_of_two_scores_equals_the_batch(lake: Lake) -> None:
         ("bitcoin", 0.001, 1.0),
         ("shiba-inu", 0.002, 40.0),
     }
-    assert {len(p["similar"]) for p in found if p["similar"]} == {3}
+    assert {len(p["similar_windows"]) for p in found if p["similar_windows"]} == {3}
     missing = lake.client.post("/invocations", json={"instances": [{"rz": 1.0}]})
     assert "features are missing: r15, r1h, r5_market, rv1h, s, s_market" in missing.json()["detail"]
 

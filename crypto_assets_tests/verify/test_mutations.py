@@ -88,9 +88,12 @@ def anomalies() -> Iterator[Mutation]:
     yield change(table, "market_score", law)
     yield swap(table, "size_market_sigma", law)
     yield change(
-        table, "similar", law, to=lambda text: text.replace("T0", "T1", 1) if "T0" in text else text[:-1] + ",{}]"
+        table,
+        "similar_windows",
+        law,
+        to=lambda text: text.replace("T0", "T1", 1) if "T0" in text else text[:-1] + ",{}]",
     )
-    yield null(table, "similar", law)
+    yield null(table, "similar_windows", law)
     yield change(table, "suspicion", law, to="frozen", where=lambda r: r["suspicion"] is None)
     yield change(table, "model_version", "anomalies_refer_rightly", to="17")
     yield change(table, "latency_s", law)

@@ -290,10 +290,18 @@ export class PriceChart {
         shape: "arrowDown",
         color: is.band,
         size: 0.8,
-        text: row.size_sigma === null ? "" : `${row.size_sigma.toFixed(1)} σ`,
+        text: sizeOf(row),
       })),
     );
   }
+}
+
+/** Size of a flagged move by the score that fired: against the market, or the coin's own. */
+function sizeOf(row) {
+  const alone = row.detectors?.includes("market") && !row.detectors.includes("robust_z");
+  const size = alone ? row.size_market_sigma : row.size_sigma;
+  if (size === null || size === undefined) return "";
+  return `${size.toFixed(1)} σ${alone ? " market" : ""}`;
 }
 
 /** Rows of a map by time, in the order of time. */

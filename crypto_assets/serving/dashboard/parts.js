@@ -169,6 +169,21 @@ export function explanation(row) {
     .join(", ");
 }
 
+const SCORES = {
+  robust_z: "its own return",
+  market: "its return against the market",
+  isolation_forest: "the forest",
+};
+
+/** Which scores were above their thresholds; null in rows from before there were two. */
+export const fired = (row) => row.detectors?.map((name) => SCORES[name] ?? name).join(" and ") || null;
+
+/** Past windows of the coin that are most like a flagged slot: `like 08-30 14:05, 09-02 03:10 UTC`; empty without any. */
+export function similar(row) {
+  if (!Array.isArray(row.similar_windows)) return "";
+  return `like ${row.similar_windows.map(({ window_end }) => minute(window_end).slice(5)).join(", ")} UTC`;
+}
+
 export const SCOPES = { market_wide: "market-wide", coin_specific: "this coin" };
 
 /** One card in place of a view that has nothing to show. */

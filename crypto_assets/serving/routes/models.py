@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -22,6 +22,7 @@ from crypto_assets.serving.service import Service, has, text_of
 
 router = APIRouter(tags=["models"])
 MOST_ROWS = 10_000
+Suspicion = Literal["stale", "frozen", "single_sample", "incomplete"]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
 
 
@@ -30,24 +31,26 @@ async def anomalies(
     request: Request,
     coin: Annotated[str | None, Query(description="Only this coin.")] = None,
     flagged: Annotated[bool | None, Query(description="Only slots with, or without, a flag.")] = None,
+    suspicion: Annotated[Suspicion | None, Query(description="Only slots whose data are suspected of this.")] = None,
     start: From = None,
     to: To = None,
     as_of: AsOf = None,
     limit: Limit = 288,
     cursor: Cursor = None,
 ) -> Response:
-    """Score, threshold, explanation, scope and suspicion of every coin and 5-minute slot, in time order."""
+    """Scores, thresholds, explanation, scope and suspicion of every coin and 5-minute slot, in time order."""
     service: Service = request.app.state.service
     wanted = Page.of(start, to, limit, cursor)
+    filtered = flagged is not None or suspicion is not None
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         if coin is not None:
             service.require_coin(chosen.snapshot, coin)
-        keep = has(is_anomaly=flagged) if flagged is not None else None
+        keep = has(is_anomaly=flagged, suspicion=suspicion) if filtered else None
         return chosen, page(chosen, [coin] if coin else chosen.snapshot.groups(), wanted, keep)
 
     def cold(held: Snapshot) -> bool:
-        return reads_older_days(held, [coin] if coin else held.groups(), wanted, filtered=flagged is not None)
+        return reads_older_days(held, [coin] if coin else held.groups(), wanted, filtered=filtered)
 
     chosen, found = await service.cut(ANOMALIES, as_of, cut, cold)
     version = service.serving_version(ANOMALY)

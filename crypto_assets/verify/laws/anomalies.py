@@ -46,7 +46,7 @@ def anomalies_law() -> Law:
         f"""
         WITH stored AS (
             SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS explained,
-                   from_json("similar", '[{{"window_end": "VARCHAR", "distance": "DOUBLE"}}]') AS likened,
+                   from_json(similar_windows, '[{{"window_end": "VARCHAR", "distance": "DOUBLE"}}]') AS likened,
                    count(detectors) OVER (PARTITION BY hour) = 0 AS first_release
             FROM "gold.anomalies"
         ), recomputed AS (
@@ -132,7 +132,7 @@ _DIFFERENCES = {
                         "OR abs(a.market_score - r.market) > 1e-9 * r.market",
         "size_market_sigma": "(a.size_market_sigma IS NULL) <> (r.r5_market / r.s_market IS NULL) "
                              "OR abs(a.size_market_sigma - abs(r.r5_market) / r.s_market) > 1e-9 * a.size_market_sigma",
-        "similar": "l.version IS NOT NULL AND (len(coalesce(a.likened, [])) <> len(coalesce(k.nearest, [])) OR "
+        "similar_windows": "l.version IS NOT NULL AND (len(coalesce(a.likened, [])) <> len(coalesce(k.nearest, [])) OR "
                    "len(list_filter(list_zip(a.likened, k.nearest), lambda x: coalesce(x[1].window_end <> x[2].ended "
                    "OR abs(x[1].distance - x[2].distance) > 0.0005001, true))) > 0)",
     }.items()},

@@ -171,7 +171,7 @@ def _holds(rows: Iterable[Mapping[str, Any]], model: str, at: Any) -> bool:
 
 
 def _forest_of_the_week(rows: Iterable[Mapping[str, Any]], day: Mapping[str, Any]) -> bool:
-    """Whether a forest was promoted for the week that a day's cut-off lies in: the day's own version waits."""
+    """Whether a forest was promoted within the week before a day's cut-off: the day's own version waits."""
     if day["model"] != "anomaly":
         return False
     earlier = [r for r in rows if r["model"] == "anomaly" and r["cutoff"] < day["cutoff"]
@@ -181,7 +181,6 @@ def _forest_of_the_week(rows: Iterable[Mapping[str, Any]], day: Mapping[str, Any
         newest is not None
         and newest["algorithm"] == "isolation_forest"
         and day["cutoff"] - newest["cutoff"] < timedelta(days=7)
-        and day["cutoff"].weekday() != 0
     )
 
 

@@ -334,7 +334,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`anomalies` (
   `explanation` STRING COMMENT 'JSON list of the strongest features with their values, in the coin\'s own sigma.',
   `size_sigma` DOUBLE COMMENT '|rz| of the slot, which is the score robust_z. [own sigma]',
   `size_market_sigma` DOUBLE COMMENT '|r5_market| / s_market of the slot. [market-relative sigma]',
-  `similar` STRING COMMENT 'JSON list of the three nearest of the coin\'s 20 strongest windows before the version\'s cut-off: window_end, and distance of the inputs in own sigma. Null unless flagged.',
+  `similar_windows` STRING COMMENT 'JSON list of the three nearest of the coin\'s 20 strongest windows before the version\'s cut-off: window_end, and distance of the inputs in own sigma. Null unless flagged.',
   `scope` STRING COMMENT 'Of a flag: coin_specific if market fired, market_wide if robust_z alone did. Of a version with one score, or without market_score: market_wide if at least half of the other coins were flagged within 5 min.',
   `suspicion` STRING COMMENT 'Data-quality suspicion: stale, frozen (the same price for longer than the coin\'s 28 days before the version\'s cut-off had it), single_sample, incomplete; or null.',
   `price` DOUBLE COMMENT 'price(t). [USD]',

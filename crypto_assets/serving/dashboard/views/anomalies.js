@@ -1,7 +1,7 @@
 // Flags: which slots stood out and why, and whether there are more of them than the budget allows.
 
 import { h } from "../dom.js";
-import { flagTable, newestFirst, withFlag } from "../flags.js";
+import { flagTable, frozenSpans, frozenTable, newestFirst, withFlag } from "../flags.js";
 import { count, day, fixed, minute, ms } from "../format.js";
 import { coinLink, provenance, SCOPES } from "../parts.js";
 import { ask } from "../store.js";
@@ -20,6 +20,7 @@ export async function show(root, { store, params, signal }) {
     days: params.get("days") in SPANS ? params.get("days") : "7",
   };
   const list = flagTable(store, "Flagged 5-minute slots, newest first", { empty: "No flags match." });
+  const frozen = frozenTable(store);
   const days = h("div");
   const said = h("p", { class: "hint", role: "status" });
   const source = h("div");
@@ -30,10 +31,12 @@ export async function show(root, { store, params, signal }) {
     list.element,
     h("h2", {}, "Flags per coin and day"),
     days,
+    h("h2", {}, "Frozen quotes"),
+    frozen.element,
     source,
   );
 
-  let [rows, first] = [[], null];
+  let [rows, first, stuck] = [[], null, []];
   const draw = () => {
     const newest = store.about("gold.anomalies")?.newest_event_at;
     const start = newest ? ms(newest) - Number(chosen.days) * DAY_MS : -Infinity;
@@ -42,17 +45,20 @@ export async function show(root, { store, params, signal }) {
       (row) => (!chosen.coin || row.coin_id === chosen.coin) && (!chosen.scope || row.scope === chosen.scope),
     );
     list.update(newestFirst(shown));
+    const suspected = stuck.filter((row) => ms(row.window_end) > start && (!chosen.coin || row.coin_id === chosen.coin));
+    frozen.update(frozenSpans(suspected));
     said.textContent = `${count(shown.length)} of ${count(within.length)} flags in the ${SPANS[chosen.days]} to ${newest ? `${minute(newest)} UTC` : "now"}.`;
     days.replaceChildren(perDay(store, within, newest, first, Number(chosen.days)));
     source.replaceChildren(provenance(store, "gold.anomalies"));
   };
   const load = async () => {
     try {
-      const [flagged, oldest] = await Promise.all([
+      const [flagged, oldest, same] = await Promise.all([
         ask(`v1/anomalies?flagged=true&limit=${MOST}`),
         ask(`v1/anomalies?from=${EVER}&limit=1`),
+        ask(`v1/anomalies?suspicion=frozen&limit=${MOST}`),
       ]);
-      [rows, first] = [flagged.data, oldest.data[0]?.window_start ?? null];
+      [rows, first, stuck] = [flagged.data, oldest.data[0]?.window_start ?? null, same.data];
     } catch (error) {
       if (error.status !== 404) throw error; // no slot was scored yet
     }

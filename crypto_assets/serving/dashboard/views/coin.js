@@ -3,8 +3,20 @@
 import { PriceChart } from "../chart.js";
 import { h, svg } from "../dom.js";
 import { flagTable, newestFirst } from "../flags.js";
-import { count, minute, ms, price, share, time } from "../format.js";
-import { absent, dayChange, explanation, facts, large, maybe, notReported, pct, provenance } from "../parts.js";
+import { count, fixed, minute, ms, price, share, time } from "../format.js";
+import {
+  absent,
+  dayChange,
+  explanation,
+  facts,
+  fired,
+  large,
+  maybe,
+  notReported,
+  pct,
+  provenance,
+  similar,
+} from "../parts.js";
 import { ask } from "../store.js";
 
 const INTERVALS = {
@@ -259,7 +271,7 @@ function legendOf(chart, at, { step, horizon }) {
     forecast && horizon !== "none"
       ? part("90 % interval", `${price(forecast.lower_90)} to ${price(forecast.upper_90)}`)
       : "",
-    flag ? h("span", { class: "flagged" }, `flag: ${explanation(flag)}`) : "",
+    flag ? h("span", { class: "flagged" }, flagText(flag)) : "",
   ].filter(Boolean);
 }
 
@@ -274,6 +286,15 @@ function held({ median, coverage_7d: week, coverage_28d: month, skill_verdict: s
     ? `such intervals held ${days.map(([covered, n]) => `${share(covered)} of the outcomes of ${n} days`).join(", ")}`
     : reason;
   return `, median ${price(median)}; ${measured}; point forecast: ${skill}`;
+}
+
+/** Which score fired, and why: `flag by its own return (6.1 own σ, 0.4 market σ): 5 min return +6.1 σ; like …`. */
+function flagText(flag) {
+  const size = (value, name) => (value === null || value === undefined ? "" : `${fixed(value, 1)} ${name} σ`);
+  const sizes = [size(flag.size_sigma, "own"), size(flag.size_market_sigma, "market")].filter(Boolean).join(", ");
+  const by = fired(flag) ? ` by ${fired(flag)}` : "";
+  const data = flag.suspicion ? `. Its data may be at fault: ${flag.suspicion.replaceAll("_", " ")}.` : "";
+  return `flag${by}${sizes && ` (${sizes})`}: ${[explanation(flag), similar(flag)].filter(Boolean).join("; ")}${data}`;
 }
 
 function summaryOf(chart, { words, horizon, store, coin }, span) {
