@@ -6,23 +6,20 @@ A test of minutes on data that are not part of the product: with --full, where t
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from crypto_assets.cli.main import app
-from crypto_assets_tests.ml.test_intervals import RECORDED
+from crypto_assets_tests.ml.recorded import recorded_bars
 
 pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, list[dict[str, Any]]]:
-    if not Path(RECORDED).exists():
-        pytest.skip(f"{RECORDED} is not there: recorded bars of nine coins, which are not part of the product")
-    options = ["--from", str(RECORDED), "--days", "2025-08-09..2025-09-30", "--splice", "--json"]
+    options = ["--from", str(recorded_bars()), "--days", "2025-08-09..2025-09-30", "--splice", "--json"]
     done = CliRunner().invoke(app, ["evaluate", *options])
     assert done.exit_code == 0, done.output
     return {t["title"]: t["rows"] for t in json.loads(done.stdout)["tables"]}

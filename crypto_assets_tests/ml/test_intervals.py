@@ -11,10 +11,10 @@ import pytest
 
 from crypto_assets.ml import artifacts, calibration, intervals, price
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
+from crypto_assets_tests.ml.recorded import recorded_bars
 from crypto_assets_tests.ml.synthetic import SIGMA, START, panel_of, walk
 
 DAYS = 35
-RECORDED = Path("/work/shared/data/internal/usdt_5m_2025-07_2025-09_9coins.parquet")
 
 
 def clustered(seed: int, coins: int, days: int, spread: float = 0.5) -> np.ndarray:
@@ -181,9 +181,8 @@ def test_the_first_version_is_quantiles_in_own_sigmas(stormy: Panel) -> None:
 
 def recorded() -> Panel:
     """The recorded quarter of nine coins; not part of the product."""
-    if not RECORDED.exists():
-        pytest.skip(f"{RECORDED} is not there: recorded bars of nine coins, which are not part of the product")
-    bars = pq.read_table(RECORDED).to_pandas().pivot(index="ts", columns="coin", values="close").ffill().dropna()
+    rows = pq.read_table(recorded_bars()).to_pandas()
+    bars = rows.pivot(index="ts", columns="coin", values="close").ffill().dropna()
     days = len(bars) // SLOTS_A_DAY
     return rolling_scale(panel_of(bars.to_numpy().T[:, -days * SLOTS_A_DAY :], START, scale=SIGMA))
 
