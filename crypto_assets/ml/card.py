@@ -160,7 +160,20 @@ def price(
         axes.set(xlabel="% covered")
         axes.legend()
 
-    return {CARD: _text(body), **({"coverage.svg": svg(shares)} if coverage else {})}
+    trials = forecaster.calibration.trials if forecaster.calibration else ()
+
+    def gains(figure: Any) -> None:
+        axes = figure.subplots()
+        for t in trials:
+            low, high = t.gain.value - t.gain.lower, t.gain.upper - t.gain.value
+            axes.errorbar(t.gain.value * 1e4, t.name, xerr=[[low * 1e4], [high * 1e4]], fmt="o", capsize=4)
+        axes.axvline(0, color="black", linestyle=":")
+        axes.set(
+            xlabel="Winkler score won over the scale in force, bp, with 95 % bounds", ylim=(-0.5, len(trials) - 0.5)
+        )
+
+    pictures = ({"coverage.svg": svg(shares)} if coverage else {}) | ({"gain.svg": svg(gains)} if trials else {})
+    return {CARD: _text(body), **pictures}
 
 
 def _coverage(coverage: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
@@ -189,7 +202,7 @@ def _trials(forecaster: Forecaster) -> list[str]:
         }
         for t in calibration.trials
     ]
-    return ["", f"## Scales compared on {calibration.days} days", "", *_table(rows)]
+    return ["", f"## Scales compared on {calibration.days} days", "", *_table(rows), "", "![gain](gain.svg)"]
 
 
 def _head(name: str, version: str, algorithm: str, cutoff: datetime, data: Panel, *, provisional: bool) -> list[str]:

@@ -65,6 +65,10 @@ def test_accuracy_scores_log_returns_and_keeps_backfill_apart(engine: SailEngine
     assert live["skill"] == pytest.approx(1 - sum(e * e for e in errors) / sum(m * m for m in moves))
     assert live["direction_hit"] == 0.5
     assert live["coverage_90"] == pytest.approx(2 / 3)
+    assert live["width_pct"] == pytest.approx(2.0)
+    assert live["winkler_pct"] == pytest.approx(2.0 + 20 * (103.0 - 101.0) / 3)
+    assert (live["below_lower"], live["below_upper"]) == (0, pytest.approx(2 / 3))
+    assert live["below_median"] is None, "these forecasts have no median"
     assert (backfill["mode"], backfill["forecasts"], backfill["skill"]) == ("backfill", 1, pytest.approx(1.0))
 
 
@@ -84,6 +88,29 @@ def test_forecasts_without_an_outcome_have_no_figures(engine: SailEngine) -> Non
     (row,) = score(engine, [forecast(START + DAY + HOUR)], {START + DAY: 100.0})
     assert (row["forecasts"], row["without_outcome"]) == (0, 1)
     assert [row[n] for n in ("mae_pct", "rmse_pct", "skill", "direction_hit", "coverage_90")] == [None] * 5
+
+
+def test_shares_below_the_quantiles_are_the_calibration_curve(engine: SailEngine) -> None:
+    noon = START + DAY + 12 * HOUR
+    rows = [forecast(noon + k * SLOT, median=100.2) for k in range(4)]
+    (row,) = score(engine, rows, {noon + (k + 1) * SLOT: c for k, c in enumerate((98.0, 100.1, 100.3, 101.0))})
+    assert [row[n] for n in ("below_lower", "below_median", "below_upper")] == [0.25, 0.5, 1.0]
+
+
+def test_a_week_of_intervals_that_are_too_narrow_is_red_and_named() -> None:
+    def day(coin: str, share: float, mode: str = "live", forecasts: int = 288) -> dict[str, Any]:
+        return {"coin_id": coin, "horizon": "5m", "mode": mode, "coverage_90": share, "forecasts": forecasts}
+
+    narrow = [*[day("bitcoin", 0.9)] * 5, day("bitcoin", 0.7), *[day("solana", 0.91)] * 7]
+    found = accuracy._covered(narrow)
+    assert (found.passed, found.severity, found.metadata) == (False, "warn", {"judged": 2, "off": 1})
+    assert "off by more than 2 points: bitcoin 5m 86.7%" in found.description
+    assert accuracy._covered([day("solana", 0.91)] * 7).passed
+    young = accuracy._covered([day("bitcoin", 0.5)] * 5)
+    assert young.passed
+    assert "yet" in young.description
+    unknown = accuracy._covered([{**day("bitcoin", 0.5), "coverage_90": None}] * 7)
+    assert unknown.metadata == {"judged": 0, "off": 0}
 
 
 def test_a_day_without_forecasts_is_red_only_once_there_were_some(engine: SailEngine) -> None:

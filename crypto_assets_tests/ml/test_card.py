@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 
 from crypto_assets.ml import anomaly, card, faults, price
+from crypto_assets.ml.bootstrap import Difference
+from crypto_assets.ml.calibration import Calibration, Trial
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 from crypto_assets_tests.ml.synthetic import START, panel_of, walk
 
@@ -62,6 +65,16 @@ def test_a_price_card_says_no_skill_and_shows_coverage_where_it_is_known(data: P
         share = forecaster.scale.coverage[coin][0]
         assert share is not None
         assert cells(text, coin)[1] == f"{100 * share:.1f}"
+
+
+def test_the_scales_compared_have_a_table_and_a_picture(data: Panel) -> None:
+    gain = Difference(6e-4, 4e-4, 8e-4, 14)
+    trial = Trial("har", 86e-4, gain, gain, dict.fromkeys(data.coins, 0.9))
+    forecaster = price.first_version(data, 1)
+    compared = Calibration(forecaster.scale, "own_sigma", 92e-4, 14, (trial,))
+    files = card.price("v", "5m", replace(forecaster, calibration=compared), data, cutoff=CUTOFF, why="compared")
+    assert cells(files["card.md"], "har") == ["har", "86.0", "6.0 [4.0, 8.0]", "yes"]
+    assert "har" in files["gain.svg"]
 
 
 def test_a_version_without_known_coverage_has_a_card_without_pictures() -> None:
