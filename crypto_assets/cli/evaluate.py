@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import DAY, floor_day
-from crypto_assets.engine.base import Engine
+from crypto_assets.engine.base import Engine, NotEnoughData
 from crypto_assets.engine.engines import make_engine
 from crypto_assets.engine.sail import SailEngine
 from crypto_assets.errors import UsageError
@@ -119,14 +119,16 @@ def run(settings: Callable[[], Settings], origin: str, request: Request, *, as_j
     for note in bars.notes:
         output.notice(note)
     data, span = _features(engine, bars, request, quiet=as_json)
-    found, forecasts = _walk(data, span, request, quiet=as_json)
+    found, forecasts, missing = _walk(data, span, request, quiet=as_json)
     made = [*tables.of_detection(found), *tables.of_forecasts(forecasts)]
     if request.splice:
-        scored = splice.scored_days(span, len(request.budgets), len(request.horizons))
+        budgets = [one.budget for one in found]
+        horizons = {one.horizon: request.horizons[one.horizon] for one in forecasts}
+        scored = splice.scored_days(span, len(budgets), len(horizons))
         with _progress("spliced crash, days scored", scored, quiet=as_json) as advance:
-            made += splice.run(engine, bars, data, span, request.budgets, request.horizons, advance)
+            made += splice.run(engine, bars, data, span, budgets, horizons, advance)
     drawn = pictures.draw(request.plot, found, forecasts) if request.plot else []
-    _print(bars, request, made, drawn, _missing(found, forecasts), as_json=as_json)
+    _print(bars, request, made, drawn, missing, as_json=as_json)
     return 0
 
 
@@ -149,23 +151,37 @@ def _features(engine: Engine, bars: Bars, request: Request, *, quiet: bool) -> t
 
 def _walk(
     data: Panel, span: tuple[int, int], request: Request, *, quiet: bool
-) -> tuple[list[Detection], list[Forecasts]]:
+) -> tuple[list[Detection], list[Forecasts], list[str]]:
+    """Results by budget and by horizon, and what days could not be scored, with the reason.
+
+    Raises:
+        NotEnoughData: There is no result at all.
+    """
     start, end = span
-    days = (end - start) // SLOTS_A_DAY
-    with _progress(
-        "walk-forward, days scored", days * (len(request.budgets) + len(request.horizons)), quiet=quiet
-    ) as n:
-        cut = data.cut(0, end)
+    cut = data.cut(0, end)
+    found: list[Detection] = []
+    forecasts: list[Forecasts] = []
+    missing: dict[str, str] = {}
+    scored = (end - start) // SLOTS_A_DAY * (len(request.budgets) + len(request.horizons))
+    with _progress("walk-forward, days scored", scored, quiet=quiet) as advance:
         hurt = detection.injected(cut, start)
-        found = [detection.walk(cut, start, budget, hurt, n) for budget in request.budgets]
-        forecasts = [intervals.walk(data, start, end, h, slots, n) for h, slots in request.horizons.items()]
-    return found, forecasts
-
-
-def _missing(found: Sequence[Detection], forecasts: Sequence[Forecasts]) -> list[str]:
-    """What days could not be scored, and why."""
-    texts = [f"budget {tables.budget_text(one.budget)}: {one.missing}" for one in found if one.missing]
-    return texts + [f"{one.horizon}: {one.missing}" for one in forecasts if one.missing]
+        for budget in request.budgets:
+            name = tables.budget_text(budget)
+            try:
+                found.append(detection.walk(cut, start, budget, hurt, advance))
+                missing[name] = found[-1].missing
+            except NotEnoughData as error:
+                missing[name] = str(error)
+        for horizon, slots in request.horizons.items():
+            try:
+                forecasts.append(intervals.walk(data, start, end, horizon, slots, advance))
+                missing[horizon] = forecasts[-1].missing
+            except NotEnoughData as error:
+                missing[horizon] = str(error)
+    texts = [f"{name}: {text}" for name, text in missing.items() if text]
+    if not found and not forecasts:
+        raise NotEnoughData("; ".join(texts))
+    return found, forecasts, texts
 
 
 def _progress(text: str, total: int, *, quiet: bool) -> AbstractContextManager[Any]:

@@ -45,7 +45,7 @@ def of_detection(found: Sequence[Detection]) -> list[Table]:
         tables.append(Table(f"Flags at {text}, by detector", [_flags(one, arm) for arm in BUDGETED]))
         tables.append(Table(f"Flags at {text}, by coin", _by_coin(one)))
         tables.append(Table(f"Faults found at {text}, %", _recall(one)))
-    return [*tables, _frozen(found[0])]
+    return [*tables, *(_frozen(one) for one in found[:1])]
 
 
 def _flags(one: Detection, arm: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _recall(one: Detection) -> list[dict[str, Any]]:
             {
                 "fault": kind,
                 "injected": len(one.fault_days[kind]),
-                **{arm: _percent(_mean(one.hits[arm][kind])) for arm in BUDGETED},
+                **{arm: _percent(_mean(one.hits[arm][kind])) for arm in (*BUDGETED, FROZEN)},
                 "union - robust z": _bounds(better, 100),
             }
         )
@@ -130,6 +130,8 @@ def measured(one: Forecasts) -> dict[str, Coverage]:
 
 def of_forecasts(found: Sequence[Forecasts]) -> list[Table]:
     """Intervals against the first version, their coverage by coin, week and hour of day, and skill; all horizons."""
+    if not found:
+        return []
     held = {one.horizon: measured(one) for one in found}
     columns = [(f"{horizon}, {arm}", c) for horizon, arms in held.items() for arm, c in arms.items()]
     weeks = max(len(c.by_week) for _, c in columns)
@@ -158,7 +160,7 @@ def _calibration(horizon: str, held: Mapping[str, Coverage]) -> list[dict[str, A
             "horizon": horizon,
             "version": arm,
             "coverage, %": _percent(c.covered),
-            "mean weekly error, points": c.weekly_error * 100,
+            "mean weekly error, points": _percent(c.weekly_error),
             "coin-weeks": c.coin_weeks,
             "within 2 points, %": _percent(c.weeks_within),
             "by hour from, %": min(c.by_hour) * 100,

@@ -110,8 +110,10 @@ def test_planted_faults_are_found(small: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_the_tables_are_printed_for_people(file: Path) -> None:
-    done = evaluated(file, "--budget", "2", "--horizon", "1h", days=day(FIRST))
+    done = evaluated(file, "--budget", "2", "--budget", "1/7", "--horizon", "1h", days=day(FIRST))
     assert done.exit_code == 0, done.output
+    assert "days left out at 1 a week: needs 21 more days" in done.stderr
+    assert "Flags at 1 a week" not in done.stdout
     assert "4 coins: alpha, beta, delta, gamma; bars 2024-03-01 00:00 to 2024-03-12 00:00 UTC" in done.stdout
     for title in ("Flags at 2 a day, by coin", "Faults found at 2 a day, %", "Frozen quotes", "Coverage by coin, %"):
         assert title in done.stdout
