@@ -5,8 +5,8 @@
 - PartitionBackfill: publicly, only the UI can submit a backfill of selected partitions.
 - SqlEventLogStorage and its tables, Instigator*, TickStatus: alerts and housekeeping follow check evaluations and ticks
   across runs (`orchestration.event_store`).
-- SqliteEventLogStorage, INDEX_SHARD_NAME, SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData: event-log connections are
-  reused (decision 0003).
+- SqliteEventLogStorage, INDEX_SHARD_NAME, SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData,
+  AssetCheckExecutionRecordStatus: event-log connections are reused and evaluations stored together (decision 0003).
 - Remote origins, InMemoryJob, execute_run, SINGLETON_REPOSITORY_NAME: runs started by the CLI link to their job in the
   UI (`cli.runs`).
 - step_context_to_step_run_ref, code pointers, event files, StepFailureData, backoff, raise_execution_interrupts,
@@ -46,6 +46,7 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,

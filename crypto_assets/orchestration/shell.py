@@ -24,6 +24,7 @@ from crypto_assets.engine.base import (
     given,
 )
 from crypto_assets.orchestration.code_version import code_version
+from crypto_assets.orchestration.event_log import together
 from crypto_assets.orchestration.partitions import mapping
 from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
@@ -248,19 +249,20 @@ def _materialized(
     facts: Mapping[str, Any],
 ) -> dg.MaterializeResult:
     outcomes: dict[Any, Sequence[CheckOutcome]] = {k: p.checks for k, p in table.partitions.items()}
-    for partition, done in table.partitions.items():
-        if partition is None:
-            continue
-        context.add_asset_metadata(
-            {"dagster/partition_row_count": done.rows, **checks.as_metadata(done.metadata)},
-            key,
-            partition_key=partition,
-        )
-        if context.has_partition_key:
-            continue  # the results below are then that partition's own evaluations
-        for outcome in done.checks:
-            if outcome.name in declared:
-                _log_evaluation(context, checks.evaluation(outcome, key, partition))
+    with together(context.instance):
+        for partition, done in table.partitions.items():
+            if partition is None:
+                continue
+            context.add_asset_metadata(
+                {"dagster/partition_row_count": done.rows, **checks.as_metadata(done.metadata)},
+                key,
+                partition_key=partition,
+            )
+            if context.has_partition_key:
+                continue  # the results below are then that partition's own evaluations
+            for outcome in done.checks:
+                if outcome.name in declared:
+                    _log_evaluation(context, checks.evaluation(outcome, key, partition))
     rows = sum(p.rows for p in table.partitions.values())
     versions = [table.partitions[k].data_version for k in keys if k in table.partitions]
     metadata = {**facts, **checks.as_metadata(table.metadata), "source": context.resources.step_inputs.banner}

@@ -16,8 +16,9 @@ import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.test_utils import create_run_for_test
+from dagster._serdes import deserialize_value
 
-from crypto_assets.orchestration.event_log import KEPT_RUNS, KeptSqliteEventLogStorage
+from crypto_assets.orchestration.event_log import KEPT_RUNS, KeptSqliteEventLogStorage, together
 
 DAYS = dg.StaticPartitionsDefinition(["mon", "tue"])
 KEY = dg.AssetKey("toy")
@@ -280,3 +281,89 @@ def test_a_deleted_run_takes_its_newest_materialization_along(tmp_path):
                 r.run_id for r in dagsters.fetch_materializations(wanted, limit=1).records
             ]
         assert before == second != first
+
+
+@dg.asset(
+    partitions_def=DAYS,
+    check_specs=[dg.AssetCheckSpec("toy_check", asset=KEY, partitions_def=DAYS)],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    key=KEY,
+)
+def ranged(context):
+    """An asset of both days at once, whose check is red on Tuesdays."""
+    with together(context.instance):
+        for day in context.partition_keys:
+            context.log_event(
+                dg.AssetCheckEvaluation(KEY, "toy_check", day != "tue", metadata={"day": day}, partition=day)
+            )
+        context.log.info("after the evaluations")
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False)])
+
+
+def run_both_days(found: dg.DagsterInstance) -> str:
+    days = {"dagster/asset_partition_range_start": "mon", "dagster/asset_partition_range_end": "tue"}
+    return dg.materialize([ranged], instance=found, tags=days).run_id
+
+
+def evaluations(found: Any, run: str) -> list[Any]:
+    """Evaluations of single days that a run has stored."""
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    events: list[Any] = [e for e in found.all_logs(run) if e.dagster_event_type == kind]
+    return [e for e in events if e.dagster_event.asset_check_evaluation_data.partition is not None]
+
+
+def executions(found: Any) -> list[tuple[Any, ...]]:
+    """Rows of the table of checks, each with the event that it names by its id."""
+    with found.event_log_storage.index_connection() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT c.execution_status, c.partition, c.evaluation_event = e.event, c.run_id = e.run_id, e.event "
+            "FROM asset_check_executions c JOIN event_logs e ON e.id = c.evaluation_event_storage_id ORDER BY c.id"
+        ).fetchall()
+    told = []
+    for status, partition, same, of_run, text in rows:
+        entry: Any = deserialize_value(text)
+        data = entry.dagster_event.asset_check_evaluation_data
+        told.append((status, partition, same, of_run, data.partition, data.passed, dict(data.metadata)))
+    return told
+
+
+def test_evaluations_stored_together_are_those_stored_one_by_one(tmp_path):
+    found = {}
+    for kept in (True, False):
+        with instance(tmp_path / str(kept), kept=kept) as made:
+            run = run_both_days(made)
+            events = Counter(e.dagster_event_type for e in made.all_logs(run))
+            found[kept] = events, sorted(executions(made), key=str), len(evaluations(made, run))
+    assert found[True] == found[False]
+    told = {row[:6] for row in found[True][1]}
+    assert told == {
+        ("SUCCEEDED", "mon", 1, 1, "mon", True),
+        ("FAILED", "tue", 1, 1, "tue", False),
+        ("FAILED", None, 1, 1, None, False),
+    }
+
+
+def test_a_retried_step_updates_its_evaluations(tmp_path):
+    with instance(tmp_path) as found:
+        run = run_both_days(found)
+        before = executions(found)
+        with together(found):
+            for event in evaluations(found, run):
+                found.handle_new_event(event)
+        assert executions(found) == before
+
+
+def test_an_error_within_the_block_loses_no_evaluation(tmp_path):
+    with instance(tmp_path) as found:
+        event = evaluations(found, run_both_days(found))[0]
+        run = create_run_for_test(found, job_name="broken").run_id
+
+        def breaks() -> None:
+            with together(found):
+                found.handle_new_event(event._replace(run_id=run))
+                assert not evaluations(found, run)
+                raise RuntimeError("the disk")
+
+        with pytest.raises(RuntimeError, match="the disk"):
+            breaks()
+        assert len(evaluations(found, run)) == 1
