@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.contracts.slices import DAY
 from crypto_assets.evaluate import detection, intervals
 from crypto_assets.evaluate.bars import SLOT_S, Bars
-from crypto_assets.evaluate.detection import FROZEN, Detection
+from crypto_assets.evaluate.detection import Detection
 from crypto_assets.evaluate.features import panel_of
 from crypto_assets.evaluate.intervals import Forecasts
-from crypto_assets.evaluate.tables import Table, budget_text
+from crypto_assets.evaluate.tables import BUDGETED, Table, budget_text
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def run(
             name: detection.walk(panel.cut(0, end), middle, budget, hurt[name], advance)
             for name, panel in panels.items()
         }
-        tables.append(_detected(found, crashed.first - middle, budget))
+        tables += _detected(found, crashed.first - middle, budget)
     forecasts = {
         name: [intervals.walk(panel, middle, end, h, slots, advance) for h, slots in horizons.items()]
         for name, panel in panels.items()
@@ -182,31 +182,27 @@ def _about(crashed: Spliced, data: Panel) -> Table:
     )
 
 
-def _detected(found: dict[str, Detection], first: int, budget: float) -> Table:
-    """By arm the flagged share of the crash's bars, and by day after it flags and found spikes, with and without it."""
+def _detected(found: dict[str, Detection], first: int, budget: float) -> list[Table]:
+    """Flagged share of the crash's bars, and by day from its own on flags and found spikes, with and without it."""
     import numpy as np
 
     hour = slice(first, first + HOUR_SLOTS)
     crash, recorded = found["crash"], found["recorded"]
-    rows = []
-    for arm in crash.flags:
-        if arm == FROZEN:
-            continue
-        row: dict[str, Any] = {"detector": arm, "crash bars flagged, %": float(crash.flags[arm][:, hour].mean()) * 100}
-        for day in range(len(crash.served)):
+    numbers = np.unique(crash.fault_days[PROBE])
+    rows, bars = [], []
+    for arm in BUDGETED:
+        bars.append({"detector": arm, "crash bars flagged, %": float(crash.flags[arm][:, hour].mean()) * 100})
+        for day, number in enumerate(numbers):
+            row: dict[str, Any] = {"detector": arm, "days after": day}
             of_day = slice(day * SLOTS_A_DAY, (day + 1) * SLOTS_A_DAY)
-            hits = [
-                one.hits[arm][PROBE][one.fault_days[PROBE] == np.unique(one.fault_days[PROBE])[day]].mean() * 100
-                for one in (crash, recorded)
-            ]
-            flags = [one.flags[arm][:, of_day].sum() / len(one.data.coins) for one in (crash, recorded)]
-            row[f"day {day}"] = f"{flags[0]:.2f} ({flags[1]:.2f}); {hits[0]:.0f} ({hits[1]:.0f})"
-        rows.append(row)
-    title = (
-        f"Through the crash at {budget_text(budget)}: flags per coin; {PROBE} found, %, by day from the crash's own "
-        "(in brackets without it)"
-    )
-    return Table(title, rows)
+            for name, one in (("", crash), (" without it", recorded)):
+                row[f"flags per coin{name}"] = float(one.flags[arm][:, of_day].sum()) / len(one.data.coins)
+            for name, one in (("", crash), (" without it", recorded)):
+                share = float(one.hits[arm][PROBE][one.fault_days[PROBE] == number].mean())
+                row[f"{PROBE} found{name}, %"] = share * 100
+            rows.append(row)
+    text = budget_text(budget)
+    return [Table(f"The crash at {text}", bars), Table(f"After the crash at {text}", rows)]
 
 
 def _covered(crash: Sequence[Forecasts], first: int) -> Table:

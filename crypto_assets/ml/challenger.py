@@ -18,6 +18,7 @@ from crypto_assets.ml.bootstrap import difference
 from crypto_assets.ml.detectors import FOREST, Detector, thresholds
 from crypto_assets.ml.evaluation import flag_statistics
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, usable
+from crypto_assets.ml.pictures import svg
 
 if TYPE_CHECKING:
     import numpy as np
@@ -234,14 +235,9 @@ def reason(figures: Mapping[str, Any]) -> str:
 
 def picture(figures: Mapping[str, Any]) -> str:
     """SVG of a comparison: recall of both by fault, and the difference with its 95 % bounds."""
-    import io
-
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     kinds, arms = list(figures["recall"]["champion"]), list(figures["difference"])
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "gate"}):
-        figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+
+    def paint(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
         for shift, name in ((-0.2, "champion"), (0.2, "challenger")):
             recall = [figures["recall"][name][k] or 0.0 for k in kinds]
@@ -256,6 +252,5 @@ def picture(figures: Mapping[str, Any]) -> str:
         right.set_yticks(range(len(arms)), arms)
         right.axvline(0, color="grey")
         right.set(title=f"challenger - champion, {'promoted' if wins(figures) else 'rejected'}", xlim=(-1, 1))
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+
+    return svg(paint, (9.0, 4.0))

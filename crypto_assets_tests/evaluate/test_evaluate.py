@@ -236,9 +236,12 @@ def test_through_the_crash(small: dict[str, Any], file: Path) -> None:
     tables = small["tables"]
     (about,) = tables["The spliced crash"]
     assert about["to"] == f"{day(FIRST + 1)} 12:00"
-    (through,) = [rows for title, rows in tables.items() if title.startswith("Through the crash at 1 a day")]
-    union = next(r for r in through if r["detector"] == "union")
+    union = next(r for r in tables["The crash at 1 a day"] if r["detector"] == "union")
     assert union["crash bars flagged, %"] > 30
+    after = [r for r in tables["After the crash at 1 a day"] if r["detector"] == "union"]
+    assert [r["days after"] for r in after] == [0, 1]
+    assert after[0]["flags per coin"] > after[0]["flags per coin without it"]
+    assert all(0 <= r["spike_6 found, %"] <= 100 for r in after)
     assert {r["version"] for r in tables["Coverage through the crash"]} == {"product", "first version"}
     recovery = {r["quantity"]: r for r in next(v for k, v in tables.items() if k.startswith("Recovery"))}
     assert recovery["s_market"]["highest ratio"] > recovery["s"]["highest ratio"]
