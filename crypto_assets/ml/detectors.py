@@ -10,6 +10,7 @@ comparing a forest (`ml.challenger`), rows of tables (`ml.scoring`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ LEAST_FROZEN, UNCALIBRATED_FROZEN, LONGEST_RUN = 6, 12, 288
 CALIBRATION_DAYS, LEAST_CALIBRATION_DAYS = 28, 7
 LEAST_THRESHOLD = 1e-6
 """Scores are divided by thresholds; those of a price that never moved would be 0."""
+
+LEAST_CAPPED_DAYS = 4
+"""Days from which on what one of them weighs is bounded."""
 
 TAIL = 0.01
 """Share of a coin's scores above the level that scales its tail before tails are pooled."""
@@ -80,10 +84,11 @@ def forest_scores(forest: Any, data: Panel) -> np.ndarray:
 def thresholds(found: np.ndarray, coins: tuple[str, ...], budget: float, *, pooled: bool = False) -> dict[str, float]:
     """Per coin, the quantile 1 - budget/288 of its scores: `budget` flags a day on data like these.
 
-    A coin without scores is left out; it gets the threshold of all coins together, under the key `*`.
+    A coin without scores is left out; it gets the threshold of all coins together, under the key `*`. No day counts for
+    more than half of the flags, so that a threshold survives a crash.
 
     Args:
-        found: Scores, C x T.
+        found: Scores of whole days, C x T.
         coins: C coin ids.
         budget: Flags per coin and day.
         pooled: Whether the tail is that of all coins: beyond its 99 % quantile a coin has too few scores for a rare
@@ -92,16 +97,48 @@ def thresholds(found: np.ndarray, coins: tuple[str, ...], budget: float, *, pool
     import numpy as np
 
     level = 1 - budget / SLOTS_A_DAY
-    limits = {POOLED: max(LEAST_THRESHOLD, float(np.nanquantile(found, level)))}
+    days = found.shape[1] / SLOTS_A_DAY
+    capped = _of_days(found, budget * days)
+    limits = {POOLED: max(LEAST_THRESHOLD, float(np.nanquantile(capped, level)))}
     # Such an extreme quantile needs at least a few slots beyond it.
-    least = LEAST_CALIBRATION_DAYS * SLOTS_A_DAY // 2
-    known = {c: row[np.isfinite(row)] for c, row in zip(coins, found, strict=True)}
-    known = {c: row for c, row in known.items() if len(row) >= least}
+    enough = np.isfinite(found).sum(axis=1) >= LEAST_CALIBRATION_DAYS * SLOTS_A_DAY // 2
+    known = {c: i for i, c in enumerate(coins) if enough[i]}
     if not pooled or not known:
-        return limits | {c: max(LEAST_THRESHOLD, float(np.quantile(row, level))) for c, row in known.items()}
-    unit = {c: max(LEAST_THRESHOLD, float(np.quantile(row, 1 - TAIL))) for c, row in known.items()}
-    tail = float(np.quantile(np.concatenate([row / unit[c] for c, row in known.items()]), level))
+        return limits | {c: max(LEAST_THRESHOLD, float(np.nanquantile(capped[i], level))) for c, i in known.items()}
+    unit = {c: max(LEAST_THRESHOLD, float(np.nanquantile(found[i], 1 - TAIL))) for c, i in known.items()}
+    relative = np.stack([found[i] / unit[c] for c, i in known.items()])
+    tail = float(np.nanquantile(_of_days(relative, budget * days * len(known), together=True), level))
     return limits | {c: unit[c] * tail for c in known}
+
+
+def _of_days(found: np.ndarray, wanted: float, *, together: bool = False) -> np.ndarray:
+    """Scores of which no day has more than half of those that are to lie above a threshold; the rest of it are 0.
+
+    A crash would else raise thresholds for the 28 days in which they see it.
+
+    Args:
+        found: Scores of whole days, C x T; a shorter time than four days is left as it is.
+        wanted: Number of scores above the threshold, by coin.
+        together: Whether the number is of all coins.
+    """
+    import numpy as np
+
+    days, rest = divmod(found.shape[1], SLOTS_A_DAY)
+    if rest or days < LEAST_CAPPED_DAYS:
+        return found
+    most = max(2, math.ceil(wanted / 2))
+    by_day = found.reshape(len(found), days, SLOTS_A_DAY)
+    if together:
+        by_day = by_day.transpose(1, 0, 2).reshape(1, days, -1)
+    if most >= by_day.shape[2]:
+        return found
+    highest = np.argsort(np.nan_to_num(by_day, nan=-np.inf), axis=2, kind="stable")[:, :, -most:]
+    stays = np.isnan(by_day)
+    np.put_along_axis(stays, highest, values=True, axis=2)
+    kept = np.where(stays, by_day, 0.0)
+    if together:
+        kept = kept.reshape(days, len(found), SLOTS_A_DAY).transpose(1, 0, 2)
+    return kept.reshape(found.shape)
 
 
 @dataclass(frozen=True)

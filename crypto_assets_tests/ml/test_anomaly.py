@@ -197,6 +197,23 @@ def test_a_rare_flags_threshold_rests_on_the_tails_of_all_coins_in_their_own_uni
     assert rate == pytest.approx(1 / 14, rel=0.4)
 
 
+@pytest.mark.parametrize("budget", [1.0, 1 / 7])
+def test_a_crash_of_two_hours_does_not_blind_the_weeks_after_it(quiet: Panel, scored: Panel, budget: float) -> None:
+    data = quiet.cut(0, CALIBRATION * SLOTS_A_DAY)
+    hit = {n: v.copy() for n, v in data.values.items()}
+    hour = slice(25 * SLOTS_A_DAY, 25 * SLOTS_A_DAY + 24)
+    hit["rz"][:, hour], hit["r5_market"][:, hour] = 60.0, 0.05
+    before, after = anomaly.calibrate(data, budget), anomaly.calibrate(replace(data, values=hit), budget)
+    for name, levels in after.thresholds.items():
+        ratio = [levels[c] / before.thresholds[name][c] for c in data.coins]
+        assert max(ratio) < 1.4
+        assert np.mean(ratio) < 1.25
+    hurt = faults.inject(scored, "spike_12")
+    assert faults.recall(after.flags(hurt.data), hurt) > faults.recall(before.flags(hurt.data), hurt) - 0.05
+    # Without the bound the crash's own scores, 24 of each coin, are the threshold of 14 or 2 flags.
+    assert np.quantile(hit["rz"][0], 1 - budget / 2 / 288) == 60
+
+
 def test_a_price_that_never_moves_gives_no_infinite_score() -> None:
     data = simulated(4, 8)
     for name in ("rz", "r5_market"):
