@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_a_version_is_registered_in_the_home_from_a_working_folder_of_the_name(t
     assert [v.tags["version"] for v in store.client().search_model_versions(f"name='{REGISTERED[PRICE_5M]}'")] == ["1"]
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert [p.name for p in (tmp_path / name).iterdir()] == ["h"]
-    with sqlite3.connect(home / "mlflow" / "mlflow.db") as database:
+    with closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as database:
         assert not [line for line in database.iterdump() if str(tmp_path) in line]
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def score(home: Path) -> set[str]:
 
 def databases_text(home: Path) -> str:
     """Everything that MLflow's database holds."""
-    with sqlite3.connect(home / places.DATABASE) as database:
+    with closing(sqlite3.connect(home / places.DATABASE)) as database:
         return "\n".join(database.iterdump())
 
 

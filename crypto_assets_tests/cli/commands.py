@@ -18,6 +18,8 @@ ARGUMENTS = {
     "alerts test-channel": ["webhook"],
     "query": ["SELECT 1 AS one"],
     "evaluate": ["--from", "home", "--days", "2024-05-01"],
+    "models promote": ["price_5m", "v0", "--why", "tried by hand"],
+    "models rollback": ["price_5m", "--why", "tried by hand"],
     "coins add": ["bitcoin"],
     "coins retire": ["bitcoin"],
 }
