@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from crypto_assets.assets import predictions, price_model, training
@@ -22,6 +24,8 @@ from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.scoring import SHOWN, needed
 from crypto_assets.serving.scoring import predictions as on_request
+from crypto_assets.verify.audit import audit
+from crypto_assets.verify.laws.intervals import intervals_law
 from crypto_assets_tests.builders import START, step_inputs
 from crypto_assets_tests.ml.synthetic import SIGMA, feature_rows, names, panel_of, registry_of
 from crypto_assets_tests.ml.test_intervals import clustered, rolling_scale
@@ -107,6 +111,34 @@ def test_a_regression_serves_and_its_rows_are_equal_however_they_are_scored(
         assert [{n: a[n] for n in SHOWN} for a in answers] == [{n: r[n] for n in SHOWN} for r in rows]
         without = on_request(f"price_{horizon}", version, [{**given[0], **dict.fromkeys(forecasts.TRACKED)}], NOW)
         assert without[0]["upper_90"] == rows[0]["upper_90"], "the first slot of the day has the state at the cut-off"
+    audited_and_broken(engine)
+
+
+def audited_and_broken(engine: SailEngine) -> None:
+    """The audit recomputes every interval from the version's files, and finds and names one that was altered."""
+    law = intervals_law()
+    path = engine.store.path("gold.price_predictions")
+
+    def judged() -> Any:
+        report = audit(Path(path).parents[1], None, now=NOW)
+        return next(f for f in report.findings if f.law == law.name)
+
+    sound = judged()
+    assert (sound.outcome, sound.checked, sound.note) == ("holds", 2 * 3 * 60, "")
+    kept = deltalake.DeltaTable(path).to_pyarrow_table()
+    for column, change in (
+        ("upper_90", lambda v: v * 1.0001), ("lower_90", lambda v: v * 0.9999), ("median", lambda v: v * 1.0001),
+        ("tracked_lower", lambda v: v + 0.01), ("coverage_7d", lambda v: v + 0.001),
+        ("skill_verdict", lambda _: "skill"),
+    ):  # fmt: skip
+        rows = kept.to_pylist()
+        row = min(rows, key=lambda r: (r["window_end"], r["coin_id"], r["horizon"]))
+        row[column] = change(row[column])
+        deltalake.write_deltalake(path, pa.Table.from_pylist(rows, schema=kept.schema), mode="overwrite")
+        broken = judged()
+        assert (broken.outcome, broken.violations) == ("broken", 1), column
+        assert row["coin_id"] in broken.examples[0]
+        assert column in broken.examples[0]
 
 
 def test_a_decision_against_its_own_figures_is_red() -> None:
