@@ -24,6 +24,7 @@ from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.scoring import SHOWN, needed
 from crypto_assets.serving.scoring import predictions as on_request
+from crypto_assets.verify import coverage
 from crypto_assets.verify.audit import audit
 from crypto_assets.verify.laws.intervals import intervals_law
 from crypto_assets_tests.builders import START, step_inputs
@@ -60,8 +61,9 @@ def made(lake: SailEngine, inputs: StepInputs, hours: list[int]) -> list[dict[st
     return sorted(kept, key=lambda r: (r["horizon"], r["window_end"], r["coin_id"]))
 
 
+@pytest.mark.slow
 def test_a_regression_serves_and_its_rows_are_equal_however_they_are_scored(
-    engine: SailEngine, inputs: Callable[..., StepInputs]
+    engine: SailEngine, inputs: Callable[..., StepInputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = rolling_scale(panel_of(clustered(1, 3, DAYS), START, scale=SIGMA))
     table = feature_rows(data)
@@ -111,6 +113,7 @@ def test_a_regression_serves_and_its_rows_are_equal_however_they_are_scored(
         assert [{n: a[n] for n in SHOWN} for a in answers] == [{n: r[n] for n in SHOWN} for r in rows]
         without = on_request(f"price_{horizon}", version, [{**given[0], **dict.fromkeys(forecasts.TRACKED)}], NOW)
         assert without[0]["upper_90"] == rows[0]["upper_90"], "the first slot of the day has the state at the cut-off"
+    monkeypatch.setattr(coverage, "all_laws", lambda: [intervals_law()])
     audited_and_broken(engine)
 
 
