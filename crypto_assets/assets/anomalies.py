@@ -86,20 +86,20 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 
 
 def _plot(engine: Engine, partition_keys: Sequence[str]) -> Markdown | None:
-    """Scores of the hours by coin, flags circled."""
+    """Scores of the hours by coin over their thresholds, flags circled."""
     spans = [s for s, _ in contiguous(partition_keys, "hour")]
     slice_ = Slice(max(spans[0].start, spans[-1].end - PLOTTED), spans[-1].end)
-    columns = ["symbol", "window_end", "anomaly_score", "is_anomaly"]
+    columns = ["symbol", "window_end", "anomaly_score", "threshold", "is_anomaly"]
     rows = engine.store.read_arrow(ANOMALIES.full_name, slice_, columns=columns).sort_by("window_end").to_pylist()
     scores: dict[str, list[tuple[datetime, float]]] = {}
     flags: dict[str, list[tuple[datetime, float]]] = {}
     for row in rows:
         if row["anomaly_score"] is not None:
-            point = (row["window_end"], row["anomaly_score"])
+            point = (row["window_end"], row["anomaly_score"] / row["threshold"])
             scores.setdefault(row["symbol"], []).append(point)
             if row["is_anomaly"]:
                 flags.setdefault(row["symbol"], []).append(point)
-    return lines("anomaly score, flags circled", "own sigma", dict(sorted(scores.items())), marks=flags)
+    return lines("anomaly score, flags circled", "times the threshold", dict(sorted(scores.items())), marks=flags)
 
 
 def _scored(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]], inputs: StepInputs) -> pa.Table:

@@ -131,11 +131,14 @@ def _hours(span: Span) -> float:
 
 
 def highest_scores(engine: Engine, limit: int = 5) -> list[dict[str, Any]]:
-    """The strangest slots of the lake."""
+    """The strangest slots of the lake, by how many times over their threshold: scores of versions differ in unit."""
+    import pyarrow.compute as pc
+
     if not engine.store.exists("gold.anomalies"):
         return []
     rows = engine.store.read_arrow("gold.anomalies", where="anomaly_score IS NOT NULL")
-    highest = rows.sort_by([("anomaly_score", "descending")]).slice(0, limit)
+    over = pc.call_function("divide", [rows.column("anomaly_score"), rows.column("threshold")])
+    highest = rows.append_column("over", over).sort_by([("over", "descending")]).slice(0, limit)
     return [
         {
             "coin": r["coin_id"],

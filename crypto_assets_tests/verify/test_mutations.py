@@ -79,7 +79,7 @@ def anomalies() -> Iterator[Mutation]:
     yield change(table, "is_anomaly", law, to=False, where=lambda r: r["is_anomaly"])
     yield change(table, "explanation", law, to=lambda text: text.replace(json.loads(text)[0]["feature"], "rsi14", 1))
     yield change(table, "scope", law, to="market_wide", where=lambda r: r["scope"] == "coin_specific")
-    yield change(table, "scope", law, to="coin_specific", where=lambda r: r["detectors"] == ["robust_z"])
+    yield change(table, "scope", law, to="market_wide", where=lambda r: r["detectors"] == ["market"])
     yield change(table, "anomaly_score", law, where=by_both)
     yield change(table, "detectors", law, to=["market", "robust_z"], where=lambda r: r["detectors"] == ["market"])
     yield null(table, "detectors", law)
