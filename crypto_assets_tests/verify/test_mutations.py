@@ -258,6 +258,18 @@ def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full
     assert full_home.audit(home, only=law).broken == []
 
 
+def test_an_hour_of_scores_from_before_there_were_two_keeps_the_law(full_home: FullHome, home: Path):
+    table, law = "gold.anomalies", "anomalies_are_features_scored"
+    since = ("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar_windows")
+
+    def earlier(rows: Rows) -> Rows:
+        newest = max(r["hour"] for r in rows if r["model_version"] == "v0")
+        return [{**r, **dict.fromkeys(since)} if r["hour"] == newest else r for r in rows]
+
+    break_it(home, Mutation(table, "an hour of the first release", earlier, law))
+    assert full_home.audit(home, only=law).broken == []
+
+
 def test_an_altered_model_file_is_caught(full_home: FullHome, home: Path):
     law = "promotions_are_of_their_files_and_runs"
     folder = next((home / "mlflow" / "artifacts" / "anomaly").glob("*-union"))
