@@ -454,10 +454,10 @@ def evaluate(
     home: HomeOption = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option("--budget", help="Flags per coin and day; may be repeated. Default: 1 and 1/7."),
+        typer.Option("--budget", metavar="N", help="Flags per coin and day; may be repeated. Default: 1 and 1/7."),
     ] = None,
     horizon: Annotated[
-        list[str] | None, typer.Option("--horizon", help="5m or 1h; may be repeated. Default: both.")
+        list[str] | None, typer.Option("--horizon", metavar="5m|1h", help="May be repeated. Default: both.")
     ] = None,
     spliced: Annotated[
         bool, typer.Option("--splice", help="Also splice in the worst recorded hour, five-fold, and follow it.")

@@ -200,7 +200,7 @@ class Scheduled:
             for keys, assets in log:
                 self._run(plan, "refresh", keys, assets, outcome)
             return
-        runs = [(job, keys, assets) for job, part in _phases(plan) for keys, assets in plan.segments(part)]
+        runs = [(job, keys, assets) for job, part in phases(plan) for keys, assets in plan.segments(part)]
         shown = {job: [a for a in assets_of(job) if a in whole and _is_stale(plan, a)] for job in JOBS}
         last = {job: number for number, (job, *_) in enumerate(runs)}
         for number, (job, keys, assets) in enumerate(runs):
@@ -233,7 +233,7 @@ class Scheduled:
                 self.instance.report_runless_asset_event(event)
 
 
-def _phases(plan: Plan) -> list[tuple[Job, list[str]]]:
+def phases(plan: Plan) -> list[tuple[Job, list[str]]]:
     """Partitioned assets of each job in the order of their runs.
 
     Weeks are made in four parts, since a model serves from the day after its training: features, models, what follows

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock, local
 from typing import Any
@@ -21,7 +21,6 @@ from dagster import (
     AssetKey,
     AssetRecordsFilter,
     DagsterEventType,
-    DagsterInstance,
     EventLogEntry,
     EventRecordsResult,
     StringSource,
@@ -43,6 +42,9 @@ from crypto_assets.dagster_private import (
 KEPT_RUNS = 8
 """Run files with a kept connection; the index, which every event touches, comes on top."""
 
+_BLOCK = local()
+"""`held`: storages and events of the block that this thread is in."""
+
 
 class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     """Stores exactly what `SqliteEventLogStorage` stores, in the same files."""
@@ -53,7 +55,6 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         self._newest: dict[tuple[AssetKey, str], EventRecordsResult] = {}
         self._newest_at: tuple[int, Any] | None = None
         self._newest_lock = RLock()
-        self._block = local()
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -104,18 +105,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         with self._newest_lock:
             self._newest.clear()
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Block whose evaluations of partitions are stored when it ends, also by an error; other events at once."""
-        held = self._block.held = list[EventLogEntry]()
-        try:
-            yield
-        finally:
-            del self._block.held
-            for run_id in dict.fromkeys(event.run_id for event in held):
-                self._store_evaluations(run_id, [event for event in held if event.run_id == run_id])
-
-    def _store_evaluations(self, run_id: str, events: list[EventLogEntry]) -> None:
+    def store_evaluations(self, run_id: str, events: list[EventLogEntry]) -> None:
         """Store what `store_event` stores for each, in one transaction per file."""
         checks, rows = AssetCheckExecutionsTable, [self._event_to_row(event) for event in events]
         executions = [_execution(event, row) for event, row in zip(events, rows, strict=True)]
@@ -145,9 +135,9 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store an event as Dagster does; within `together`, an evaluation of a partition later."""
-        held = getattr(self._block, "held", None)
+        held = getattr(_BLOCK, "held", None)
         if held is not None and event.run_id and event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
-            held.append(event)
+            held.append((self, event))
             return
         super().store_event(event)
         if event.dagster_event is not None and event.dagster_event.is_step_materialization:
@@ -224,10 +214,19 @@ def _execution(event: EventLogEntry, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def together(instance: DagsterInstance) -> AbstractContextManager[None]:
-    """`KeptSqliteEventLogStorage.together` of an instance; a storage of another kind stores each event at once."""
-    storage = instance.event_log_storage
-    return storage.together() if isinstance(storage, KeptSqliteEventLogStorage) else nullcontext()
+@contextmanager
+def together() -> Iterator[None]:
+    """Block whose check evaluations are stored when it ends, also by an error; other events at once.
+
+    It concerns the events that this thread gives to a storage of this class; others store every event at once.
+    """
+    held = _BLOCK.held = list[tuple[KeptSqliteEventLogStorage, EventLogEntry]]()
+    try:
+        yield
+    finally:
+        del _BLOCK.held
+        for storage, run_id in dict.fromkeys((storage, event.run_id) for storage, event in held):
+            storage.store_evaluations(run_id, [e for s, e in held if s is storage and e.run_id == run_id])
 
 
 def _commit_without_waiting(connection: Any, _record: Any) -> None:

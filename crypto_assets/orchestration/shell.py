@@ -249,7 +249,7 @@ def _materialized(
     facts: Mapping[str, Any],
 ) -> dg.MaterializeResult:
     outcomes: dict[Any, Sequence[CheckOutcome]] = {k: p.checks for k, p in table.partitions.items()}
-    with together(context.instance):
+    with together():
         for partition, done in table.partitions.items():
             if partition is None:
                 continue

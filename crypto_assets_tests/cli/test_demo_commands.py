@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from crypto_assets.cli.demo import demo_home, demo_settings, next_commands
+from crypto_assets.cli.demo import POLL_EVERY_BEFORE, demo_home, demo_settings, next_commands, poll_moments
+from crypto_assets.errors import UsageError
 from crypto_assets.settings import Settings
 from crypto_assets_tests.cli.commands import invoke, one_line
 
@@ -83,3 +84,26 @@ def test_nothing_outside_its_home_is_shared_with_the_demo_and_all_of_it_is_named
     shown = str(settings.model_dump())
     assert not [v for v in outside.values() if v in shown]
     assert settings.lake == str(settings.home / "lake")
+
+
+def test_a_longer_demo_begins_earlier_and_polls_its_first_days_every_five_minutes():
+    settings = demo_settings(Settings(source="simulator"), NOW, 45)
+    assert settings.partitions_start == (NOW - timedelta(days=45)).date()
+    start = NOW.replace(hour=0)
+    every = poll_moments(start, start + timedelta(days=1), POLL_EVERY_BEFORE)
+    assert len(every) == 288
+    assert all(moment.minute % 5 == 4 for moment in every)  # just before a slot ends
+    assert len(poll_moments(start, start + timedelta(days=1))) == 1440
+
+
+@pytest.mark.parametrize(
+    ("source", "days", "said"),
+    [
+        ("replay", 45, "the recording has 2 days; longer demos: --source simulator --days 45"),
+        ("simulator", 1, "choose 2 to 90"),
+        ("simulator", 91, "choose 2 to 90"),
+    ],
+)
+def test_days_that_cannot_be_played_are_refused(source: str, days: int, said: str):
+    with pytest.raises(UsageError, match=said):
+        demo_settings(Settings(source=source), NOW, days)  # type: ignore[arg-type]

@@ -8,9 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from crypto_assets.assets.card import assets_of
 from crypto_assets.cli.catch_up import days_wanted, hours_wanted
 from crypto_assets.cli.instance import CODE_LOCATION
-from crypto_assets.cli.runs import run_job
+from crypto_assets.cli.runs import phases, run_job
+from crypto_assets.orchestration.unchanged import Plan
 from crypto_assets.settings import Settings
 
 NOW = datetime(2026, 5, 2, 2, 30, tzinfo=UTC)
@@ -56,3 +58,27 @@ def test_after_an_outage_every_hour_since_the_newest_one_is_wanted(source: str):
 def test_a_home_that_begins_today_has_no_day_to_close():
     assert days_wanted(TODAY, set(TODAY), NOW) == []
     assert days_wanted(TODAY, {"2026-05-01-23:00", *TODAY}, NOW) == ["2026-05-01"]
+
+
+def stale(days: int) -> Plan:
+    """So many days of which no model has been trained."""
+    keys = {f"2026-05-{day:02}": "it was never made" for day in range(1, days + 1)}
+    return Plan({dg.AssetKey(["ml", model]): keys for model in ("anomaly_model", "price_model")})
+
+
+def test_weeks_train_before_they_score_and_every_asset_is_made_once():
+    parts = phases(stale(7))
+    assert [job for job, _ in parts] == ["refresh", "daily", "refresh", "daily"]
+    order = [asset for _, assets in parts for asset in assets]
+    assert len(order) == len(set(order))
+    assert set(order) >= {
+        a for job in ("refresh", "daily") for a in assets_of(job) if a.startswith(("ml/", "features/"))
+    }
+    place = {asset: number for number, (_, assets) in enumerate(parts) for asset in assets}
+    assert place["features/price_features"] < place["ml/anomaly_model"] < place["gold/anomalies"]
+    assert place["ml/price_model"] < place["gold/price_predictions"] < place["gold/prediction_accuracy"]
+    assert place["gold/anomalies"] == place["ops/pipeline_metrics"]  # which reads it
+
+
+def test_days_too_few_to_train_on_are_two_runs():
+    assert [job for job, _ in phases(stale(6))] == ["refresh", "daily"]

@@ -128,6 +128,7 @@ OFFLINE: dict[str, tuple[list[str], int]] = {
     "crypto-assets verify": (["verify"], 0),
     "crypto-assets alerts --follow": (["alerts"], 0),
     "crypto-assets maintain": (["maintain"], 0),
+    "crypto-assets models": (["models"], 0),
     "crypto-assets backfill 2024-05-01..2024-05-07": (["backfill", "{yesterday}", "--dry-run"], 0),
 }
 """Documented commands that run without the internet, with arguments that end and fit the demo's home, and the
@@ -137,6 +138,9 @@ ELSEWHERE = {
     "make demo": "this module's fixture",
     "crypto-assets demo --verbose": "this module's fixture",
     "make demo SOURCE=simulator": "the same code with another feed; a minute more",
+    "make demo SOURCE=simulator DAYS=45": "the same code over more days; cli/test_demo_commands",
+    "crypto-assets evaluate --from bars.parquet --days A..B": "evaluate/test_evaluate",
+    "crypto-assets evaluate --from FILE --days A..B": "evaluate/test_evaluate",
     "make up SOURCE=replay": "test_up",
     "make ui": "test_up: the same group of processes",
     "crypto-assets up": "test_up",

@@ -291,7 +291,7 @@ def test_a_deleted_run_takes_its_newest_materialization_along(tmp_path):
 )
 def ranged(context):
     """An asset of both days at once, whose check is red on Tuesdays."""
-    with together(context.instance):
+    with together():
         for day in context.partition_keys:
             context.log_event(
                 dg.AssetCheckEvaluation(KEY, "toy_check", day != "tue", metadata={"day": day}, partition=day)
@@ -347,7 +347,7 @@ def test_a_retried_step_updates_its_evaluations(tmp_path):
     with instance(tmp_path) as found:
         run = run_both_days(found)
         before = executions(found)
-        with together(found):
+        with together():
             for event in evaluations(found, run):
                 found.handle_new_event(event)
         assert executions(found) == before
@@ -359,7 +359,7 @@ def test_an_error_within_the_block_loses_no_evaluation(tmp_path):
         run = create_run_for_test(found, job_name="broken").run_id
 
         def breaks() -> None:
-            with together(found):
+            with together():
                 found.handle_new_event(event._replace(run_id=run))
                 assert not evaluations(found, run)
                 raise RuntimeError("the disk")
