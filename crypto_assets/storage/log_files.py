@@ -128,12 +128,10 @@ def inspect(path: str | Path, *, thorough: bool = False) -> LogState:
     state, table = LogState(Path(path)), table_of(path)
     state.hint, hint_problem = read_hint(path)
     folder = state.path / "_delta_log"
-    sizes: dict[int, int] = {}
     parts: dict[int, list[tuple[Path, int, int]]] = {}
     for entry in os.scandir(folder):
         if (match := _COMMIT.match(entry.name)) and not entry.is_dir():
             state.commits[int(match[1])] = Path(entry.path)
-            sizes[int(match[1])] = entry.stat().st_size
         elif match := _CHECKPOINT.match(entry.name):
             parts.setdefault(int(match[1]), []).append((Path(entry.path), entry.stat().st_size, int(match[3] or 1)))
     for version in sorted(parts, reverse=True):
@@ -149,7 +147,7 @@ def inspect(path: str | Path, *, thorough: bool = False) -> LogState:
         hint_problem = _wrong_hint(state, state.hint)
     if hint_problem:
         state.damages.insert(0, Damage(table, f"_delta_log/{HINT}", hint_problem, "hint"))
-    _judge_commits(state, table, sizes, thorough=thorough)
+    _judge_commits(state, table, thorough=thorough)
     return state
 
 
@@ -372,23 +370,23 @@ def _unreadable(file: Path) -> str | None:
     return None
 
 
-def _judge_commits(state: LogState, table: str, sizes: Mapping[int, int], *, thorough: bool) -> None:
-    """Note damaged and missing commits after the newest whole checkpoint."""
-    newest = max(sizes, default=-1)
+def _judge_commits(state: LogState, table: str, *, thorough: bool) -> None:
+    """Note damaged and missing commits after the newest whole checkpoint; earlier ones are not even sized."""
+    newest = max(state.commits, default=-1)
     for version in range(state.base + 1, newest + 1):
         why: str | None = None
         file = f"_delta_log/{version:020d}.json"
-        if version not in sizes:
-            why = "is missing"
-        elif not sizes[version]:
-            why = "is empty"
-        elif thorough or version == newest:
-            try:
+        try:
+            if version not in state.commits:
+                why = "is missing"
+            elif not state.commits[version].stat().st_size:
+                why = "is empty"
+            elif thorough or version == newest:
                 actions_of(state.commits[version])
-            except FileNotFoundError:
-                continue  # cleaned at this moment
-            except ValueError as error:
-                why = str(error)
+        except FileNotFoundError:
+            continue  # cleaned at this moment
+        except ValueError as error:
+            why = str(error)
         if why:
             state.damages.append(Damage(table, file, why, "commit"))
             state.first_bad = version if state.first_bad is None else state.first_bad
