@@ -171,6 +171,7 @@ class _Judge:
     _commits: dict[str, list[Commit]] = field(default_factory=dict)
     _receipts: dict[dg.AssetKey, dict[str, Receipt]] = field(default_factory=dict)
     _planned: dict[dg.AssetKey, Mapping[str, int]] = field(default_factory=dict)
+    _reached: dict[tuple[str, int], bool] = field(default_factory=dict)
 
     @cached_property
     def view(self) -> AssetGraphView:
@@ -338,8 +339,11 @@ class _Judge:
 
     def _reaches(self, table: Table, version: int) -> bool:
         """Whether the table's log still has every commit after a version."""
-        first = next(iter(self.store.commits_after(table.full_name, version, 1)), None)
-        return first is None or first.operation != HISTORY_CLEANED
+        key = table.full_name, version  # partitions of a range run have read the same version
+        if key not in self._reached:
+            first = next(iter(self.store.commits_after(table.full_name, version, 1)), None)
+            self._reached[key] = first is None or first.operation != HISTORY_CLEANED
+        return self._reached[key]
 
     def _newer(self, parent: dg.AssetKey, storage_id: int) -> Iterator[str]:
         """Parent partitions that were remade, or planned and not made, after an event."""
