@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NAME = "serving"
 OURS = "this service"
 SEED = 20240501
-START_S = 120.0
+START_S = 600.0
 COINS = [c.coin_id for c in DEFAULT_COINS.coins][:10]
 SLOT, DAY = timedelta(minutes=5), timedelta(days=1)
 END = datetime(2024, 5, 2, tzinfo=UTC)
