@@ -13,7 +13,7 @@ from zlib import crc32
 
 from crypto_assets.serving.answers import array, members, tag
 from crypto_assets.serving.as_of import Chosen
-from crypto_assets.serving.held import ALWAYS, NEVER, Row, Snapshot
+from crypto_assets.serving.held import ALWAYS, NEVER, Having, Row, Snapshot
 from crypto_assets.serving.kept import (
     ACCURACY,
     ALERTS,
@@ -27,7 +27,7 @@ from crypto_assets.serving.kept import (
     PROMOTIONS,
 )
 from crypto_assets.serving.metrics import newest_poll
-from crypto_assets.serving.service import Service, has, text_of
+from crypto_assets.serving.service import Service, text_of
 from crypto_assets.serving.state import PipelineState
 
 SPARK_BARS = 288
@@ -49,6 +49,7 @@ EXAMPLE: dict[str, Any] = {
     },
     "provenance": {"source": "replay", "tables": {"gold.latest_prices": {"table_version": 12}}},
 }
+FLAGGED = Having(is_anomaly=True)
 _SHOWN = (LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, POLLS)
 
 
@@ -118,9 +119,7 @@ def _coin(found: Mapping[str, Snapshot | None], coin: str) -> bytes:
             "coin_id": text_of(coin),
             "interval": b'"5m"',
             "bars": array(row.text for row in bars),
-            "anomalies": array(
-                row.text for row in _between(found[ANOMALIES.name], coin, start) if has(is_anomaly=True)(row)
-            ),
+            "anomalies": array(row.text for row in _between(found[ANOMALIES.name], coin, start) if FLAGGED(row)),
             "predictions": array(row.text for row in _between(found[PREDICTIONS.name], coin, start)[-2 * SPARK_BARS :]),
         }
     )
@@ -158,7 +157,7 @@ def _newest(snapshot: Snapshot | None, limit: int, *, flagged: bool = False) -> 
     """The newest rows of all groups, oldest first."""
     if snapshot is None:
         return b"[]"
-    keep = has(is_anomaly=True) if flagged else None
+    keep = FLAGGED if flagged else None
     rows: list[Row] = []
     for group in snapshot.groups():
         mine = snapshot.all_rows(group)

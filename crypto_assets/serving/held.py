@@ -9,12 +9,13 @@ Belongs here: files, snapshots, cutting. Does not belong here: opening tables an
 
 from __future__ import annotations
 
+import json
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +28,7 @@ from crypto_assets.storage.delta_files import literal
 
 COLD_ROWS = 60_000
 """Rows of files that no newest version has, or of older days, that stay in memory: about 30 MB."""
+Keep = Callable[["Row"], bool] | None
 _at = attrgetter("at")
 ALWAYS, NEVER = -(2**63), 2**63 - 1
 """Bounds of everything."""
@@ -49,6 +51,33 @@ class FileRows(NamedTuple):
 
     groups: dict[str, list[Row]]
     newest_event: int | None
+
+
+class Having:
+    """A filter of rows by values of their columns; a value of None is not looked at.
+
+    Args:
+        values: Text or truth value by column.
+    """
+
+    def __init__(self, **values: str | bool | None) -> None:
+        self._values = {name: value for name, value in values.items() if value is not None}
+        # A name between quotes cannot occur within a string, where quotes are escaped.
+        self._texts = [f'"{name}":{json.dumps(value)}'.encode() for name, value in self._values.items()]
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __call__(self, row: Row) -> bool:
+        """Whether a row is wanted."""
+        return all(text + b"," in row.text or text + b"}" in row.text for text in self._texts)
+
+    def sql(self, stored: Collection[str]) -> str:
+        """The same as SQL over a file with these columns; a column that it lacks is null in all of its rows."""
+        return " AND ".join(
+            f'"{name}" = {value if isinstance(value, bool) else literal(value)}' if name in stored else "false"
+            for name, value in self._values.items()
+        )
 
 
 class File(NamedTuple):
@@ -92,6 +121,18 @@ class Files:
                 self._put_aside(file, found)
             return found
 
+    def some(self, kept: Kept, file: File, having: Having) -> FileRows:
+        """Rows of a file that a filter wants. Only these are encoded, unless all are in memory; they are not kept.
+
+        Raises:
+            FileGone: It is not there any more.
+        """
+        if (found := self._there(kept, file)) is None:
+            with self._lock:
+                return self._encoded(kept, file, having)
+        groups = {group: [row for row in rows if having(row)] for group, rows in found.groups.items()}
+        return FileRows(groups, found.newest_event)
+
     def _there(self, kept: Kept, file: File) -> FileRows | None:
         return self._hot.get(kept.name, {}).get(file) or self._cold.get(file)
 
@@ -116,7 +157,7 @@ class Files:
         while len(self._cold) > 1 and sum(map(_count, self._cold.values())) > COLD_ROWS:
             del self._cold[next(iter(self._cold))]
 
-    def _encoded(self, kept: Kept, file: File) -> FileRows:
+    def _encoded(self, kept: Kept, file: File, having: Having | None = None) -> FileRows:
         import duckdb
 
         path = literal(str(file.path))  # for a parameter DuckDB imports pandas
@@ -125,7 +166,8 @@ class Files:
         try:
             schema = self._connection.execute(f"SELECT name FROM parquet_schema({path})").fetchall()  # noqa: S608
             stored = {name for (name,) in schema}
-            found = self._connection.execute(file_sql(kept, path, stored, file.day)).fetchall()
+            condition = having.sql(stored) if having else ""
+            found = self._connection.execute(file_sql(kept, path, stored, file.day, condition)).fetchall()
         except duckdb.IOException as error:
             if file.path.exists():
                 raise
@@ -229,59 +271,68 @@ class Snapshot:
     def all_rows(self, group: str) -> list[Row]:
         """Rows of a group that are in memory, sorted."""
         if (found := self._merged.get(group)) is None:
-            found = self._merged[group] = self._sorted(group, self.hot())
+            found = self._merged[group] = _of_group([self.encoded.rows(self.kept, f) for f in self.hot()], group)
         return found
 
     def oldest(
-        self, group: str, start: int, end: int, limit: int, keep: Callable[[Row], bool] | None = None
+        self, groups: Sequence[str], start: int, end: int, limit: int, keep: Keep = None, having: Having | None = None
     ) -> Sequence[Row]:
-        """Rows of a group from `start` up to and including `end` (µs or numbers of the order), the first ones, sorted.
+        """Rows of groups from `start` up to and including `end` (µs or numbers of the order), the first ones, sorted.
+
+        Older days are read one after the other, each for all groups: more groups need no more files.
 
         Args:
-            group: The group.
+            groups: The groups.
             start: First place in the order.
             end: Last place in the order.
-            limit: Rows at most, but for further ones at the place of the last.
+            limit: Rows wanted; all at the place of the last come along, and one more row, if there is one.
             keep: Only rows for which this is true.
+            having: Implied by `keep`; of older days only rows that it wants are encoded.
 
         Raises:
             FileGone: A file of an older day is gone: take the newest snapshot.
         """
         if self.reaches_back(start):
-            return _first(self.all_rows(group), start, end, limit, keep)
+            return _cut_first(merged(_first(self.all_rows(g), start, end, limit, keep) for g in groups), limit)
         found: list[Row] = []
         for day in self._days(start, end):
-            rows = self._sorted(group, (f for f in self.paths if f.day == day))
-            found = sorted([*found, *_first(rows, start, end, NEVER, keep)], key=_at)
+            of_day = self._of_day(day, having)
+            found = merged([found, *(_first(of_day(group), start, end, NEVER, keep) for group in groups)])
             # The next day's file may hold rows of midnight, and none of before.
             over = micros(datetime.combine(day + DAY, datetime.min.time(), UTC))
-            if len(found) >= limit and found[limit - 1].at < over:
+            stop = _end_of_first(found, limit)
+            if stop < len(found) and found[stop - 1].at < over:
                 break
-        return _first(found, start, end, limit)
+        return _cut_first(found, limit)
 
-    def newest(self, group: str, end: int, limit: int, keep: Callable[[Row], bool] | None = None) -> Sequence[Row]:
-        """At most `limit` rows of a group, the newest up to and including `end`, sorted.
+    def newest(
+        self, groups: Sequence[str], end: int, limit: int, keep: Keep = None, having: Having | None = None
+    ) -> Sequence[Row]:
+        """At most `limit` rows of groups, the newest up to and including `end`, sorted.
 
         Args:
-            group: The group.
+            groups: The groups.
             end: Last place in the order.
             limit: Rows at most.
             keep: Only rows for which this is true.
+            having: As in `oldest`.
 
         Raises:
             FileGone: As in `oldest`.
         """
-        found = _last(self.all_rows(group), end, limit, keep)
+        found = merged(_last(self.all_rows(group), end, limit, keep) for group in groups)
         for day in self._older_days():
             if len(found) >= limit:
-                break
-            rows = self._sorted(group, (f for f in self.paths if f.day == day))
-            found = [*_last(rows, end, limit - len(found), keep), *found]
-        return found
+                break  # every row of an older day is older than these
+            of_day = self._of_day(day, having)
+            found = [*merged(_last(of_day(group), end, limit - len(found), keep) for group in groups), *found]
+        return found[max(0, len(found) - limit) :]
 
-    def has_newest(self, group: str, limit: int) -> bool:
-        """True if the newest rows of a group, as many as the limit, need no file of an older day."""
-        return len(self.all_rows(group)) >= limit or self.reaches_back(ALWAYS)
+    def has_newest(self, groups: Sequence[str], end: int, limit: int) -> bool:
+        """True if the newest rows of groups up to a place, as many as the limit, need no file of an older day."""
+        if self.reaches_back(ALWAYS):
+            return True
+        return sum(bisect_right(self.all_rows(group), end, key=_at) for group in groups) >= limit
 
     def _older_days(self) -> list[date]:
         """Days that are not in memory, newest first."""
@@ -294,9 +345,13 @@ class Snapshot:
         last = moment(min(end, micros(datetime.max.replace(tzinfo=UTC)))).date()
         return sorted({f.day for f in self.paths if f.day is not None and first <= f.day <= last})
 
-    def _sorted(self, group: str, files: Iterable[File]) -> list[Row]:
-        parts = [rows for f in files if (rows := self.encoded.rows(self.kept, f).groups.get(group))]
-        return sorted(chain.from_iterable(parts), key=_at) if len(parts) > 1 else (parts[0] if parts else [])
+    def _of_day(self, day: date, having: Having | None) -> Callable[[str], list[Row]]:
+        """Rows of a day's files by group, sorted."""
+        files = [f for f in self.paths if f.day == day]
+        return partial(
+            _of_group,
+            [self.encoded.some(self.kept, f, having) if having else self.encoded.rows(self.kept, f) for f in files],
+        )
 
     def prepare(self) -> None:
         """Encode and sort what stays in memory, so that no request has to."""
@@ -305,19 +360,38 @@ class Snapshot:
             self.all_rows(group)
 
 
-def _first(
-    rows: Sequence[Row], start: int, end: int, limit: int, keep: Callable[[Row], bool] | None = None
-) -> Sequence[Row]:
+def _of_group(files: Iterable[FileRows], group: str) -> list[Row]:
+    """Rows of a group in several files, sorted; of a single file the list itself."""
+    parts = [rows for f in files if (rows := f.groups.get(group))]
+    return parts[0] if len(parts) == 1 else merged(parts)
+
+
+def merged(parts: Iterable[Sequence[Row]]) -> list[Row]:
+    """Rows of several sorted parts, sorted; at the same place in the order of the parts."""
+    return sorted(chain.from_iterable(parts), key=_at)
+
+
+def _first(rows: Sequence[Row], start: int, end: int, limit: int, keep: Keep = None) -> Sequence[Row]:
     found = rows[bisect_left(rows, start, key=_at) : bisect_right(rows, end, key=_at)]
     if keep is not None:
         found = [row for row in found if keep(row)]
+    return _cut_first(found, limit)
+
+
+def _cut_first(found: Sequence[Row], limit: int) -> Sequence[Row]:
+    """The first rows, with all that have the place of the last, and one more: there is a next page."""
+    return found[: _end_of_first(found, limit) + 1]
+
+
+def _end_of_first(found: Sequence[Row], limit: int) -> int:
+    """Number of the first rows with all that have the place of the last."""
     stop = min(limit, len(found))
     while 0 < stop < len(found) and found[stop].at == found[stop - 1].at:
         stop += 1
-    return found[:stop]
+    return stop
 
 
-def _last(rows: Sequence[Row], end: int, limit: int, keep: Callable[[Row], bool] | None) -> Sequence[Row]:
+def _last(rows: Sequence[Row], end: int, limit: int, keep: Keep) -> Sequence[Row]:
     stop = bisect_right(rows, end, key=_at)
     if keep is None:
         return rows[max(0, stop - limit) : stop]

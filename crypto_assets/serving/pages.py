@@ -5,16 +5,14 @@ Belongs here: limits and cursors. Does not belong here: parameters (`routes`), w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
-from operator import attrgetter
 from typing import NamedTuple
 
 from crypto_assets.serving.answers import Problem, iso
 from crypto_assets.serving.as_of import Chosen
-from crypto_assets.serving.held import NEVER, Row, Snapshot, micros, moment
+from crypto_assets.serving.held import NEVER, Having, Keep, Row, Snapshot, micros, moment
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Cut(NamedTuple):
     truncated: bool
 
 
-def page(chosen: Chosen, groups: Sequence[str], wanted: Page, keep: Callable[[Row], bool] | None = None) -> Cut:
+def page(chosen: Chosen, groups: Sequence[str], wanted: Page, having: Having | None = None) -> Cut:
     """Rows of groups.
 
     With a start the first rows from it on, and a cursor when there are more. Rows with the time of the last row of a
@@ -62,21 +60,16 @@ def page(chosen: Chosen, groups: Sequence[str], wanted: Page, keep: Callable[[Ro
         chosen: Snapshot, and by when rows must have been there.
         groups: Coins.
         wanted: Range and limit.
-        keep: Only rows for which this is true.
+        having: Only rows that this filter wants.
 
     Raises:
         FileGone: A file of an older day was removed.
     """
-    condition = _condition(chosen, keep)
-    parts: list[Sequence[Row]] = []
-    for group in groups:
-        if wanted.start is None:
-            parts.append(chosen.snapshot.newest(group, wanted.end, wanted.limit + 1, condition))
-        else:
-            parts.append(chosen.snapshot.oldest(group, wanted.start, wanted.end, wanted.limit + 1, condition))
-    rows = parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts), key=attrgetter("at"))
+    condition = _condition(chosen, having)
     if wanted.start is None:
+        rows = chosen.snapshot.newest(groups, wanted.end, wanted.limit + 1, condition, having)
         return Cut(rows[-wanted.limit :], None, len(rows) > wanted.limit)
+    rows = chosen.snapshot.oldest(groups, wanted.start, wanted.end, wanted.limit, condition, having)
     last = wanted.limit
     while 0 < last < len(rows) and rows[last].at == rows[last - 1].at:
         last += 1
@@ -84,15 +77,15 @@ def page(chosen: Chosen, groups: Sequence[str], wanted: Page, keep: Callable[[Ro
     return Cut(rows[:last], following, following is not None)
 
 
-def reads_older_days(snapshot: Snapshot, groups: Sequence[str], wanted: Page, *, filtered: bool = False) -> bool:
+def reads_older_days(snapshot: Snapshot, groups: Sequence[str], wanted: Page, having: Having | None = None) -> bool:
     """True if a page may need files of days that are not in memory."""
     if wanted.start is not None:
         return not snapshot.reaches_back(wanted.start)
-    return filtered or not all(snapshot.has_newest(group, wanted.limit + 1) for group in groups)
+    return bool(having) or not snapshot.has_newest(groups, wanted.end, wanted.limit + 1)
 
 
-def _condition(chosen: Chosen, keep: Callable[[Row], bool] | None) -> Callable[[Row], bool] | None:
+def _condition(chosen: Chosen, having: Having | None) -> Keep:
     """Rows that were there at the time asked for, and that are wanted; None = all."""
     if chosen.kind != "available":
-        return keep
-    return lambda row: row.known <= chosen.known_by and (keep is None or keep(row))
+        return having or None
+    return lambda row: row.known <= chosen.known_by and (not having or having(row))

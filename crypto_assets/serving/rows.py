@@ -15,7 +15,7 @@ from crypto_assets.contracts.model import Column
 from crypto_assets.serving.kept import JSON_TEXT, Kept
 
 
-def file_sql(kept: Kept, path: str, stored: Collection[str], day: date | None = None) -> str:
+def file_sql(kept: Kept, path: str, stored: Collection[str], day: date | None = None, condition: str = "") -> str:
     """SQL over a file: group, order, event time, time known (µs) and JSON text of every row.
 
     Args:
@@ -23,6 +23,7 @@ def file_sql(kept: Kept, path: str, stored: Collection[str], day: date | None = 
         path: The file, as an SQL literal.
         stored: Columns that the file has; later ones are null in its rows.
         day: Value of the partition column `day`, which files do not have.
+        condition: Only rows that fulfil this SQL; empty = all.
     """
     group = _quoted(kept.group) if kept.group else "''"
     order = f"coalesce({_number(kept, kept.order)}, 0)"
@@ -31,7 +32,7 @@ def file_sql(kept: Kept, path: str, stored: Collection[str], day: date | None = 
     ties = ", ".join(["1", "2", *(_quoted(name) for name in kept.table.key if name in stored)])
     return (
         f"SELECT {group}, {order}, {event}, {known}, {row_text(kept, stored, day)} "  # noqa: S608 - names of contracts
-        f"FROM read_parquet({path}, hive_partitioning = false) ORDER BY {ties}"
+        f"FROM read_parquet({path}, hive_partitioning = false) WHERE {condition or 'true'} ORDER BY {ties}"
     )
 
 

@@ -229,15 +229,6 @@ class Service:
         self.meters.scored(model, rows, seconds)
 
 
-def has(**values: object) -> Callable[[Row], bool]:
-    """A filter of rows by members of their text; a member whose value is None is not looked at.
-
-    A member's name between quotes cannot occur within a string, where quotes are escaped.
-    """
-    texts = [f'"{name}":{json.dumps(value)}'.encode() for name, value in values.items() if value is not None]
-    return lambda row: all(text + b"," in row.text or text + b"}" in row.text for text in texts)
-
-
 def text_of(value: Mapping[str, Any] | Sequence[Any] | str | float | None) -> bytes:
     """JSON text; times as in rows."""
     return json.dumps(

@@ -301,8 +301,9 @@ def test_a_page_of_older_days_reads_as_many_days_as_it_needs(lake: Lake, monkeyp
     rows = encoded.rows
     monkeypatch.setattr(encoded, "rows", lambda kept, file: (read.append(file.day), rows(kept, file))[1])
     path, found, pages = f"/v1/bars/bitcoin?from={starts[0]:%Y-%m-%dT%H:%M:%SZ}&limit=5", [], 0
-    cursor = None
-    while pages == 0 or cursor is not None:
+    cursor: str | None = ""
+    answer: dict[str, Any] = {}
+    while cursor is not None:
         read.clear()
         answer = lake.get(f"{path}&cursor={cursor}" if cursor else path)
         assert len(answer["data"]) == 5 or not answer["provenance"]["truncated"]
@@ -332,3 +333,37 @@ def test_rows_of_midnight_are_on_one_page_whichever_day_they_lie_in(lake: Lake) 
         assert ends[0] == f"{begin:%Y-%m-%dT%H:%M:%SZ}"
         assert len(ends) == 2 * expected
         assert answer["provenance"]["next"] == f"{begin + expected * 6 * HOUR:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_a_filter_over_weeks_encodes_what_it_wants_and_reads_each_day_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [NOON + n * DAY for n in range(-25, 1)]
+    flagged = {days[0], days[3], days[-1]}
+    for day in days:
+        ends = [day.replace(hour=0) + n * HOUR for n in range(1, 5)]
+        score = 9.0 if day in flagged else 1.0
+        rows = [anomaly(c, end, score if c == COINS[0] else 1.0, suspicion="stale") for c in COINS for end in ends]
+        lake.replace("gold.anomalies", rows, day)
+    lake.look()
+    encoded, made = lake.service.follower.encoded, list[Any]()
+    really = encoded._encoded
+
+    def watched(kept: Any, file: Any, *having: Any) -> Any:
+        made.append((file.day, found := really(kept, file, *having)))
+        return found
+
+    monkeypatch.setattr(encoded, "_encoded", watched)
+    version = lake.store.version("gold.anomalies")
+    assert version is not None
+    rows = [r for r in _stored(lake, "gold.anomalies", version, "window_start") if r["is_anomaly"]]
+    for query, wanted, most in [
+        ("flagged=true", rows, len(rows)),
+        (f"flagged=true&from={days[0]:%Y-%m-%dT00:00:00Z}", rows, len(rows)),
+        (f"flagged=true&coin={COINS[1]}", [], len(rows)),
+        ("suspicion=frozen", [], 0),
+    ]:
+        made.clear()
+        assert lake.get(f"/v1/anomalies?{query}&limit=1000")["data"] == wanted, query
+        assert len(made) == len({day for day, _ in made}) > 0, query
+        assert sum(len(found) for _, file in made for found in file.groups.values()) <= most, query

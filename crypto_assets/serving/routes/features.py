@@ -60,7 +60,7 @@ async def lookup(request: Request, wanted: Lookup) -> Response:
         snapshot = chosen.snapshot
         found = []
         for key, end in zip(wanted.keys, ends, strict=True):
-            rows = snapshot.newest(key.coin_id, end, 1)
+            rows = snapshot.newest([key.coin_id], end, 1)
             row = rows[-1].text if rows else b"null"
             why = json.loads(row)["null_reason"] if rows else f"no slot of {key.coin_id!r} had ended then"
             entry = {"coin_id": text_of(key.coin_id), "at": text_of(key.at and iso(key.at))}

@@ -13,12 +13,12 @@ from crypto_assets.ml.baselines import ANOMALY
 from crypto_assets.serving import scoring
 from crypto_assets.serving.answers import JSON
 from crypto_assets.serving.as_of import Chosen
-from crypto_assets.serving.held import Snapshot
+from crypto_assets.serving.held import Having, Snapshot
 from crypto_assets.serving.kept import ACCURACY, ANOMALIES, PREDICTIONS
 from crypto_assets.serving.openapi import answer_of, rows_of
 from crypto_assets.serving.pages import Cut, Page, page, reads_older_days
 from crypto_assets.serving.parameters import AsOf, Coin, Cursor, From, Horizon, Mode, To
-from crypto_assets.serving.service import Service, has, text_of
+from crypto_assets.serving.service import Service, text_of
 
 router = APIRouter(tags=["models"])
 MOST_ROWS = 10_000
@@ -41,16 +41,15 @@ async def anomalies(
     """Scores, thresholds, explanation, scope and suspicion of every coin and 5-minute slot, in time order."""
     service: Service = request.app.state.service
     wanted = Page.of(start, to, limit, cursor)
-    filtered = flagged is not None or suspicion is not None
+    having = Having(is_anomaly=flagged, suspicion=suspicion)
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         if coin is not None:
             service.require_coin(chosen.snapshot, coin)
-        keep = has(is_anomaly=flagged, suspicion=suspicion) if filtered else None
-        return chosen, page(chosen, [coin] if coin else chosen.snapshot.groups(), wanted, keep)
+        return chosen, page(chosen, [coin] if coin else chosen.snapshot.groups(), wanted, having)
 
     def cold(held: Snapshot) -> bool:
-        return reads_older_days(held, [coin] if coin else held.groups(), wanted, filtered=filtered)
+        return reads_older_days(held, [coin] if coin else held.groups(), wanted, having)
 
     chosen, found = await service.cut(ANOMALIES, as_of, cut, cold)
     version = service.serving_version(ANOMALY)
@@ -73,14 +72,14 @@ async def predictions(
 ) -> Response:
     """Forecasts with their 90 % intervals, as they were written, in time order; live ones before the outcome."""
     service: Service = request.app.state.service
-    wanted, filtered = Page.of(start, to, limit, cursor), bool(horizon or mode)
+    wanted, having = Page.of(start, to, limit, cursor), Having(horizon=horizon, mode=mode)
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         service.require_coin(chosen.snapshot, coin)
-        return chosen, page(chosen, [coin], wanted, has(horizon=horizon, mode=mode) if filtered else None)
+        return chosen, page(chosen, [coin], wanted, having)
 
     def cold(held: Snapshot) -> bool:
-        return reads_older_days(held, [coin], wanted, filtered=filtered)
+        return reads_older_days(held, [coin], wanted, having)
 
     chosen, found = await service.cut(PREDICTIONS, as_of, cut, cold)
     version = json.loads(found.rows[-1].text)["model_version"] if found.rows else None
@@ -105,7 +104,7 @@ async def accuracy(
         if coin is not None:
             service.require_coin(chosen.snapshot, coin)
         groups = [coin] if coin else chosen.snapshot.groups()
-        return chosen, page(chosen, groups, Page.of(None, None, limit), has(horizon=horizon, mode=mode))
+        return chosen, page(chosen, groups, Page.of(None, None, limit), Having(horizon=horizon, mode=mode))
 
     chosen, found = await service.cut(ACCURACY, as_of, cut)
     return service.respond(request, chosen, found.rows, as_of, truncated=found.truncated)
