@@ -136,7 +136,7 @@ def _accuracy() -> Iterator[dict[str, Any]]:
             yield row(
                 "gold.prediction_accuracy", day=day.date(), day_start=day, coin_id=coin, horizon="1h",
                 model_name="price_1h", model_version="v0", mode="live", forecasts=n, without_outcome=0,
-                skill=None if n == 0 else 0.01,
+                **({} if n == 0 else {"skill": 0.01, "rmse_pct": 1.0}),
             )  # fmt: skip
 
 

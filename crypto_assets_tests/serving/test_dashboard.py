@@ -140,9 +140,9 @@ def test_views_show_the_figures_of_the_home(browser: Browser, server: Server) ->
         assert frozen[:4] == ["2024-05-02", "04:05", "2024-05-02", "04:20"]
         assert (frozen[4], frozen[-1]) == ("Bitcoin", "3")
         page = opened.go("#/forecasts")
-        assert "0.010" in text(page, "tr:has-text('2024-04-30')")
+        assert "0.010" in text(page, "tr:has-text('2024-04-30'):has-text('Bitcoin')")
         assert "no outcome is known yet" in text(page, "tr:has-text('live') .c-coverage")
-        assert "not among the newest 7 days" in text(page, ".tablebox:has-text('Over all coins') .notes")
+        assert "no outcome is known yet" in text(page, ".tablebox:has-text('Over all coins') .notes")
         page = opened.go("#/pipeline")
         produced = text(page, "tr:has-text('messages_produced')")
         assert "179" in produced

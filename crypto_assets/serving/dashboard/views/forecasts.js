@@ -3,7 +3,6 @@
 import { h, svg } from "../dom.js";
 import { count, fixed, minute, share } from "../format.js";
 import { coinLink, daysLacking, isTrained, maybe, named, provenance, serving } from "../parts.js";
-import { ask } from "../store.js";
 import { change, missing, num, Table } from "../table.js";
 
 const PROMISED = 0.9;
@@ -35,30 +34,21 @@ export async function show(root, { store, signal }) {
     days.element,
     source,
   );
-  let intervals = null;
   const draw = () => {
     models.update([...serving(store).values()].sort((a, b) => (a.model < b.model ? 1 : -1)));
-    measures.update(pooled(store.data.accuracy, intervals));
+    measures.update(pooled(store.data.accuracy, ["horizon", "method", "mode"]));
     const newest = [...new Set(store.data.accuracy.map((row) => row.day))].sort().slice(-DAYS);
     const recent = store.data.accuracy.filter((row) => newest.includes(row.day));
-    days.update(recent.sort((a, b) => order(b).localeCompare(order(a))));
+    days.update(pooled(recent, ["day", "coin_id", "horizon", "mode"]));
     source.replaceChildren(provenance(store, "gold.prediction_accuracy"));
   };
-  const load = async () => {
-    try {
-      intervals = (await ask("v1/queries/interval_coverage")).data;
-    } catch {
-      intervals = null;
-    }
-    if (!signal.aborted) draw();
-  };
   store.on("board", draw, signal);
-  store.on("reset", load, signal);
+  store.on("reset", draw, signal);
   draw();
-  await load();
 }
 
-const order = (row) => [row.day, row.coin_id, row.horizon, row.model_version, row.mode].join(" ");
+/** A version's name without the day of its training. */
+const method = (version) => version.replace(/^\d{4}-\d\d-\d\d-/, "").replaceAll("-", " ");
 
 function modelTable(store) {
   return new Table(
@@ -106,34 +96,31 @@ function daysUntil(store, row) {
     : num(String(days));
 }
 
-/** Measures per horizon, version and mode, over all coins and days. */
-function pooled(rows, intervals) {
+const MEANS = ["mae_pct", "coverage_90", "below_lower", "below_median", "below_upper", "width_pct", "winkler_pct"];
+
+/** Rows of accuracy put together by some columns, and `method`, newest first: means over their forecasts. */
+function pooled(rows, columns) {
   const groups = new Map();
-  for (const row of rows) {
-    const key = [row.horizon, row.model_version, row.mode].join(" ");
+  for (const one of rows) {
+    const row = { ...one, method: method(one.model_version) };
+    const key = columns.map((name) => row[name]).join(" ");
     const sum = groups.get(key) ?? {
+      ...Object.fromEntries(columns.map((name) => [name, row[name]])),
       key,
-      horizon: row.horizon,
-      version: row.model_version,
-      mode: row.mode,
       forecasts: 0,
-      measured: 0,
+      versions: new Set(),
       mse: 0,
       naive: 0,
-      judged: 0,
-      held: 0,
-      below: { below_lower: [0, 0], below_median: [0, 0], below_upper: [0, 0] },
+      measured: 0,
+      of: Object.fromEntries(MEANS.map((name) => [name, [0, 0]])),
     };
     groups.set(key, sum);
     sum.forecasts += row.forecasts;
-    if (row.coverage_90 !== null) {
-      sum.judged += row.forecasts;
-      sum.held += row.forecasts * row.coverage_90;
-    }
-    for (const [name, of] of Object.entries(sum.below)) {
+    sum.versions.add(row.model_version);
+    for (const name of MEANS) {
       if (row[name] === null || row[name] === undefined) continue;
-      of[0] += row.forecasts * row[name];
-      of[1] += row.forecasts;
+      sum.of[name][0] += row.forecasts * row[name];
+      sum.of[name][1] += row.forecasts;
     }
     if (row.skill === null || row.rmse_pct === null) continue;
     sum.measured += row.forecasts;
@@ -141,67 +128,70 @@ function pooled(rows, intervals) {
     // Of persistence: skill = 1 - MSE / MSE of persistence.
     sum.naive += (row.forecasts * row.rmse_pct ** 2) / (1 - row.skill || Number.EPSILON);
   }
-  const wide = (sum) =>
-    intervals?.find((row) => row.horizon === sum.horizon && row.model_version === sum.version && row.mode === sum.mode);
+  const mean = ([total, count]) => (count ? total / count : null);
   return [...groups.values()]
-    .map((sum) => ({ ...sum, interval: wide(sum) ?? null, queried: intervals !== null }))
+    .map((sum) => ({
+      ...sum,
+      ...Object.fromEntries(MEANS.map((name) => [name, mean(sum.of[name])])),
+      skill: sum.naive ? 1 - sum.mse / sum.naive : null,
+      rmse_pct: sum.measured ? Math.sqrt(sum.mse / sum.measured) : null,
+    }))
     .sort((a, b) => (a.key < b.key ? 1 : -1));
 }
 
+const NONE = "no outcome is known yet";
+
+/** Why a figure of the interval is missing. */
+const earlier = (row) => (row.coverage_90 === null ? NONE : "scored before this was measured");
+
+const share100 = (value) => num(fixed(100 * value, 1));
+const percent = (value) => num(fixed(value, 2));
+
+/** Columns that both tables have. */
+const WRITTEN = { id: "mode", label: "Written", cell: (row) => MODES[row.mode] ?? row.mode };
+const FORECASTS = { id: "n", label: "Forecasts", num: true, cell: (row) => num(count(row.forecasts)) };
+const SKILL = { id: "skill", label: "Skill", num: true, cell: (row) => skill(row.skill, NONE) };
+const COVERAGE = {
+  id: "coverage",
+  label: "Coverage, %",
+  num: true,
+  cell: (row) => maybe(row.coverage_90, share100, NONE),
+};
+const INTERVAL = [
+  {
+    id: "below",
+    label: "Below quantiles, %",
+    title: "Outcomes below the 5 % quantile, the median and the 95 % quantile",
+    num: true,
+    cell: (row) => curve([row.below_lower, row.below_median, row.below_upper], earlier(row)),
+  },
+  { id: "width", label: "Width, %", num: true, cell: (row) => maybe(row.width_pct, percent, earlier(row)) },
+  { id: "winkler", label: "Winkler, %", num: true, cell: (row) => maybe(row.winkler_pct, percent, earlier(row)) },
+];
+
 function measureTable() {
-  const none = "no outcome is known yet";
-  const width = (row) =>
-    row.queried ? "not among the newest 7 days of forecasts" : "the query interval_coverage did not answer";
   return new Table(
     [
-      { id: "horizon", label: "Horizon", lead: true, cell: (row) => HORIZONS[row.horizon] ?? row.horizon },
-      { id: "version", label: "Version", cell: (row) => row.version },
-      { id: "mode", label: "Written", cell: (row) => MODES[row.mode] ?? row.mode },
-      { id: "n", label: "Forecasts", num: true, cell: (row) => num(count(row.forecasts)) },
-      {
-        id: "skill",
-        label: "Skill",
-        num: true,
-        cell: (row) => skill(row.naive ? 1 - row.mse / row.naive : null, none),
-      },
-      {
-        id: "rmse",
-        label: "RMSE, %",
-        num: true,
-        cell: (row) => (row.measured ? num(fixed(Math.sqrt(row.mse / row.measured), 2)) : missing(none)),
-      },
-      {
-        id: "coverage",
-        label: "Coverage, %",
-        num: true,
-        cell: (row) => (row.judged ? num(fixed((100 * row.held) / row.judged, 1)) : missing(none)),
-      },
+      { id: "horizon", label: "Horizon", lead: true, fit: true, cell: (row) => HORIZONS[row.horizon] ?? row.horizon },
+      { id: "method", label: "Method", cell: (row) => row.method },
+      { id: "versions", label: "Versions", num: true, cell: (row) => num(count(row.versions.size)) },
+      WRITTEN,
+      FORECASTS,
+      SKILL,
+      { id: "rmse", label: "RMSE, %", num: true, cell: (row) => maybe(row.rmse_pct, percent, NONE) },
+      COVERAGE,
       {
         id: "calibration",
         label: "Calibration",
-        cell: (row) => ({ sig: `${row.held} ${row.judged}`, node: () => calibration(row.held, row.judged) }),
+        cell: (row) => {
+          const [held, judged] = row.of.coverage_90;
+          return { sig: `${held} ${judged}`, node: () => calibration(held, judged) };
+        },
       },
-      {
-        id: "below",
-        label: "Below 5, 50, 95 % quantile, %",
-        num: true,
-        cell: (row) => curve(Object.values(row.below).map(([below, of]) => (of ? below / of : null)), none),
-      },
-      {
-        id: "width",
-        label: "Width, %",
-        num: true,
-        cell: (row) => maybe(row.interval?.width_pct, (value) => num(fixed(value, 2)), width(row)),
-      },
-      {
-        id: "winkler",
-        label: "Winkler, %",
-        num: true,
-        cell: (row) => maybe(row.interval?.winkler_pct, (value) => num(fixed(value, 2)), width(row)),
-      },
+      ...INTERVAL,
     ],
     {
-      caption: "Over all coins, the newest 14 days",
+      caption: "Over all coins, the newest 14 days; a version is trained every day",
       key: (row) => row.key,
       empty: "No day of forecasts was scored yet.",
     },
@@ -249,66 +239,22 @@ function calibration(held, of) {
   );
 }
 
-/** Why a figure of the interval is missing. */
-const earlier = (row, none) => (row.coverage_90 === null ? none : "the day was scored before this was measured");
-
 function dayTable(store) {
-  const none = "no outcome is known";
   return new Table(
     [
       { id: "day", label: "Day (UTC)", lead: true, fit: true, cell: (row) => row.day },
       { id: "coin", label: "Coin", cell: (row) => coinLink(named(store, row)) },
-      { id: "horizon", label: "Horizon", cell: (row) => HORIZONS[row.horizon] ?? row.horizon },
-      { id: "version", label: "Version", cell: (row) => row.model_version },
-      { id: "mode", label: "Written", cell: (row) => MODES[row.mode] ?? row.mode },
-      { id: "n", label: "Forecasts", num: true, cell: (row) => num(count(row.forecasts)) },
-      { id: "without", label: "Without outcome", num: true, cell: (row) => num(count(row.without_outcome)) },
-      {
-        id: "mae",
-        label: "MAE, %",
-        num: true,
-        cell: (row) => maybe(row.mae_pct, (value) => num(fixed(value, 2)), none),
-      },
-      { id: "skill", label: "Skill", num: true, cell: (row) => skill(row.skill, none) },
-      {
-        id: "hit",
-        label: "Direction hit, %",
-        num: true,
-        cell: (row) =>
-          maybe(
-            row.direction_hit,
-            (value) => num(fixed(100 * value, 1)),
-            "the model forecasts no direction: every return is 0",
-          ),
-      },
-      {
-        id: "coverage",
-        label: "Coverage, %",
-        num: true,
-        cell: (row) => maybe(row.coverage_90, (value) => num(fixed(100 * value, 1)), none),
-      },
-      {
-        id: "below",
-        label: "Below 5, 50, 95 % quantile, %",
-        num: true,
-        cell: (row) => curve([row.below_lower, row.below_median, row.below_upper], earlier(row, none)),
-      },
-      {
-        id: "width",
-        label: "Width, %",
-        num: true,
-        cell: (row) => maybe(row.width_pct, (value) => num(fixed(value, 2)), earlier(row, none)),
-      },
-      {
-        id: "winkler",
-        label: "Winkler, %",
-        num: true,
-        cell: (row) => maybe(row.winkler_pct, (value) => num(fixed(value, 2)), earlier(row, none)),
-      },
+      { id: "horizon", label: "Horizon", fit: true, cell: (row) => HORIZONS[row.horizon] ?? row.horizon },
+      WRITTEN,
+      FORECASTS,
+      SKILL,
+      { id: "mae", label: "MAE, %", num: true, cell: (row) => maybe(row.mae_pct, percent, NONE) },
+      COVERAGE,
+      ...INTERVAL,
     ],
     {
-      caption: `The newest ${DAYS} days, newest first; older ones by v1/accuracy`,
-      key: order,
+      caption: `The newest ${DAYS} days, newest first; by version, and older ones: v1/accuracy`,
+      key: (row) => row.key,
       empty: "No day of forecasts was scored yet.",
     },
   );
