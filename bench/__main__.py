@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import agreement, growth, imports, races, ranges, refresh, serving, streaming, throughput
+from bench import against, agreement, growth, imports, races, ranges, refresh, serving, streaming, throughput
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -74,9 +75,16 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, help="SIGKILLs of the stream (streaming), of writers (races)")
     parser.add_argument("--targets", nargs="+", choices=("local", "spark"), help="engines (streaming)")
     parser.add_argument("--cases", nargs="+", choices=tuple(races.CASES), help="who races (races)")
+    parser.add_argument(
+        "--against", metavar="REV", help="run the parts on this revision and on HEAD by turns; print ratios"
+    )
+    parser.add_argument("--pairs", type=int, default=3, help="runs of each side (--against; default: %(default)s)")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
-    return parser.parse_args(given)
+    asked = parser.parse_args(given)
+    if asked.pairs < 1:
+        parser.error(f"--pairs {asked.pairs}: 1 or more")
+    return asked
 
 
 def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -97,11 +105,18 @@ def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def main() -> int:
     """Run the chosen parts; 1 when one of them could not be measured."""
     asked = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: brokers and folders are removed
     if asked.part:
         name, file = asked.part
         PARTS[name](**json.loads(asked.options)).save(Path(file))
         return 0
     chosen = options(asked)
+    if asked.against:
+        try:
+            return against.run(asked.against, chosen, asked.pairs)
+        except against.CannotCompareError as error:
+            output.fail(str(error))
+            return 2
     for line in machine():
         output.say(line)
     output.say()

@@ -172,6 +172,13 @@ def _part(
             ("lake, live files", before.live, after.live, pruned.live),
         )
     ]
+    part.costs = {
+        "a day of refreshes": {
+            "event log, bytes": (after.events - before.events) / refreshes,
+            "lake, bytes": (after.lake - before.lake) / refreshes,
+            "left after pruning, bytes": events_kept + live,
+        }
+    }
     part.notes = [
         f"a day is {REFRESHES_A_DAY:,} refreshes",
         "pruning is the product's housekeeping, asked as if a day had passed",

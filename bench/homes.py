@@ -37,8 +37,8 @@ def temporary_home(partitions_start: date, **changed: Any) -> Iterator[tuple[Set
     with tempfile.TemporaryDirectory(prefix="crypto-assets-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         broker = EmbeddedBroker(home)
-        broker.start(timeout_s=120)
         try:
+            broker.start(timeout_s=120)
             plain = {
                 "source": "simulator",
                 "home_path": home,

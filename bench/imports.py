@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 from bench.report import Measure, Part, middle, spread
+from bench.spent import Spent
 
 NAME = "import"
 _CHILD = """
 import sys, time
-began = time.perf_counter()
+began, spent = time.perf_counter(), time.process_time()
 import {module}
-print(time.perf_counter() - began, *(n for n in {heavy!r} if n in sys.modules))
+print(time.perf_counter() - began, time.process_time() - spent, *(n for n in {heavy!r} if n in sys.modules))
 """
 HEAVY = (
     "pyspark",
@@ -35,31 +36,29 @@ def run(*, repeats: int) -> Part:
         repeats: Processes a module.
     """
     part = Part("Imports, each in a fresh process, with bytecode cached as after a first start")
-    found: dict[str, list[float]] = {"crypto_assets.definitions": [], "dagster": []}
+    found: dict[str, list[Spent]] = {"crypto_assets.definitions": [], "dagster": []}
     heavy: set[str] = set()
     for module in found:
         _import(module)  # writes the bytecode
     for _ in range(repeats):
-        for module, seconds in found.items():
-            taken, *loaded = _import(module)
-            seconds.append(float(taken))
+        for module, tries in found.items():
+            wall, processor, *loaded = _import(module)
+            tries.append(Spent(float(wall), float(processor)))
             heavy.update(loaded)
-    alone = middle(found["dagster"])
-    for module, seconds in found.items():
-        reference = alone if module != "dagster" else None
-        part.measures.append(
-            Measure(f"import {module}", middle(seconds), "s", reference=reference, note=spread(seconds))
-        )
-    own = middle(found["crypto_assets.definitions"]) - alone
-    part.notes = [
-        f"the reference is dagster alone; {own:.2f} s are this package's own share",
-        f"heavy libraries loaded by it: {', '.join(sorted(heavy)) or 'none'}",
-    ]
+    for module, tries in found.items():
+        wall, processor = ([getattr(t, name) for t in tries] for name in ("wall", "processor"))
+        part.measures.append(Measure(f"import {module}", middle(wall), "s", note=spread(wall)))
+        part.costs[f"import {module}"] = {"wall": middle(wall), "processor": middle(processor)}
+    own, alone = (part.costs[f"import {module}"]["processor"] for module in found)
+    part.measures.append(
+        Measure("processor time, definitions over dagster alone", own / alone, "x", note=f"{own - alone:.2f} s more")
+    )
+    part.notes = [f"heavy libraries loaded by it: {', '.join(sorted(heavy)) or 'none'}"]
     return part
 
 
 def _import(module: str) -> list[str]:
-    """Seconds in the child, then the heavy libraries that it had loaded."""
+    """Seconds in the child, those of processor time, then the heavy libraries that it had loaded."""
     code = _CHILD.format(module=module, heavy=HEAVY)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", code]

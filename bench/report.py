@@ -82,12 +82,15 @@ class Part:
         measures: Figures.
         tables: Further tables by title.
         notes: Lines below the tables.
+        costs: Figures that `--against` compares, by what was done and by quantity: `wall` and `processor` in seconds,
+            `memory` in bytes, and counts; of all of them less is better.
     """
 
     title: str
     measures: list[Measure] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -97,7 +100,7 @@ class Part:
     def load(cls, path: Path) -> Part:
         """Read what `save` wrote."""
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return cls(raw["title"], [Measure(**m) for m in raw["measures"]], raw["tables"], raw["notes"])
+        return cls(raw["title"], [Measure(**m) for m in raw["measures"]], raw["tables"], raw["notes"], raw["costs"])
 
 
 def formatted(value: float) -> str:

@@ -80,6 +80,8 @@ def run(*, requests: int, commits: int, days: int) -> Part:
                 rows.append(_asked(server, way, requests if way == "response_model" else requests // 10))
     cpu = {row["server"]: row["ms_cpu"] for row in rows}
     ours = cpu[OURS]
+    part.costs = {f"a request, {name}": {"processor": ms / 1e3} for name, ms in cpu.items()}
+    part.costs["the service"] = {"memory": loaded, "commit to client, p99 s": latency[int(0.99 * (len(latency) - 1))]}
     part.measures.insert(
         0, Measure("response_model : this service", cpu["response_model"] / ours, "x", 10.0, more_is_better=True)
     )

@@ -160,6 +160,7 @@ def run(
         AssertionError: A table differs from the batch's, verify fails, or records were not delivered.
     """
     measures: list[Measure] = []
+    costs: dict[str, dict[str, float]] = {}
     facts: dict[str, dict[str, str]] = {}
     for target in targets:
         load = os.getloadavg()[0]
@@ -170,6 +171,7 @@ def run(
             differences = _compare(settings, target)
             verified = _verify(settings, target)
         measures += _measures(target, drill, visible)
+        costs[f"streaming, {target}"] = _costs(drill, visible)
         facts[target] = {
             **_facts(drill),
             "equal to batch": "no" if differences else "yes",
@@ -179,7 +181,7 @@ def run(
         output.say(f"{target}: {facts[target]}", style="dim")
         assert not differences, f"{target}: {'; '.join(differences)}"
         assert verified == 0, f"{target}: crypto-assets verify ended with code {verified}"
-    part = Part(f"Streaming at {rate:,} records/s, ten coins, {kills} SIGKILLs", measures)
+    part = Part(f"Streaming at {rate:,} records/s, ten coins, {kills} SIGKILLs", measures, costs=costs)
     names = list(next(iter(facts.values())))
     part.tables["Drill"] = [{"what": n, **{target: found[n] for target, found in facts.items()}} for n in names]
     part.notes = [
@@ -204,6 +206,12 @@ def _measures(target: str, drill: Drill, visible: Latencies) -> list[Measure]:
         ],
         Measure(f"{target}: sustained", drill.fed.sent / (drill.load_s + drill.drained_s), "records/s"),
     ]
+
+
+def _costs(drill: Drill, visible: Latencies) -> dict[str, float]:
+    quantiles = {f"p{q} s": visible["latest", q, ""] for q in (50, 99) if ("latest", q, "") in visible}
+    restarts = {"kill to commit, s": statistics.median(drill.restarts)} if drill.restarts else {}
+    return {"processor": drill.engine_cpu_s / max(1, drill.fed.sent), **quantiles, **restarts}
 
 
 def _facts(drill: Drill) -> dict[str, str]:

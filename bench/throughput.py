@@ -5,7 +5,6 @@ Every stage is the product's own step with the inputs that a run would build; on
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from bench.homes import temporary_home
 from bench.memory import PeakMemory
 from bench.messages import SyntheticPoll, polls
 from bench.report import Measure, Part, formatted, middle, spread
+from bench.spent import spent
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_keys
 
@@ -29,11 +29,17 @@ BRONZE_TARGET, SILVER_TARGET, BARS_TARGET = 150_000, 200_000, 2_000_000
 MEMORY_TARGET_GB = 2.0
 FLUSH_EVERY = 1000
 BARS = "gold.bars_5m"
+COMPARED = {
+    "Produce": "produce, checked and confirmed",
+    "Bronze": "Kafka to Bronze",
+    "Silver": "Bronze to Silver",
+    "Bars": "Silver to bars_5m",
+}
 
 
 @dataclass
 class Timings:
-    """Seconds of every try, by stage, those of this process's processor time, and rows that each stage wrote."""
+    """Seconds of every try, by stage, those of processor time, and rows that each stage wrote."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
@@ -46,10 +52,10 @@ class Timings:
         output.say(f"{stage} ...", style="dim")
         if self.memory:
             self.memory.lately()
-        began, cpu = time.perf_counter(), time.process_time()
-        rows = work()
-        self.seconds.setdefault(stage, []).append(time.perf_counter() - began)
-        self.cpu.setdefault(stage, []).append(time.process_time() - cpu)
+        with spent() as taken:
+            rows = work()
+        self.seconds.setdefault(stage, []).append(taken.wall)
+        self.cpu.setdefault(stage, []).append(taken.processor)
         if self.memory:
             self.peaks[stage] = max(self.peaks.get(stage, 0), self.memory.lately())
         if self.rows.setdefault(stage, rows) != rows:
@@ -239,6 +245,14 @@ def _part(timings: Timings, memory: PeakMemory, messages: int, hours: int, size:
         if stage != "Start of the engine"
     ]
     consumed = timings.rate("Consume only", messages)
+    part.costs = {
+        name: {
+            "wall": middle(timings.seconds[stage]),
+            "processor": middle(timings.cpu[stage]),
+            **({"memory": timings.peaks[stage]} if stage in timings.peaks else {}),
+        }
+        for stage, name in COMPARED.items()
+    } | {"all stages": {"memory": memory.own}}
     part.notes = [
         "every stage includes checks, audit and an exact Delta commit; the reference only writes Parquet files",
         "the reference of Bronze begins with the records in memory",
