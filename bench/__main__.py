@@ -16,7 +16,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import against, agreement, growth, imports, races, ranges, refresh, serving, streaming, throughput
+from bench import (
+    against,
+    agreement,
+    commands,
+    demos,
+    growth,
+    idle,
+    imports,
+    races,
+    ranges,
+    refresh,
+    serving,
+    streaming,
+    throughput,
+)
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -30,6 +44,9 @@ PARTS: dict[str, Callable[..., Part]] = {
     races.NAME: races.run,
     agreement.NAME: agreement.run,
     serving.NAME: serving.run,
+    commands.NAME: commands.run,
+    demos.NAME: demos.run,
+    idle.NAME: idle.run,
 }
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
@@ -41,6 +58,9 @@ FULL: dict[str, dict[str, Any]] = {
     races.NAME: {"kills": 12},
     agreement.NAME: {"records": 200_000},
     serving.NAME: {"requests": 3200, "commits": 50, "days": 365},
+    commands.NAME: {"hours": 3, "repeats": 5},
+    demos.NAME: {"source": "replay"},
+    idle.NAME: {"settle": 120, "seconds": 120},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -52,6 +72,9 @@ QUICK: dict[str, dict[str, Any]] = {
     races.NAME: {"kills": 3, "cases": ["mixed"]},
     agreement.NAME: {"records": 10_000},
     serving.NAME: {"requests": 2000, "commits": 10, "days": 2},
+    commands.NAME: {"hours": 2, "repeats": 3},
+    demos.NAME: {"source": "replay"},
+    idle.NAME: {"settle": 60, "seconds": 60},
 }
 
 
@@ -62,11 +85,16 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages and fewer repeats")
     parser.add_argument(
-        "--only", metavar="NAME", action="append", choices=list(PARTS), help=f"one of {', '.join(PARTS)}"
+        "--only",
+        metavar="PART",
+        nargs="+",
+        action="extend",
+        choices=list(PARTS),
+        help=f"one or more of {', '.join(PARTS)}",
     )
     parser.add_argument("--messages", type=int, help="messages to produce (throughput); a multiple of ten")
     parser.add_argument("--hours", type=int, help="hours over which they are spread (throughput)")
-    parser.add_argument("--repeats", type=int, help="tries of every stage (import, throughput, refresh)")
+    parser.add_argument("--repeats", type=int, help="tries of every stage (import, commands, throughput, refresh)")
     parser.add_argument(
         "--refreshes", type=int, help="refreshes (growth); with 500 the size of the event log is a target"
     )
@@ -93,6 +121,7 @@ def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
     own = {
         throughput.NAME: {"messages": asked.messages, "hours": asked.hours, "repeats": asked.repeats},
         imports.NAME: {"repeats": asked.repeats},
+        commands.NAME: {"repeats": asked.repeats},
         refresh.NAME: {"repeats": asked.repeats},
         growth.NAME: {"refreshes": asked.refreshes},
         streaming.NAME: {n: getattr(asked, n) for n in ("rate", "seconds", "kills", "targets")},

@@ -225,7 +225,7 @@ def _heard(settings: Settings, server: _Server, commits: int) -> list[float]:
 
 @contextlib.contextmanager
 def _ours(settings: Settings) -> Iterator[_Server]:
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable,
         "-m",
@@ -243,7 +243,7 @@ def _ours(settings: Settings) -> Iterator[_Server]:
 
 @contextlib.contextmanager
 def _other(way: str, table: str, environment: dict[str, str]) -> Iterator[_Server]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "bench.served_bars", way, table, str(port)]
     path, body = f"/bars/{COINS[0]}", None
     if way == "datap-rs":
@@ -295,7 +295,8 @@ def _installed(folder: Path) -> tuple[dict[str, str], str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}, ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

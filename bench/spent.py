@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
+_CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'crypto-assets'; app()"
+_CONFIGURES = ("CRYPTO_ASSETS_", "KAFKA_", "DAGSTER_", "COINGECKO_", "PYTHONDONTWRITEBYTECODE")
 BROKER = "kafka.Kafka"
 """Main class of the embedded broker, by which its process is recognized."""
 EVERY_S = 0.2
@@ -75,8 +78,22 @@ def _seconds(process: psutil.Process) -> float:
     return 0.0
 
 
+def crypto_assets(*arguments: str) -> list[str]:
+    """Command line of `crypto-assets`."""
+    return [sys.executable, "-c", _CODE, *arguments]
+
+
+def scrubbed_environment() -> dict[str, str]:
+    """This process's environment without what configures the product or Dagster."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURES)}
+
+
 def command_spent(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    codes: Collection[int] = (0,),
 ) -> Spent:
     """What a command takes from its start to its end; its output is thrown away.
 
@@ -84,9 +101,10 @@ def command_spent(
         command: Program and arguments.
         environment: Its environment; this process's if absent.
         folder: Its working directory.
+        codes: Exit codes that are no failure.
 
     Raises:
-        AssertionError: It ended with an exit code other than 0; contains the end of its output.
+        AssertionError: It ended with another exit code or a traceback; contains the end of its output.
     """
     brokers: dict[int, float] = {}
     ended = threading.Event()
@@ -107,7 +125,7 @@ def command_spent(
         ended.set()
         watch.join()
     wall, after = time.perf_counter() - began, os.times()
-    if process.returncode:
+    if process.returncode not in codes or "Traceback (most recent call last)" in out:
         raise AssertionError(f"{' '.join(command)} ended with code {process.returncode}: {out[-2000:]}")
     children = (after.children_user - before.children_user) + (after.children_system - before.children_system)
     return Spent(wall, children - sum(brokers.values()))

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from bench import against
+from bench.__main__ import arguments
+from bench.ratios import compared, slope
 from bench.report import Measure, Part
 
 CHECKOUT = Path(__file__).parent.parent
@@ -21,6 +26,7 @@ def test_the_cheap_part_prints_measured_values():
     assert re.search(r"machine: \d+ cores .* GB memory", done.stdout)
     measured = dict(re.findall(r"^import (\S+) +(\d+\.\d+) +s ", done.stdout, re.MULTILINE))
     assert set(measured) == {"crypto_assets.definitions", "dagster"}
+    assert re.search(r"^processor time, definitions over dagster alone +\d", done.stdout, re.MULTILINE)
     # The definitions import Dagster first, so both figures can only be right together.
     assert all(0.05 < float(seconds) < 120 for seconds in measured.values())
     assert "heavy libraries loaded by it: none" in done.stdout
@@ -42,3 +48,81 @@ def test_a_target_is_judged_in_its_own_direction(tmp_path):
     assert Measure("runs", 3, "runs").met is None
     Part("title", [floor, ceiling], {"t": [{"a": 1}]}, ["n"]).save(tmp_path / "part.json")
     assert Part.load(tmp_path / "part.json") == Part("title", [floor, ceiling], {"t": [{"a": 1}]}, ["n"])
+
+
+def test_ratios_are_of_pairs_and_judged_by_their_median():
+    def runs(*walls: float) -> list[dict[str, dict[str, float]]]:
+        return [{"refresh": {"wall": wall, "events": 300.0}} for wall in walls]
+
+    base, head = runs(2.0, 4.0, 2.0), runs(1.0, 1.0, 1.8)
+    (wall, events), alone = compared(base, head, {("refresh", "wall"): 0.5})
+    assert (wall.middle, wall.ratios, wall.base, wall.head) == (0.5, (0.5, 0.25, 0.9), 2.0, 1.0)
+    assert wall.row("old", "new") == {
+        "figure": "refresh",
+        "of": "wall",
+        "old": "2.00 s",
+        "new": "1.00 s",
+        "ratio": "0.50",
+        "pairs": "0.25 to 0.90",
+        "target": "≤ 0.50",
+        "met": "yes",
+    }
+    assert (events.middle, events.row("old", "new")["met"]) == (1.0, "")
+    assert alone == []
+
+
+def test_figures_of_one_side_only_are_named_and_not_compared():
+    ratios, alone = compared([{"a": {"wall": 1.0, "runs": 3.0}}], [{"a": {"wall": 2.0}, "b": {"wall": 1.0}}], {})
+    assert [(r.figure, r.quantity, r.middle) for r in ratios] == [("a", "wall", 2.0)]
+    assert set(alone) == {"a, runs", "b, wall"}
+    with pytest.raises(ValueError, match="1 runs of the base and 0 of the head"):
+        compared([{}], [], {})
+
+
+def test_the_slope_is_the_exponent_of_the_growth():
+    assert slope([1, 30, 365], [7.0, 7.0, 7.0]) == pytest.approx(0)
+    assert slope([10, 250, 1000], [0.1, 2.5, 10.0]) == pytest.approx(1)
+    assert slope([10, 100], [1.0, 100.0]) == pytest.approx(2)
+    with pytest.raises(ValueError, match="two sizes"):
+        slope([10, 10], [1.0, 2.0])
+    with pytest.raises(ValueError, match="above 0"):
+        slope([10, 20], [0.0, 2.0])
+
+
+def git(folder: Path, *arguments: str) -> None:
+    named = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", "-C", str(folder), *named, *arguments], check=True, capture_output=True)
+
+
+def test_what_cannot_be_compared_is_refused_with_the_fix(tmp_path, monkeypatch):
+    with pytest.raises(against.CannotCompareError, match=r"is not a git checkout.*git clone"):
+        against.commit_of("HEAD", tmp_path)
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "a.txt").write_text("1")
+    git(tmp_path, "add", "a.txt")
+    git(tmp_path, "commit", "-m", "first")
+    assert re.fullmatch("[0-9a-f]{40}", against.commit_of("HEAD", tmp_path))
+    against.refuse_changes(tmp_path)
+    for unknown in ("v99", "--help"):
+        with pytest.raises(against.CannotCompareError, match=f"no commit '{unknown}'.*git fetch"):
+            against.commit_of(unknown, tmp_path)
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text("2")
+    with pytest.raises(against.CannotCompareError, match=r"a.txt, b.txt, c.txt and 1 more differ .*git stash"):
+        against.refuse_changes(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(against.CannotCompareError, match="install git"):
+        against.commit_of("HEAD", tmp_path)
+
+
+def test_an_unknown_revision_is_one_line_and_no_traceback():
+    done = bench("--only", "import", "--against", "no-such-revision")
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*(git fetch|git clone).*\n", done.stderr)
+
+
+def test_pairs_and_parts_are_checked_before_anything_runs(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        arguments(["--against", "HEAD", "--pairs", "0"])
+    assert "--pairs 0: 1 or more" in capsys.readouterr().err
+    assert arguments(["--only", "refresh", "ranges", "--only", "idle"]).only == ["refresh", "ranges", "idle"]
