@@ -461,9 +461,11 @@ def prepare_embedded_engine() -> None:
     """Configure the embedded engine through its environment variables; call before importing it.
 
     It logs errors only, unless RUST_LOG is set. Sessions live as long as the process: by default Sail drops idle ones
-    after some minutes, and a step would fail after a long training.
+    after some minutes, and a step would fail after a long training. PySpark makes columns of Spark Connect: it does so
+    by itself only for a session made from an address alone.
     """
     reach_this_machine_directly()
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     os.environ.setdefault("RUST_LOG", "error")
     os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(ENGINE_SESSION_S))
 
