@@ -6,7 +6,8 @@
 - SqlEventLogStorage and its tables, Instigator*, TickStatus: alerts and housekeeping follow check evaluations and ticks
   across runs (`orchestration.event_store`).
 - SqliteEventLogStorage, INDEX_SHARD_NAME, SQLITE_BUSY_TIMEOUT_SECONDS, ConfigurableClassData,
-  AssetCheckExecutionRecordStatus: event-log connections are reused and evaluations stored together (decision 0003).
+  AssetCheckExecutionRecordStatus, sets of event types: event-log connections are reused and events stored together
+  (decision 0003).
 - Remote origins, InMemoryJob, execute_run, SINGLETON_REPOSITORY_NAME: runs started by the CLI link to their job in the
   UI (`cli.runs`).
 - step_context_to_step_run_ref, code pointers, event files, StepFailureData, backoff, raise_execution_interrupts,
@@ -32,6 +33,7 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.step_launcher import StepRunRef
 from dagster._core.definitions.temporal_context import TemporalContext
 from dagster._core.errors import raise_execution_interrupts
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.execution.plan.external_step import (
@@ -50,6 +52,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
+    AssetKeyTable,
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage

@@ -490,5 +490,5 @@ def environment_with(name: str, value: str) -> Iterator[None]:
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:
-    """Apply the environment shipped with a serverless step. Call before loading settings."""
+    """Apply variables that libraries read, or that were shipped with a serverless step (before settings are loaded)."""
     os.environ.update(values)

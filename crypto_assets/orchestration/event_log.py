@@ -4,14 +4,15 @@ Dagster 1.13 opens an engine, a connection and a fresh SQL compiler for every st
 event costs six of them (measured: 10 ms, of which 8 ms are opening, compiling and closing). This subclass keeps one
 connection per file and process and stores the same data. It also remembers which materialization is the newest of a
 partition: Dagster asks that twice for every check it stores (measured: 184 times, a tenth of a refresh of ten coins).
-And a run over many partitions can store its evaluations in one go (`together`). Enabled by the `dagster.yaml` of a
-home; remove it once Dagster does these itself.
+And it stores events in one transaction per file where Dagster has several at once: those planned for a run,
+materializations of a range, and what a step reports (`together`). Enabled by the `dagster.yaml` of a home; remove it
+once Dagster does these itself.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock, local
@@ -30,18 +31,32 @@ from sqlalchemy import event as listeners
 from sqlalchemy.pool import QueuePool
 
 from crypto_assets.dagster_private import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
     INDEX_SHARD_NAME,
     SQLITE_BUSY_TIMEOUT_SECONDS,
     AssetCheckExecutionRecordStatus,
     AssetCheckExecutionsTable,
+    AssetKeyTable,
     ConfigurableClassData,
     SqlEventLogStorageTable,
     SqliteEventLogStorage,
 )
+from crypto_assets.settings import adopt_environment
 
 KEPT_RUNS = 8
 """Run files with a kept connection; the index, which every event touches, comes on top."""
+BATCHES = {"DAGSTER_EVENT_BATCH_SIZE": "1000"}
+"""Without it Dagster hands over one at a time what it has at once; it reads this from the environment only."""
+HELD = frozenset({DagsterEventType.ASSET_CHECK_EVALUATION, DagsterEventType.STEP_OUTPUT})
+"""Events that wait for the end of a block, or for an event of another kind, which is stored after them."""
+INDEXED = frozenset({*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS})
+"""Events that are stored in the index as well as in the file of their run."""
 
+_Row = dict[str, Any]
+_Stored = tuple[EventLogEntry, _Row, int]
+"""An event, its row, and its id in the index."""
 _BLOCK = local()
 """`held`: storages and events of the block that this thread is in."""
 
@@ -55,6 +70,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         self._newest: dict[tuple[AssetKey, str], EventRecordsResult] = {}
         self._newest_at: tuple[int, Any] | None = None
         self._newest_lock = RLock()
+        adopt_environment(BATCHES)
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -105,43 +121,66 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         with self._newest_lock:
             self._newest.clear()
 
-    def store_evaluations(self, run_id: str, events: list[EventLogEntry]) -> None:
-        """Store what `store_event` stores for each, in one transaction per file."""
-        checks, rows = AssetCheckExecutionsTable, [self._event_to_row(event) for event in events]
-        executions = [_execution(event, row) for event, row in zip(events, rows, strict=True)]
-        place = ("asset_key", "check_name", "partition")
-        with self.run_connection(run_id) as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), rows)
-        with self.index_connection() as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), rows)
-            # The insert has locked the file, so that no other writer's ids lie between these.
-            newest = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
-            columns = [checks.c.id, *(checks.c[name] for name in place)]
-            found = connection.execute(select(*columns).where(checks.c.run_id == run_id))
-            planned = {tuple(row[1:]): row[0] for row in found}
-            new, known = [], []
-            for row, event_id in zip(executions, range(newest - len(rows) + 1, newest + 1), strict=True):
-                row["evaluation_event_storage_id"] = event_id
-                id_ = planned.get(tuple(row[name] for name in place))
-                if id_ is None:
-                    new.append(row)
-                else:
-                    known.append(row | {"planned_id": id_})
-            if known:
-                values = {name: bindparam(name) for name in executions[0]}
-                connection.execute(checks.update().where(checks.c.id == bindparam("planned_id")).values(values), known)
-            if new:
-                connection.execute(checks.insert(), new)
-
     def store_event(self, event: EventLogEntry) -> None:
-        """Store an event as Dagster does; within `together`, an evaluation of a partition later."""
-        held = getattr(_BLOCK, "held", None)
-        if held is not None and event.run_id and event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
-            held.append((self, event))
+        """Store an event as Dagster does; within `together`, one of the `HELD` kinds later."""
+        if event.run_id and getattr(_BLOCK, "held", None) is not None:
+            _hold(self, [event])
             return
         super().store_event(event)
         if event.dagster_event is not None and event.dagster_event.is_step_materialization:
             self._forget()
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store what `store_event` stores for each, in one transaction per file and run."""
+        if getattr(_BLOCK, "held", None) is not None:
+            _hold(self, events)
+            return
+        for run_id in dict.fromkeys(event.run_id for event in events):
+            mine = [event for event in events if event.run_id == run_id]
+            if run_id and len(mine) > 1:
+                self._store_at_once(run_id, mine)
+            else:
+                for event in mine:
+                    self.store_event(event)
+
+    def _store_at_once(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
+        rows = [self._event_to_row(event) for event in events]
+        with self.run_connection(run_id) as connection:
+            connection.execute(SqlEventLogStorageTable.insert(), rows)
+        mirrored = [pair for pair in zip(events, rows, strict=True) if pair[0].dagster_event_type in INDEXED]
+        if not mirrored:
+            return
+        with self.index_connection() as connection:
+            connection.execute(SqlEventLogStorageTable.insert(), [row for _, row in mirrored])
+            # The insert has locked the file, so that no other writer's ids lie between these.
+            newest = connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
+            ids = range(newest - len(mirrored) + 1, newest + 1)
+            stored = [(event, row, id_) for (event, row), id_ in zip(mirrored, ids, strict=True)]
+            self._index_assets(connection, [s for s in stored if s[0].dagster_event_type in ASSET_EVENTS])
+            kinds = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION
+            planned, made = ([s for s in stored if s[0].dagster_event_type == kind] for kind in kinds)
+            if planned:
+                connection.execute(AssetCheckExecutionsTable.insert(), [r for s in planned for r in _plans(*s)])
+            if made:
+                _update_checks(connection, run_id, [_execution(*s) for s in made])
+        if any(event.get_dagster_event().is_step_materialization for event, *_ in stored):
+            self._forget()
+
+    def _index_assets(self, connection: Connection, stored: Sequence[_Stored]) -> None:
+        """Record tags of events of assets, and each asset's newest event of a kind, as Dagster does one by one."""
+        if not stored:
+            return
+        self._store_asset_event_tags(connection, [event for event, *_ in stored], [id_ for *_, id_ in stored])
+        newest = {(row["asset_key"], event.dagster_event_type): (event, id_) for event, row, id_ in stored}
+        for event, id_ in newest.values():
+            self._store_asset_event(connection, event, id_)
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        """Return whether the index's table of assets has a column; a positive answer is cached."""
+        name = f"{AssetKeyTable.name}.{column_name}"
+        if name not in self._tables and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._tables.add(name)
+        return name in self._tables
 
     def delete_events(self, run_id: str) -> None:
         """Remove the events of a run."""
@@ -196,8 +235,25 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
                 self._engines.popitem()[1].dispose()
 
 
-def _execution(event: EventLogEntry, row: dict[str, Any]) -> dict[str, Any]:
-    """Row of the table of checks for an evaluation, but the id of its event."""
+def _plans(event: EventLogEntry, row: _Row, event_id: int) -> list[_Row]:
+    """Rows of the table of checks for a planned evaluation: one per partition."""
+    assert event.dagster_event is not None
+    planned: Any = event.dagster_event.event_specific_data
+    keys = planned.partitions_subset.get_partition_keys() if planned.partitions_subset else [None]
+    common = {
+        "asset_key": planned.asset_key.to_string(),
+        "check_name": planned.check_name,
+        "run_id": row["run_id"],
+        "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+        "evaluation_event": row["event"],
+        "evaluation_event_timestamp": row["timestamp"],
+        "evaluation_event_storage_id": event_id,
+    }
+    return [common | {"partition": key} for key in keys]
+
+
+def _execution(event: EventLogEntry, row: _Row, event_id: int) -> _Row:
+    """Row of the table of checks for an evaluation."""
     assert event.dagster_event is not None
     evaluation = event.dagster_event.asset_check_evaluation_data
     target = evaluation.target_materialization_data
@@ -210,23 +266,58 @@ def _execution(event: EventLogEntry, row: dict[str, Any]) -> dict[str, Any]:
         "execution_status": status.value,
         "evaluation_event": row["event"],
         "evaluation_event_timestamp": row["timestamp"],
+        "evaluation_event_storage_id": event_id,
         "materialization_event_storage_id": target.storage_id if target else None,
     }
 
 
+def _update_checks(connection: Connection, run_id: str, made: Sequence[_Row]) -> None:
+    """Replace a run's planned evaluations by those that were made; insert those that were not planned."""
+    checks, place = AssetCheckExecutionsTable, ("asset_key", "check_name", "partition")
+    columns = [checks.c.id, *(checks.c[name] for name in place)]
+    found = connection.execute(select(*columns).where(checks.c.run_id == run_id))
+    planned = {tuple(row[1:]): row[0] for row in found}
+    new, known = [], []
+    for row in made:
+        id_ = planned.get(tuple(row[name] for name in place))
+        if id_ is None:
+            new.append(row)
+        else:
+            known.append(row | {"planned_id": id_})
+    if known:
+        values = {name: bindparam(name) for name in made[0]}
+        connection.execute(checks.update().where(checks.c.id == bindparam("planned_id")).values(values), known)
+    if new:
+        connection.execute(checks.insert(), new)
+
+
 @contextmanager
 def together() -> Iterator[None]:
-    """Block whose check evaluations are stored when it ends, also by an error; other events at once.
+    """Block whose events are stored in few transactions, in order and at the latest when it ends, by an error too.
 
-    It concerns the events that this thread gives to a storage of this class; others store every event at once.
+    It concerns the events of runs that this thread gives to a storage of this class; others store every event at once.
     """
-    held = _BLOCK.held = list[tuple[KeptSqliteEventLogStorage, EventLogEntry]]()
+    _BLOCK.held = list[tuple[KeptSqliteEventLogStorage, EventLogEntry]]()
     try:
         yield
     finally:
-        del _BLOCK.held
-        for storage, run_id in dict.fromkeys((storage, event.run_id) for storage, event in held):
-            storage.store_evaluations(run_id, [e for s, e in held if s is storage and e.run_id == run_id])
+        _release(_BLOCK.__dict__.pop("held"))
+
+
+def _hold(storage: KeptSqliteEventLogStorage, events: Sequence[EventLogEntry]) -> None:
+    """Keep events for the end of the block, unless one is of a kind that does not wait."""
+    _BLOCK.held += [(storage, event) for event in events]
+    if any(event.dagster_event_type not in HELD for event in events):
+        held, _BLOCK.held = _BLOCK.held, None
+        try:
+            _release(held)
+        finally:
+            _BLOCK.held = []
+
+
+def _release(held: Sequence[tuple[KeptSqliteEventLogStorage, EventLogEntry]]) -> None:
+    for storage in dict.fromkeys(storage for storage, _ in held):
+        storage.store_event_batch([event for s, event in held if s is storage])
 
 
 def _commit_without_waiting(connection: Any, _record: Any) -> None:

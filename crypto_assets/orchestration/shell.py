@@ -177,7 +177,8 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
     except (StepFailed, SliceRefused, StorageError) as error:
         raise dg.Failure(str(error), ran, allow_retries=False) from error
     facts = {"given": given(inputs.source, inputs.coins, inputs.anomaly_budget)}
-    yield from report(context, step, result, keys, facts)
+    with together():
+        yield from report(context, step, result, keys, facts)
 
 
 def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFailed) -> None:
@@ -249,20 +250,19 @@ def _materialized(
     facts: Mapping[str, Any],
 ) -> dg.MaterializeResult:
     outcomes: dict[Any, Sequence[CheckOutcome]] = {k: p.checks for k, p in table.partitions.items()}
-    with together():
-        for partition, done in table.partitions.items():
-            if partition is None:
-                continue
-            context.add_asset_metadata(
-                {"dagster/partition_row_count": done.rows, **checks.as_metadata(done.metadata)},
-                key,
-                partition_key=partition,
-            )
-            if context.has_partition_key:
-                continue  # the results below are then that partition's own evaluations
-            for outcome in done.checks:
-                if outcome.name in declared:
-                    _log_evaluation(context, checks.evaluation(outcome, key, partition))
+    for partition, done in table.partitions.items():
+        if partition is None:
+            continue
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": done.rows, **checks.as_metadata(done.metadata)},
+            key,
+            partition_key=partition,
+        )
+        if context.has_partition_key:
+            continue  # the results below are then that partition's own evaluations
+        for outcome in done.checks:
+            if outcome.name in declared:
+                _log_evaluation(context, checks.evaluation(outcome, key, partition))
     rows = sum(p.rows for p in table.partitions.values())
     versions = [table.partitions[k].data_version for k in keys if k in table.partitions]
     metadata = {**facts, **checks.as_metadata(table.metadata), "source": context.resources.step_inputs.banner}

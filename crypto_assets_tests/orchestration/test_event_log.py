@@ -327,14 +327,29 @@ def executions(found: Any) -> list[tuple[Any, ...]]:
     return told
 
 
-def test_evaluations_stored_together_are_those_stored_one_by_one(tmp_path):
+def indexed(found: Any) -> dict[str, Any]:
+    """What the index holds of a run's assets, without ids and times: events in order, tags, the asset's newest."""
+    with found.event_log_storage.index_connection() as connection:
+        tables = {
+            "events": "SELECT dagster_event_type, asset_key, partition FROM event_logs ORDER BY id",
+            "tags": "SELECT t.key, e.partition FROM asset_event_tags t JOIN event_logs e ON e.id = t.event_id",
+            "newest": "SELECT last_materialization, last_run_id, asset_key FROM asset_keys",
+        }
+        rows = {name: connection.exec_driver_sql(sql).fetchall() for name, sql in tables.items()}
+    rows["tags"].sort()
+    rows["newest"] = [(deserialize_value(r).partition_key, key) for r, _, key in rows["newest"]]
+    return rows
+
+
+def test_events_stored_together_are_those_stored_one_by_one(tmp_path):
     found = {}
     for kept in (True, False):
         with instance(tmp_path / str(kept), kept=kept) as made:
             run = run_both_days(made)
-            events = Counter(e.dagster_event_type for e in made.all_logs(run))
-            found[kept] = events, sorted(executions(made), key=str), len(evaluations(made, run))
+            events = [e.dagster_event_type for e in made.all_logs(run)]
+            found[kept] = events, sorted(executions(made), key=str), len(evaluations(made, run)), indexed(made)
     assert found[True] == found[False]
+    assert found[True][3]["newest"] == [("tue", '["toy"]')]
     told = {row[:6] for row in found[True][1]}
     assert told == {
         ("SUCCEEDED", "mon", 1, 1, "mon", True),
