@@ -19,7 +19,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key, hou
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
 from crypto_assets.transforms.parse import parse_bronze
-from crypto_assets.transforms.silver import examined, history_points, silver
+from crypto_assets.transforms.silver import examined, first_arrived, history_points, samples, silver
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,14 +66,15 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         AuditFailed: A blocking rule failed; nothing of that slice was committed.
     """
 
-    def build(slice_: Slice) -> DataFrame:
+    def build(slice_: Slice) -> DataFrame | pa.Table:
         from pyspark.sql import functions as F
 
         bronze = engine.store.read(RAW_PRICES.full_name)
         arrived = F.col("arrival_hour") >= F.lit(slice_.start - HOUR)
         happened = (F.col("event_hour") >= F.lit(slice_.start)) & (F.col("event_hour") < F.lit(slice_.end))
         parsed = _parsed(bronze.where(arrived & happened), inputs)
-        return silver(parsed, _history(engine, slice_, inputs), slice_)
+        history = _history(engine, slice_, inputs)
+        return first_arrived(samples(parsed, slice_).toArrow()) if history is None else silver(parsed, history, slice_)
 
     read = _at_least(engine)
     result = publish(

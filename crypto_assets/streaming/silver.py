@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.assets import silver as step
 from crypto_assets.checks import rules
-from crypto_assets.contracts.arrow import compute, conform, empty_rows
+from crypto_assets.contracts.arrow import compute, conform
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, SILVER_PRICES
 from crypto_assets.engine.base import Engine, StepInputs
 from crypto_assets.storage import staging
 from crypto_assets.streaming.arrivals import Arrival
 from crypto_assets.transforms.parse import parse_bronze
-from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, examined, silver
+from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, examined, first_arrived, of_a_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +81,7 @@ def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronz
     """
     parsed, late = _parsed(engine, arrivals, inputs)
     refused = _refused(engine, parsed, inputs)
-    rows = _silver_rows(engine, parsed)
+    rows = _silver_rows(parsed)
     hours = sorted(rows.column("hour").unique().to_pylist())
     merged = Merged(rows, 0, refused, hours, late)
     if not hours:
@@ -131,7 +131,7 @@ def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> 
     records = records.cast(pa.schema([f.with_nullable(True) for f in records.schema]))
     judged = parse_bronze(engine.frame(records), inputs.coins, inputs.partitions_start)
     refused = {name: F.when(~F.col("is_valid"), F.col(name)) for name in OF_THE_QUARANTINE}
-    parsed = judged.withColumns(refused).toArrow()
+    parsed = judged.withColumns({**refused, **of_a_sample()}).toArrow()
     valid, happened, arrived = (parsed.column(n) for n in ("is_valid", "event_hour", "arrival_hour"))
     timely = pc.greater_equal(happened, pc.subtract(arrived, HOUR))
     late = parsed.filter(pc.and_(valid, pc.invert(timely))).column("event_hour").unique().to_pylist()
@@ -156,16 +156,11 @@ def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
     return refused.num_rows
 
 
-def _silver_rows(engine: Engine, parsed: pa.Table) -> pa.Table:
+def _silver_rows(parsed: pa.Table) -> pa.Table:
     """Rows of Silver from the timely valid records alone."""
     pc = compute()
     mine = parsed.filter(pc.and_(parsed.column("is_valid"), parsed.column("_timely")))
-    if not mine.num_rows:
-        return empty_rows(SILVER_PRICES)
-    span = pc.min_max(mine.column("event_hour")).as_py()
-    whole = Slice(span["min"], span["max"] + HOUR)
-    mine = mine.drop_columns([*OF_THE_QUARANTINE, "_timely"])
-    return conform(SILVER_PRICES, silver(engine.frame(mine), None, whole).toArrow())
+    return conform(SILVER_PRICES, first_arrived(mine.select(SILVER_PRICES.column_names)))
 
 
 def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> bool:
@@ -174,15 +169,15 @@ def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> 
     # Where history lies beside live samples, a sample replaces its whole slot of history.
     if engine.store.read_arrow(MARKET_HISTORY.full_name, days, columns=["coin_id"]).num_rows:
         return True
-    names = [*SILVER_PRICES.key, "available_at", "topic_id", "partition", "offset", "granularity"]
+    names = [*SILVER_PRICES.key, *ARRIVAL_ORDER, "granularity"]
     scope = staging.key_scope(SILVER_PRICES, rows)
     stored = engine.store.read_arrow(SILVER_PRICES.full_name, columns=names, where=scope)
     if not stored.num_rows:
         return False
     both = rows.select(names).join(stored, list(SILVER_PRICES.key), right_suffix="_stored", join_type="inner")
-    order = ["available_at", *ARRIVAL_ORDER[1:]]
     return any(
-        row["granularity_stored"] != TICK or tuple(row[n] for n in order) < tuple(row[f"{n}_stored"] for n in order)
+        row["granularity_stored"] != TICK
+        or tuple(row[n] for n in ARRIVAL_ORDER) < tuple(row[f"{n}_stored"] for n in ARRIVAL_ORDER)
         for row in both.to_pylist()
     )
 
