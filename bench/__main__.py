@@ -27,6 +27,7 @@ from bench import (
     races,
     ranges,
     refresh,
+    scale,
     serving,
     streaming,
     throughput,
@@ -47,7 +48,10 @@ PARTS: dict[str, Callable[..., Part]] = {
     commands.NAME: commands.run,
     demos.NAME: demos.run,
     idle.NAME: idle.run,
+    scale.NAME: scale.run,
 }
+ASKED_FOR = (scale.NAME,)
+"""Parts that run only when they are named: they take an hour."""
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
     throughput.NAME: {"messages": 1_000_000, "hours": 24, "repeats": 3},
@@ -61,6 +65,7 @@ FULL: dict[str, dict[str, Any]] = {
     commands.NAME: {"hours": 3, "repeats": 5},
     demos.NAME: {"source": "replay"},
     idle.NAME: {"settle": 120, "seconds": 120},
+    scale.NAME: {"days": [1, 30, 365], "coins": [10, 250, 1000]},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -75,6 +80,7 @@ QUICK: dict[str, dict[str, Any]] = {
     commands.NAME: {"hours": 2, "repeats": 3},
     demos.NAME: {"source": "replay"},
     idle.NAME: {"settle": 60, "seconds": 60},
+    scale.NAME: {"days": [1, 8], "coins": [10, 50]},
 }
 
 
@@ -102,6 +108,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, help="seconds of load beside the kills (streaming)")
     parser.add_argument("--kills", type=int, help="SIGKILLs of the stream (streaming), of writers (races)")
     parser.add_argument("--targets", nargs="+", choices=("local", "spark"), help="engines (streaming)")
+    parser.add_argument("--days", type=int, nargs="+", help="days of history (scale)")
+    parser.add_argument("--coins", type=int, nargs="+", help="numbers of coins (scale)")
     parser.add_argument("--cases", nargs="+", choices=tuple(races.CASES), help="who races (races)")
     parser.add_argument(
         "--against", metavar="REV", help="run the parts on this revision and on HEAD by turns; print ratios"
@@ -126,8 +134,9 @@ def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         growth.NAME: {"refreshes": asked.refreshes},
         streaming.NAME: {n: getattr(asked, n) for n in ("rate", "seconds", "kills", "targets")},
         races.NAME: {"kills": asked.kills, "cases": asked.cases},
+        scale.NAME: {"days": asked.days, "coins": asked.coins},
     }
-    chosen = asked.only or list(PARTS)
+    chosen = asked.only or [name for name in PARTS if name not in ASKED_FOR]
     return {n: base[n] | {k: v for k, v in own.get(n, {}).items() if v is not None} for n in PARTS if n in chosen}
 
 

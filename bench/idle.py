@@ -128,7 +128,7 @@ def _part(samples: list[dict[str, tuple[float, float]]], seconds: int) -> Part:
     roles = list(dict.fromkeys(role for s in samples for role in s))
     memory = {role: median(s[role][0] for s in quiet if role in s) for role in roles if any(role in s for s in quiet)}
     lasting = [role for role in roles if role in samples[0] and role in samples[-1]]
-    processor = {role: samples[-1][role][1] - samples[0][role][1] for role in lasting}
+    processor = {role: max(0.0, samples[-1][role][1] - samples[0][role][1]) for role in lasting}
     working = sum(spent for role, spent in processor.items() if role != "broker")
     part = Part(
         "Idle `up`: simulator, ten coins, automation on, between refreshes",

@@ -43,8 +43,8 @@ class Ratio:
         return {
             "figure": self.figure,
             "of": self.quantity,
-            base: _amount(self.base, unit),
-            head: _amount(self.head, unit),
+            base: amount(self.base, unit),
+            head: amount(self.head, unit),
             "ratio": f"{self.middle:.2f}",
             "pairs": f"{min(self.ratios):.2f} to {max(self.ratios):.2f}",
             "target": "" if self.target is None else f"≤ {self.target:.2f}",
@@ -59,7 +59,8 @@ def unit_of(quantity: str) -> str:
     return "s" if quantity in ("wall", "processor") or quantity.endswith(" s") else ""
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
+    """A figure with its unit, scaled to be read."""
     if unit == "MB":
         return f"{value / 1e6:,.1f} MB"
     if unit == "s":
