@@ -1,9 +1,4 @@
-"""The same jobs without the product: the client library alone, and plain DuckDB on the same inputs.
-
-The queries are tuned as their users would tune them. Two types cost DuckDB 1.5 most of a query and are avoided: casting
-text to a decimal of more than 18 digits takes 6 µs a value, fifty times a narrower one, so that `exact` casts narrow
-and widens, with equal results; and a time with a zone goes through ICU, while all of these are UTC.
-"""
+"""The same jobs without the product: the client library alone, and plain DuckDB on the same inputs."""
 
 from __future__ import annotations
 
@@ -12,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from bench.duckdb_queries import bars_query, connection, silver_query, write
 from bench.messages import SyntheticPoll
 from crypto_assets.contracts.messages import (
     HEADER_CADENCE,
@@ -108,10 +103,10 @@ def records(settings: Settings, topic: str) -> pa.Table:
 
 def bronze(records: pa.Table, target: Path) -> int:
     """Records as they are with arrival and event hour, written to Parquet."""
-    connection = _connection()
-    connection.register("records", records)
-    return _copy(
-        connection,
+    found = connection()
+    found.register("records", records)
+    return write(
+        found,
         """SELECT partition, "offset", kafka_timestamp, message_key, decode(value) AS raw_json, headers,
              date_trunc('hour', make_timestamp(epoch_us(kafka_timestamp))) AS arrival_hour,
              date_trunc('hour', CAST(json_extract_string(decode(value), '$.last_updated_at') AS TIMESTAMP))
@@ -123,68 +118,10 @@ def bronze(records: pa.Table, target: Path) -> int:
 
 def silver(files: Sequence[str], target: Path, span: Slice) -> int:
     """Typed quotes, the first of every coin and time."""
-    fields = ("coin_id", "symbol", "name", "last_updated_at", "ingestion_timestamp", *_NUMBERS)
-    shape = json.dumps(dict.fromkeys(fields, "VARCHAR"))
-    headers = json.dumps(dict.fromkeys(("source", "poll_id", "cadence_s"), "VARCHAR"))
-    numbers = ", ".join(f"exact(v.{n}) AS {n}" for n in _NUMBERS)
-    # Every record is parsed once, and no rule is applied but these: the least that the job can be.
-    query = f"""
-      WITH texts AS (
-        SELECT from_json(raw_json, '{shape}') AS v, from_json(headers, '{headers}') AS h, kafka_timestamp, partition,
-          "offset", topic_id
-        FROM read_parquet(?) WHERE kind = 'record'),
-      typed AS (
-        SELECT v.coin_id AS coin_id, upper(v.symbol) AS symbol, v.name AS name, {numbers}, h.source AS source,
-          h.poll_id AS poll_id, TRY_CAST(h.cadence_s AS DOUBLE) AS cadence_s, topic_id, partition, "offset",
-          TRY_CAST(v.last_updated_at AS TIMESTAMP) AS last_updated_at,
-          TRY_CAST(v.ingestion_timestamp AS TIMESTAMP) AS ingestion_timestamp, kafka_timestamp AS available_at
-        FROM texts)
-      SELECT *, date_trunc('hour', last_updated_at) AS hour FROM typed
-      WHERE price_usd > 0
-        AND last_updated_at >= '{span.start:%Y-%m-%d %H:%M:%S}' AND last_updated_at < '{span.end:%Y-%m-%d %H:%M:%S}'
-      QUALIFY row_number() OVER (
-        PARTITION BY coin_id, last_updated_at ORDER BY available_at, topic_id, partition, "offset") = 1"""
-    return _copy(_connection(), query, target, [list(files)])
+    start, end = (f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (span.start, span.end))
+    return write(connection(), silver_query(start, end), target, [list(files)])
 
 
 def bars(files: Sequence[str], target: Path) -> int:
     """OHLC, mean and deviation of five minutes."""
-    query = """
-      SELECT coin_id, make_timestamp(epoch_us(last_updated_at) // 300000000 * 300000000) AS window_start,
-        arg_min(price_usd, last_updated_at) AS open, max(price_usd) AS high, min(price_usd) AS low,
-        arg_max(price_usd, last_updated_at) AS close, avg(price_usd) AS price_avg,
-        stddev_samp(CAST(price_usd AS DOUBLE)) AS price_vol, arg_max(volume_24h_usd, last_updated_at) AS volume,
-        arg_max(market_cap_usd, last_updated_at) AS market_cap, arg_max(cadence_s, last_updated_at) AS cadence_s,
-        count(*) AS sample_count, min(last_updated_at) AS first_event_at, max(last_updated_at) AS last_event_at,
-        max(available_at) AS available_at
-      FROM read_parquet(?) GROUP BY ALL"""
-    return _copy(_connection(), query, target, [list(files)])
-
-
-_NUMBERS = ("price_usd", "market_cap_usd", "volume_24h_usd", "change_1h_pct", "change_24h_pct", "change_7d_pct")
-
-
-_EXACT = """coalesce(
-  CASE WHEN instr(text, '.') = 0 OR length(text) - instr(text, '.') <= 5 THEN TRY_CAST(text AS DECIMAL(18,5))
-  END::DECIMAL(38,18),
-  CASE WHEN length(text) - instr(text, '.') <= 8 THEN TRY_CAST(text AS DECIMAL(18,8)) END::DECIMAL(38,18),
-  TRY_CAST(text AS DECIMAL(38,18)))"""
-"""A decimal of 18 places from text: through 18 digits where those hold it exactly, by the slow cast otherwise."""
-
-
-def _connection() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
-    connection.execute("SET preserve_insertion_order = false")
-    connection.execute(f"CREATE MACRO exact(text) AS {_EXACT}")
-    return connection
-
-
-def _copy(connection: duckdb.DuckDBPyConnection, query: str, target: Path, given: list[Any] | None = None) -> int:
-    """Write a query's rows to Parquet; their number."""
-    connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)", given or [])
-    found = connection.fetchone()
-    connection.close()
-    assert found is not None
-    return int(found[0])
+    return write(connection(), bars_query(), target, [list(files)])

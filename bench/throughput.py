@@ -21,7 +21,6 @@ from crypto_assets.cli import output
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_keys
 
 if TYPE_CHECKING:
-    from crypto_assets.engine.base import Engine
     from crypto_assets.log.kafka.broker import EmbeddedBroker
     from crypto_assets.settings import Settings
 
@@ -79,12 +78,12 @@ def run(*, messages: int, hours: int, repeats: int) -> Part:
     span = Slice(end - hours * HOUR, end)
     timings = Timings()
     with temporary_home(floor_day(span.start).date()) as (settings, broker):
-        size = _produce(settings, timings, messages, span)
+        size = produce(settings, timings, messages, span)
         lakes = [settings.home / f"lake-{i}" for i in range(repeats)]
         with PeakMemory(broker.status().pid) as memory:
             timings.memory = memory
             for lake in lakes:
-                _stages(settings.model_copy(update={"lake_uri": str(lake)}), timings, span)
+                stages(settings.model_copy(update={"lake_uri": str(lake)}), timings, span)
         timings.memory = None
         expected = {"Bronze": messages, "Silver": messages}
         for stage, rows in expected.items():
@@ -94,7 +93,7 @@ def run(*, messages: int, hours: int, repeats: int) -> Part:
     return _part(timings, memory, messages, hours, size)
 
 
-def _produce(settings: Settings, timings: Timings, messages: int, span: Slice) -> float:
+def produce(settings: Settings, timings: Timings, messages: int, span: Slice) -> float:
     """Fill the topic: a tenth with the product's publisher, the rest with the client alone; mean bytes of a value."""
     from bench import plain
     from crypto_assets.log.kafka.client import client_config
@@ -137,7 +136,7 @@ def _publish(settings: Settings, made: Sequence[SyntheticPoll], cadence_s: float
         return sent + publisher.flush()
 
 
-def _stages(settings: Settings, timings: Timings, span: Slice) -> None:
+def stages(settings: Settings, timings: Timings, span: Slice) -> None:
     """All stages once, on an empty lake."""
     from crypto_assets.assets import bars, bronze, silver
     from crypto_assets.engine.engines import make_engine
@@ -177,16 +176,14 @@ def _references(
 ) -> None:
     """The same jobs with the client library alone and with plain DuckDB."""
     from bench import plain
-    from crypto_assets.engine.engines import make_engine
 
     config = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
-    engine = make_engine(settings.model_copy(update={"lake_uri": str(lake)}))
     work = settings.home / "reference"
     work.mkdir()
     for _ in range(repeats):
         timings.add("Consume only", lambda: plain.consume(config, settings.prices_topic))
     records = plain.records(settings, settings.prices_topic)
-    bronze, silver = (_files(engine, name) for name in ("bronze.raw_prices", "silver.prices"))
+    bronze, silver = (table_files(lake, name) for name in ("bronze.raw_prices", "silver.prices"))
     for i in range(repeats):
         timings.add("DuckDB Bronze", lambda i=i: plain.bronze(records, work / f"bronze-{i}.parquet"))
         timings.add("DuckDB Silver", lambda i=i: plain.silver(bronze, work / f"silver-{i}.parquet", span))
@@ -197,11 +194,11 @@ def _references(
             raise AssertionError(f"{stage}: {ours:,} rows here, {theirs:,} in DuckDB: not the same job")
 
 
-def _files(engine: Engine, table: str) -> list[str]:
+def table_files(lake: Path, table: str) -> list[str]:
     """Parquet files of a table's present version."""
     from deltalake import DeltaTable
 
-    return DeltaTable(f"{engine.lake}/{table.replace('.', '/')}").file_uris()  # type: ignore[attr-defined]
+    return DeltaTable(lake / table.replace(".", "/")).file_uris()
 
 
 def _part(timings: Timings, memory: PeakMemory, messages: int, hours: int, size: float) -> Part:
