@@ -21,6 +21,7 @@ from bench import (
     agreement,
     commands,
     demos,
+    documents,
     growth,
     idle,
     imports,
@@ -32,6 +33,7 @@ from bench import (
     streaming,
     throughput,
 )
+from bench.peers import comparison as peers
 from bench.report import Part, machine, show, show_verdict
 from crypto_assets.cli import output
 
@@ -49,9 +51,10 @@ PARTS: dict[str, Callable[..., Part]] = {
     demos.NAME: demos.run,
     idle.NAME: idle.run,
     scale.NAME: scale.run,
+    peers.NAME: peers.run,
 }
-ASKED_FOR = (scale.NAME,)
-"""Parts that run only when they are named: they take an hour."""
+ASKED_FOR = (scale.NAME, peers.NAME)
+"""Parts that run only when they are named: the one takes an hour, the other installs what it compares with."""
 FULL: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 5},
     throughput.NAME: {"messages": 1_000_000, "hours": 24, "repeats": 3},
@@ -66,6 +69,7 @@ FULL: dict[str, dict[str, Any]] = {
     demos.NAME: {"source": "replay"},
     idle.NAME: {"settle": 120, "seconds": 120},
     scale.NAME: {"days": [1, 30, 365], "coins": [10, 250, 1000]},
+    peers.NAME: {"messages": 1_000_000, "hours": 24, "repeats": 3, "systems": [p.name for p in peers.PEERS]},
 }
 QUICK: dict[str, dict[str, Any]] = {
     imports.NAME: {"repeats": 3},
@@ -81,6 +85,7 @@ QUICK: dict[str, dict[str, Any]] = {
     demos.NAME: {"source": "replay"},
     idle.NAME: {"settle": 60, "seconds": 60},
     scale.NAME: {"days": [1, 8], "coins": [10, 50]},
+    peers.NAME: {"messages": 100_000, "hours": 2, "repeats": 1, "systems": [p.name for p in peers.PEERS]},
 }
 
 
@@ -98,9 +103,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         choices=list(PARTS),
         help=f"one or more of {', '.join(PARTS)}",
     )
-    parser.add_argument("--messages", type=int, help="messages to produce (throughput); a multiple of ten")
-    parser.add_argument("--hours", type=int, help="hours over which they are spread (throughput)")
-    parser.add_argument("--repeats", type=int, help="tries of every stage (import, commands, throughput, refresh)")
+    parser.add_argument("--messages", type=int, help="messages to produce (throughput, peers); a multiple of ten")
+    parser.add_argument("--hours", type=int, help="hours over which they are spread (throughput, peers)")
+    parser.add_argument(
+        "--repeats", type=int, help="tries of every stage (import, commands, throughput, refresh, peers)"
+    )
     parser.add_argument(
         "--refreshes", type=int, help="refreshes (growth); with 500 the size of the event log is a target"
     )
@@ -108,6 +115,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, help="seconds of load beside the kills (streaming)")
     parser.add_argument("--kills", type=int, help="SIGKILLs of the stream (streaming), of writers (races)")
     parser.add_argument("--targets", nargs="+", choices=("local", "spark"), help="engines (streaming)")
+    names = [peer.name for peer in peers.PEERS]
+    parser.add_argument("--systems", nargs="+", choices=names, help="systems beside the product (peers)")
     parser.add_argument("--days", type=int, nargs="+", help="days of history (scale)")
     parser.add_argument("--coins", type=int, nargs="+", help="numbers of coins (scale)")
     parser.add_argument("--cases", nargs="+", choices=tuple(races.CASES), help="who races (races)")
@@ -115,11 +124,19 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--against", metavar="REV", help="run the parts on this revision and on HEAD by turns; print ratios"
     )
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side (--against; default: %(default)s)")
+    parser.add_argument("--write", metavar="PAGE", type=Path, help="write the tables between the markers of a page")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     asked = parser.parse_args(given)
     if asked.pairs < 1:
         parser.error(f"--pairs {asked.pairs}: 1 or more")
+    if asked.write:
+        try:
+            for name in options(asked):
+                place = f"{name} against" if asked.against else name
+                documents.between(asked.write.read_text(encoding="utf-8"), place, [])
+        except (OSError, documents.NoPlaceError) as error:
+            parser.error(f"--write {asked.write}: {error}")
     return asked
 
 
@@ -135,6 +152,7 @@ def options(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         streaming.NAME: {n: getattr(asked, n) for n in ("rate", "seconds", "kills", "targets")},
         races.NAME: {"kills": asked.kills, "cases": asked.cases},
         scale.NAME: {"days": asked.days, "coins": asked.coins},
+        peers.NAME: {n: getattr(asked, n) for n in ("messages", "hours", "repeats", "systems")},
     }
     chosen = asked.only or [name for name in PARTS if name not in ASKED_FOR]
     return {n: base[n] | {k: v for k, v in own.get(n, {}).items() if v is not None} for n in PARTS if n in chosen}
@@ -151,7 +169,7 @@ def main() -> int:
     chosen = options(asked)
     if asked.against:
         try:
-            return against.run(asked.against, chosen, asked.pairs)
+            return against.run(asked.against, chosen, asked.pairs, asked.write)
         except against.CannotCompareError as error:
             output.fail(str(error))
             return 2
@@ -172,6 +190,8 @@ def main() -> int:
                 continue
             parts.append(Part.load(file))
             show(parts[-1])
+            if asked.write:
+                documents.write(asked.write, name, documents.of_part(parts[-1]))
     show_verdict(parts, failed)
     return 1 if failed else 0
 

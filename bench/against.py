@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import targets
+from bench import documents, targets
 from bench.ratios import Costs, compared
 from bench.report import Part
 from crypto_assets.cli import output
@@ -45,13 +45,14 @@ class Side:
     folder: Path
 
 
-def run(revision: str, chosen: Mapping[str, Mapping[str, Any]], pairs: int) -> int:
+def run(revision: str, chosen: Mapping[str, Mapping[str, Any]], pairs: int, page: Path | None = None) -> int:
     """Compare HEAD with a revision and print a table per part.
 
     Args:
         revision: Anything that git resolves to a commit.
         chosen: Options of each part to run.
         pairs: Runs of each side.
+        page: Page into which the tables are written too.
 
     Returns:
         0, also when targets are missed; 1 when a part could not be measured on both sides; 130 after Ctrl-C.
@@ -78,7 +79,7 @@ def run(revision: str, chosen: Mapping[str, Mapping[str, Any]], pairs: int) -> i
                     failed.append(reason)
                     output.fail(reason)
                     continue
-                missed += _show(name, sides, runs)
+                missed += _show(name, sides, runs, page)
         except KeyboardInterrupt:
             output.say("stopped; the exported revisions are removed")
             return 130
@@ -191,12 +192,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _show(name: str, sides: Sequence[Side], runs: Sequence[Sequence[Part]]) -> list[str]:
+def _show(name: str, sides: Sequence[Side], runs: Sequence[Sequence[Part]], page: Path | None) -> list[str]:
     """Print the ratios of a part; the targets that were missed."""
     costs: list[list[Costs]] = [[part.costs for part in parts] for parts in runs]
     ratios, alone = compared(*costs, targets.AGAINST)
     base, head = (side.name for side in sides)
-    output.table(f"{runs[1][0].title}: {head} over {base}", [r.row(base, head) for r in ratios])
+    rows = [r.row(base, head) for r in ratios]
+    output.table(f"{runs[1][0].title}: {head} over {base}", rows)
+    if page is not None:
+        documents.write(page, f"{name} against", [f"{runs[1][0].title}.", "", *documents.table(rows)])
     for figure in alone:
         output.say(f"note: only one side has: {figure}")
     if not ratios:

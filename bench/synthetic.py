@@ -1,4 +1,4 @@
-"""Homes of any number of days and coins: two days through the product, the days before as shifted copies of the second.
+"""Homes of any number of days and coins: three days through the product, the days before as copies of the middle one.
 
 Every coin's prices repeat each day, so a shifted copy of a day is the day that the product would have made: Silver is
 still what Bronze says, and features are still what the bars before them give. Copies are written in bulk below the
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 POLL_EVERY = timedelta(minutes=5)
 POLL_PHASE = timedelta(seconds=30)
+MADE = 3
 COPIED = (
     "bronze.raw_prices",
     "ops.polls",
@@ -42,10 +43,10 @@ COPIED = (
     "gold.anomalies",
     "ops.pipeline_metrics",
 )
-WHEN_WRITTEN = ("bronze_ingested_at", "refreshed_at", "scored_at")
+WHEN_WRITTEN = ("bronze_ingested_at", "refreshed_at")
 """Columns that a copy keeps: they say when a row was written."""
 OF_THE_DAY_BEFORE = ("features.price_features", "gold.anomalies", "ops.pipeline_metrics")
-"""Tables whose first real day differs from a copy of the second, because nothing lies before it."""
+"""Tables whose first day differs from the others, because nothing lies before it."""
 
 
 class Market:
@@ -86,7 +87,7 @@ def synthetic_home(days: int, coins: int) -> Iterator[Pipeline]:
     """A home with so many days of so many coins behind it, every partition materialized and the last day's models made.
 
     Args:
-        days: Days, all but the last two of them written in bulk.
+        days: Days, all but the last three of them written in bulk.
         coins: Coins, each with a quote every five minutes.
     """
     from crypto_assets.cli.instance import open_instance
@@ -95,7 +96,7 @@ def synthetic_home(days: int, coins: int) -> Iterator[Pipeline]:
     from crypto_assets.producer.loop import STATE_FILE, Producer, governor_of, open_publisher
 
     end = floor_day(datetime.now(UTC)) - DAY
-    made = Slice(end - min(days, 2) * DAY, end)
+    made = Slice(end - min(days, MADE) * DAY, end)
     with temporary_home((end - days * DAY).date()) as (settings, _):
         home, registry = open_home(settings), registry_of(coins)
         home.coins_file.write_text(registry.to_toml(), encoding="utf-8")
@@ -111,36 +112,37 @@ def synthetic_home(days: int, coins: int) -> Iterator[Pipeline]:
                 settings, home, instance, producer, build_definitions(settings), made, end + timedelta(minutes=10.5)
             )
             pipeline.run("refresh", hour_keys(made))
-            if days > 2:
+            if days > MADE:
                 _copy_tables(pipeline, days)
                 _copy_events(instance, made, days)
             pipeline.run("daily", [day_key(end - DAY)])
+            pipeline.run("gold/leaderboard_24h", [])
             yield pipeline
 
 
 def _copy_tables(pipeline: Pipeline, days: int) -> None:
-    """Write the days before the two that were made, each a copy of the second of these."""
+    """Write the days before those that were made, each a copy of the middle one of these."""
     from crypto_assets.engine.engines import make_engine
 
-    store, second = make_engine(pipeline.settings).store, pipeline.span.end - DAY
+    store, middle = make_engine(pipeline.settings).store, pipeline.span.end - 2 * DAY
     for name in COPIED:
         contract = TABLES[name]
         rows = store.read_arrow(name)
         at = rows.column(contract.time_column or "")
-        mine = rows.filter(_between(at, second, second + DAY))
-        back = range(2, min(days, (contract.retention_days or days + 1) - 1))
+        mine = rows.filter(_between(at, middle, middle + DAY))
+        back = range(2, min(days - 1, (contract.retention_days or days + 4) - 4))
         transactions = [
             (commit.metadata["app_id"], int(commit.metadata["seq"]))
             for commit in store.commits_after(name, -1, 1_000_000)
-            if contract.write == "append_once" and hour_key(second)[:10] in commit.metadata.get("app_id", "")
+            if contract.write == "append_once" and hour_key(middle)[:10] in commit.metadata.get("app_id", "")
         ]
         if name in OF_THE_DAY_BEFORE:
-            first = rows.filter(_between(at, second - DAY, second))
-            _write(store.path(name), contract, [shifted(first, second - DAY, days - 2)], [])
-            _write(store.path(name), contract, [shifted(mine, second, 1)], [], instead_of=second - DAY)
-            back = range(2, days - 1)
-        _write(store.path(name), contract, [shifted(mine, second, n) for n in back], [
-            (_incarnation(app_id, second, n), seq) for n in back for app_id, seq in transactions
+            first = rows.filter(_between(at, middle - DAY, middle))
+            _write(store.path(name), contract, [shifted(first, middle - DAY, days - MADE)], [])
+            _write(store.path(name), contract, [shifted(mine, middle, 1)], [], instead_of=middle - DAY)
+            back = range(2, days - 2)
+        _write(store.path(name), contract, [shifted(mine, middle, n) for n in back], [
+            (_incarnation(app_id, middle, n), seq) for n in back for app_id, seq in transactions
         ])  # fmt: skip
 
 
@@ -202,22 +204,25 @@ def _write(
     if instead_of is not None:
         replaced = {"mode": "overwrite", "predicate": f"{contract.partition_by[0]} = '{instead_of:%Y-%m-%d}'"}
     write_deltalake(
-        path, pa.concat_tables(tables), commit_properties=CommitProperties(app_transactions=used), **replaced
+        path,
+        pa.concat_tables(tables),
+        commit_properties=CommitProperties(app_transactions=used, custom_metadata={"run_id": "bench"}),
+        **replaced,
     )
 
 
 def _copy_events(instance: dg.DagsterInstance, made: Slice, days: int) -> None:
-    """Report the copied partitions as materialized, as the runs that made the second day did."""
+    """Report the copied partitions as materialized, as the runs that made the middle day did."""
     import dagster as dg
 
     from crypto_assets.orchestration.event_log import together
 
-    second = made.end - DAY
+    middle = made.end - 2 * DAY
     for name in COPIED:
         contract = TABLES[name]
         key = dg.AssetKey(list(contract.asset_key))
-        keys = [day_key(second)] if contract.grain == "day" else hour_keys(Slice(second, made.end))
-        last = min(days, contract.retention_days or days)
+        keys = [day_key(middle)] if contract.grain == "day" else hour_keys(Slice(middle, middle + DAY))
+        last = min(days - 1, (contract.retention_days or days + 4) - 4)
         found = instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys))
         wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=list(found.values()))
         records = instance.fetch_materializations(wanted, limit=max(1, len(found))).records if found else []

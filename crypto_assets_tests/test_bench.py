@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import against
+from bench import against, documents
 from bench.__main__ import arguments
 from bench.ratios import compared, slope
 from bench.report import Measure, Part
@@ -126,3 +126,15 @@ def test_pairs_and_parts_are_checked_before_anything_runs(capsys):
         arguments(["--against", "HEAD", "--pairs", "0"])
     assert "--pairs 0: 1 or more" in capsys.readouterr().err
     assert arguments(["--only", "refresh", "ranges", "--only", "idle"]).only == ["refresh", "ranges", "idle"]
+
+
+def test_tables_are_written_between_the_markers_of_a_page(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- refresh:begin -->\nold\n<!-- refresh:end -->\nb\n")
+    documents.write(page, "refresh", documents.table([{"of": "a|b", "none": "", "n": 1200}]))
+    assert page.read_text() == (
+        "a\n<!-- refresh:begin -->\n| of | n |\n| --- | --- |\n| a\\|b | 1,200 |\n<!-- refresh:end -->\nb\n"
+    )
+    with pytest.raises(SystemExit, match="2"):
+        arguments(["--only", "growth", "--write", str(page)])
+    assert "no place for growth: add the lines <!-- growth:begin -->" in capsys.readouterr().err

@@ -1,0 +1,25 @@
+"""Kafka to Delta by Pathway: its Kafka and Delta connectors."""
+
+from __future__ import annotations
+
+import uuid
+
+import pathway as pw
+
+from bench.peers.job import Order, perform
+
+
+def bronze(order: Order) -> None:
+    """All records with key and value, until the end that the topic had at the start."""
+    settings = {
+        "bootstrap.servers": order.servers,
+        "group.id": f"bench-{uuid.uuid4().hex[:8]}",
+        "auto.offset.reset": "earliest",
+    }
+    records = pw.io.kafka.read(settings, topic=order.topic, format="plaintext", mode="static")
+    pw.io.deltalake.write(records, str(order.folder("bronze")), min_commit_frequency=None)
+    pw.run(monitoring_level=pw.MonitoringLevel.NONE)
+
+
+if __name__ == "__main__":
+    perform(bronze=bronze)
