@@ -1,5 +1,6 @@
 """The bench as people start it: its cheapest part prints what it measured."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import against, documents
+from bench import against, documents, duckdb_queries
 from bench.__main__ import arguments
+from bench.peers import comparison
 from bench.ratios import compared, slope
 from bench.report import Measure, Part
 
@@ -138,3 +140,53 @@ def test_tables_are_written_between_the_markers_of_a_page(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         arguments(["--only", "growth", "--write", str(page)])
     assert "no place for growth: add the lines <!-- growth:begin -->" in capsys.readouterr().err
+
+
+def test_rows_of_other_systems_are_compared_whatever_they_call_their_columns(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = [f'{{"price":"{n}"}}' for n in range(3)]
+    ours = {"message_key": ["a", "b", "c"], "raw_json": values, "kind": ["record"] * 3}
+    gap = {"message_key": [None], "raw_json": [None], "kind": ["gap"]}
+    theirs = {"_key": ["c", "b", "a"], "value": [v.encode() for v in reversed(values)]}
+    lines = "".join(json.dumps({"key": k, "data": v}) + "\n" for k, v in zip("bac", values, strict=True))
+    for name, columns in {"ours": ours, "gap": gap, "theirs": theirs}.items():
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table(columns), tmp_path / name / "rows.parquet")
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "rows.jsonl").write_text(lines)
+
+    own = comparison.digest("bronze", comparison.files_of(tmp_path / "ours"))
+    both = [*comparison.files_of(tmp_path / "ours"), *comparison.files_of(tmp_path / "gap")]
+    assert own[0] == 3
+    assert comparison.digest("bronze", both) == own
+    assert comparison.digest("bronze", comparison.files_of(tmp_path / "theirs")) == own
+    # The same values under exchanged keys: as many rows, and not the same.
+    other = comparison.digest("bronze", comparison.files_of(tmp_path / "lines"))
+    assert other[0] == 3
+    assert other != own
+
+
+def test_a_system_that_fails_is_named_by_its_own_error():
+    text = "Traceback (most recent call last):\nValueError: no such topic\n\nwarnings.warn(\n"
+    assert comparison.reason_of(text) == "ValueError: no such topic"
+    assert comparison.reason_of("a\nb\n") == "b"
+    assert comparison.reason_of("") == "nothing said"
+
+
+def test_decimals_of_the_reference_are_those_of_a_plain_cast():
+    with duckdb_queries.connection() as database:
+        for text in (
+            "1",
+            "-0.00000001",
+            "61234.12345678",
+            "1200000000000.25",
+            "0.123456789012345678",
+            "9" * 20,
+            "x",
+            "",
+        ):
+            query = "SELECT exact($text), TRY_CAST($text AS DECIMAL(38,18))"
+            narrow, plain = database.execute(query, {"text": text}).fetchone() or (1, 2)
+            assert narrow == plain, text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 from quixstreams import Application
@@ -25,7 +26,8 @@ def bronze(order: Order) -> None:
     )
     topic = application.topic(order.topic, key_deserializer="bytes", value_deserializer="bytes")
     records = application.dataframe(topic).apply(lambda value: {"value": value})
-    records.sink(LocalFileSink(directory=str(order.folder("bronze")), format=ParquetFormat()))
+    os.chdir(order.folder("bronze"))  # the sink takes no path with a hyphen
+    records.sink(LocalFileSink(directory="records", format=ParquetFormat()))
     application.run(count=order.records, collect=False)
 
 
