@@ -204,7 +204,7 @@ def filled_home(
         for job in ("bronze/raw_prices", "refresh"):
             for span in spans:
                 home.run(job, [hour_key(h) for h in span.hours()])
-        for asset in ("gold/bars_1d", "gold/prediction_accuracy"):
+        for asset in ("gold/bars_1d", "gold/prediction_accuracy", "gold/volatility_accuracy"):
             home.run(asset, home.days)
     return settings, event_hour, keys
 

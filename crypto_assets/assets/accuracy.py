@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import pieces, publish
 from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, key_slice
-from crypto_assets.contracts.tables import PREDICTION_ACCURACY
-from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
+from crypto_assets.contracts.tables import PREDICTION_ACCURACY, PRICE_PREDICTIONS
+from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs, TableResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 COVERAGE = "coverage_7d"
-COVERAGE_DAYS, PROMISED, TOLERANCE = 7, 0.9, 0.02
+WEEK_DAYS, PROMISED, TOLERANCE = 7, 0.9, 0.02
 LEAST_COVERED = 6 * 288
 """Live forecasts with an outcome from which a coin's coverage is judged."""
 
 COVERED = ("day_start", "coin_id", "horizon", "mode", "forecasts", "coverage_90")
-GROUP = ("day", "coin_id", "horizon", "model_name", "model_version", "mode")
+GROUP = ("coin_id", "horizon", "model_name", "model_version", "mode")
 
 
 @Step(
@@ -43,26 +44,59 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         partition_keys: Days.
         inputs: `now`, `run_id`.
     """
-
-    def not_yet(key: str) -> str | None:
-        end = key_slice(key, "day").end
-        earlier = engine.store.read_arrow(
-            "gold.price_predictions", columns=["target_at"], where=f"target_at <= '{end:%Y-%m-%dT%H:%M:%SZ}'"
-        )
-        return None if earlier.num_rows else "no forecast was made whose outcome was due by the end of this day"
-
-    done = publish(
-        engine,
-        PREDICTION_ACCURACY,
-        partition_keys,
-        inputs,
-        lambda slice_: _accuracy(engine, slice_),
-        why_empty="no forecast has its target on this day, though earlier days have some",
-        not_yet=not_yet,
+    done = scored(
+        PREDICTION_ACCURACY, PRICE_PREDICTIONS, engine, partition_keys, inputs, lambda slice_: _accuracy(engine, slice_)
     )
     for key, outcome in _coverage(engine, partition_keys).items():
         done.partitions[key].checks.append(outcome)
     return Result({PREDICTION_ACCURACY.full_name: done})
+
+
+def scored(
+    table: Table,
+    ledger: Table,
+    engine: Engine,
+    partition_keys: Sequence[str],
+    inputs: StepInputs,
+    build: Callable[[Slice], pa.Table],
+) -> TableResult:
+    """Write the days of a table that scores a ledger of forecasts.
+
+    Args:
+        table: The table.
+        ledger: Its forecasts.
+        engine: Engine whose store is read and written.
+        partition_keys: Days.
+        inputs: `now`, `run_id`.
+        build: Rows of a slice.
+    """
+
+    def not_yet(key: str) -> str | None:
+        end = key_slice(key, "day").end
+        earlier = engine.store.read_arrow(
+            ledger.full_name, columns=["target_at"], where=f"target_at <= '{end:%Y-%m-%dT%H:%M:%SZ}'"
+        )
+        return None if earlier.num_rows else "no forecast was made whose outcome was due by the end of this day"
+
+    why_empty = "no forecast has its target on this day, though earlier days have some"
+    return publish(engine, table, partition_keys, inputs, build, why_empty=why_empty, not_yet=not_yet)
+
+
+Forecast = Mapping[str, Any]
+
+
+def due(made: Sequence[Forecast], slice_: Slice) -> list[tuple[dict[str, Any], list[Forecast]]]:
+    """Forecasts whose target lies in a slice, with the columns that group them, in order of these."""
+    groups: dict[tuple[Any, ...], list[Forecast]] = {}
+    for f in made:
+        # A target on midnight belongs to the day that ends there, like its bar.
+        at = f["target_at"] - timedelta(microseconds=1)
+        if slice_.start <= at < slice_.end:
+            groups.setdefault((floor_day(at), *(f[n] for n in GROUP)), []).append(f)
+    return [
+        ({"day": key[0].date(), "day_start": key[0], **dict(zip(GROUP, key[1:], strict=True))}, forecasts)
+        for key, forecasts in sorted(groups.items(), key=lambda g: tuple(map(str, g[0])))
+    ]
 
 
 def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
@@ -72,18 +106,11 @@ def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
     made = engine.store.read_arrow("gold.price_predictions", span).to_pylist()
     bars = engine.store.read_arrow("gold.bars_5m", span, columns=["coin_id", "window_end", "close", "is_closed"])
     closes = {(b["coin_id"], b["window_end"]): float(b["close"]) for b in bars.to_pylist() if b["is_closed"]}
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for f in made:
-        # A target on midnight belongs to the day that ends there, like its bar.
-        at = f["target_at"] - timedelta(microseconds=1)
-        if slice_.start <= at < slice_.end:
-            day = floor_day(at)
-            groups.setdefault((day, *(f[n] for n in GROUP[1:])), []).append(f)
-    rows = [_score(key, fs, closes) for key, fs in sorted(groups.items(), key=lambda g: tuple(map(str, g[0])))]
+    rows = [{**group, **_score(forecasts, closes)} for group, forecasts in due(made, slice_)]
     return pa.Table.from_pylist(rows, schema=arrow_schema(PREDICTION_ACCURACY))
 
 
-def _score(key: tuple[Any, ...], forecasts: Sequence[Mapping[str, Any]], closes: Mapping[Any, float]) -> dict[str, Any]:
+def _score(forecasts: Sequence[Forecast], closes: Mapping[Any, float]) -> dict[str, Any]:
     """Measures of one group: errors of log returns and intervals over the price in percent; skill against no change."""
     known = [(f, closes[at]) for f in forecasts if (at := (f["coin_id"], f["target_at"])) in closes]
     pairs = [(math.log(came / f["price"]), f["predicted_return"]) for f, came in known]
@@ -91,23 +118,19 @@ def _score(key: tuple[Any, ...], forecasts: Sequence[Mapping[str, Any]], closes:
     model = sum((o - p) ** 2 for o, p in pairs)
     base = sum(o**2 for o, _ in pairs)
     signs = [(o > 0) == (p > 0) for o, p in pairs if o != 0 and p != 0]
-    day = key[0]
     return {
-        "day": day.date(),
-        "day_start": day,
-        **dict(zip(GROUP[1:], key[1:], strict=True)),
         "forecasts": n,
         "without_outcome": len(forecasts) - n,
         "mae_pct": sum(abs(o - p) for o, p in pairs) / n * 100 if n else None,
         "rmse_pct": math.sqrt(model / n) * 100 if n else None,
         "skill": 1 - model / base if base > 0 else None,
         "direction_hit": sum(signs) / len(signs) if signs else None,
-        "coverage_90": _mean([f["lower_90"] <= came <= f["upper_90"] for f, came in known]),
-        "winkler_pct": _mean([_winkler(f, came) / f["price"] * 100 for f, came in known]),
-        "width_pct": _mean([(f["upper_90"] - f["lower_90"]) / f["price"] * 100 for f, _ in known]),
-        "below_lower": _mean([came < f["lower_90"] for f, came in known]),
-        "below_median": _mean([came < f["median"] for f, came in known if f.get("median") is not None]),
-        "below_upper": _mean([came <= f["upper_90"] for f, came in known]),
+        "coverage_90": mean([f["lower_90"] <= came <= f["upper_90"] for f, came in known]),
+        "winkler_pct": mean([_winkler(f, came) / f["price"] * 100 for f, came in known]),
+        "width_pct": mean([(f["upper_90"] - f["lower_90"]) / f["price"] * 100 for f, _ in known]),
+        "below_lower": mean([came < f["lower_90"] for f, came in known]),
+        "below_median": mean([came < f["median"] for f, came in known if f.get("median") is not None]),
+        "below_upper": mean([came <= f["upper_90"] for f, came in known]),
     }
 
 
@@ -117,21 +140,34 @@ def _winkler(f: Mapping[str, Any], came: float) -> float:
     return upper - lower + 20 * (max(lower - came, 0.0) + max(came - upper, 0.0))
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def mean(values: Sequence[float]) -> float | None:
+    """Mean; None without values."""
     return sum(values) / len(values) if values else None
 
 
 def _coverage(engine: Engine, keys: Sequence[str]) -> dict[str, CheckOutcome]:
     """By day, whether the live intervals of each coin and horizon covered 88 to 92 % over the 7 days that it ends."""
-    made: dict[str, CheckOutcome] = {}
+    return {key: _covered(rows) for key, rows in live_weeks(PREDICTION_ACCURACY, engine, keys, COVERED).items()}
+
+
+def live_weeks(
+    table: Table, engine: Engine, keys: Sequence[str], columns: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """By day, the rows of live forecasts of the 7 days that it ends.
+
+    Args:
+        table: A table that scores forecasts by day.
+        engine: Engine whose store is read.
+        keys: Days.
+        columns: Wanted, `day_start` and `mode` among them.
+    """
+    made: dict[str, list[dict[str, Any]]] = {}
     for slice_, days in pieces(keys, "day"):
-        rows = engine.store.read_arrow(
-            PREDICTION_ACCURACY.full_name, slice_.extend(before=(COVERAGE_DAYS - 1) * DAY), columns=list(COVERED)
-        ).to_pylist()
+        span = slice_.extend(before=(WEEK_DAYS - 1) * DAY)
+        rows = engine.store.read_arrow(table.full_name, span, columns=list(columns)).to_pylist()
         for key in days:
             end = key_slice(key, "day").end
-            week = [r for r in rows if end - COVERAGE_DAYS * DAY <= r["day_start"] < end and r["mode"] == "live"]
-            made[key] = _covered(week)
+            made[key] = [r for r in rows if end - WEEK_DAYS * DAY <= r["day_start"] < end and r["mode"] == "live"]
     return made
 
 

@@ -20,7 +20,7 @@ from crypto_assets.ml.baselines import ANOMALY, BASELINE
 from crypto_assets.ml.detectors import CALIBRATION_DAYS, FOREST, Detector
 from crypto_assets.ml.drift import Drift
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
-from crypto_assets.ml.promotions import effective, held
+from crypto_assets.ml.promotions import effective
 
 DAYS = challenger.FIT_DAYS + CALIBRATION_DAYS
 WEEK = timedelta(days=7)
@@ -111,17 +111,14 @@ def _decide(
     """Record the day's versions at once; a day decided before keeps its decision."""
     trained = learnt.trained
     holder = _forest_of_the_week(decided, cutoff)
-    rows = training.decided_on(decided, ANOMALY, cutoff)
-    if not rows:
-        served = _served(decided, learnt.data, cutoff, inputs)
-        rows = held(_rows(key, learnt, cutoff, inputs, served, holder), decided, inputs.now)
-        training.record(engine, rows)
-    now_decided = training.promotions(engine, inputs)
-    store = registry.Store.of(inputs.params)
-    registry.render_alias(store, now_decided, ANOMALY)
+
+    def make() -> list[training.Made]:
+        return _made(key, learnt, cutoff, inputs, _served(decided, learnt.data, cutoff, inputs), holder)
+
+    rows = training.decide(engine, [ANOMALY], cutoff, decided, inputs, make)
     for row in rows:
         if row["algorithm"] == FOREST:
-            registry.point_challenger(store, row)
+            registry.point_challenger(registry.Store.of(inputs.params), row)
     # While a rollback holds, or the forest of this week serves, none is promoted.
     shown = next((r for r in rows if r["decision"] == "promoted"), rows[0])
     again = _version(trained, shown["algorithm"])
@@ -142,7 +139,7 @@ def _decide(
         checks=[
             CheckOutcome(training.ENOUGH_DATA, True, f"calibrated on {trained.champion.calibration_days} days"),
             gate(rows, holder),
-            in_budget(now_decided, cutoff, inputs.anomaly_budget),
+            in_budget(training.promotions(engine, inputs), cutoff, inputs.anomaly_budget),
             _drifted(learnt),
             training.restated(engine, cutoff, DAYS, [dict(d) for d in decided if d["model"] == ANOMALY]),
         ],
@@ -174,27 +171,27 @@ def _forest_of_the_week(decided: Sequence[Mapping[str, Any]], cutoff: datetime) 
     return serving if won and cutoff - serving["cutoff"] < WEEK else None
 
 
-def _rows(
+def _made(
     key: str,
     learnt: _Learnt,
     cutoff: datetime,
     inputs: StepInputs,
     served: Mapping[str, Any] | None,
     holder: Mapping[str, Any] | None,
-) -> list[dict[str, Any]]:
-    """Promotion rows of a training: the scores, and when a forest was compared that forest."""
+) -> list[training.Made]:
+    """Versions of a training: the scores, and when a forest was compared that forest."""
     trained = learnt.trained
     metrics = {**trained.champion.metrics, **({"served": served} if served else {}), DRIFT: learnt.recorded()}
     champion = replace(trained.champion, metrics=metrics)
     version = f"{key}-{champion.algorithm.replace('_', '-')}"
     if trained.comparison is None:
         why = f"{holder['version']} serves until the end of its week" if holder else trained.why
-        return [_row(version, champion, learnt.data, cutoff, inputs, holder is None, why)]
+        return [_version_of(version, champion, learnt.data, cutoff, inputs, holder is None, why)]
     found = trained.comparison
     picture = {"gate.svg": challenger.picture(found.figures)}
     return [
-        _row(version, champion, learnt.data, cutoff, inputs, not found.wins, found.why),
-        _row(f"{key}-forest", found.challenger, learnt.data, cutoff, inputs, found.wins, found.why, picture),
+        _version_of(version, champion, learnt.data, cutoff, inputs, not found.wins, found.why),
+        _version_of(f"{key}-forest", found.challenger, learnt.data, cutoff, inputs, found.wins, found.why, picture),
     ]
 
 
@@ -275,7 +272,7 @@ def in_budget(decided: Sequence[Mapping[str, Any]], cutoff: datetime, budget: fl
     return CheckOutcome(IN_BUDGET, low <= ratio <= high, text, "warn", metadata)
 
 
-def _row(
+def _version_of(
     version: str,
     detector: Detector,
     data: Panel,
@@ -284,33 +281,19 @@ def _row(
     promoted: bool,
     why: str,
     texts: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Promotion row of a detector, with its files and card saved and registered."""
+) -> training.Made:
+    """A detector as a version, with its card."""
     parameters = detector.parameters()
     carded = card.anomaly(version, detector, data, cutoff=cutoff, budget=inputs.anomaly_budget, why=why)
-    folder, sha256, run_id = registry.log_version(
-        registry.Store.of(inputs.params),
+    return training.Made(
         ANOMALY,
         version,
-        parameters=parameters,
-        estimator=detector.forest,
-        metrics=detector.metrics,
-        tags={"cutoff": cutoff.isoformat(), "algorithm": detector.algorithm},
-        texts={**carded, **(texts or {})},
+        detector.algorithm,
+        parameters,
+        detector.metrics,
+        why,
+        {**carded, **(texts or {})},
+        detector.forest,
+        promoted,
+        detector.provisional,
     )
-    return {
-        "model": ANOMALY,
-        "version": version,
-        "algorithm": detector.algorithm,
-        "cutoff": cutoff,
-        "effective_from": cutoff,
-        "decision": "promoted" if promoted else "rejected",
-        "provisional": detector.provisional,
-        "why": why,
-        "metrics": json.dumps(detector.metrics, sort_keys=True),
-        "artifact_uri": folder,
-        "artifact_sha256": sha256,
-        "content_hash": artifacts.content_hash(parameters, detector.forest),
-        "run_id": run_id,
-        "decided_at": inputs.now,
-    }

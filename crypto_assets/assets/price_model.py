@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from crypto_assets.assets import training
 from crypto_assets.assets.card import ModelAsset, Reads, Step
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, Result, StepInputs
-from crypto_assets.ml import artifacts, card, price, registry
+from crypto_assets.ml import artifacts, card, price
 from crypto_assets.ml.baselines import HORIZONS
 from crypto_assets.ml.bootstrap import Difference
 from crypto_assets.ml.calibration import Calibration
@@ -21,7 +20,6 @@ from crypto_assets.ml.evaluation import Skill
 from crypto_assets.ml.intervals import OWN_SIGMA
 from crypto_assets.ml.panel import Panel
 from crypto_assets.ml.price import Forecaster
-from crypto_assets.ml.promotions import effective, held
 
 DAYS = price.LOOK_BACK_DAYS
 
@@ -76,8 +74,8 @@ class _Learnt:
 
 def _present(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> str:
     """Scale of the version that serves up to a cut-off; the first version's names none."""
-    earlier = [d for d in decided if d["model"] == model and d["cutoff"] < cutoff and d["effective_from"] <= cutoff]
-    return price.scale_of(effective(earlier, model, cutoff)["algorithm"]) if earlier else OWN_SIGMA
+    serving = training.in_force_before(decided, model, cutoff)
+    return price.scale_of(serving["algorithm"]) if serving else OWN_SIGMA
 
 
 def _decide(
@@ -90,14 +88,11 @@ def _decide(
 ) -> PartitionResult:
     """Record both horizons' versions at once; a day decided before keeps its decision."""
     trained = learnt.trained
-    rows = [r for h in trained for r in training.decided_on(decided, f"price_{h}", cutoff)]
-    if not rows:
-        rows = [_row(key, h, f, learnt.data, cutoff, inputs) for h, f in trained.items()]
-        rows = held(rows, decided, inputs.now)
-        training.record(engine, rows)
-    now_decided = training.promotions(engine, inputs)
-    for horizon in trained:
-        registry.render_alias(registry.Store.of(inputs.params), now_decided, f"price_{horizon}")
+
+    def make() -> list[training.Made]:
+        return [_made(key, h, f, learnt.data, cutoff) for h, f in trained.items()]
+
+    rows = training.decide(engine, [f"price_{h}" for h in trained], cutoff, decided, inputs, make)
     promoted = {r["model"].removeprefix("price_"): r for r in rows}
     evaluated = not any(r["provisional"] for r in rows)
     hashes = {h: artifacts.content_hash(f.parameters(), f.model) for h, f in trained.items()}
@@ -131,14 +126,7 @@ def _lacking(trained: Mapping[str, Forecaster]) -> str:
 
 
 def _gate(rows: Sequence[Mapping[str, Any]]) -> CheckOutcome:
-    """Whether the recorded decisions are those that the rule gives on their figures, whoever won."""
-    wrong = [
-        f"{r['model']}: by the figures {wanted} serves, not {r['algorithm']}"
-        for r in rows
-        if r["decision"] == "promoted" and (wanted := price.by_rule(json.loads(r["metrics"]))) != r["algorithm"]
-    ]
-    said = "; ".join(wrong) or "; ".join(f"{r['model'].removeprefix('price_')}: {r['why']}" for r in rows)
-    return CheckOutcome("promotion_gate", not wrong, said, "warn")
+    return training.gate(rows, price.by_rule)
 
 
 def _why(forecaster: Forecaster) -> str:
@@ -183,41 +171,18 @@ def _figures(skill: Skill) -> str:
     return f"{skill.value:+.2%} [{skill.lower:+.2%}, {skill.upper:+.2%}]"
 
 
-def _row(
-    key: str,
-    horizon: str,
-    forecaster: Forecaster,
-    data: Panel,
-    cutoff: datetime,
-    inputs: StepInputs,
-) -> dict[str, Any]:
-    """Promotion row. The serving version is always promoted: at least persistence with new quantiles."""
+def _made(key: str, horizon: str, forecaster: Forecaster, data: Panel, cutoff: datetime) -> training.Made:
+    """The version of a training. It is always promoted: at least persistence with new quantiles."""
     version = f"{key}-{forecaster.name.replace('_', '-').replace('+', '-')}"
-    model, why = f"price_{horizon}", _why(forecaster)
-    parameters, metrics = forecaster.parameters(), forecaster.figures()
-    folder, sha256, run_id = registry.log_version(
-        registry.Store.of(inputs.params),
-        model,
+    why = _why(forecaster)
+    return training.Made(
+        f"price_{horizon}",
         version,
-        parameters=parameters,
-        estimator=forecaster.model,
-        metrics=metrics,
-        tags={"cutoff": cutoff.isoformat(), "algorithm": forecaster.name},
-        texts=card.price(version, horizon, forecaster, data, cutoff=cutoff, why=why),
+        forecaster.name,
+        forecaster.parameters(),
+        forecaster.figures(),
+        why,
+        card.price(version, horizon, forecaster, data, cutoff=cutoff, why=why),
+        forecaster.model,
+        provisional=not forecaster.candidates,
     )
-    return {
-        "model": model,
-        "version": version,
-        "algorithm": forecaster.name,
-        "cutoff": cutoff,
-        "effective_from": cutoff,
-        "decision": "promoted",
-        "provisional": not forecaster.candidates,
-        "why": why,
-        "metrics": json.dumps(metrics, sort_keys=True),
-        "artifact_uri": folder,
-        "artifact_sha256": sha256,
-        "content_hash": artifacts.content_hash(parameters, forecaster.model),
-        "run_id": run_id,
-        "decided_at": inputs.now,
-    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,9 +21,10 @@ from crypto_assets.engine.base import (
     StepInputs,
     TableResult,
 )
+from crypto_assets.ml import artifacts, registry
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, SLOT_S, Panel, panel
-from crypto_assets.ml.promotions import effective
+from crypto_assets.ml.promotions import effective, held
 from crypto_assets.storage.base import AuditFailed
 
 if TYPE_CHECKING:
@@ -35,19 +38,23 @@ COMMON_CHECKS = {
     "promotion_gate": "The recorded decision is what the rule makes of the recorded figures, whoever won.",
     RESTATED: "The features it was trained on have not been restated since.",
 }
-COLUMNS = ("coin_id", "window_end", "available_at", *FIELDS)
+ROW = ("coin_id", "window_end", "available_at")
+"""Columns that place a feature row."""
+
 SLOT = timedelta(seconds=SLOT_S)
 
 
-def known(engine: Engine, cutoff: datetime, days: int) -> Panel:
+def known(engine: Engine, cutoff: datetime, days: int, fields: Sequence[str] = FIELDS) -> Panel:
     """Features of the last days before a cut-off, as known at it.
 
     Args:
         engine: Engine whose store is read.
         cutoff: End of the training day (UTC).
         days: Days back.
+        fields: Features wanted.
     """
-    rows = engine.store.read_arrow("features.price_features", Slice(cutoff - days * DAY, cutoff), columns=list(COLUMNS))
+    columns = [*ROW, *fields]
+    rows = engine.store.read_arrow("features.price_features", Slice(cutoff - days * DAY, cutoff), columns=columns)
     return panel(rows, cutoff, known_at=cutoff)
 
 
@@ -93,10 +100,12 @@ def by_day(
 
 
 def promotions(engine: Engine, inputs: StepInputs) -> list[dict[str, Any]]:
-    """All promotions; the baselines are written at first use, so that there always is a version."""
+    """All promotions; a model's baseline is written at first use, so that there always is a version."""
     rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
-    if not any(r["version"] == BASELINE for r in rows):
-        record(engine, v0_rows(inputs.partitions_start, inputs.now))
+    there = {r["model"] for r in rows if r["version"] == BASELINE}
+    missing = [r for r in v0_rows(inputs.partitions_start, inputs.now) if r["model"] not in there]
+    if missing:
+        record(engine, missing)
         rows = engine.store.read_arrow(PROMOTIONS.full_name).to_pylist()
     return rows
 
@@ -114,6 +123,116 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
     engine.store.merge(PROMOTIONS.full_name, frame, mode="insert_if_absent", audit=rules.audit(PROMOTIONS, [None]))
 
 
+@dataclass(frozen=True)
+class Made:
+    """A version that a training made.
+
+    Args:
+        model: Its model.
+        version: Version text.
+        algorithm: As promotions name it.
+        parameters: What was learnt, JSON-safe.
+        metrics: Figures on which the decision rests, JSON-safe.
+        why: The decision, with its figures.
+        texts: Card and pictures by file name.
+        estimator: scikit-learn model, or None.
+        promoted: Whether it serves.
+        provisional: Whether it rests on fewer days than wanted.
+    """
+
+    model: str
+    version: str
+    algorithm: str
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    why: str
+    texts: Mapping[str, str]
+    estimator: Any = None
+    promoted: bool = True
+    provisional: bool = False
+
+
+def decide(
+    engine: Engine,
+    models: Sequence[str],
+    cutoff: datetime,
+    decided: Sequence[Mapping[str, Any]],
+    inputs: StepInputs,
+    make: Callable[[], Sequence[Made]],
+) -> Sequence[Mapping[str, Any]]:
+    """Promotion rows of models at a cut-off: those of an earlier training, else recorded now; aliases follow.
+
+    Args:
+        engine: Engine whose `ml.promotions` is written.
+        models: Models that are decided on together.
+        cutoff: End of the training day (UTC).
+        decided: All promotions so far.
+        inputs: Inputs of the step.
+        make: Makes the versions; called only if there is no earlier decision.
+    """
+    rows: Sequence[Mapping[str, Any]] = [r for model in models for r in decided_on(decided, model, cutoff)]
+    if not rows:
+        recorded = held([_logged(made, cutoff, inputs) for made in make()], decided, inputs.now)
+        record(engine, recorded)
+        rows = recorded
+    now_decided = promotions(engine, inputs)
+    for model in models:
+        registry.render_alias(registry.Store.of(inputs.params), now_decided, model)
+    return rows
+
+
+def _logged(made: Made, cutoff: datetime, inputs: StepInputs) -> dict[str, Any]:
+    """Promotion row of a version, with its files saved and registered."""
+    folder, sha256, run_id = registry.log_version(
+        registry.Store.of(inputs.params),
+        made.model,
+        made.version,
+        parameters=made.parameters,
+        estimator=made.estimator,
+        metrics=made.metrics,
+        tags={"cutoff": cutoff.isoformat(), "algorithm": made.algorithm},
+        texts=made.texts,
+    )
+    return {
+        "model": made.model,
+        "version": made.version,
+        "algorithm": made.algorithm,
+        "cutoff": cutoff,
+        "effective_from": cutoff,
+        "decision": "promoted" if made.promoted else "rejected",
+        "provisional": made.provisional,
+        "why": made.why,
+        "metrics": json.dumps(made.metrics, sort_keys=True),
+        "artifact_uri": folder,
+        "artifact_sha256": sha256,
+        "content_hash": artifacts.content_hash(made.parameters, made.estimator),
+        "run_id": run_id,
+        "decided_at": inputs.now,
+    }
+
+
+def in_force_before(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> Mapping[str, Any] | None:
+    """The version that serves a model up to a cut-off, which a training compares with; None without any."""
+    earlier = [d for d in decided if d["model"] == model and d["cutoff"] < cutoff and d["effective_from"] <= cutoff]
+    return effective(earlier, model, cutoff) if earlier else None
+
+
+def gate(rows: Sequence[Mapping[str, Any]], by_rule: Callable[[Mapping[str, Any]], str]) -> CheckOutcome:
+    """Whether the recorded decisions are those that the rule gives on their figures, whoever won.
+
+    Args:
+        rows: Decisions of a day, at most one promoted of each model.
+        by_rule: Algorithm that serves by the figures of a training.
+    """
+    wrong = [
+        f"{r['model']}: by the figures {wanted} serves, not {r['algorithm']}"
+        for r in rows
+        if r["decision"] == "promoted" and (wanted := by_rule(json.loads(r["metrics"]))) != r["algorithm"]
+    ]
+    said = "; ".join(wrong) or "; ".join(f"{r['model'].partition('_')[2]}: {r['why']}" for r in rows)
+    return CheckOutcome("promotion_gate", not wrong, said, "warn")
+
+
 def decided_on(decided: Sequence[Mapping[str, Any]], model: str, cutoff: datetime) -> list[Mapping[str, Any]]:
     """Earlier decisions about a model at a cut-off; they stand, whatever a later training finds."""
     return [d for d in decided if d["model"] == model and d["cutoff"] == cutoff and d["version"] != BASELINE]
@@ -125,7 +244,7 @@ def in_force(slice_: Slice, decided: Sequence[Mapping[str, Any]], model: str) ->
     Args:
         slice_: Whole hours.
         decided: All promotions.
-        model: `anomaly`, `price_5m` or `price_1h`.
+        model: One of `REGISTERED`.
     """
     parts: list[tuple[Slice, dict[str, Any]]] = []
     for hour in slice_.hours():

@@ -18,10 +18,10 @@ from crypto_assets.engine.engines import make_engine
 from crypto_assets.engine.sail import SailEngine
 from crypto_assets.errors import UsageError
 from crypto_assets.evaluate import bars as reading
-from crypto_assets.evaluate import detection, features, intervals, pictures, splice, tables
+from crypto_assets.evaluate import detection, features, intervals, pictures, splice, tables, volatility
 from crypto_assets.evaluate.bars import Bars, BarsRefused
 from crypto_assets.home import existing_home
-from crypto_assets.ml.baselines import HORIZONS
+from crypto_assets.ml.baselines import HORIZONS, VOLATILITY_HORIZONS
 from crypto_assets.ml.panel import SLOTS_A_DAY, slot_of
 from crypto_assets.orchestration.backfill import parse_days
 from crypto_assets.settings import Settings
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from crypto_assets.evaluate.detection import Detection
     from crypto_assets.evaluate.intervals import Forecasts
     from crypto_assets.evaluate.tables import Table
+    from crypto_assets.evaluate.volatility import Outlooks
     from crypto_assets.ml.panel import Panel
 
 HOME = "home"
 BUDGETS = ("1", "1/7")
 LEAST_SPLICE_DAYS = 3
-LOOK_BACK = max(detection.DAYS, intervals.DAYS + intervals.LOOK_BACK_DAYS) * DAY
+LOOK_BACK = max(detection.DAYS, intervals.DAYS + intervals.LOOK_BACK_DAYS, volatility.DAYS) * DAY
 """Days before the first evaluated one whose features are computed."""
 
 
@@ -47,7 +48,8 @@ class Request:
         first: First day.
         last: Last day, included.
         budgets: Flags wanted per coin and day.
-        horizons: Slots by horizon.
+        horizons: Slots by horizon of price forecasts.
+        outlook: Slots by horizon of volatility forecasts.
         splice: Whether a crash is spliced in too.
         plot: Folder of pictures; None = no pictures.
     """
@@ -56,6 +58,7 @@ class Request:
     last: date
     budgets: tuple[float, ...]
     horizons: dict[str, int]
+    outlook: dict[str, int]
     splice: bool
     plot: Path | None
 
@@ -75,10 +78,13 @@ class Request:
             raise UsageError(
                 f"--splice needs at least {LEAST_SPLICE_DAYS} days, so that the crash has days to recover from"
             )
-        if unknown := [h for h in horizons if h not in HORIZONS]:
-            raise UsageError(f"--horizon {', '.join(unknown)}: choose {' or '.join(HORIZONS)}")
-        chosen = {h: s for h, s in HORIZONS.items() if not horizons or h in horizons}
-        return cls(first, last, tuple(_budget(b) for b in budgets or BUDGETS), chosen, splice, plot)
+        known = {**HORIZONS, **VOLATILITY_HORIZONS}
+        if unknown := [h for h in horizons if h not in known]:
+            raise UsageError(f"--horizon {', '.join(unknown)}: choose {' or '.join(known)}")
+        chosen, outlook = (
+            {h: s for h, s in of.items() if not horizons or h in horizons} for of in (HORIZONS, VOLATILITY_HORIZONS)
+        )
+        return cls(first, last, tuple(_budget(b) for b in budgets or BUDGETS), chosen, outlook, splice, plot)
 
 
 def _budget(text: str) -> float:
@@ -119,14 +125,15 @@ def run(settings: Callable[[], Settings], origin: str, request: Request, *, as_j
     for note in bars.notes:
         output.notice(note)
     data, span = _features(engine, bars, request, quiet=as_json)
-    found, forecasts, missing = _walk(data, span, request, quiet=as_json)
-    made = [*tables.of_detection(found), *tables.of_forecasts(forecasts)]
+    found, forecasts, outlooks, missing = _walk(data, span, request, quiet=as_json)
+    made = [*tables.of_detection(found), *tables.of_forecasts(forecasts), *volatility.tables(outlooks)]
     if request.splice:
         budgets = [one.budget for one in found]
         horizons = {one.horizon: request.horizons[one.horizon] for one in forecasts}
-        scored = splice.scored_days(span, len(budgets), len(horizons))
+        outlook = {one.horizon: request.outlook[one.horizon] for one in outlooks}
+        scored = splice.scored_days(span, len(budgets), len(horizons) + len(outlook))
         with _progress("spliced crash, days scored", scored, quiet=as_json) as advance:
-            made += splice.run(engine, bars, data, span, budgets, horizons, advance)
+            made += splice.run(engine, bars, data, span, budgets, horizons, outlook, advance)
     drawn = pictures.draw(request.plot, found, forecasts) if request.plot else []
     _print(bars, request, made, drawn, missing, as_json=as_json)
     return 0
@@ -151,8 +158,8 @@ def _features(engine: Engine, bars: Bars, request: Request, *, quiet: bool) -> t
 
 def _walk(
     data: Panel, span: tuple[int, int], request: Request, *, quiet: bool
-) -> tuple[list[Detection], list[Forecasts], list[str]]:
-    """Results by budget and by horizon, and what days could not be scored, with the reason.
+) -> tuple[list[Detection], list[Forecasts], list[Outlooks], list[str]]:
+    """Results by budget and by horizons, and what days could not be scored, with the reason.
 
     Raises:
         NotEnoughData: There is no result at all.
@@ -161,8 +168,9 @@ def _walk(
     cut = data.cut(0, end)
     found: list[Detection] = []
     forecasts: list[Forecasts] = []
+    outlooks: list[Outlooks] = []
     missing: dict[str, str] = {}
-    scored = (end - start) // SLOTS_A_DAY * (len(request.budgets) + len(request.horizons))
+    scored = (end - start) // SLOTS_A_DAY * (len(request.budgets) + len(request.horizons) + len(request.outlook))
     with _progress("walk-forward, days scored", scored, quiet=quiet) as advance:
         hurt = detection.injected(cut, start)
         for budget in request.budgets:
@@ -178,10 +186,17 @@ def _walk(
                 missing[horizon] = forecasts[-1].missing
             except NotEnoughData as error:
                 missing[horizon] = str(error)
+        for horizon, slots in request.outlook.items():
+            name = f"volatility {horizon}"
+            try:
+                outlooks.append(volatility.walk(data, start, end, horizon, slots, advance))
+                missing[name] = outlooks[-1].missing
+            except NotEnoughData as error:
+                missing[name] = str(error)
     texts = [f"{name}: {text}" for name, text in missing.items() if text]
-    if not found and not forecasts:
+    if not found and not forecasts and not outlooks:
         raise NotEnoughData("; ".join(texts))
-    return found, forecasts, texts
+    return found, forecasts, outlooks, texts
 
 
 def _progress(text: str, total: int, *, quiet: bool) -> AbstractContextManager[Any]:

@@ -58,7 +58,9 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print every list in full.")]
 Rules = Annotated[list[str] | None, typer.Argument(help="Names of rules.", metavar="RULE")]
 NamedRules = Annotated[list[str], typer.Argument(help="Names of rules.", metavar="RULE")]
-ModelName = Annotated[str, typer.Argument(help="anomaly, price_5m or price_1h.", metavar="NAME")]
+ModelName = Annotated[
+    str, typer.Argument(help="anomaly, price_5m, price_1h, volatility_1h or volatility_24h.", metavar="NAME")
+]
 Why = Annotated[str, typer.Option("--why", help="Reason, recorded with the decision.")]
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
 
@@ -457,7 +459,12 @@ def evaluate(
         typer.Option("--budget", metavar="N", help="Flags per coin and day; may be repeated. Default: 1 and 1/7."),
     ] = None,
     horizon: Annotated[
-        list[str] | None, typer.Option("--horizon", metavar="5m|1h", help="May be repeated. Default: both.")
+        list[str] | None,
+        typer.Option(
+            "--horizon",
+            metavar="5m|1h|24h",
+            help="May be repeated. Default: all. 24h: volatility only; 5m: price only.",
+        ),
     ] = None,
     spliced: Annotated[
         bool, typer.Option("--splice", help="Also splice in the worst recorded hour, five-fold, and follow it.")

@@ -36,17 +36,17 @@ def show(settings: Settings, *, now: datetime, as_json: bool) -> int:
     """
     existing_home(settings)
     decided = _decided(make_engine(settings))
-    serving = {model: effective(decided, model, now) for model in REGISTERED}
-    newest = {
-        model: sorted((p for p in decided if p["model"] == model), key=recency)[::-1][:SHOWN] for model in REGISTERED
-    }
+    there = {p["model"] for p in decided}
+    known = [model for model in REGISTERED if model in there]
+    serving = {model: effective(decided, model, now) for model in known}
+    newest = {model: sorted((p for p in decided if p["model"] == model), key=recency)[::-1][:SHOWN] for model in known}
     if as_json:
         output.as_json(
             [{"model": m, "serves": serving[m]["version"], "held": bool(hold(decided, m, now)), "decisions": newest[m]}
-             for m in REGISTERED]
+             for m in known]
         )  # fmt: skip
         return SUCCESS
-    for model in REGISTERED:
+    for model in known:
         holding = hold(decided, model, now)
         text = f"{model}: {serving[model]['version']} ({serving[model]['algorithm']}) serves"
         output.say(text + (f"; held: {holding['why']}" if holding else ""), style="bold")

@@ -534,6 +534,84 @@ PREDICTION_ACCURACY = Table(
                 "A 90 % interval that covers under half of the outcomes is wrong.", severity="warn")),
 )
 
+_outlook = _of("gold.volatility_forecasts")
+VOLATILITY_FORECASTS = Table(
+    "gold", "volatility_forecasts",
+    "Insert-only ledger of volatility forecasts: 1 h ahead from every slot, 24 h ahead from each full hour. The rows of a "
+    "coin, horizon and model form a hash chain. Volatility is the root of the realised variance, the sum of squared "
+    "5-minute log returns over the horizon; it is not annualised.",
+    (
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
+        C("window_end", "timestamp", "End of the slot from which the forecast was made.", nullable=False,
+          lineage=_feature("window_end")),
+        C("horizon", "string", "1h or 24h.", nullable=False),
+        C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
+        C("volatility_pct", "double", "Forecast: 100 x root of the sum of squared 5-minute log returns from window_end to "
+          "target_at.", nullable=False, unit="percent", lineage=_feature("r5", "s")),
+        C("ewma_pct", "double", "The same if squared returns go on as on average lately: exponential weights over 7 days that "
+          "halve in twice the horizon.", nullable=False, unit="percent", lineage=_feature("r5")),
+        C("last_value_pct", "double", "The same if the horizon before window_end repeats itself: 100 x rv1h or rv24h; null "
+          "where that is unknown.", unit="percent", lineage=_feature("rv1h", "rv24h")),
+        C("model_name", "string", "Registered model.", nullable=False),
+        C("model_version", "string", "Model version used.", nullable=False),
+        C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
+          lineage=_feature("window_end")),
+        C("predicted_at", "timestamp", "When the forecast was written.", nullable=False),
+        _day(_feature("day")),
+        C("hour", "timestamp", "Hour of the slot's start.", nullable=False, lineage=_feature("hour")),
+        *_CHAIN,
+    ),
+    chain=("coin_id", "horizon", "model_name"),
+    key=("coin_id", "window_end", "horizon", "model_version"), grain="hour", write="merge", time_column="hour",
+    partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
+    rules=(
+        Rule("volatility_positive", "volatility_pct > 0 AND ewma_pct > 0", "A volatility is positive.", blocking=True),
+        Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
+             blocking=True),
+        Rule("near_the_average", "volatility_pct <= 1e1 * ewma_pct AND ewma_pct <= 1e1 * volatility_pct",
+             "A forecast ten times the recent average, or a tenth of it, comes from inputs that no training saw.",
+             severity="warn"),
+    ),
+)
+
+_LOSS = _feature("rv1h", "rv24h")
+VOLATILITY_ACCURACY = Table(
+    "gold", "volatility_accuracy",
+    "Volatility forecasts scored against the realised volatility of their horizon, per day, coin, horizon, model version and "
+    "mode. Loss: QLIKE of the variances, x - ln x - 1 with x = outcome / forecast; 0 is perfect, less is better.",
+    (
+        C("day", "date", "UTC day of the target.", nullable=False, lineage=_outlook("target_at")),
+        C("day_start", "timestamp", "Start of `day`.", nullable=False, lineage=_outlook("target_at")),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_outlook("coin_id")),
+        C("horizon", "string", "1h or 24h.", nullable=False, lineage=_outlook("horizon")),
+        C("model_name", "string", "Registered model.", nullable=False, lineage=_outlook("model_name")),
+        C("model_version", "string", "Version.", nullable=False, lineage=_outlook("model_version")),
+        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False, lineage=_outlook("mode")),
+        C("forecasts", "bigint", "Forecasts with a known outcome: rv1h or rv24h of the features at the target.",
+          nullable=False, lineage=_outlook("target_at") + _LOSS),
+        C("without_outcome", "bigint", "Forecasts whose outcome is unknown (no or too few returns in the horizon).",
+          nullable=False, lineage=_outlook("target_at") + _LOSS),
+        C("qlike", "double", "Mean QLIKE of the forecasts; null without outcomes.",
+          lineage=_outlook("volatility_pct") + _LOSS),
+        C("qlike_ewma", "double", "Of ewma_pct; null as qlike.", lineage=_outlook("ewma_pct") + _LOSS),
+        C("qlike_last_value", "double", "Of last_value_pct, over the forecasts that have one; null without any.",
+          lineage=_outlook("last_value_pct") + _LOSS),
+        C("qlike_ratio", "double", "qlike over the lower of qlike_ewma and qlike_last_value; below 1, the model is better "
+          "than both. Null without outcomes.", unit="ratio",
+          lineage=_outlook("volatility_pct", "ewma_pct", "last_value_pct") + _LOSS),
+        C("volatility_pct", "double", "Mean forecast, over those with an outcome.", unit="percent",
+          lineage=_outlook("volatility_pct") + _LOSS),
+        C("outcome_pct", "double", "Mean realised volatility.", unit="percent", lineage=_LOSS + _outlook("target_at")),
+    ),
+    key=("day", "coin_id", "horizon", "model_version", "mode"), grain="day", write="replace_slice",
+    time_column="day_start", partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
+    rules=(Rule("loss_not_negative", "(qlike IS NULL OR qlike >= 0) AND (qlike_ewma IS NULL OR qlike_ewma >= 0)",
+                "QLIKE has its minimum, 0, at the outcome.", blocking=True),
+           Rule("loss_plausible", "qlike IS NULL OR qlike <= 1e1",
+                "Over a day, a mean loss above 10 means variances that are wrong by an order of magnitude.",
+                severity="warn")),
+)
+
 _LEARNT = _ALL_INPUTS + _feature(
     *("unchanged_slots", "price", "r5", "r5_median", "rv15m", "rv4h", "rv24h", "macd_hist", "bollinger_b", "rsi14")
 )
@@ -542,7 +620,7 @@ PROMOTIONS = Table(
     "Promotion decisions on model versions. Scoring uses the version effective at the scored hour; the registry alias "
     "is derived from this table. Insert-only; the rows of a model form a hash chain.",
     (
-        C("model", "string", "anomaly or price_5m or price_1h.", nullable=False),
+        C("model", "string", "anomaly, price_5m, price_1h, volatility_1h or volatility_24h.", nullable=False),
         C("version", "string", "Registry version; v0 = baseline.", nullable=False),
         C("algorithm", "string", "Algorithm of the version.", nullable=False, lineage=_LEARNT),
         C("cutoff", "timestamp", "Training used no later data.", nullable=False),
@@ -661,7 +739,7 @@ TABLES: dict[str, Table] = {
     t.full_name: t
     for t in (
         RAW_PRICES, MARKET_HISTORY, SILVER_PRICES, QUARANTINE, BARS_1M, BARS_5M, BARS_1H, BARS_1D, DIM_COIN, DIM_DATE,
-        LATEST_PRICES, LEADERBOARD, PRICE_FEATURES, ANOMALIES, PRICE_PREDICTIONS, PREDICTION_ACCURACY, PROMOTIONS,
-        POLLS, PIPELINE_METRICS, ALERTS,
+        LATEST_PRICES, LEADERBOARD, PRICE_FEATURES, ANOMALIES, PRICE_PREDICTIONS, PREDICTION_ACCURACY, VOLATILITY_FORECASTS, VOLATILITY_ACCURACY,
+        PROMOTIONS, POLLS, PIPELINE_METRICS, ALERTS,
     )
 }

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.slices import DAY
-from crypto_assets.evaluate import detection, intervals
+from crypto_assets.evaluate import detection, intervals, volatility
 from crypto_assets.evaluate.bars import SLOT_S, Bars
 from crypto_assets.evaluate.detection import Detection
 from crypto_assets.evaluate.features import panel_of
@@ -125,9 +125,10 @@ def run(
     days: tuple[int, int],
     budgets: Sequence[float],
     horizons: dict[str, int],
+    outlook: dict[str, int],
     advance: Callable[[int], object] = lambda _n: None,
 ) -> list[Table]:
-    """Measure detectors, intervals and scales through the crash.
+    """Measure detectors, intervals, scales and volatility forecasts through the crash.
 
     Args:
         engine: Engine that computes the features.
@@ -135,7 +136,8 @@ def run(
         data: Features without the crash.
         days: Index of the first evaluated slot, and after the last; at least three days.
         budgets: Flags wanted per coin and day.
-        horizons: Slots by horizon.
+        horizons: Slots by horizon of price forecasts.
+        outlook: Slots by horizon of volatility forecasts.
         advance: Called with 1 after each day that was scored.
     """
     whole = (days[1] - days[0]) // SLOTS_A_DAY
@@ -157,6 +159,13 @@ def run(
     }
     tables.append(_covered(forecasts["crash"], crashed.first - middle))
     tables.append(_recovery(forecasts, panels, crashed.first, middle, end))
+    outlooks = {
+        name: [volatility.walk(panel, middle, end, h, slots, advance) for h, slots in outlook.items()]
+        for name, panel in panels.items()
+    }
+    if outlook:
+        first = crashed.first - middle + HOUR_SLOTS
+        tables.append(volatility.after_crash(outlooks["crash"], outlooks["recorded"], first))
     return tables
 
 

@@ -69,7 +69,7 @@ def anomaly(
         for i, coin in enumerate(calibrated.coins)
     ]
     body = [
-        *_head("crypto_anomaly", version, detector.algorithm, cutoff, calibrated, provisional=detector.provisional),
+        *head("crypto_anomaly", version, detector.algorithm, cutoff, calibrated, provisional=detector.provisional),
         f"Budget: {budget:g} flags per coin and day; measured on the calibration days: {measured:.2f}.",
         "",
         "## Decision",
@@ -78,16 +78,16 @@ def anomaly(
         "",
         "## Calibration",
         "",
-        *_table(rows),
+        *table(rows),
         "",
         "![flags by day](flags.svg)",
         "",
         f"## Faults found, injected into the last {RECALL_DAYS} days",
         "",
-        *_table([{"fault": k, "flagged, %": _percent(f), "frozen, %": _percent(z)} for k, (f, z) in found.items()]),
+        *table([{"fault": k, "flagged, %": _percent(f), "frozen, %": _percent(z)} for k, (f, z) in found.items()]),
         "",
         "![faults found](recall.svg)",
-        *_limits(ANOMALY_LIMITS),
+        *limits(ANOMALY_LIMITS),
     ]
 
     def by_day(figure: Any) -> None:
@@ -105,7 +105,7 @@ def anomaly(
         axes.set(xlabel="% found", xlim=(0, 100))
         axes.invert_yaxis()
 
-    return {CARD: _text(body), "flags.svg": svg(by_day), "recall.svg": svg(recall)}
+    return {CARD: document(body), "flags.svg": svg(by_day), "recall.svg": svg(recall)}
 
 
 def _recall(detector: Detector, last: Panel, kind: str) -> tuple[float, float]:
@@ -135,9 +135,7 @@ def price(
     coverage = {c: both for c in data.coins if (both := scale.coverage.get(c, unknown)) != unknown}
     lower, _, upper = scale.quantiles
     body = [
-        *_head(
-            f"crypto_price_{horizon}", version, forecaster.name, cutoff, data, provisional=not forecaster.candidates
-        ),
+        *head(f"crypto_price_{horizon}", version, forecaster.name, cutoff, data, provisional=not forecaster.candidates),
         f"Point forecast: {forecaster.verdict}.",
         "",
         f"Interval: `{scale.name}` times {lower:.2f} to {upper:.2f}, quantiles of {forecaster.errors:,} outcomes.",
@@ -148,7 +146,7 @@ def price(
         "",
         *_coverage(coverage),
         *_trials(forecaster),
-        *_limits(PRICE_LIMITS),
+        *limits(PRICE_LIMITS),
     ]
 
     def shares(figure: Any) -> None:
@@ -173,7 +171,7 @@ def price(
         )
 
     pictures = ({"coverage.svg": svg(shares)} if coverage else {}) | ({"gain.svg": svg(gains)} if trials else {})
-    return {CARD: _text(body), **pictures}
+    return {CARD: document(body), **pictures}
 
 
 def _coverage(coverage: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
@@ -184,7 +182,7 @@ def _coverage(coverage: Mapping[str, tuple[float | None, float | None]]) -> list
     rows = [
         {"coin": c, "7 days, %": _percent(week), "28 days, %": _percent(month)} for c, (week, month) in coverage.items()
     ]
-    return [title, "", *_table(rows), "", "![coverage](coverage.svg)"]
+    return [title, "", *table(rows), "", "![coverage](coverage.svg)"]
 
 
 def _trials(forecaster: Forecaster) -> list[str]:
@@ -202,10 +200,10 @@ def _trials(forecaster: Forecaster) -> list[str]:
         }
         for t in calibration.trials
     ]
-    return ["", f"## Scales compared on {calibration.days} days", "", *_table(rows), "", "![gain](gain.svg)"]
+    return ["", f"## Scales compared on {calibration.days} days", "", *table(rows), "", "![gain](gain.svg)"]
 
 
-def _head(name: str, version: str, algorithm: str, cutoff: datetime, data: Panel, *, provisional: bool) -> list[str]:
+def head(name: str, version: str, algorithm: str, cutoff: datetime, data: Panel, *, provisional: bool) -> list[str]:
     """Title, and what the version was trained on."""
     start = cutoff - timedelta(days=data.slots // SLOTS_A_DAY)
     return [
@@ -219,11 +217,12 @@ def _head(name: str, version: str, algorithm: str, cutoff: datetime, data: Panel
     ]
 
 
-def _limits(texts: Sequence[str]) -> list[str]:
+def limits(texts: Sequence[str]) -> list[str]:
+    """The section on what a version cannot do."""
     return ["", "## Limits", "", *(f"- {text}" for text in texts)]
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows of a Markdown table."""
     if not rows:
         return ["None."]
@@ -235,5 +234,6 @@ def _percent(share: float | np.floating | None) -> str:
     return "" if share is None or share != share else f"{100 * float(share):.1f}"
 
 
-def _text(lines: Sequence[str]) -> str:
+def document(lines: Sequence[str]) -> str:
+    """Text of a card."""
     return "\n".join(lines) + "\n"

@@ -113,13 +113,9 @@ def _row(
     if row["price"] is None or not math.isfinite(lower):
         return None
     change, price = float(drift[place]), float(row["price"])
-    target_at = row["window_end"] + timedelta(seconds=SLOT_S * HORIZONS[horizon])
     week, month = made.scale.coverage.get(row.get("coin_id") or "", (None, None))
     return {
-        "coin_id": row.get("coin_id"),
-        "window_end": row["window_end"],
-        "horizon": horizon,
-        "target_at": target_at,
+        **stamped(row, version, horizon, HORIZONS[horizon], now),
         "price": row["price"],
         "predicted_return": change,
         "predicted_price": price * math.exp(change),
@@ -131,6 +127,25 @@ def _row(
         "coverage_28d": month,
         "skill_verdict": version.parameters.get("verdict", NOT_EVALUATED),
         "null_reason": _reason(version, week, month),
+    }
+
+
+def stamped(row: Mapping[str, Any], version: Version, horizon: str, slots: int, now: datetime) -> dict[str, Any]:
+    """Columns that every ledger of forecasts has: of what, when, for when and by which version.
+
+    Args:
+        row: Feature row.
+        version: Version that forecasts.
+        horizon: As the ledger names it.
+        slots: The horizon in slots.
+        now: Time of writing.
+    """
+    target_at = row["window_end"] + timedelta(seconds=SLOT_S * slots)
+    return {
+        "coin_id": row.get("coin_id"),
+        "window_end": row["window_end"],
+        "horizon": horizon,
+        "target_at": target_at,
         "model_name": version.promotion["model"],
         "model_version": version.name,
         "mode": "live" if now < target_at else "backfill",

@@ -184,13 +184,19 @@ def inputs(values: Values, level: np.ndarray, slot: np.ndarray) -> list[np.ndarr
     spans = (("rv15m", 3), ("rv1h", 12), ("rv4h", 48), ("rv24h", 288))
     made += [over_own(values[name] / math.sqrt(slots)) for name, slots in spans]
     made.append(over_own(level))
+    return [*made, *(np.broadcast_to(c, s.shape) for c in clock(slot))]
+
+
+def clock(slot: np.ndarray) -> list[np.ndarray]:
+    """The last of `INPUTS`, which only the time gives, each of the shape of the slots' numbers."""
+    import numpy as np
+
     second = (slot * SLOT_S) % 86_400
     angle = 2 * np.pi * second / 86_400
-    clock = [part(k * angle) for k in HARMONICS for part in (np.sin, np.cos)]
+    parts = [part(k * angle) for k in HARMONICS for part in (np.sin, np.cos)]
     # 1970-01-01 was a Thursday; a slot belongs to the day in which it begins.
     weekday = ((slot * SLOT_S - 1) // 86_400 + 3) % 7
-    clock += [(second % 3600 == 0).astype(float), (weekday >= 5).astype(float)]
-    return [*made, *(np.broadcast_to(c, s.shape) for c in clock)]
+    return [*parts, (second % 3600 == 0).astype(float), (weekday >= 5).astype(float)]
 
 
 def slots_of(data: Panel) -> np.ndarray:

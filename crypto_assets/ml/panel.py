@@ -70,7 +70,7 @@ def panel(rows: pa.Table, end: datetime, *, known_at: datetime | None = None) ->
     """Pivot feature rows up to a time.
 
     Args:
-        rows: Rows of `features.price_features`, any order.
+        rows: Rows of `features.price_features`, any order; the panel has those of `FIELDS` that they have.
         end: Rows whose window_end is later are left out (UTC).
         known_at: Rows whose available_at is later are left out too: the cut-off of a training. None for scoring, where
             the newest row becomes available only after its slot.
@@ -83,18 +83,19 @@ def panel(rows: pa.Table, end: datetime, *, known_at: datetime | None = None) ->
     ends = rows.column("window_end").cast("int64").to_numpy() // 1_000_000
     available = rows.column("available_at").cast("int64").fill_null(0).to_numpy() / 1_000_000
     known = ends <= end.timestamp()
+    fields = [f for f in FIELDS if f in rows.column_names]
     if known_at is not None:
         known &= available <= known_at.timestamp()
     coin_ids = np.array(rows.column("coin_id").to_pylist(), dtype=object)[known]
     slots = (ends // SLOT_S)[known]
     coins = tuple(sorted(set(coin_ids)))
     if not len(slots):
-        return Panel((), slot_of(end), {f: np.empty((0, 0)) for f in FIELDS})
+        return Panel((), slot_of(end), {f: np.empty((0, 0)) for f in fields})
     first, last = int(slots.min()), slot_of(end)
     index = {c: i for i, c in enumerate(coins)}
     row = np.array([index[c] for c in coin_ids])
     values = {}
-    for field in FIELDS:
+    for field in fields:
         grid = np.full((len(coins), last - first + 1), np.nan)
         column = rows.column(field).cast("double").fill_null(float("nan")).to_numpy()[known]
         grid[row, slots - first] = column

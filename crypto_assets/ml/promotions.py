@@ -91,7 +91,7 @@ def by_hand(
 
     Args:
         promotions: All decisions so far.
-        model: `anomaly`, `price_5m` or `price_1h`.
+        model: One of `REGISTERED`.
         version: The version; None for the newest older one that has served.
         decision: `promoted_by_hand`, or `rolled_back`, which trainings do not replace.
         why: Reason, as a person gives it.
@@ -101,6 +101,8 @@ def by_hand(
         Undecidable: There is no such version, it serves already, or it was trained on data after the next hour's start.
     """
     mine = [p for p in promotions if p["model"] == model]
+    if not mine:
+        raise Undecidable(f"{model} has no version yet: the first refresh writes its baseline")
     begins = floor_hour(now) + HOUR
     coming = effective(mine, model, begins)
     known = {p["version"]: p for p in sorted(mine, key=recency)}

@@ -88,7 +88,7 @@ def log_version(
 
     Args:
         store: Model store.
-        model: `anomaly`, `price_5m` or `price_1h`.
+        model: one of `REGISTERED`.
         version: Our version text; the registry's own number is kept in its tags.
         parameters: What was learnt, JSON-safe.
         estimator: scikit-learn model, or None.

@@ -8,13 +8,12 @@ from pathlib import Path
 import dagster as dg
 
 from crypto_assets.errors import reason
+from crypto_assets.orchestration.restatement import MODELS
 from crypto_assets.serving.kept import KEPT, PROMOTIONS
 from crypto_assets.web import Client, NoReply
 
 KEY = dg.AssetKey(["serving", "api"])
 READY = "ready"
-MODELS = (dg.AssetKey(["ml", "anomaly_model"]), dg.AssetKey(["ml", "price_model"]))
-"""What writes the table of promotions, which is no asset of its own."""
 ANSWERS_WITHIN_S = 10.0
 _START = "start it: crypto-assets serve (up and ui run it beside Dagster)"
 

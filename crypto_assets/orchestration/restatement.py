@@ -33,7 +33,8 @@ def restated() -> list[dg.AssetKey]:
 
 
 FEATURES = dg.AssetKey(["features", "price_features"])
-MODELS = (dg.AssetKey(["ml", "anomaly_model"]), dg.AssetKey(["ml", "price_model"]))
+MODELS = tuple(dg.AssetKey(asset.split("/")) for step in steps() if step.role == "train" for asset in step.assets)
+"""What writes the table of promotions, which is no asset of its own."""
 
 
 def expired(hours: Iterable[str], now: datetime) -> list[str]:

@@ -73,6 +73,8 @@ LEADERBOARD = Kept(t.LEADERBOARD, "rank", "window_end", group=None)
 ANOMALIES = Kept(t.ANOMALIES, "window_end", "window_end", hot_days=7, known_at="scored_at")
 PREDICTIONS = Kept(t.PRICE_PREDICTIONS, "window_end", "window_end", hot_days=3, known_at="predicted_at")
 ACCURACY = Kept(t.PREDICTION_ACCURACY, "day_start", "day_start")
+VOLATILITY = Kept(t.VOLATILITY_FORECASTS, "window_end", "window_end", hot_days=3, known_at="predicted_at")
+VOLATILITY_ACCURACY = Kept(t.VOLATILITY_ACCURACY, "day_start", "day_start")
 FEATURES = Kept(t.PRICE_FEATURES, "window_end", "window_end", hot_days=2, known_at="available_at")
 PROMOTIONS = Kept(t.PROMOTIONS, "effective_from", group="model", known_at="decided_at")
 METRICS = Kept(t.PIPELINE_METRICS, "hour", "hour", group="metric", hot_days=7)
@@ -99,8 +101,8 @@ POLLS = Kept(
 KEPT: dict[str, Kept] = {
     k.name: k
     for k in (
-        LATEST, LEADERBOARD, *BARS.values(), ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, POLLS,
-        FEATURES,
+        LATEST, LEADERBOARD, *BARS.values(), ANOMALIES, PREDICTIONS, ACCURACY, VOLATILITY, VOLATILITY_ACCURACY,
+        PROMOTIONS, METRICS, ALERTS, POLLS, FEATURES,
     )
 }  # fmt: skip
 """Every held table, those first that a page asks for first."""

@@ -22,6 +22,7 @@ Coin = Annotated[str, Path(description="Coin id, as in /v1/prices/latest.", exam
 Coins = Annotated[list[str] | None, Query(description="Only these coins; may be repeated.", examples=[["bitcoin"]])]
 Interval = Literal["1m", "5m", "1h", "1d"]
 Horizon = Annotated[Literal["5m", "1h"] | None, Query(description="Only forecasts this far ahead.")]
+VolatilityHorizon = Annotated[Literal["1h", "24h"] | None, Query(description="Only forecasts this far ahead.")]
 Mode = Annotated[
     Literal["live", "backfill"] | None,
     Query(description="live: written before the outcome; only these count as skill."),

@@ -25,6 +25,7 @@ from crypto_assets.verify.laws import (
     promotions,
     serving,
     silver,
+    volatility,
 )  # fmt: skip
 from crypto_assets.verify.laws.base import LOG_TABLES, Law
 
@@ -74,6 +75,9 @@ def all_laws() -> list[Law]:
         forecasts.values_law(),
         intervals.intervals_law(),
         forecasts.accuracy_law(),
+        volatility.references_law(),
+        volatility.values_law(),
+        volatility.accuracy_law(),
         *(ledgers.chain_law(table) for table in ledgers.LEDGERS),
         promotions.promotions_law(),
         polls.polls_law(),

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from crypto_assets.assets import predictions, price_model, training
+from crypto_assets.assets.forecast_ledgers import within
 from crypto_assets.contracts.model import CHAIN_COLUMNS
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, hour_key
 from crypto_assets.engine.base import StepInputs
@@ -69,9 +70,7 @@ def test_a_regression_serves_and_its_rows_are_equal_however_they_are_scored(
     table = feature_rows(data)
     for begin in range(0, DAYS, 8):
         span = Slice(START + begin * DAY, START + min(begin + 8, DAYS) * DAY)
-        engine.store.replace_slice(
-            "features.price_features", span, lambda span=span: predictions._within(table, span), now=NOW
-        )
+        engine.store.replace_slice("features.price_features", span, lambda span=span: within(table, span), now=NOW)
     result = price_model.work(engine, [day_key(CUTOFF - DAY)], inputs())
     checks = {c.name: c for c in result.tables["ml.price_model"].partitions[day_key(CUTOFF - DAY)].checks}
     assert checks["promotion_gate"].passed

@@ -10,7 +10,7 @@ import pytest
 from crypto_assets.assets.card import upstream
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import TABLES
-from crypto_assets.ml import detectors, intervals, price
+from crypto_assets.ml import detectors, intervals, price, volatility
 from crypto_assets.ml.panel import FIELDS, Panel, anomaly_inputs
 
 DERIVED = [t for t in TABLES.values() if t.schema not in ("bronze", "ops") or t.name == "pipeline_metrics"]
@@ -25,6 +25,7 @@ FROM_NO_TABLE = {
     "the offset ranges in Bronze's commits": ("gold.latest_prices.covered_until", "gold.latest_prices.covered_offsets"),
     "the clock": (
         *("gold.latest_prices.refreshed_at", "gold.anomalies.scored_at", "gold.price_predictions.predicted_at"),
+        "gold.volatility_forecasts.predicted_at",
         *("gold.anomalies.inference_ms", "ml.promotions.decided_at"),
     ),
     "the model that scored": (
@@ -32,10 +33,16 @@ FROM_NO_TABLE = {
         *(f"gold.anomalies.{c}" for c in ("model_name", "model_version")),
         *(f"gold.price_predictions.{c}" for c in ("model_name", "model_version", "coverage_7d", "coverage_28d")),
         *(f"gold.price_predictions.{c}" for c in ("skill_verdict", "null_reason")),
+        *(f"gold.volatility_forecasts.{c}" for c in ("model_name", "model_version")),
     ),
     "the model registry": tuple(f"ml.promotions.{c}" for c in ("model", "version", "artifact_uri", "run_id")),
     "the table's former row": ("gold.anomalies.revision", "gold.anomalies.previous_is_anomaly"),
-    "a constant": ("gold.price_predictions.horizon", "ops.pipeline_metrics.metric", "ops.pipeline_metrics.unit"),
+    "a constant": (
+        "gold.price_predictions.horizon",
+        "gold.volatility_forecasts.horizon",
+        "ops.pipeline_metrics.metric",
+        "ops.pipeline_metrics.unit",
+    ),
 }
 """Columns without lineage, by where their values come from. Chain columns are the store's."""
 
@@ -92,6 +99,14 @@ def test_scores_and_forecasts_name_the_features_their_models_read():
             *width,
             "features.price_features.price",
         }
+
+
+def test_volatility_forecasts_name_the_features_their_models_read():
+    forecasts = TABLES["gold.volatility_forecasts"]
+    assert set(forecasts.column("volatility_pct").lineage) == _fields(volatility.inputs)
+    assert set(forecasts.column("ewma_pct").lineage) == _fields(lambda data: volatility.ewma(data, 12, 24))
+    last = _fields(*(lambda data, slots=slots: volatility.realised(data, slots) for slots in volatility.REALISED))
+    assert set(forecasts.column("last_value_pct").lineage) == last
 
 
 def test_promotions_name_the_features_that_training_reads():

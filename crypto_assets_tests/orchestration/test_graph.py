@@ -104,7 +104,8 @@ def test_every_step_is_moved_by_something_and_reads_what_exists(graph):
     everything = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert {reads.asset for step in steps() for reads in step.reads} <= everything
     assert {a for step in steps() for a in step.assets} | {"ml/promotions", "ops/alerts"} == {
-        *("/".join(table.asset_key) for table in TABLES.values()), "ml/anomaly_model", "ml/price_model"
+        *("/".join(table.asset_key) for table in TABLES.values()),
+        *("ml/anomaly_model", "ml/price_model", "ml/volatility_model"),
     }  # fmt: skip
 
 
@@ -165,6 +166,12 @@ def test_no_partitioned_asset_depends_on_all_partitions_of_another(graph):
         ("gold/anomalies", "2026-01-10-05:00", "ml/anomaly_model", ("2026-01-09", "2026-01-09", 1)),
         ("gold/anomalies", "2026-01-10-00:00", "ml/anomaly_model", ("2026-01-09", "2026-01-09", 1)),
         ("gold/price_predictions", "2026-01-10-23:00", "ml/price_model", ("2026-01-09", "2026-01-09", 1)),
+        (
+            "gold/volatility_forecasts",
+            "2026-01-10-05:00",
+            "features/price_features",
+            ("2026-01-03-05:00", "2026-01-10-05:00", 7 * 24 + 1),
+        ),
         (
             "ml/anomaly_model",
             "2026-03-30",

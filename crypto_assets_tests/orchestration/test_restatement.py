@@ -108,6 +108,7 @@ def test_one_backfill_of_exactly_the_touched_hour_and_what_reads_it(restated: Re
         "features/price_features": readers,
         "gold/anomalies": readers,
         "gold/prediction_accuracy": [home.days[0]],
+        "gold/volatility_accuracy": home.days,
     }
     assert request.tags["restate"] == str(restated.cursor + 1)
     assert restated.result.cursor == str(restated.cursor + 1)

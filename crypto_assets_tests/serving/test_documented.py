@@ -75,11 +75,15 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake.replace("features.price_features", features)
     lake.insert("ml.promotions", [row(PROMOTIONS, **values) for values in v0_rows(NOON - DAY, NOON - DAY)])
     made = {"coin_id": "bitcoin", "horizon": "1h", "mode": "live"}
+    ahead = {**made, "horizon": "24h"}
     lake.insert("gold.price_predictions", [row(TABLES["gold.price_predictions"], window_end=NOON, **made)])
     lake.replace(
         "gold.prediction_accuracy",
         [row(TABLES["gold.prediction_accuracy"], day_start=NOON.replace(hour=0), **made)],
     )
+    lake.insert("gold.volatility_forecasts", [row(TABLES["gold.volatility_forecasts"], window_end=NOON, **ahead)])
+    scored = row(TABLES["gold.volatility_accuracy"], day_start=NOON.replace(hour=0), **ahead)
+    lake.replace("gold.volatility_accuracy", [scored])
     hour = NOON.replace(minute=0)
     metric = row(TABLES["ops.pipeline_metrics"], metric="messages_produced", value=180.0, hour=hour)
     lake.replace("ops.pipeline_metrics", [metric])

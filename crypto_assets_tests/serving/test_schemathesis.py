@@ -40,6 +40,10 @@ def api_schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lake.insert("gold.price_predictions", [row(TABLES["gold.price_predictions"], window_end=NOON, **made)])
     accuracy = row(TABLES["gold.prediction_accuracy"], day_start=NOON.replace(hour=0), **made)
     lake.replace("gold.prediction_accuracy", [accuracy])
+    made["horizon"] = "1h"
+    lake.insert("gold.volatility_forecasts", [row(TABLES["gold.volatility_forecasts"], window_end=NOON, **made)])
+    accuracy = row(TABLES["gold.volatility_accuracy"], day_start=NOON.replace(hour=0), **made)
+    lake.replace("gold.volatility_accuracy", [accuracy])
     lake.look()
     return schemathesis.openapi.from_asgi("/openapi.json", lake.client.app, headers={"Host": "127.0.0.1"})
 

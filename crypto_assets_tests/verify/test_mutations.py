@@ -140,6 +140,17 @@ def ledgers() -> Iterator[Mutation]:
     yield moved(table, law)
     yield dropped(table)
     yield emptied(table)
+    table, law = "gold.volatility_forecasts", "volatility_chains_are_whole"
+    yield change(table, "volatility_pct", law)
+    yield change(table, "last_value_pct", law, where=newest)
+    yield change(table, "predicted_at", law)
+    yield swap(table, "ewma_pct", law)
+    yield delete(table, law)
+    yield Mutation(table, "the newest row of a chain deleted", without_newest, law)
+    yield Mutation(table, "the newest commit deleted", without_newest_commit, law)
+    yield double(table, law)
+    yield dropped(table)
+    yield emptied(table)
     table, law = "ml.promotions", "promotions_chains_are_whole"
     yield change(table, "metrics", law, where=lambda r: r["version"] != "v0")
     yield change(table, "decision", law, to="rejected")
@@ -187,6 +198,29 @@ def accuracy() -> Iterator[Mutation]:
     yield moved(table, law, ("day",))
     yield dropped(table)
     yield emptied(table, law)
+    table, law = "gold.volatility_accuracy", "volatility_accuracy_is_forecasts_scored"
+    yield change(table, "qlike", law)
+    yield change(table, "qlike_ewma", law)
+    yield null(table, "qlike_last_value", law)
+    yield swap(table, "qlike_ratio", law)
+    yield change(table, "outcome_pct", law)
+    yield change(table, "volatility_pct", law)
+    yield change(table, "forecasts", law)
+    yield change(table, "mode", law, to="live")
+    yield delete(table, law)
+    yield double(table, law)
+    yield moved(table, law, ("day",))
+    yield dropped(table)
+    yield emptied(table, law)
+    table, law = "gold.volatility_forecasts", "volatility_follows_from_versions"
+    yield change(table, "volatility_pct", law, to=lambda v: v * 1.0001)
+    yield change(table, "ewma_pct", law, to=lambda v: v * 0.9999)
+    yield null(table, "last_value_pct", law)
+    yield change(table, "target_at", law)
+    yield change(table, "mode", law, to="live")
+    yield change(table, "horizon", law, to="24h", where=lambda r: r["window_end"].minute == 35)
+    yield change(table, "model_version", "volatility_refers_rightly", to="17")
+    yield delete(table, law)
     table, law = "gold.price_predictions", "predictions_are_consistent"
     yield change(table, "target_at", law)
     yield change(table, "predicted_price", law)
@@ -223,6 +257,7 @@ def with_planted(rows: Rows) -> Rows:
 ALL = [*features(), *anomalies(), *ledgers(), *accuracy(), *table_mutations.all_tables()]
 MUTATED_HERE = (
     "features.price_features", "gold.anomalies", "gold.price_predictions", "ml.promotions", "gold.prediction_accuracy",
+    "gold.volatility_forecasts", "gold.volatility_accuracy",
     *table_mutations.MUTATED,
 )  # fmt: skip
 

@@ -122,10 +122,11 @@ def _consumer(config: Mapping[str, Any], rows: int) -> Consumer:
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            # What is fetched beyond the ranges was fetched in vain: a record of 330 bytes takes about 130 compressed.
-            "fetch.message.max.bytes": min(4 << 20, max(64 << 10, rows * 32)),
-            "queued.max.messages.kbytes": 64 << 10,
-            "queued.min.messages": 1_000_000,  # the limit in kB is the one that counts
+            # What is fetched beyond the ranges was fetched in vain: a fetch is a small part of the ranges (a record of
+            # 330 bytes takes about 130 compressed), and the client fetches ahead of the reader only about as much.
+            "fetch.message.max.bytes": min(4 << 20, max(64 << 10, rows * 8)),
+            "queued.min.messages": max(1000, rows // 8),
+            "queued.max.messages.kbytes": 16 << 10,
             "fetch.queue.backoff.ms": 5,  # the default pauses a whole second whenever the queue was full
             "error_cb": lambda _error: None,
         }

@@ -1,9 +1,10 @@
-"""Anomalies, predictions, their accuracy, and scoring on request."""
+"""Anomalies, forecasts, their accuracy, and scoring on request."""
 
 from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -14,10 +15,10 @@ from crypto_assets.serving import scoring
 from crypto_assets.serving.answers import JSON
 from crypto_assets.serving.as_of import Chosen
 from crypto_assets.serving.held import Having, Snapshot
-from crypto_assets.serving.kept import ACCURACY, ANOMALIES, PREDICTIONS
+from crypto_assets.serving.kept import ACCURACY, ANOMALIES, PREDICTIONS, VOLATILITY, VOLATILITY_ACCURACY, Kept
 from crypto_assets.serving.openapi import answer_of, rows_of
 from crypto_assets.serving.pages import Cut, Page, page, reads_older_days
-from crypto_assets.serving.parameters import AsOf, Coin, Cursor, From, Horizon, Mode, To
+from crypto_assets.serving.parameters import AsOf, Coin, Cursor, From, Horizon, Mode, To, VolatilityHorizon
 from crypto_assets.serving.service import Service, text_of
 
 router = APIRouter(tags=["models"])
@@ -71,8 +72,32 @@ async def predictions(
     cursor: Cursor = None,
 ) -> Response:
     """Forecasts with their 90 % intervals, as they were written, in time order; live ones before the outcome."""
+    wanted = Page.of(start, to, limit, cursor)
+    return await _forecasts(request, PREDICTIONS, coin, wanted, Having(horizon=horizon, mode=mode), as_of)
+
+
+@router.get("/v1/volatility/{coin}", responses=rows_of(VOLATILITY), summary="Volatility forecasts of a coin")
+async def volatility(
+    request: Request,
+    coin: Coin,
+    horizon: VolatilityHorizon = None,
+    mode: Mode = None,
+    start: From = None,
+    to: To = None,
+    as_of: AsOf = None,
+    limit: Limit = 288,
+    cursor: Cursor = None,
+) -> Response:
+    """Volatility of the next hour or day, beside what a plain average and the last value say, as it was written."""
+    wanted = Page.of(start, to, limit, cursor)
+    return await _forecasts(request, VOLATILITY, coin, wanted, Having(horizon=horizon, mode=mode), as_of)
+
+
+async def _forecasts(
+    request: Request, kept: Kept, coin: str, wanted: Page, having: Having, as_of: datetime | None
+) -> Response:
+    """A page of a ledger's rows of a coin; the version named is the newest row's."""
     service: Service = request.app.state.service
-    wanted, having = Page.of(start, to, limit, cursor), Having(horizon=horizon, mode=mode)
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         service.require_coin(chosen.snapshot, coin)
@@ -81,7 +106,7 @@ async def predictions(
     def cold(held: Snapshot) -> bool:
         return reads_older_days(held, [coin], wanted, having)
 
-    chosen, found = await service.cut(PREDICTIONS, as_of, cut, cold)
+    chosen, found = await service.cut(kept, as_of, cut, cold)
     version = json.loads(found.rows[-1].text)["model_version"] if found.rows else None
     return service.respond(
         request, chosen, found.rows, as_of, next=found.following, truncated=found.truncated, model_version=version
@@ -98,15 +123,37 @@ async def accuracy(
     limit: Limit = MOST_ROWS,
 ) -> Response:
     """Errors, skill and measured coverage per day, coin, horizon, version and mode; live apart from backfill."""
+    return await _scored(request, ACCURACY, coin, limit, Having(horizon=horizon, mode=mode), as_of)
+
+
+@router.get(
+    "/v1/volatility-accuracy", responses=rows_of(VOLATILITY_ACCURACY), summary="Volatility forecasts against outcomes"
+)
+async def volatility_accuracy(
+    request: Request,
+    coin: Annotated[str | None, Query(description="Only this coin.")] = None,
+    horizon: VolatilityHorizon = None,
+    mode: Mode = None,
+    as_of: AsOf = None,
+    limit: Limit = MOST_ROWS,
+) -> Response:
+    """Loss (QLIKE) of forecasts and baselines per day, coin, horizon, version and mode; live apart from backfill."""
+    return await _scored(request, VOLATILITY_ACCURACY, coin, limit, Having(horizon=horizon, mode=mode), as_of)
+
+
+async def _scored(
+    request: Request, kept: Kept, coin: str | None, limit: int, having: Having, as_of: datetime | None
+) -> Response:
+    """The newest rows of a table that scores forecasts by day."""
     service: Service = request.app.state.service
 
     def cut(chosen: Chosen) -> tuple[Chosen, Cut]:
         if coin is not None:
             service.require_coin(chosen.snapshot, coin)
         groups = [coin] if coin else chosen.snapshot.groups()
-        return chosen, page(chosen, groups, Page.of(None, None, limit), Having(horizon=horizon, mode=mode))
+        return chosen, page(chosen, groups, Page.of(None, None, limit), having)
 
-    chosen, found = await service.cut(ACCURACY, as_of, cut)
+    chosen, found = await service.cut(kept, as_of, cut)
     return service.respond(request, chosen, found.rows, as_of, truncated=found.truncated)
 
 

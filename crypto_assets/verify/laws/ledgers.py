@@ -14,10 +14,18 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.verify.delta import quoted
 from crypto_assets.verify.laws.base import Evidence, Law
 
-LEDGERS = {"gold.price_predictions": "predictions", "ml.promotions": "promotions"}
+LEDGERS = {
+    "gold.price_predictions": "predictions",
+    "gold.volatility_forecasts": "volatility",
+    "ml.promotions": "promotions",
+}
 """Tables whose rows form chains, with the short name in their laws."""
 
-WRITTEN_AT = {"gold.price_predictions": "predicted_at", "ml.promotions": "decided_at"}
+WRITTEN_AT = {
+    "gold.price_predictions": "predicted_at",
+    "gold.volatility_forecasts": "predicted_at",
+    "ml.promotions": "decided_at",
+}
 PLACES = ("chain_seq", "chain_previous", "chain_commit")
 DIGITS = 32
 

@@ -23,9 +23,14 @@ SHOWN_BY = {
     "gold.bars_5m": 'SELECT count(*) FROM "features.price_features" WHERE price IS NOT NULL',
     "gold.bars_1h": 'SELECT count(*) FROM "gold.bars_1d"',
     "features.price_features": 'SELECT (SELECT count(*) FROM "gold.anomalies") '
-                               '+ (SELECT count(*) FROM "gold.price_predictions")',
+                               '+ (SELECT count(*) FROM "gold.price_predictions") '
+                               '+ (SELECT count(*) FROM "gold.volatility_forecasts")',
     "gold.price_predictions": 'SELECT count(*) FROM "gold.prediction_accuracy"',
     "gold.prediction_accuracy": 'SELECT count(*) FROM "gold.price_predictions" '
+                                "WHERE (target_at - INTERVAL 1 MICROSECOND)::DATE "
+                                'IN (SELECT day FROM "gold.bars_1d")',
+    "gold.volatility_forecasts": 'SELECT count(*) FROM "gold.volatility_accuracy"',
+    "gold.volatility_accuracy": 'SELECT count(*) FROM "gold.volatility_forecasts" '
                                 "WHERE (target_at - INTERVAL 1 MICROSECOND)::DATE "
                                 'IN (SELECT day FROM "gold.bars_1d")',
     "ml.promotions": 'SELECT (SELECT count(*) FROM "gold.anomalies") + (SELECT count(*) FROM "gold.price_predictions")',

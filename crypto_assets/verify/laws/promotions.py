@@ -159,7 +159,8 @@ def _decision_problems(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
         if len(promoted) != 1:
             yield f"{len(promoted)} versions of its cut-off are promoted", model, decided[0]["version"]
             continue
-        wanted = _better(decided) if model == "anomaly" else _skilled(promoted[0])
+        by_rule = _calmer if model.startswith("volatility") else _skilled
+        wanted = _better(decided) if model == "anomaly" else by_rule(promoted[0])
         if wanted != promoted[0]["algorithm"]:
             yield f"by the figures {wanted} serves", model, promoted[0]["version"]
 
@@ -221,6 +222,14 @@ def _skilled(row: Mapping[str, Any]) -> str:
     }  # fmt: skip
     point = max(passing, key=lambda name: passing[name], default="persistence")
     return f"{point}+{_scale(metrics['interval'])}" if "interval" in metrics else point
+
+
+def _calmer(row: Mapping[str, Any]) -> str:
+    """The regression once its loss was surely lower than every baseline's, until one of theirs is surely lower."""
+    figures = json.loads(row["metrics"])
+    gains = [figures["gain"][name] for name in ("ewma", "last_value", "constant")]
+    serves = figures["present"] == "log_har" and all(gain["upper"] >= 0 for gain in gains)
+    return "log_har" if serves or all(gain["lower"] > 0 for gain in gains) else "ewma"
 
 
 def _scale(figures: Mapping[str, Any]) -> str:

@@ -412,8 +412,54 @@ PARTITIONED BY (`day`)
 COMMENT 'Forecasts scored against outcomes, per day, coin, horizon, model version and mode.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
 
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`volatility_forecasts` (
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `window_end` TIMESTAMP NOT NULL COMMENT 'End of the slot from which the forecast was made.',
+  `horizon` STRING NOT NULL COMMENT '1h or 24h.',
+  `target_at` TIMESTAMP NOT NULL COMMENT 'window_end + horizon.',
+  `volatility_pct` DOUBLE NOT NULL COMMENT 'Forecast: 100 x root of the sum of squared 5-minute log returns from window_end to target_at. [percent]',
+  `ewma_pct` DOUBLE NOT NULL COMMENT 'The same if squared returns go on as on average lately: exponential weights over 7 days that halve in twice the horizon. [percent]',
+  `last_value_pct` DOUBLE COMMENT 'The same if the horizon before window_end repeats itself: 100 x rv1h or rv24h; null where that is unknown. [percent]',
+  `model_name` STRING NOT NULL COMMENT 'Registered model.',
+  `model_version` STRING NOT NULL COMMENT 'Model version used.',
+  `mode` STRING NOT NULL COMMENT 'live if written before target_at, else backfill.',
+  `predicted_at` TIMESTAMP NOT NULL COMMENT 'When the forecast was written.',
+  `day` DATE NOT NULL COMMENT 'UTC day of `hour`; the Delta partition.',
+  `hour` TIMESTAMP NOT NULL COMMENT 'Hour of the slot\'s start.',
+  `chain_seq` BIGINT COMMENT 'Position of the row in its hash chain, from 1, in write order; null for rows written before chains were introduced.',
+  `chain_previous` STRING COMMENT 'Hash of the previous row in the chain, zeros for the first; null like chain_seq.',
+  `chain_commit` BIGINT COMMENT 'Number of the commit that wrote the row; the newest equals the table\'s transaction ledger/<table>. Null like chain_seq.',
+  `chain_commit_hash` STRING COMMENT 'Hash of all rows of that commit; null like chain_seq.'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Insert-only ledger of volatility forecasts: 1 h ahead from every slot, 24 h ahead from each full hour. The rows of a coin, horizon and model form a hash chain. Volatility is the root of the realised variance, the sum of squared 5-minute log returns over the horizon; it is not annualised.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
+CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`volatility_accuracy` (
+  `day` DATE NOT NULL COMMENT 'UTC day of the target.',
+  `day_start` TIMESTAMP NOT NULL COMMENT 'Start of `day`.',
+  `coin_id` STRING NOT NULL COMMENT 'Coin.',
+  `horizon` STRING NOT NULL COMMENT '1h or 24h.',
+  `model_name` STRING NOT NULL COMMENT 'Registered model.',
+  `model_version` STRING NOT NULL COMMENT 'Version.',
+  `mode` STRING NOT NULL COMMENT 'live or backfill; only live counts as skill.',
+  `forecasts` BIGINT NOT NULL COMMENT 'Forecasts with a known outcome: rv1h or rv24h of the features at the target.',
+  `without_outcome` BIGINT NOT NULL COMMENT 'Forecasts whose outcome is unknown (no or too few returns in the horizon).',
+  `qlike` DOUBLE COMMENT 'Mean QLIKE of the forecasts; null without outcomes.',
+  `qlike_ewma` DOUBLE COMMENT 'Of ewma_pct; null as qlike.',
+  `qlike_last_value` DOUBLE COMMENT 'Of last_value_pct, over the forecasts that have one; null without any.',
+  `qlike_ratio` DOUBLE COMMENT 'qlike over the lower of qlike_ewma and qlike_last_value; below 1, the model is better than both. Null without outcomes. [ratio]',
+  `volatility_pct` DOUBLE COMMENT 'Mean forecast, over those with an outcome. [percent]',
+  `outcome_pct` DOUBLE COMMENT 'Mean realised volatility. [percent]'
+)
+USING DELTA
+PARTITIONED BY (`day`)
+COMMENT 'Volatility forecasts scored against the realised volatility of their horizon, per day, coin, horizon, model version and mode. Loss: QLIKE of the variances, x - ln x - 1 with x = outcome / forecast; 0 is perfect, less is better.'
+TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
+
 CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ml`.`promotions` (
-  `model` STRING NOT NULL COMMENT 'anomaly or price_5m or price_1h.',
+  `model` STRING NOT NULL COMMENT 'anomaly, price_5m, price_1h, volatility_1h or volatility_24h.',
   `version` STRING NOT NULL COMMENT 'Registry version; v0 = baseline.',
   `algorithm` STRING NOT NULL COMMENT 'Algorithm of the version.',
   `cutoff` TIMESTAMP NOT NULL COMMENT 'Training used no later data.',

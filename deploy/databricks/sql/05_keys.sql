@@ -66,6 +66,14 @@ ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` DROP PRIMARY KEY IF 
 
 ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `prediction_accuracy_pk` PRIMARY KEY (`day`, `coin_id`, `horizon`, `model_version`, `mode`);
 
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` DROP PRIMARY KEY IF EXISTS;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` ADD CONSTRAINT `volatility_forecasts_pk` PRIMARY KEY (`coin_id`, `window_end`, `horizon`, `model_version`);
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` DROP PRIMARY KEY IF EXISTS;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` ADD CONSTRAINT `volatility_accuracy_pk` PRIMARY KEY (`day`, `coin_id`, `horizon`, `model_version`, `mode`);
+
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` DROP PRIMARY KEY IF EXISTS;
 
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` ADD CONSTRAINT `promotions_pk` PRIMARY KEY (`model`, `version`, `effective_from`, `decision`);

@@ -182,6 +182,26 @@ ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` DROP CONSTRAINT IF E
 
 ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` ADD CONSTRAINT `finite` CHECK (coalesce(((mae_pct IS NULL OR abs(mae_pct) <= 1.7976931348623157e308) AND (rmse_pct IS NULL OR abs(rmse_pct) <= 1.7976931348623157e308) AND (skill IS NULL OR abs(skill) <= 1.7976931348623157e308) AND (direction_hit IS NULL OR abs(direction_hit) <= 1.7976931348623157e308) AND (coverage_90 IS NULL OR abs(coverage_90) <= 1.7976931348623157e308) AND (winkler_pct IS NULL OR abs(winkler_pct) <= 1.7976931348623157e308) AND (width_pct IS NULL OR abs(width_pct) <= 1.7976931348623157e308) AND (below_lower IS NULL OR abs(below_lower) <= 1.7976931348623157e308) AND (below_median IS NULL OR abs(below_median) <= 1.7976931348623157e308) AND (below_upper IS NULL OR abs(below_upper) <= 1.7976931348623157e308)), false));
 
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` DROP CONSTRAINT IF EXISTS `volatility_positive`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` ADD CONSTRAINT `volatility_positive` CHECK (coalesce((volatility_pct > 0 AND ewma_pct > 0) AND (volatility_pct IS NULL OR abs(volatility_pct) <= 1.7976931348623157e308) AND (ewma_pct IS NULL OR abs(ewma_pct) <= 1.7976931348623157e308), false));
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` DROP CONSTRAINT IF EXISTS `mode_is_honest`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` ADD CONSTRAINT `mode_is_honest` CHECK (coalesce(((mode = 'live') = (predicted_at < target_at)), false));
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` DROP CONSTRAINT IF EXISTS `finite`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` ADD CONSTRAINT `finite` CHECK (coalesce(((volatility_pct IS NULL OR abs(volatility_pct) <= 1.7976931348623157e308) AND (ewma_pct IS NULL OR abs(ewma_pct) <= 1.7976931348623157e308) AND (last_value_pct IS NULL OR abs(last_value_pct) <= 1.7976931348623157e308)), false));
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` DROP CONSTRAINT IF EXISTS `loss_not_negative`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` ADD CONSTRAINT `loss_not_negative` CHECK (coalesce(((qlike IS NULL OR qlike >= 0) AND (qlike_ewma IS NULL OR qlike_ewma >= 0)) AND (qlike IS NULL OR abs(qlike) <= 1.7976931348623157e308) AND (qlike_ewma IS NULL OR abs(qlike_ewma) <= 1.7976931348623157e308), false));
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` DROP CONSTRAINT IF EXISTS `finite`;
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` ADD CONSTRAINT `finite` CHECK (coalesce(((qlike IS NULL OR abs(qlike) <= 1.7976931348623157e308) AND (qlike_ewma IS NULL OR abs(qlike_ewma) <= 1.7976931348623157e308) AND (qlike_last_value IS NULL OR abs(qlike_last_value) <= 1.7976931348623157e308) AND (qlike_ratio IS NULL OR abs(qlike_ratio) <= 1.7976931348623157e308) AND (volatility_pct IS NULL OR abs(volatility_pct) <= 1.7976931348623157e308) AND (outcome_pct IS NULL OR abs(outcome_pct) <= 1.7976931348623157e308)), false));
+
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` DROP CONSTRAINT IF EXISTS `known_decision`;
 
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` ADD CONSTRAINT `known_decision` CHECK (coalesce((decision IN ('promoted', 'rejected', 'promoted_by_hand', 'rolled_back')), false));

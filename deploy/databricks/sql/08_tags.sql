@@ -34,6 +34,10 @@ ALTER TABLE `crypto_analytics`.`gold`.`price_predictions` SET TAGS ('owner' = 't
 
 ALTER TABLE `crypto_analytics`.`gold`.`prediction_accuracy` SET TAGS ('owner' = 'team:ml', 'layer' = 'gold', 'partition' = 'day', 'retention_days' = 'for ever', 'code_version' = '1');
 
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_forecasts` SET TAGS ('owner' = 'team:ml', 'layer' = 'gold', 'partition' = 'hour', 'retention_days' = 'for ever', 'code_version' = '1');
+
+ALTER TABLE `crypto_analytics`.`gold`.`volatility_accuracy` SET TAGS ('owner' = 'team:ml', 'layer' = 'gold', 'partition' = 'day', 'retention_days' = 'for ever', 'code_version' = '1');
+
 ALTER TABLE `crypto_analytics`.`ml`.`promotions` SET TAGS ('owner' = 'team:ml', 'layer' = 'ml', 'partition' = 'none', 'retention_days' = 'for ever', 'code_version' = '1');
 
 ALTER TABLE `crypto_analytics`.`ops`.`polls` SET TAGS ('owner' = 'team:operations', 'layer' = 'ops', 'partition' = 'hour', 'retention_days' = '90', 'code_version' = '1');

@@ -116,6 +116,14 @@ GRANT SELECT ON TABLE `crypto_analytics`.`gold`.`prediction_accuracy` TO `crypto
 
 GRANT SELECT, MODIFY ON TABLE `crypto_analytics`.`gold`.`prediction_accuracy` TO `crypto-assets-serve`;
 
+GRANT SELECT ON TABLE `crypto_analytics`.`gold`.`volatility_forecasts` TO `crypto-assets-dashboard`;
+
+GRANT SELECT, MODIFY ON TABLE `crypto_analytics`.`gold`.`volatility_forecasts` TO `crypto-assets-serve`;
+
+GRANT SELECT ON TABLE `crypto_analytics`.`gold`.`volatility_accuracy` TO `crypto-assets-dashboard`;
+
+GRANT SELECT, MODIFY ON TABLE `crypto_analytics`.`gold`.`volatility_accuracy` TO `crypto-assets-serve`;
+
 GRANT SELECT ON TABLE `crypto_analytics`.`ml`.`promotions` TO `crypto-assets-dashboard`;
 
 GRANT SELECT, MODIFY ON TABLE `crypto_analytics`.`ml`.`promotions` TO `crypto-assets-train`;
