@@ -22,8 +22,12 @@ _COLLECTOR = _Collector()
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keep the collector off within the context, in all threads; contexts may overlap."""
+def collector_paused(*, lasting: bool = False) -> Iterator[None]:
+    """Keep the collector off within the context, in all threads; contexts may overlap.
+
+    Args:
+        lasting: What is made stays until the process ends: the collector never walks it.
+    """
     with _COLLECTOR.lock:
         if not _COLLECTOR.pauses:
             _COLLECTOR.was_enabled = gc.isenabled()
@@ -35,4 +39,6 @@ def collector_paused() -> Iterator[None]:
         with _COLLECTOR.lock:
             _COLLECTOR.pauses -= 1
             if not _COLLECTOR.pauses and _COLLECTOR.was_enabled:
+                if lasting:
+                    gc.freeze()
                 gc.enable()

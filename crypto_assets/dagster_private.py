@@ -18,6 +18,7 @@ Tests on real instances pin each use; start here when upgrading Dagster. The scr
 package is installed (`databricks.launcher.remote_main`) has its own import.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dagster._config import process_config
@@ -49,15 +50,6 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    AssetEventTagsTable,
-    AssetKeyTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -69,12 +61,32 @@ from dagster._utils.backoff import backoff
 
 if TYPE_CHECKING:
     from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._core.storage.event_log.schema import (
+        AssetCheckExecutionsTable,
+        AssetEventTagsTable,
+        AssetKeyTable,
+        SqlEventLogStorageTable,
+    )
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+    from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+
+_ON_FIRST_USE = {
+    "PartitionBackfill": "dagster._core.execution.backfill",
+    "AssetCheckExecutionsTable": "dagster._core.storage.event_log.schema",
+    "AssetEventTagsTable": "dagster._core.storage.event_log.schema",
+    "AssetKeyTable": "dagster._core.storage.event_log.schema",
+    "SqlEventLogStorageTable": "dagster._core.storage.event_log.schema",
+    "SqlEventLogStorage": "dagster._core.storage.event_log.sql_event_log",
+    "INDEX_SHARD_NAME": "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "SqliteEventLogStorage": "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "SQLITE_BUSY_TIMEOUT_SECONDS": "dagster._core.storage.sqlite",
+}
+"""Names whose modules import SQLAlchemy and Alembic: a fifth of the start of every process that builds definitions."""
 
 
 def __getattr__(name: str) -> object:
-    """Import `PartitionBackfill` on first use: its imports would take a thirtieth of the start of every process."""
-    if name != "PartitionBackfill":
+    """Import a name of `_ON_FIRST_USE`."""
+    if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dagster._core.execution.backfill import PartitionBackfill
-
-    return PartitionBackfill
+    return getattr(import_module(_ON_FIRST_USE[name]), name)

@@ -26,6 +26,8 @@ HEAVY = (
     "deltalake",
     "duckdb",
     "matplotlib",
+    "sqlalchemy",
+    "alembic",
 )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -32,13 +32,14 @@ from crypto_assets.alerts.outbox import (
 )
 from crypto_assets.alerts.webhook import WEBHOOK, Webhook
 from crypto_assets.contracts.tables import ALERTS
-from crypto_assets.dagster_private import BaseAssetGraph
 from crypto_assets.errors import reason
-from crypto_assets.orchestration import event_store
 from crypto_assets.redaction import redact
 from crypto_assets.settings import Settings
-from crypto_assets.status.report import write_state
 from crypto_assets.storage.store import DeltaStore
+
+if TYPE_CHECKING:
+    from crypto_assets.dagster_private import BaseAssetGraph
+    from crypto_assets.orchestration import event_store
 
 KEY = dg.AssetKey(list(ALERTS.asset_key))
 EVALUATIONS_PER_TICK = 2000
@@ -118,6 +119,8 @@ def build(status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED) -> dg
         ticked = tick(context.instance, store, settings, ancestors, context.cursor, datetime.now(UTC))
         # A broker that does not answer takes another 15 s, and a tick that is not over after 60 s is lost.
         if time.monotonic() - began < STATE_AFTER_AT_MOST_S:
+            from crypto_assets.status.report import write_state
+
             write_state(settings, context.instance, store, datetime.now(UTC))
         return ticked
 
@@ -154,6 +157,8 @@ def tick(
         cursor_text: Cursor of the previous tick.
         now: Present time (UTC).
     """
+    from crypto_assets.orchestration import event_store  # its storage takes a third of the start
+
     cursor = Cursor.from_text(cursor_text, event_store.newest_id(instance))
     evaluations = event_store.check_evaluations(instance, cursor.evaluations, EVALUATIONS_PER_TICK)
     failures = event_store.failed_runs(instance, cursor.failures, FAILURES_PER_TICK)
@@ -196,6 +201,8 @@ def _run_outcomes(
     instance: dg.DagsterInstance, failures: Sequence[event_store.FailedRun], state: State
 ) -> Iterator[RunOutcome]:
     """Failures in order, and each failing job's newest success if that came later."""
+    from crypto_assets.orchestration import event_store
+
     failing = {s.name: red.last for s, red in state.reds.items() if s.kind == "run"}
     for failed in failures:
         steps = event_store.failed_steps(instance, failed.run_id)
@@ -224,6 +231,8 @@ def ticks_missing(instance: dg.DagsterInstance, cursor: Cursor, now: datetime) -
 
     A skipped tick is alive; a failed one is not, since it published nothing.
     """
+    from crypto_assets.orchestration import event_store
+
     newest, trouble = event_store.producer_alive(instance)
     firing = cursor.state.firing(TICKS_MISSING)
     if newest is None:

@@ -16,7 +16,6 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.orchestration import tidying
-from crypto_assets.orchestration.maintenance import housekeeping, markdown
 from crypto_assets.settings import Settings
 
 MAX_RUNTIME_S = 1800
@@ -42,6 +41,8 @@ def build() -> dg.JobDefinition:
         description="Compact closed hours, vacuum, clean logs, apply retention, prune runs and events, remove strays.",
     )
     def housekeeping_op(context: dg.OpExecutionContext, config: MaintainOptions) -> None:
+        from crypto_assets.orchestration.maintenance import housekeeping
+
         given = context.resources.step_inputs
         rows = housekeeping(
             context.resources.engine.store,
@@ -146,6 +147,8 @@ def _end(context: dg.OpExecutionContext, rows: Sequence[Mapping[str, Any]], *, d
     Raises:
         dg.Failure: A part failed, or there was none; its metadata has all rows.
     """
+    from crypto_assets.orchestration.maintenance import markdown
+
     metadata = {"housekeeping": dg.MetadataValue.md(markdown(rows)), "dry_run": dry_run}
     failed = [f"{row['part']}: {row['result']}" for row in rows if row["failed"]]
     if failed:

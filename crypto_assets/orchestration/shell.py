@@ -24,7 +24,6 @@ from crypto_assets.engine.base import (
     given,
 )
 from crypto_assets.orchestration.code_version import code_version
-from crypto_assets.orchestration.event_log import together
 from crypto_assets.orchestration.partitions import mapping
 from crypto_assets.storage.base import AuditFailed, SliceRefused, StorageError
 
@@ -177,6 +176,8 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
     except (StepFailed, SliceRefused, StorageError) as error:
         raise dg.Failure(str(error), ran, allow_retries=False) from error
     facts = {"given": given(inputs.source, inputs.coins, inputs.anomaly_budget)}
+    from crypto_assets.orchestration.event_log import together  # its storage takes a third of the start
+
     with together():
         yield from report(context, step, result, keys, facts)
 
