@@ -6,6 +6,7 @@ from typing import Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
+from crypto_assets.contracts.arrow import rows_of
 from crypto_assets.engine.engines import make_engine
 from crypto_assets.home import existing_home
 from crypto_assets.settings import Settings
@@ -14,7 +15,7 @@ FOLLOW_EVERY_S = 2.0
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:
-    rows = make_engine(settings).store.read_arrow("ops.alerts").to_pylist()
+    rows = rows_of(make_engine(settings).store.read_arrow("ops.alerts"))
     return sorted(rows, key=lambda r: (r["at"], r["alert_id"]))
 
 

@@ -180,9 +180,12 @@ def status(source: Source = None, home: HomeOption = None, json: Json = False) -
 
     Exit code: 0 = kept, or nothing is promised; 1 = broken; 2 = a wrong option or setting; 3 = unknown.
     """
-    from crypto_assets.cli import status as module
+    from crypto_assets.collector import collector_paused
 
-    code = module.run(_settings(source, home), now=datetime.now(UTC), as_json=json)
+    with collector_paused():  # it would walk Dagster's modules again and again while they are imported
+        from crypto_assets.cli import status as module
+
+        code = module.run(_settings(source, home), now=datetime.now(UTC), as_json=json)
     raise typer.Exit(code)
 
 

@@ -15,11 +15,12 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from crypto_assets import paths
+from crypto_assets.contracts.arrow import rows_of
 from crypto_assets.contracts.tables import LATEST_PRICES, TABLES
 from crypto_assets.errors import FAILED
 from crypto_assets.home import existing_home
@@ -46,8 +47,6 @@ REFUSED_FUNCTIONS = frozenset(
 )
 """Scalar functions with side effects, or that read settings."""
 
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONFIG: dict[str, Any] = {
     "threads": THREADS,
     "temp_directory": "",
@@ -257,33 +256,14 @@ def open_lake(settings: Settings, memory_limit: str = MEMORY_LIMIT) -> Lake:
 
 
 def records(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dictionaries; times with zone UTC, intervals as text. `pyarrow.Table.to_pylist` would import pandas.
+    """Rows as dictionaries, as `contracts.arrow.rows_of`.
 
     Raises:
         QueryError: Several columns have one name.
     """
-    import pyarrow as pa
-
     if doubled := sorted({name for name in rows.column_names if rows.column_names.count(name) > 1}):
         raise QueryError(f"several columns of the result are called {', '.join(doubled)}: rename them with AS")
-    columns = {}
-    for field, column in zip(rows.schema, rows.columns, strict=True):
-        if pa.types.is_timestamp(field.type):
-            unit = _PER_SECOND[field.type.unit]
-            stamps = (stamp for chunk in column.chunks for stamp in chunk.view(pa.int64()).to_pylist())
-            columns[field.name] = [
-                None if at is None else _EPOCH + timedelta(microseconds=at * 1_000_000 // unit) for at in stamps
-            ]
-        elif pa.types.is_interval(field.type):
-            columns[field.name] = [None if span is None else _span(*span) for span in column.to_pylist()]
-        else:
-            columns[field.name] = column.to_pylist()
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _span(months: int, days: int, nanoseconds: int) -> str:
-    rest = str(timedelta(days=days, microseconds=nanoseconds // 1000))
-    return f"{months} months, {rest}" if months else rest
+    return rows_of(rows)
 
 
 # --- what SQL may do ----------------------------------------------------------------------------------------------

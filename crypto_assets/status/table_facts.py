@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from crypto_assets.assets.publishing import EVENT_COLUMNS, NEWEST_EVENT
+from crypto_assets.contracts.arrow import rows_of, values_of
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
 from crypto_assets.settings import Settings
@@ -90,9 +91,9 @@ class StoredFacts:
             name = f"max.{column}"
             if column is None or name not in actions.column_names:
                 continue
-            values = [v for v in actions.column(name).to_pylist() if isinstance(v, datetime)]
+            values = [v for v in values_of(actions.column(name)) if isinstance(v, datetime)]
             if values:
-                return Facts(rows, max(v if v.tzinfo else v.replace(tzinfo=UTC) for v in values))
+                return Facts(rows, max(values))
         return Facts(rows)
 
     def covered(self) -> Covered:
@@ -100,7 +101,7 @@ class StoredFacts:
         if not self._store.exists(LATEST_PRICES.full_name):
             return Covered()
         columns = ["covered_offsets", "covered_until", "last_updated_at", "refreshed_at"]
-        rows = self._store.read_arrow(LATEST_PRICES.full_name, columns=columns).to_pylist()
+        rows = rows_of(self._store.read_arrow(LATEST_PRICES.full_name, columns=columns))
         if not rows:
             return Covered()
         newest = max(rows, key=lambda r: r["refreshed_at"])

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from crypto_assets.contracts.arrow import ContractViolation, arrow_type
 from crypto_assets.contracts.model import Column, Table
@@ -83,6 +82,8 @@ def exists(path: str) -> bool:
 
 def folder_of(handle: DeltaTable) -> Path:
     """Folder of an open local table."""
+    from urllib.request import url2pathname  # imports an HTTP client
+
     return Path(url2pathname(urlsplit(handle.table_uri).path))
 
 
@@ -103,7 +104,8 @@ def query(handle: DeltaTable, sql: str) -> pa.Table:
 
     with ONE_CALL:
         try:
-            found = pa.table(QueryBuilder().register("t", handle).execute(sql).read_all())
+            # `pa.table` would ask whether the object is a pandas frame, and import pandas for that.
+            found = pa.RecordBatchReader.from_stream(QueryBuilder().register("t", handle).execute(sql)).read_all()
         except Exception as error:
             raise damage.explained(error, [folder_of(handle)]) or error from error
     plain = [
@@ -124,7 +126,6 @@ def add_actions(handle: DeltaTable) -> pa.Table:
     import pyarrow as pa
 
     with ONE_CALL:
-        # `pa.table` would ask whether the object is a pandas frame, and import pandas for that.
         return pa.RecordBatchReader.from_stream(handle.get_add_actions(flatten=True)).read_all()
 
 
