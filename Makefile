@@ -79,7 +79,7 @@ test-everything: $(VENV)/.dev ## Component and end-to-end tests in one session w
 	@$(PYTEST)
 
 test-fast: WORKERS = 3
-test-fast: $(VENV)/.dev ## Subset of `test` without JVM Spark, own broker or filled home, under 20 s per test
+test-fast: $(VENV)/.dev ## Subset of `test` without JVM Spark, own broker or filled home, a few seconds per test
 	@$(PYTEST) $(QUICK)
 
 test-acceptance: $(VENV)/.dev ## End-to-end tests: demo, up, parity, serverless, models by launcher, pipeline, catalog

@@ -22,6 +22,7 @@ def bench(*arguments: str, timeout_s: float = 240) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
+@pytest.mark.slow
 def test_the_cheap_part_prints_measured_values():
     done = bench("--quick", "--only", "import", "--repeats", "1")
     assert done.returncode == 0, done.stderr

@@ -63,6 +63,7 @@ def test_making_an_engine_imports_and_starts_nothing():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(10))
 def test_a_process_that_wrote_and_read_ends_cleanly_and_quietly(tmp_path, attempt):
     done = run(RUN.format(end=""), str(tmp_path / "lake"))

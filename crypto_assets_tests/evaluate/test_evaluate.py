@@ -60,6 +60,7 @@ def small(file: Path) -> dict[str, Any]:
     return of_json(file, "--splice", "--plot", str(file.parent / "pictures"))
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_small_file(small: dict[str, Any]) -> None:
     tables = small["tables"]
     assert small["coins"] == list(COINS)

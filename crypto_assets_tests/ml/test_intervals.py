@@ -51,6 +51,7 @@ def trained(stormy: Panel) -> price.Forecaster:
     return price.train(stormy, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 12])
 def test_on_a_random_walk_no_scale_is_promoted_in_19_of_20_seeds(slots: int) -> None:
     promoted = []

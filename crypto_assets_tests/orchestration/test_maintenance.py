@@ -112,6 +112,7 @@ def later(days: float = 0, hours: float = 0) -> datetime:
     return datetime.now(UTC) + timedelta(days=days, hours=hours)
 
 
+@pytest.mark.slow
 def test_pruning_leaves_partition_status_and_check_states_as_they_were(instance, home):
     jobs = Jobs(instance)
     runs = [jobs.run("refresh", f"h{i // 4:02}") for i in range(16)]

@@ -145,6 +145,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_gold_table_is_added_in_three_places(places: Path, tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", USED, str(tmp_path / "home")],

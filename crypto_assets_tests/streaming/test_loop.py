@@ -62,6 +62,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["merge", "replace_slice"])
 def test_a_kill_after_bronze_or_after_silver_leaves_nothing_undone(
     settings: Settings, kafka_engine: Engine, other: Engine, verb: str, monkeypatch: pytest.MonkeyPatch
@@ -87,6 +88,7 @@ def test_a_kill_after_bronze_or_after_silver_leaves_nothing_undone(
     assert_as_batch(settings, kafka_engine, other)
 
 
+@pytest.mark.slow
 def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka_engine: Engine, other: Engine):
     ten = today_at(10)
     records = walk(ten, ten + 16 * MINUTE, 20 * SECOND)
@@ -105,6 +107,7 @@ def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka
     assert_as_batch(settings, kafka_engine, other)
 
 
+@pytest.mark.slow
 def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engine: Engine, other: Engine):
     from crypto_assets.orchestration.commit_history import TableHistory
     from crypto_assets.orchestration.restatement_sensor import pending_commits
@@ -128,6 +131,7 @@ def test_a_late_record_is_left_to_the_restatement(settings: Settings, kafka_engi
     assert_as_batch(settings, kafka_engine, other)
 
 
+@pytest.mark.slow
 def test_a_record_that_arrived_earlier_through_another_partition_wins(
     settings: Settings, kafka_engine: Engine, other: Engine
 ):

@@ -28,7 +28,7 @@ from crypto_assets_tests.e2e.commands import clean_environment, command
 from crypto_assets_tests.streaming import tools
 from crypto_assets_tests.streaming.tools import MINUTE, SECOND, batch, keys_of, publish, rows, today_at, walk
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(600)]
 local = pytest.mark.engine("local")
 
 

@@ -320,6 +320,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_broken_lake_is_caught_by_the_right_law(pristine, home, way):
     breaker, law = WAYS[way]
