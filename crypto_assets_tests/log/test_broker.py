@@ -123,6 +123,19 @@ def test_a_broker_that_cannot_run_says_its_last_words(tmp_path):
     assert "99" in str(caught.value)
 
 
+def test_the_last_words_are_of_the_process_that_ended(tmp_path, monkeypatch):
+    logs = tmp_path / "kafka" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "server.log").write_text("2026-01-01T00:00:00.000Z INFO KafkaServer an earlier broker shut down\n")
+    monkeypatch.setattr("crypto_assets.log.kafka.broker.HEAP", "no-size")
+    (tmp_path / "kafka" / "data").mkdir()
+    (tmp_path / "kafka" / "data" / "meta.properties").write_text("version=1\nnode.id=1\n")
+    with pytest.raises(BrokerError, match="ended while it started") as caught:
+        EmbeddedBroker(tmp_path).start(timeout_s=60)
+    assert "Invalid maximum heap size: -Xmxno-size" in str(caught.value)
+    assert "an earlier broker" not in str(caught.value)
+
+
 def test_a_lock_has_one_holder(tmp_path):
     path = tmp_path / "a.lock"
     with file_lock(path, timeout_s=0), pytest.raises(LockHeld, match=r"a\.lock"), file_lock(path, timeout_s=0):

@@ -173,6 +173,7 @@ class EmbeddedBroker:
         self._logs = self._root / "logs"
         self._config = self._root / "server.properties"
         self._pid_file = self._root / "broker.pid"
+        self._log_began = 0  # size of the log before the last start: what comes before is of earlier processes
 
     @property
     def bootstrap_servers(self) -> str:
@@ -336,6 +337,7 @@ class EmbeddedBroker:
             "kafka.Kafka",
             self._config.name,
         ]
+        self._log_began = self.log_file.stat().st_size if self.log_file.is_file() else 0
         with (self._logs / "console.log").open("wb") as console, _signals_heeded():
             child = subprocess.Popen(  # noqa: S603
                 command,
@@ -412,8 +414,10 @@ class EmbeddedBroker:
                 )
 
     def _last_words(self, lines: int = 12) -> str:
-        for path in (self.log_file, self._logs / "console.log"):
-            if path.is_file() and (text := path.read_text(encoding="utf-8", errors="replace").strip()):
+        for path, began in ((self.log_file, self._log_began), (self._logs / "console.log", 0)):
+            content = path.read_bytes() if path.is_file() else b""
+            own = content[began:] if began <= len(content) else content  # it rolled over meanwhile
+            if text := own.decode(errors="replace").strip():
                 every = text.splitlines()[-400:]
                 # from the first error on: the exception's own text stands on the lines after it
                 start = next((i for i, line in enumerate(every) if " ERROR " in line or " FATAL " in line), -lines)
