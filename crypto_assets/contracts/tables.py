@@ -548,8 +548,9 @@ VOLATILITY_FORECASTS = Table(
         C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
         C("volatility_pct", "double", "Forecast: 100 x root of the sum of squared 5-minute log returns from window_end to "
           "target_at.", nullable=False, unit="percent", lineage=_feature("r5", "s")),
-        C("ewma_pct", "double", "The same if squared returns go on as on average lately: exponential weights over 7 days that "
-          "halve in twice the horizon.", nullable=False, unit="percent", lineage=_feature("r5")),
+        C("ewma_pct", "double", "The same if squared returns, of 6 own sigmas at most, go on as on average lately: exponential "
+          "weights over 7 days that halve in twice the horizon.", nullable=False, unit="percent",
+          lineage=_feature("r5", "s")),
         C("last_value_pct", "double", "The same if the horizon before window_end repeats itself: 100 x rv1h or rv24h; null "
           "where that is unknown.", unit="percent", lineage=_feature("rv1h", "rv24h")),
         C("model_name", "string", "Registered model.", nullable=False),

@@ -135,7 +135,7 @@ def _by_month(one: Outlooks) -> list[dict[str, Any]]:
     moments = [datetime.fromtimestamp((one.data.first_slot + t - 1) * SLOT_S, UTC) for t in range(one.data.slots)]
     month = np.array([f"{m:%Y-%m}" for m in moments])
     return [
-        {"horizon": one.horizon, "month": name}
+        {"horizon": one.horizon, "month": str(name)}
         | {arm: _mean(losses[:, month == name]) for arm, losses in one.losses.items()}
         for name in sorted(set(month))
     ]

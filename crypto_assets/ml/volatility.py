@@ -42,8 +42,9 @@ LEAST_KNOWN = (2, 6, 24, 144, 576)
 LOOK_BACK_DAYS = 7
 
 MARKET_SPANS = (12, 288)
-CUT_RETURN = 4.0
-"""Own sigmas at which a return counts no more."""
+CUT_RETURN, CUT_IN_AVERAGE = 4.0, 6.0
+"""Own sigmas for which a return counts at most, in the regression and in the exponential average. What 4 leave out the
+regression's constant makes up for; the average has nothing to do so, and 6 leave out nothing but crashes."""
 
 LEAST_VOLATILITY = 1e-5
 """Per slot; a price that stands still has none, and a logarithm needs some."""
@@ -99,19 +100,27 @@ def half_life(slots: int) -> float:
 def ewma(data: Panel, slots: int, half_life: float) -> np.ndarray:
     """Realised variance over the horizon if it goes on as on average lately, C x T; NaN where unknown.
 
-    The average is over the last 7 days with weights that halve every `half_life`; half of the last 24 hours must be
-    known.
+    The average is over the last 7 days with weights that halve every `half_life`, each return counting for 6 own
+    sigmas at most; half of the last 24 hours must be known.
     """
     import numpy as np
 
-    squares = data["r5"] ** 2
-    known = np.isfinite(squares)
+    squares, known = _squares(data, CUT_IN_AVERAGE)
     decay = 0.5 ** (1 / half_life)
-    total, weight = (trailing(part, decay)[SPANS[-1]] for part in (np.where(known, squares, 0.0), known.astype(float)))
+    total, weight = (trailing(part, decay)[SPANS[-1]] for part in (squares, known.astype(float)))
     recent = trailing(known.astype(float))[SLOTS_A_DAY]
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(recent >= SLOTS_A_DAY / 2, total / weight, np.nan)
     return slots * np.maximum(mean, LEAST_VOLATILITY**2)
+
+
+def _squares(data: Panel, most: float) -> tuple[np.ndarray, np.ndarray]:
+    """Squared returns, each of at most so many own sigmas, zero where unknown; and where they are known. C x T."""
+    import numpy as np
+
+    squares = np.minimum(data["r5"] ** 2, (most * data["s"]) ** 2)
+    known = np.isfinite(squares)
+    return np.where(known, squares, 0.0), known
 
 
 def realised(data: Panel, slots: int) -> np.ndarray:
@@ -139,9 +148,8 @@ def capped(data: Panel) -> dict[int, np.ndarray]:
     import numpy as np
 
     s = data["s"]
-    squares = np.minimum(data["r5"] ** 2, (CUT_RETURN * s) ** 2)
-    known = np.isfinite(squares)
-    sums, counts = trailing(np.where(known, squares, 0.0)), trailing(known.astype(float))
+    squares, known = _squares(data, CUT_RETURN)
+    sums, counts = trailing(squares), trailing(known.astype(float))
     with np.errstate(divide="ignore", invalid="ignore"):
         means = {
             span: np.where(counts[span] >= least, sums[span] / counts[span], np.nan)

@@ -105,10 +105,13 @@ def test_the_average_is_of_what_is_known(stormy: Panel) -> None:
     r5 = stormy["r5"][:, : 3 * SLOTS_A_DAY].copy()
     r5[0, 500:600] = np.nan
     r5[1, 600:750] = np.nan
-    found = ewma(replace(stormy, values={"r5": r5}), 12, half_life(12))
+    r5[0, 690] = 1.0
+    s = np.full_like(r5, SIGMA)
+    found = ewma(replace(stormy, values={"r5": r5, "s": s}), 12, half_life(12))
     past = np.flatnonzero(np.isfinite(r5[0, :701]))
     weights = 0.5 ** ((700 - past) / 24)
-    assert found[0, 700] == pytest.approx(12 * (weights * r5[0, past] ** 2).sum() / weights.sum(), rel=1e-12)
+    squares = np.minimum(r5[0, past] ** 2, (6 * SIGMA) ** 2)
+    assert found[0, 700] == pytest.approx(12 * (weights * squares).sum() / weights.sum(), rel=1e-12)
     assert np.isfinite(found[1, 743])
     assert np.isnan(found[1, 744]), "half of the last day's returns must be known"
 

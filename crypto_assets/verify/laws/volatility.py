@@ -25,8 +25,11 @@ SLOTS = {"1h": 12, "24h": 288}
 SPANS = {3: 2, 12: 6, 48: 24, 288: 144, 2016: 576}
 """Slots of an average of squared returns, and how many of them must be known."""
 
-LEAST, SMALLEST, CUT = 1e-5, 0.02, 4.0
-"""Volatility of a slot at least: absolute, and in own sigmas; own sigmas that a return counts for at most."""
+LEAST, SMALLEST = 1e-5, 0.02
+"""Volatility of a slot at least: absolute, and in own sigmas."""
+
+CUT, CUT_IN_AVERAGE = 4.0, 6.0
+"""Own sigmas that a return counts for at most, in the regression and in the average."""
 
 _HORIZON = "CASE p.horizon WHEN '1h' THEN 12 WHEN '24h' THEN 288 END"
 
@@ -138,8 +141,9 @@ def _average(grid: _Grid, half_life: float) -> np.ndarray:
     """Mean of the last 2016 squared returns with weights that halve, by recursion; NaN under half a day of returns."""
     import numpy as np
 
-    known = np.isfinite(grid.r5)
-    squares, longest, decay = np.where(known, grid.r5, 0.0) ** 2, 2016, 0.5 ** (1 / half_life)
+    cut = np.clip(grid.r5, -CUT_IN_AVERAGE * grid.s, CUT_IN_AVERAGE * grid.s)
+    known = np.isfinite(cut)
+    squares, longest, decay = np.where(known, cut, 0.0) ** 2, 2016, 0.5 ** (1 / half_life)
     found, total, weight = np.empty_like(squares), np.zeros(len(squares)), np.zeros(len(squares))
     for t in range(squares.shape[1]):
         total, weight = total * decay + squares[:, t], weight * decay + known[:, t]

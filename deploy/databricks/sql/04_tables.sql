@@ -418,7 +418,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`gold`.`volatility_forecasts` (
   `horizon` STRING NOT NULL COMMENT '1h or 24h.',
   `target_at` TIMESTAMP NOT NULL COMMENT 'window_end + horizon.',
   `volatility_pct` DOUBLE NOT NULL COMMENT 'Forecast: 100 x root of the sum of squared 5-minute log returns from window_end to target_at. [percent]',
-  `ewma_pct` DOUBLE NOT NULL COMMENT 'The same if squared returns go on as on average lately: exponential weights over 7 days that halve in twice the horizon. [percent]',
+  `ewma_pct` DOUBLE NOT NULL COMMENT 'The same if squared returns, of 6 own sigmas at most, go on as on average lately: exponential weights over 7 days that halve in twice the horizon. [percent]',
   `last_value_pct` DOUBLE COMMENT 'The same if the horizon before window_end repeats itself: 100 x rv1h or rv24h; null where that is unknown. [percent]',
   `model_name` STRING NOT NULL COMMENT 'Registered model.',
   `model_version` STRING NOT NULL COMMENT 'Model version used.',
