@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 from zlib import crc32
 
+from crypto_assets.ml.baselines import VOLATILITY_HORIZONS
 from crypto_assets.serving.answers import array, members, tag
 from crypto_assets.serving.as_of import Chosen
 from crypto_assets.serving.held import ALWAYS, NEVER, Having, Row, Snapshot
@@ -25,6 +26,7 @@ from crypto_assets.serving.kept import (
     POLLS,
     PREDICTIONS,
     PROMOTIONS,
+    VOLATILITY,
 )
 from crypto_assets.serving.metrics import newest_poll
 from crypto_assets.serving.service import Service, text_of
@@ -43,6 +45,7 @@ EXAMPLE: dict[str, Any] = {
         "metrics": [],
         "poll": None,
         "accuracy": [],
+        "volatility": [],
         "promotions": [],
         "state": {"state": "ok"},
         "coin": None,
@@ -50,7 +53,11 @@ EXAMPLE: dict[str, Any] = {
     "provenance": {"source": "replay", "tables": {"gold.latest_prices": {"table_version": 12}}},
 }
 FLAGGED = Having(is_anomaly=True)
-_SHOWN = (LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, PROMOTIONS, METRICS, ALERTS, POLLS)
+HORIZONS = tuple(Having(horizon=horizon) for horizon in VOLATILITY_HORIZONS)
+_SHOWN = (
+    *(LATEST, LEADERBOARD, BARS["5m"], ANOMALIES, PREDICTIONS, ACCURACY, VOLATILITY, PROMOTIONS, METRICS, ALERTS),
+    POLLS,
+)
 
 
 def prepare(service: Service, coin: str | None) -> tuple[str, Callable[[], bytes]]:
@@ -94,6 +101,7 @@ def _body(
         "metrics": _each(_per_group(found[METRICS.name], METRIC_HOURS)),
         "poll": text_of(newest_poll(found[POLLS.name])),
         "accuracy": _each(_since(found[ACCURACY.name], timedelta(days=ACCURACY_DAYS))),
+        "volatility": _of_each_horizon(found[VOLATILITY.name]),
         "promotions": array(row.text for row in _all(found[PROMOTIONS.name])),
         "state": text_of({"state": beside["state"], "written_at": state.written_at, "report": state.report}),
         "coin": _coin(found, coin) if coin is not None else b"null",
@@ -163,6 +171,15 @@ def _newest(snapshot: Snapshot | None, limit: int, *, flagged: bool = False) -> 
         mine = snapshot.all_rows(group)
         rows += [row for row in mine if keep is None or keep(row)][-limit:]
     return array(row.text for row in sorted(rows, key=lambda row: row.at)[-limit:])
+
+
+def _of_each_horizon(snapshot: Snapshot | None) -> bytes:
+    """The newest volatility forecast of each coin and horizon."""
+    if snapshot is None:
+        return b"[]"
+    rows = [snapshot.all_rows(group)[::-1] for group in snapshot.groups()]
+    newest = [next(filter(wanted, mine), None) for mine in rows for wanted in HORIZONS]
+    return array(row.text for row in newest if row is not None)
 
 
 def _line(rows: Sequence[Row]) -> bytes:

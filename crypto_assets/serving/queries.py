@@ -290,6 +290,24 @@ ORDER BY a.day DESC, a.coin_id, a.horizon, a.model_version, a.mode""",
     (COIN, UNTIL, _days(7)),
 )
 
+VOLATILITY_ACCURACY = Query(
+    "volatility_accuracy",
+    "How good the volatility forecasts of each day were, and what an average and the last value would have lost.",
+    f"""
+SELECT a.day, a.coin_id, a.horizon, a.model_name, a.model_version, a.mode, a.forecasts, a.without_outcome, a.qlike,
+       a.qlike_ewma, a.qlike_last_value, a.qlike_ratio, a.volatility_pct, a.outcome_pct
+FROM gold.volatility_accuracy a CROSS JOIN {_end("gold.volatility_accuracy", "day_start")}
+WHERE a.day_start <= s.until_at AND {_us("a.day_start")} > {_us("s.until_at")} - :days * {24 * HOUR_US}
+  AND (:coin IS NULL OR a.coin_id = :coin)
+ORDER BY a.day DESC, a.coin_id, a.horizon, a.model_version, a.mode""",
+    _of(
+        "gold.volatility_accuracy",
+        *("day", "coin_id", "horizon", "model_name", "model_version", "mode", "forecasts", "without_outcome"),
+        *("qlike", "qlike_ewma", "qlike_last_value", "qlike_ratio", "volatility_pct", "outcome_pct"),
+    ),
+    (COIN, UNTIL, _days(7)),
+)
+
 HORIZON = Parameter("horizon", "string", "1h", "Horizon of the forecasts.", choices=("5m", "1h"))
 
 FORECAST_FAN = Query(
@@ -447,7 +465,8 @@ CATALOGUE: Mapping[str, Query] = {
     query.name: query
     for query in (
         BOARD, LATEST_PRICES, PRICE_LINE, VOLUME_TREND, LEADERBOARD, RECENT_ANOMALIES, ANOMALY_RATE, SCORE_HISTOGRAM,
-        FORECAST_FAN, INTERVAL_COVERAGE, PREDICTION_ACCURACY, PIPELINE_HEALTH, CREDITS_LEFT, ALERTS_OPEN,
+        FORECAST_FAN, INTERVAL_COVERAGE, PREDICTION_ACCURACY, VOLATILITY_ACCURACY, PIPELINE_HEALTH, CREDITS_LEFT,
+        ALERTS_OPEN,
     )
 }  # fmt: skip
 """Every query by name, in the order of `docs/querying.md`."""

@@ -140,6 +140,33 @@ def _accuracy() -> Iterator[dict[str, Any]]:
             )  # fmt: skip
 
 
+def _outlook() -> Iterator[dict[str, Any]]:
+    for c, coin in enumerate(COINS):
+        for n in range(24):
+            end = END - n * SLOT
+            for horizon, ahead in (("1h", HOUR), ("24h", DAY)):
+                if horizon == "24h" and end != floor_hour(end):
+                    continue
+                yield row(
+                    "gold.volatility_forecasts", coin_id=coin, window_end=end, horizon=horizon, target_at=end + ahead,
+                    volatility_pct=c + 1.25, ewma_pct=c + 1.5, last_value_pct=None if coin == "litecoin" else c + 1.0,
+                    model_name=f"volatility_{horizon}", model_version="v0", mode="live", predicted_at=end,
+                    day=(end - SLOT).date(), hour=floor_hour(end - SLOT),
+                )  # fmt: skip
+
+
+def _outlook_accuracy() -> Iterator[dict[str, Any]]:
+    for n in range(3):
+        day = datetime(2024, 5, 1, tzinfo=UTC) - n * DAY
+        for coin in COINS:
+            yield row(
+                "gold.volatility_accuracy", day=day.date(), day_start=day, coin_id=coin, horizon="1h",
+                model_name="volatility_1h", model_version="2024-04-29-log-har", mode="live", forecasts=n,
+                without_outcome=0,
+                **({} if n == 0 else {"qlike": 0.3, "qlike_ewma": 0.4, "qlike_last_value": 0.6, "qlike_ratio": 0.75}),
+            )  # fmt: skip
+
+
 def _polls() -> Iterator[dict[str, Any]]:
     for n in range(40):
         at = END - n * HOUR
@@ -183,6 +210,8 @@ def fill(lake: Path) -> None:
         "gold.anomalies": _anomalies(),
         "gold.price_predictions": _forecasts(),
         "gold.prediction_accuracy": _accuracy(),
+        "gold.volatility_forecasts": _outlook(),
+        "gold.volatility_accuracy": _outlook_accuracy(),
         "ops.polls": _polls(),
         "ops.pipeline_metrics": _metrics(),
         "ops.alerts": _alerts(),

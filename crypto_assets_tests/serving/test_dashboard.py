@@ -143,6 +143,14 @@ def test_views_show_the_figures_of_the_home(browser: Browser, server: Server) ->
         assert "0.010" in text(page, "tr:has-text('2024-04-30'):has-text('Bitcoin')")
         assert "no outcome is known yet" in text(page, "tr:has-text('live') .c-coverage")
         assert "no outcome is known yet" in text(page, ".tablebox:has-text('Over all coins') .notes")
+        ahead = text(page, ".tablebox:has-text('The newest forecast of each coin') tr:has-text('Bitcoin')").split()
+        assert ahead[1:4] == ["1.25", "1.50", "1.00"]
+        assert "a price of the horizon before is unknown" in text(
+            page, ".tablebox:has-text('The newest forecast') .notes"
+        )
+        scored = page.locator(".tablebox:has-text('by day, coin and version') tbody tr")
+        scored.wait_for()
+        assert scored.inner_text().split() == ["1", "h", "log", "har", "live", "9", "0.300", "0.400", "0.600", "0.75"]
         page = opened.go("#/pipeline")
         produced = text(page, "tr:has-text('messages_produced')")
         assert "179" in produced

@@ -142,7 +142,8 @@ export function firing(rows) {
 }
 
 /** Whether a version was trained, rather than being a plain rule that serves until one is. */
-export const isTrained = ({ algorithm }) => !["persistence", "persistence+own_sigma", "robust_z"].includes(algorithm);
+export const isTrained = ({ algorithm }) =>
+  !["persistence", "persistence+own_sigma", "robust_z", "ewma"].includes(algorithm);
 
 /** Days of data that a trained version still lacks, from the words of a promotion or check; null = not named. */
 export function daysLacking(why) {

@@ -70,6 +70,8 @@ PAGES: tuple[Page, ...] = (
             Widget("line", "Skill against persistence", queries.PREDICTION_ACCURACY, ("skill",), x="day",
                    color="model_name", width=3),
             Widget("table", "Accuracy per day", queries.PREDICTION_ACCURACY),
+            Widget("line", "Loss of volatility forecasts (QLIKE)", queries.VOLATILITY_ACCURACY,
+                   ("qlike", "qlike_ewma", "qlike_last_value"), x="day"),
         ),
         {"coin": _COIN, "horizon": "1h", "hours": "24", "days": "7"},
     ),

@@ -1,13 +1,20 @@
-// How good the forecasts are: skill, coverage, width and Winkler score, and which model makes them and why.
+// How good the forecasts are: skill, coverage, width and Winkler score, which model makes them and why, and volatility.
 
 import { h, svg } from "../dom.js";
 import { count, fixed, minute, share } from "../format.js";
 import { coinLink, daysLacking, isTrained, maybe, named, provenance, serving } from "../parts.js";
 import { change, missing, num, Table } from "../table.js";
+import { section } from "./volatility.js";
 
 const PROMISED = 0.9;
 const DAYS = 3;
-const PURPOSE = { price_5m: "Price in 5 minutes", price_1h: "Price in 1 hour", anomaly: "Anomaly score" };
+const PURPOSE = {
+  price_5m: "Price in 5 minutes",
+  price_1h: "Price in 1 hour",
+  volatility_1h: "Volatility of 1 hour",
+  volatility_24h: "Volatility of 24 hours",
+  anomaly: "Anomaly score",
+};
 const HORIZONS = { "5m": "5 min", "1h": "1 h" };
 const MODES = { live: "live", backfill: "backfilled" };
 
@@ -17,6 +24,7 @@ export async function show(root, { store, signal }) {
   const measures = measureTable();
   const days = dayTable(store);
   const source = h("div");
+  const volatility = section(store, signal, method);
   root.append(
     h("h1", {}, "Forecasts"),
     h("h2", {}, "What serves"),
@@ -33,6 +41,7 @@ export async function show(root, { store, signal }) {
     h("h2", {}, "By day and coin"),
     days.element,
     source,
+    volatility.element,
   );
   const draw = () => {
     models.update([...serving(store).values()].sort((a, b) => (a.model < b.model ? 1 : -1)));
@@ -41,6 +50,7 @@ export async function show(root, { store, signal }) {
     const recent = store.data.accuracy.filter((row) => newest.includes(row.day));
     days.update(pooled(recent, ["day", "coin_id", "horizon", "mode"]));
     source.replaceChildren(provenance(store, "gold.prediction_accuracy"));
+    volatility.draw();
   };
   store.on("board", draw, signal);
   store.on("reset", draw, signal);
@@ -90,6 +100,7 @@ function finding(store, model) {
 /** Days of data that a trained model still lacks, where a plain rule serves. */
 function daysUntil(store, row) {
   if (isTrained(row)) return "serves";
+  if (row.algorithm === "ewma" && row.version !== "v0") return missing("nothing that was trained is surely better");
   const days = daysLacking(row.why) ?? daysLacking(finding(store, row.model));
   return days === null
     ? missing("no training was recorded yet; check enough_data of the model's asset counts the days")
