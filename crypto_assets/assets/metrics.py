@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crypto_assets.assets.card import Reads, Step
 from crypto_assets.assets.publishing import publish
+from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import DAY, Slice
 from crypto_assets.contracts.tables import PIPELINE_METRICS, RAW_PRICES
 from crypto_assets.engine.base import Engine, Result, StepInputs
@@ -44,11 +45,12 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     """
 
     def build(slice_: Slice) -> DataFrame:
-        bronze = engine.store.read("bronze.raw_prices", slice_)
+        version = engine.store.version(RAW_PRICES.full_name)
+        bronze = engine.store.read(RAW_PRICES.full_name, slice_, version=version)
         return pipeline_metrics(
             slice_.hours(),
             bronze=bronze,
-            silver=engine.store.read("silver.prices", _event_span(bronze, slice_, inputs)),
+            silver=engine.store.read("silver.prices", _event_span(engine, version, slice_, inputs)),
             quarantine=engine.store.read("silver.quarantine", slice_),
             polls=engine.store.read("ops.polls", slice_),
             anomalies=engine.store.read("gold.anomalies", slice_),
@@ -61,11 +63,10 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
     return Result({PIPELINE_METRICS.full_name: done})
 
 
-def _event_span(bronze: DataFrame, slice_: Slice, inputs: StepInputs) -> Slice:
+def _event_span(engine: Engine, version: int | None, slice_: Slice, inputs: StepInputs) -> Slice:
     """Event hours that the slice's records may lie in; late ones reach further back."""
-    from pyspark.sql import functions as F
-
-    oldest = bronze.agg(F.min("event_hour").alias("oldest")).toArrow().column(0)[0].as_py()
+    hours = engine.store.read_arrow(RAW_PRICES.full_name, slice_, columns=["event_hour"], version=version)
+    oldest = compute().min(hours.column(0)).as_py()
     start = slice_.start - timedelta(hours=1)
     if oldest is not None:
         start = min(start, oldest)

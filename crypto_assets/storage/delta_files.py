@@ -182,6 +182,19 @@ def latest_version(path: str) -> int | None:
     return max((int(f.stem) for f in log.glob("*.json") if f.stem.isdigit()), default=None)
 
 
+def commit_state(path: str, version: int) -> tuple[int, int, int] | None:
+    """Version, inode and time of the file of a table's newest commit; None if that is another version or not a file.
+
+    Equal states are the same commit, also if the table was deleted and made again in between.
+    """
+    log = Path(path) / "_delta_log"
+    try:
+        found = (log / f"{version:020}.json").stat()
+    except OSError:
+        return None
+    return None if (log / f"{version + 1:020}.json").exists() else (version, found.st_ino, found.st_mtime_ns)
+
+
 def version_of(path: str, mark: str, after: int) -> int | None:
     """Version of the newest commit after a version whose metadata holds a mark; None without one."""
     commits = read_commits(path, after, 1_000_000)

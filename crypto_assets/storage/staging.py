@@ -27,10 +27,17 @@ _BATCH_ROWS = 64 * 1024
 
 
 def loaded(rows: DataFrame | pa.Table) -> pa.Table:
-    """The rows of a frame, computed; Arrow tables as they are."""
+    """The rows of a frame, computed; Arrow tables as they are.
+
+    Before a query, `toArrow` of Spark Connect has the plan analysed for a schema to cast the reply to (measured: a
+    sixth of the query). Here the caller casts to its contract.
+    """
     import pyarrow as pa
 
-    return rows if isinstance(rows, pa.Table) else rows.toArrow()
+    if isinstance(rows, pa.Table):
+        return rows
+    reply = getattr(type(rows), "_to_table", None)
+    return rows.toArrow() if reply is None else reply(rows)[0]
 
 
 def completed_frame(contract: Table, frame: DataFrame) -> DataFrame:

@@ -122,12 +122,9 @@ def last_records(engine: Engine, table: Table, topic_id: str, ends: Mapping[int,
     from pyspark.sql import functions as F
 
     def rows(within: Slice | None, tops: Mapping[int, int]) -> Records:
-        frame = engine.store.read(table.full_name, within)
-        near = [
-            (F.col("partition") == p) & (F.col("offset") < e) & (F.col("offset") >= e - TAIL) for p, e in tops.items()
-        ]
-        mine = (F.col("topic_id") == topic_id) & (F.col("kind") == "record") & reduce(or_, near)
-        return records_of(frame.where(mine).select(*COLUMNS).toArrow())
+        near = " OR ".join(f"(partition = {p} AND offset < {e} AND offset >= {e - TAIL})" for p, e in tops.items())
+        mine = f"topic_id = '{topic_id}' AND kind = 'record' AND ({near})"
+        return records_of(engine.store.read_arrow(table.full_name, within, columns=COLUMNS, where=mine))
 
     found = rows(Slice(slice_.start - NEAR, slice_.end), ends)
     absent = sorted(set(ends) - set(found))
