@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from crypto_assets.checks.rules import CONTRACT, parts
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, key_slice
+from crypto_assets.contracts.tables import TABLES
 from crypto_assets.market import polls
 from crypto_assets.orchestration.evaluations import Evaluation, Severity
 
@@ -300,6 +302,10 @@ class _Router:
         if e.asset == OWN_ASSET:
             return
         subject = Subject("check", e.check, e.asset, e.partition)
+        if e.check == CONTRACT:  # before there was one, each of its rules had a check and alerts
+            table = TABLES.get(e.asset.replace("/", "."))
+            for old in parts(table) if table is not None else ():
+                self._green(Subject("check", old, e.asset, e.partition), e.at, f"now part of the check {CONTRACT}")
         alerts = e.severity == "error" or e.check in WARN_ALERTS
         if e.passed or not alerts:
             self._green(subject, e.at, e.description)

@@ -69,7 +69,7 @@ def table_checks() -> dg.AssetChecksDefinition:
         rows = context.resources.engine.store.read_arrow(ALERTS.full_name)
         configured = context.resources.step_inputs.settings.alert_webhook_url is not None
         found = [
-            *rules.evaluate(ALERTS, rows, [None])[None],
+            *rules.folded(ALERTS, rules.evaluate(ALERTS, rows, [None])[None]),
             judge(rows.to_pylist(), datetime.now(UTC), configured=configured),
         ]
         by_name = {o.name: o for o in found}

@@ -12,9 +12,9 @@ from typing import Any
 
 import dagster as dg
 
-from crypto_assets.checks.rules import NOT_NULL, UNIQUE_KEY, is_blocking
+from crypto_assets.checks.rules import CONTRACT, parts
 from crypto_assets.contracts import render
-from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.model import Rule, Table
 from crypto_assets.contracts.slices import key_spans
 from crypto_assets.engine.base import CheckOutcome, Markdown
 
@@ -24,7 +24,7 @@ NAMED = 10
 
 
 def described(table: Table) -> dict[str, str]:
-    """Descriptions of a table's checks, by name.
+    """Descriptions of a table's checks, by name: its blocking rules as one, and each that only warns.
 
     Partitioned tables have `has_rows`; an unpartitioned one may rightly be empty.
     """
@@ -32,10 +32,18 @@ def described(table: Table) -> dict[str, str]:
     if table.grain is not None:
         found[HAS_ROWS] = f"The {table.grain} has rows; an empty one is recorded, and red with the reason."
     required = ", ".join(c.name for c in table.columns if not c.nullable)
-    found[NOT_NULL] = f"No null in: {required}."
-    found[UNIQUE_KEY] = f"No two rows share ({', '.join(table.key)})."
-    found |= {rule.name: f"{rule.description} A good row fulfils: {rule.sql}" for rule in table.rules}
+    blocking = [
+        f"`not_null`: no null in {required}.",
+        f"`unique_key`: no two rows share ({', '.join(table.key)}).",
+        *(f"`{rule.name}`: {_text(rule)}" for rule in table.rules if rule.blocking),
+    ]
+    found[CONTRACT] = "All rules without which nothing is written. " + " ".join(blocking)
+    found |= {rule.name: _text(rule) for rule in table.rules if not rule.blocking}
     return found
+
+
+def _text(rule: Rule) -> str:
+    return f"{rule.description} A good row fulfils: {rule.sql}"
 
 
 def specs(
@@ -61,7 +69,7 @@ def specs(
     """
     key = dg.AssetKey(list(asset_key))
     own = described(table) if table is not None else {}
-    both = sorted(set(own) & set(extra or {}))
+    both = sorted({*own, *(parts(table) if table is not None else ())} & set(extra or {}))
     if both:
         raise ValueError(f"extra check(s) {both} of {key.to_user_string()} have names of the contract's own checks")
     return [
@@ -69,7 +77,7 @@ def specs(
             name,
             asset=key,
             description=text,
-            blocking=table is not None and is_blocking(table, name),
+            blocking=name == CONTRACT,
             metadata={"severity": _severity(table, name)} if name in own else None,
             partitions_def=partitions_def,
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.model import Rule, Table
 from crypto_assets.contracts.slices import day_key, hour_key, key_slice
-from crypto_assets.engine.base import CheckOutcome
+from crypto_assets.engine.base import CheckOutcome, Markdown
 from crypto_assets.storage.base import AuditFailed
 from crypto_assets.storage.delta_files import quote
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+CONTRACT = "contract"
+"""Check that holds if all blocking rules of a table do; see `folded`."""
 NOT_NULL = "not_null"
 UNIQUE_KEY = "unique_key"
 EXAMPLES = 5
@@ -102,9 +104,45 @@ def blocking(outcomes: Sequence[CheckOutcome]) -> list[CheckOutcome]:
     return [o for o in outcomes if not o.passed and o.metadata.get("blocking")]
 
 
-def is_blocking(table: Table, name: str) -> bool:
-    """Whether a red check `name` stops a write of `table`."""
-    return name in (NOT_NULL, UNIQUE_KEY) or any(rule.name == name and rule.blocking for rule in table.rules)
+def parts(table: Table) -> tuple[str, ...]:
+    """Names of the blocking rules of a table, which the check `CONTRACT` reports together."""
+    return (NOT_NULL, UNIQUE_KEY, *(rule.name for rule in table.rules if rule.blocking))
+
+
+def folded(table: Table, outcomes: Sequence[CheckOutcome]) -> list[CheckOutcome]:
+    """Outcomes with those of blocking rules replaced by one, `CONTRACT`, that says what each of them found.
+
+    Args:
+        table: Contract.
+        outcomes: Of one partition. If only some of the blocking rules were evaluated, the others count as red; without
+            any of them there is no `CONTRACT` either.
+    """
+    names = parts(table)
+    mine = {o.name: o for o in outcomes if o.name in names}
+    if not mine:
+        return list(outcomes)
+    red, absent = [o for o in mine.values() if not o.passed], [n for n in names if n not in mine]
+    rows = max(o.metadata.get("rows", 0) for o in mine.values())
+    metadata: dict[str, Any] = {"rules": len(names), "rows": rows, "blocking": True}
+    metadata["violations"] = sum(o.metadata.get("violations", 0) for o in mine.values())
+    if not red and not absent:
+        one = CheckOutcome(CONTRACT, True, f"{len(names)} rules hold for {rows:,} rows", metadata=metadata)
+    else:
+        found = [(o.name, o.description) for o in red] + [(n, "not evaluated") for n in absent]
+        lines = [f"| `{name}` | {_cell(mine, name)} | {text.replace('|', chr(92) + '|')} |" for name, text in found]
+        metadata["failed"] = [name for name, _ in found]
+        metadata["what_failed"] = Markdown("\n".join(["| rule | violations | found |", "|---|---|---|", *lines]))
+        metadata["examples"] = {o.name: o.metadata["examples"] for o in red if "examples" in o.metadata}
+        message = "; ".join(f"{name}: {text}" for name, text in found)
+        worst = "error" if absent or any(o.severity == "error" for o in red) else "warn"
+        one = CheckOutcome(CONTRACT, False, message, worst, metadata)
+    at = min(i for i, o in enumerate(outcomes) if o.name in names)
+    rest = [(i, o) for i, o in enumerate(outcomes) if o.name not in names]
+    return [*(o for i, o in rest if i < at), one, *(o for i, o in rest if i > at)]
+
+
+def _cell(outcomes: Mapping[str, CheckOutcome], name: str) -> str:
+    return f"{outcomes[name].metadata.get('violations', '')}" if name in outcomes else ""
 
 
 def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None]:

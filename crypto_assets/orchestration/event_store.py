@@ -17,6 +17,8 @@ from typing import Any, Literal
 import dagster as dg
 import sqlalchemy as db
 
+from crypto_assets.checks.rules import parts
+from crypto_assets.contracts.tables import TABLES
 from crypto_assets.dagster_private import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
@@ -227,7 +229,10 @@ class CheckState:
 
 
 def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
-    """States of all checks ever planned or evaluated, by asset and check."""
+    """States of all checks ever planned or evaluated, by asset and check.
+
+    Rules that had a check each before `contract` reported them together are left out: nothing evaluates those again.
+    """
     c = AssetCheckExecutionsTable.c
     evaluated = c.execution_status != PLANNED
     groups = (c.asset_key, c.check_name)
@@ -259,7 +264,12 @@ def check_states(instance: dg.DagsterInstance) -> list[CheckState]:
             states[_check(row)] = CheckState(
                 _asset(row), row.check_name, "not evaluated", description=text, summary=text
             )
-    return sorted(states.values(), key=lambda s: (s.asset, s.check))
+    return sorted((s for s in states.values() if not _is_folded(s)), key=lambda s: (s.asset, s.check))
+
+
+def _is_folded(state: CheckState) -> bool:
+    table = TABLES.get(state.asset.replace("/", "."))
+    return table is not None and state.check in parts(table)
 
 
 def check_state(instance: dg.DagsterInstance, asset: str, check: str) -> CheckState | None:

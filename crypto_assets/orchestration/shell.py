@@ -5,6 +5,7 @@ outcomes. Does not belong here: which assets exist and how rows are computed (`a
 """
 
 # Dagster reads the annotations of asset functions at run time, so this module has no `annotations` future import.
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import dagster as dg
 
 from crypto_assets.assets.card import ModelAsset, Step
 from crypto_assets.checks import factories as checks
+from crypto_assets.checks.rules import folded
 from crypto_assets.contracts.model import Table
 from crypto_assets.engine.base import (
     CheckOutcome,
@@ -186,10 +188,15 @@ def _log_blocking(context: dg.AssetExecutionContext, step: Step, error: AuditFai
     """Log the evaluations that stopped the write; with the failure alone the check's last state stays green."""
     for asset in step.makes:
         key = dg.AssetKey(asset.asset_key)
+        if not isinstance(asset, Table) or key not in context.selected_asset_keys:
+            continue
+        declared, by_partition = {**checks.described(asset), **step.checks}, defaultdict(list)
         for partition, outcome in error.outcomes:  # type: ignore[misc]
-            own = isinstance(asset, Table) and outcome.name in {**checks.described(asset), **step.checks}
-            if own and key in context.selected_asset_keys:
-                _log_evaluation(context, checks.evaluation(outcome, key, partition))
+            by_partition[partition].append(outcome)
+        for partition, found in by_partition.items():
+            for outcome in folded(asset, found):
+                if outcome.name in declared:
+                    _log_evaluation(context, checks.evaluation(outcome, key, partition))
 
 
 def _log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
@@ -223,7 +230,11 @@ def report(
             continue
         declared = [s.name for s in _check_specs(step, asset)]
         if name in result.tables:
-            yield _materialized(context, key, result.tables[name], keys, declared, facts or {})
+            table = result.tables[name]
+            if isinstance(asset, Table):
+                done = {k: replace(p, checks=folded(asset, p.checks)) for k, p in table.partitions.items()}
+                table = replace(table, partitions=done)
+            yield _materialized(context, key, table, keys, declared, facts or {})
         else:
             known = {**(facts or {}), "code_version": code_version(step, asset)}
             skipped = [replace(o, metadata={**o.metadata, **known}) for o in result.skipped.get(name, [])]

@@ -79,6 +79,7 @@ class Reports:
         import dagster as dg
 
         from crypto_assets.checks import factories as checks
+        from crypto_assets.checks.rules import folded
         from crypto_assets.dagster_private import DATA_VERSION_TAG
 
         table, partition = key
@@ -95,7 +96,7 @@ class Reports:
                 tags={DATA_VERSION_TAG: done.data_version} if done is not None else None,
             )
         ]
-        for outcome in done.checks if done is not None else ():
+        for outcome in folded(TABLES[table], done.checks) if done is not None else ():
             # Outside of runs Dagster accepts one evaluation per check and partition, ever; the text names it instead.
             text = f"{partition}: {outcome.description}" if partition else outcome.description
             events.append(checks.evaluation(replace(outcome, description=text), asset, None))

@@ -81,6 +81,16 @@ def test_only_transitions_are_alerts():
     assert seen(p(green(SILVER, "unique_key", seconds=240))) == []
 
 
+def test_an_alert_of_a_rule_ends_with_the_check_that_reports_the_rule_now():
+    p = Pipeline()
+    p(red(SILVER, "unique_key"), red(SILVER, "all_coins_present", H13))
+    found = p(red(SILVER, "contract", seconds=60, text="price_positive: 1 of 60 rows"))
+    assert sorted(seen(found)) == [
+        ("firing", "silver/prices contract", H12), ("resolved", "silver/prices unique_key", H12)
+    ]  # fmt: skip
+    assert found.transitions[0].summary == "recovered after 60 s: now part of the check contract"
+
+
 def test_state_is_kept_by_partition():
     p = Pipeline()
     p(red(SILVER, "unique_key", H12))

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from crypto_assets.checks import factories as checks
+from crypto_assets.checks import rules
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import CheckOutcome
 
@@ -26,10 +27,13 @@ def test_every_table_has_checks_that_can_fail(name):
     table = TABLES[name]
     specs = {s.name: s for s in checks.specs(table.asset_key, table)}
     assert ("has_rows" in specs) == (table.grain is not None)
-    assert {"not_null", "unique_key", *(r.name for r in table.rules)} <= set(specs)
+    warnings = {r.name for r in table.rules if not r.blocking}
+    assert warnings <= set(specs)
+    assert all(name in (specs["contract"].description or "") for name in rules.parts(table))
+    assert not set(rules.parts(table)) & set(specs)
     assert all(s.description and s.asset_key == dg.AssetKey(list(table.asset_key)) for s in specs.values())
     blocking = {s.name for s in specs.values() if s.blocking}
-    assert blocking == {"not_null", "unique_key", *(r.name for r in table.rules if r.blocking)}
+    assert blocking == {"contract"}
 
 
 def test_extra_checks_are_added_and_may_not_hide_the_contract():
@@ -59,7 +63,7 @@ def test_evaluations_are_stored_and_read_back_by_partition():
     @dg.asset(
         key=KEY,
         partitions_def=dg.StaticPartitionsDefinition(["a", "b"]),
-        check_specs=[s for s in checks.specs(KEY.path, BARS) if s.name == "ohlc_ordered"],
+        check_specs=[dg.AssetCheckSpec("ohlc_ordered", asset=KEY, blocking=True)],
     )
     def bars(context):
         context.log_event(checks.evaluation(GREEN, KEY, "a"))

@@ -122,10 +122,8 @@ def test_warnings_do_not_block_and_errors_do():
     assert {o.name for o in found if not o.passed} == {"complete_windows", "has_samples"}
     assert by_name(found)["complete_windows"].severity == "warn"
     assert [o.name for o in rules.blocking(found)] == ["has_samples"]
-    assert rules.is_blocking(BARS, "not_null")
-    assert rules.is_blocking(BARS, "unique_key")
-    assert not rules.is_blocking(BARS, "complete_windows")
-    assert not rules.is_blocking(BARS, "has_rows")
+    assert {"not_null", "unique_key", "ohlc_ordered"} <= set(rules.parts(BARS))
+    assert not {"complete_windows", "has_rows"} & set(rules.parts(BARS))
 
 
 def test_the_audit_raises_once_with_every_blocking_violation():
@@ -299,3 +297,27 @@ def test_every_rule_gives_the_same_verdict_on_spark(name, spark):
     on_spark = frame.select(*counted).collect()[0].asDict()
     on_duckdb = {o.name: o.metadata["violations"] for o in rules.evaluate(table, rows, [None])[None]}
     assert {r.name: on_duckdb[r.name] for r in table.rules} == on_spark
+
+
+def test_blocking_rules_are_reported_together_and_each_that_fails_is_named():
+    low = bars(bar(0, low=Decimal(3)))
+    found = rules.folded(BARS, rules.evaluate(BARS, low, KEYS[:1])[KEYS[0]])
+    assert [o.name for o in found] == ["contract", "complete_windows"]
+    one = found[0]
+    assert (one.passed, one.severity, one.metadata["blocking"]) == (False, "error", True)
+    assert one.metadata["failed"] == ["ohlc_ordered", "average_within_range"]
+    assert (one.metadata["violations"], one.metadata["rows"]) == (2, 1)
+    assert "; average_within_range: 1 of 1 rows break" in one.description
+    assert one.description.startswith("ohlc_ordered: 1 of 1 rows break")
+    assert one.metadata["examples"]["ohlc_ordered"]
+    assert "| `ohlc_ordered` | 1 |" in one.metadata["what_failed"].text
+
+
+def test_a_blocking_rule_that_was_not_evaluated_is_named():
+    outcomes = rules.evaluate(BARS, bars(bar(0)), KEYS[:1])[KEYS[0]]
+    assert rules.folded(BARS, outcomes)[0].passed
+    (one, *rest) = rules.folded(BARS, [o for o in outcomes if o.name != "has_samples"])
+    assert (one.passed, one.description) == (False, "has_samples: not evaluated")
+    assert [o.name for o in rest] == ["complete_windows"]
+    warned = [o for o in outcomes if o.name == "complete_windows"]
+    assert rules.folded(BARS, warned) == warned

@@ -151,14 +151,14 @@ def test_lag_is_the_age_of_the_oldest_record_not_in_latest_prices(with_log, kafk
 
 
 def test_runs_and_checks_of_an_asset(bench):
-    specs = [dg.AssetCheckSpec(n, asset=LATEST) for n in ("unique_key", "price_positive", "has_rows")]
+    specs = [dg.AssetCheckSpec(n, asset=LATEST) for n in ("quotes_moved", "contract", "has_rows")]
 
     @dg.asset(key=LATEST, check_specs=specs)
     def latest():
         yield dg.MaterializeResult(
             check_results=[
-                dg.AssetCheckResult(check_name="unique_key", passed=True),
-                dg.AssetCheckResult(check_name="price_positive", passed=False),
+                dg.AssetCheckResult(check_name="quotes_moved", passed=True),
+                dg.AssetCheckResult(check_name="contract", passed=False),
                 dg.AssetCheckResult(check_name="has_rows", passed=False, severity=dg.AssetCheckSeverity.WARN),
             ]
         )
@@ -167,7 +167,7 @@ def test_runs_and_checks_of_an_asset(bench):
     for partition, passed in (("2024-05-01-12:00", False), ("2024-05-01-13:00", True)):
         bench.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(["silver", "prices"]), check_name="not_null", passed=passed, partition=partition
+                asset_key=dg.AssetKey(["silver", "prices"]), check_name="contract", passed=passed, partition=partition
             )
         )
     bench.instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(["ops", "alerts"])))
@@ -175,7 +175,7 @@ def test_runs_and_checks_of_an_asset(bench):
     one = found["gold/latest_prices"]
     assert one.last_run is not None
     assert (one.last_run.run_id, one.last_run.state) == (run.run_id, "SUCCESS")
-    assert (one.checks_green, one.checks_red) == (1, ("has_rows (warn)", "price_positive"))
+    assert (one.checks_green, one.checks_red) == (1, ("contract", "has_rows (warn)"))
     assert (found["silver/prices"].checks_green, found["silver/prices"].checks_red) == (1, ())
     by_sensor = found["ops/alerts"].last_run
     assert by_sensor is not None

@@ -38,7 +38,7 @@ def _asset(key: dg.AssetKey, check: str):
 
 
 def definitions() -> dg.Definitions:
-    assets = [_asset(MODEL, "enough_data"), _asset(PRICES, "not_null")]
+    assets = [_asset(MODEL, "enough_data"), _asset(PRICES, "contract")]
     return dg.Definitions(assets=assets, jobs=[dg.define_asset_job("refresh", assets)], executor=dg.in_process_executor)
 
 
@@ -82,10 +82,10 @@ def test_a_run_that_fails_before_its_checks_leaves_them_not_evaluated_and_says_w
         "refresh: step silver__prices: silver/prices has no input: start it",
     ]
     assert verdicts(instance) == both("not evaluated")
-    state = event_store.check_state(instance, "silver/prices", "not_null")
+    state = event_store.check_state(instance, "silver/prices", "contract")
     assert state is not None
     assert not state.passed
-    assert state.label == "not_null (not evaluated)"
+    assert state.label == "contract (not evaluated)"
     assert "which failed without evaluating it" in state.description
     assert run("green") == []
     assert verdicts(instance) == both("green")
@@ -100,13 +100,13 @@ def test_the_report_of_the_demo_names_them_and_expects_none(instance, run):
     run("fail")
     assert {(r["asset"], r["check"], r["verdict"]) for r in report.checks(instance)} == {
         ("ml/price_model", "enough_data", "not evaluated"),
-        ("silver/prices", "not_null", "not evaluated"),
+        ("silver/prices", "contract", "not evaluated"),
     }
     first, *others = report.check_lines(event_store.check_states(instance), [])
     assert first == "checks    0 green, 0 warnings expected here; to be looked into:"
     assert [line.split(":")[0].strip() for line in others] == [
         "ml/price_model enough_data (not evaluated)",
-        "silver/prices not_null (not evaluated)",
+        "silver/prices contract (not evaluated)",
     ]
 
 
@@ -125,7 +125,7 @@ def test_the_checks_of_a_canceled_run_are_not_evaluated(instance, run):
     assert verdicts(instance) == both("green")  # in progress: what was found before counts
     instance.report_run_canceled(canceled)
     assert event_store.failed_steps(instance, canceled.run_id) == []
-    state = event_store.check_state(instance, "silver/prices", "not_null")
+    state = event_store.check_state(instance, "silver/prices", "contract")
     assert state is not None
     assert state.verdict == "not evaluated"
     assert "was canceled" in state.description
@@ -155,21 +155,21 @@ def test_of_a_killed_run_the_states_before_it_count_until_it_is_known_to_have_en
 
 
 def test_a_red_blocking_rule_stays_red_when_its_step_fails(instance):
-    specs = [dg.AssetCheckSpec(n, asset=PRICES) for n in ("not_null", "unique_key")]
+    specs = [dg.AssetCheckSpec(n, asset=PRICES) for n in ("contract", "all_coins_present")]
 
     @dg.asset(key=PRICES, check_specs=specs)
     def audited(context: dg.AssetExecutionContext):
         context.log_event(
             dg.AssetCheckEvaluation(  # type: ignore[arg-type]
-                asset_key=PRICES, check_name="not_null", passed=False, partition=None, description="2 nulls"
+                asset_key=PRICES, check_name="contract", passed=False, partition=None, description="2 nulls"
             )
         )
         raise dg.Failure("nothing was committed")
 
     dg.materialize([audited], instance=instance, raise_on_error=False)
     states = {s.check: (s.verdict, s.description) for s in event_store.check_states(instance)}
-    assert states["not_null"] == ("red", "2 nulls")
-    assert states["unique_key"][0] == "not evaluated"
+    assert states["contract"] == ("red", "2 nulls")
+    assert states["all_coins_present"][0] == "not evaluated"
 
 
 def test_housekeeping_changes_no_state(instance, run):
@@ -180,3 +180,15 @@ def test_housekeeping_changes_no_state(instance, run):
     before = event_store.check_states(instance)
     assert maintenance.prune_runs(instance, datetime.now(UTC) + timedelta(days=30), dry_run=False)[0] >= 1
     assert event_store.check_states(instance) == before
+
+
+def test_a_rule_that_had_a_check_of_its_own_once_is_no_state(instance):
+    for check, passed in (
+        ("price_positive", False),
+        ("unique_key", True),
+        ("contract", True),
+        ("volume_not_negative", True),
+    ):
+        instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=PRICES, check_name=check, passed=passed))
+    found = [(s.check, s.verdict) for s in event_store.check_states(instance)]
+    assert found == [("contract", "green"), ("volume_not_negative", "green")]

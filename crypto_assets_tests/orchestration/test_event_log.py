@@ -337,7 +337,8 @@ def indexed(found: Any) -> dict[str, Any]:
         }
         rows = {name: connection.exec_driver_sql(sql).fetchall() for name, sql in tables.items()}
     rows["tags"].sort()
-    rows["newest"] = [(deserialize_value(r).partition_key, key) for r, _, key in rows["newest"]]
+    newest: list[Any] = [deserialize_value(row[0]) for row in rows["newest"]]
+    rows["newest"] = [(entry.partition_key, row[2]) for entry, row in zip(newest, rows["newest"], strict=True)]
     return rows
 
 

@@ -97,7 +97,7 @@ def test_a_check_that_the_step_forgot_is_red(instance):
     forgetful = table({None: True})
     forgetful.tables["gold.leaderboard_24h"].partitions[None].checks.pop()
     run(toy(lambda *_: forgetful), hourly=False, instance=instance)
-    assert evaluations(instance, "unique_key") == {None: True}
+    assert evaluations(instance, "contract") == {None: True}
     assert evaluations(instance, "toy_check") == {None: False}
 
 
@@ -117,7 +117,7 @@ def test_a_blocking_rule_shows_its_evaluation_although_nothing_was_written(insta
         raise AuditFailed("stopped", [("2026-01-01-00:00", outcome(False, "rank_positive"))])
 
     assert not run(toy(work), instance=instance).success
-    assert evaluations(instance, "rank_positive") == {"2026-01-01-00:00": False}
+    assert evaluations(instance, "contract") == {"2026-01-01-00:00": False}
     assert instance.get_materialized_partitions(KEY) == set()
 
 
