@@ -155,7 +155,10 @@ def _lines(path: Path) -> list[str]:
 
 def show(part: Part) -> None:
     """Print one part."""
-    output.table(part.title, [m.row() for m in part.measures])
+    if part.measures:
+        output.table(part.title, [m.row() for m in part.measures])
+    else:
+        output.say(part.title, style="bold")
     for title, rows in part.tables.items():
         output.table(title, rows)
     for note in part.notes:

@@ -70,6 +70,7 @@ def run(*, days: Sequence[int], coins: Sequence[int]) -> Part:
     for size in sizes:
         output.say(f"{size[0]:,} days of {size[1]:,} coins ...", style="dim")
         found[size], lake[size] = measured(*size)
+        output.say(", ".join(f"{what} {amount(cost, 's')}" for what, cost in found[size].items()), style="dim")
     by_days = {d: found[d, few_coins] for d in sorted(days)}
     by_coins = {c: found[few_days, c] for c in sorted(coins)}
     part = Part("Scale: processor seconds by size, children included, broker excluded")
