@@ -128,12 +128,10 @@ def demo(
 @app.command()
 def up(source: Source = None, home: HomeOption = None, port: Port = 3000) -> None:
     """Run the pipeline with automation on, until Ctrl-C."""
-    from crypto_assets.cli import catch_up
-    from crypto_assets.cli.up import serve
+    from crypto_assets.cli.up import caught_up, serve
 
     settings = _settings(source, home)
-    code = serve(settings, port=port, automation=True, before=lambda h: catch_up.run(settings, h, datetime.now(UTC)))
-    raise typer.Exit(code)
+    raise typer.Exit(serve(settings, port=port, automation=True, before=lambda h: caught_up(settings, h)))
 
 
 @app.command()

@@ -50,7 +50,7 @@ def stop_if_asked() -> None:
 
 
 @contextmanager
-def stop_requested(*, interrupt: bool = False) -> Iterator[Asked]:
+def stop_requested(*, interrupt: bool = False, announce: bool = True) -> Iterator[Asked]:
     """An event that SIGINT, SIGTERM and a closed terminal set; a second SIGINT or SIGTERM ends the process at once.
 
     SIGINT counts also where a shell made us ignore it, as shells do for what they start in the background; SIGHUP does
@@ -58,6 +58,7 @@ def stop_requested(*, interrupt: bool = False) -> Iterator[Asked]:
 
     Args:
         interrupt: The first signal also raises KeyboardInterrupt in the main thread: for work that polls no event.
+        announce: Print that the first signal was noticed.
     """
     asked = Asked()
     interrupts = [KeyboardInterrupt] if interrupt else []
@@ -74,7 +75,7 @@ def stop_requested(*, interrupt: bool = False) -> Iterator[Asked]:
         numbers.append(HANGUP)
     waked = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     before = {number: signal.signal(number, note) for number in numbers}
-    watcher = threading.Thread(target=_watch, args=(reader, asked, numbers), name="signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reader, asked, numbers, announce), name="signals", daemon=True)
     watcher.start()
     _active.append(asked)
     try:
@@ -103,14 +104,15 @@ def interruptible() -> Iterator[None]:
             raise SystemExit(128 + asked.number) from None
 
 
-def _watch(reader: int, asked: Asked, numbers: list[int]) -> None:
+def _watch(reader: int, asked: Asked, numbers: list[int], announce: bool) -> None:
     first_at = 0.0
     while received := [n for n in os.read(reader, 512) if n in numbers] or None:
         now = time.monotonic()
         if not asked.is_set():
             asked.number, first_at = asked.number or received[0], now
             asked.set()
-            output.anyway(output.notice, "stopping ... (a second Ctrl-C ends everything at once)")
+            if announce:
+                output.anyway(output.notice, "stopping ... (a second Ctrl-C ends everything at once)")
         elif now - first_at > SAME_REQUEST_S and (again := [n for n in received if n != HANGUP]):
             _end_now(again[0])
 

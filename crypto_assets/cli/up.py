@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -27,6 +29,8 @@ from crypto_assets.log.kafka.broker import EmbeddedBroker, port_is_free
 from crypto_assets.paths import private_folder
 from crypto_assets.settings import Settings
 
+ENDS_WITHIN_S = 20.0
+"""Seconds that an interrupted catch-up has for ending its run in order."""
 LONGEST_SOCKET = 103
 """Bytes of a socket's path; macOS takes 103, Linux 107."""
 
@@ -117,6 +121,35 @@ def serve(settings: Settings, *, port: int, automation: bool, before: Callable[[
             if asked.caused(error):
                 return 0  # by now everything is stopped
             raise
+
+
+def caught_up(settings: Settings, home: Home) -> None:
+    """Bring a home to the present in a child process, which prints to our terminal.
+
+    Raises:
+        SystemExit: It ended with an error, which it has reported.
+        ReportedError: It was killed.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "crypto_assets.cli.catch_up"],
+        env=child_environment(settings, home, automation=True),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C reaches it by us alone
+    )
+    try:
+        code = child.wait()
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(ENDS_WITHIN_S)
+        finally:
+            child.kill()
+        raise
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise ReportedError(f"catching up was ended by {name}, not by us: start again, it goes on where it was")
+    if code:
+        raise SystemExit(code)
 
 
 def _watch(stack: ExitStack, settings: Settings, home: Home, port: int, automation: bool, api: ApiChild | None) -> int:

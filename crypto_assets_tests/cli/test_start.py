@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from crypto_assets.cli.processes import family, name_of
-from crypto_assets.cli.up import Patience
+from crypto_assets.cli.up import Patience, caught_up
 from crypto_assets.home import open_home
 from crypto_assets.settings import Settings
 from crypto_assets_tests.cli.commands import invoke, one_line
@@ -42,3 +42,17 @@ def test_giving_up_names_the_setting_and_leaves_no_process(tmp_path: Path, monke
     assert "give it more time with CRYPTO_ASSETS_START_TIMEOUT_S (now 1)" in one_line(done)
     assert family(name_of(psutil.Process())) == []
     assert not home.ui_address.exists()
+
+
+def test_an_error_of_catching_up_is_reported_once_and_ends_up_with_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("CRYPTO_ASSETS_TRANSPORT", "landing")
+    settings = Settings(source="simulator", home_path=tmp_path / "home")  # type: ignore[call-arg]
+    home = open_home(settings)
+    (home.path / "home.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        caught_up(settings, home)
+    assert ended.value.code == 2
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "home.json" in said
