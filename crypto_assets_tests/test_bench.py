@@ -4,11 +4,12 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from bench import against, documents, duckdb_queries
+from bench import against, documents, duckdb_queries, scale, synthetic
 from bench.__main__ import arguments
 from bench.peers import comparison
 from bench.ratios import compared, slope
@@ -191,3 +192,46 @@ def test_decimals_of_the_reference_are_those_of_a_plain_cast():
             query = "SELECT exact($text), TRY_CAST($text AS DECIMAL(38,18))"
             narrow, plain = database.execute(query, {"text": text}).fetchone() or (1, 2)
             assert narrow == plain, text
+
+
+def test_a_table_of_scale_judges_what_serves_a_refresh():
+    by_days = {1: {"refresh": 1.0, "verify": 1.0}, 100: {"refresh": 10.0, "verify": 10.0}}
+    refresh, verify = scale.table(by_days, "days", 0.15, ("refresh",))
+    assert refresh == {
+        "processor time of": "refresh",
+        "1 days": "1.00 s",
+        "100 days": "10.00 s",
+        "exponent": "0.50",
+        "≤ 0.15": "NO",
+    }
+    assert (verify["exponent"], verify["≤ 0.15"]) == ("0.50", "")
+    (alone,) = scale.table({1: {"refresh": 1.0}}, "days", 0.15)
+    assert alone["exponent"] == ""
+
+
+def test_a_copied_day_is_the_same_day_earlier():
+    import pyarrow as pa
+
+    day, at = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 1, 10, 30, tzinfo=UTC)
+    utc = pa.timestamp("us", "UTC")
+    rows = pa.table(
+        {
+            "day": pa.array([day.date()], pa.date32()),
+            "hour": pa.array([at], utc),
+            "bronze_ingested_at": pa.array([at], utc),
+            "topic_id": ["abc"],
+            "raw_json": ['{"last_updated_at":"2024-03-01T10:30:00Z"}'],
+            "poll_id": ["p-20240301T103000Z"],
+            "offset": [7],
+        }
+    )
+    (copy,) = synthetic.shifted(rows, day, 2).to_pylist()
+    assert copy == {
+        "day": date(2024, 2, 28),
+        "hour": datetime(2024, 2, 28, 10, 30, tzinfo=UTC),
+        "bronze_ingested_at": at,
+        "topic_id": "abc-2",
+        "raw_json": '{"last_updated_at":"2024-02-28T10:30:00Z"}',
+        "poll_id": "p-20240228T103000Z",
+        "offset": 7,
+    }
