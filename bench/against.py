@@ -21,6 +21,7 @@ from typing import Any
 from bench import documents, targets
 from bench.ratios import Costs, compared
 from bench.report import Part
+from bench.spent import reason_of
 from crypto_assets.cli import output
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -178,8 +179,7 @@ def _run_part(side: Side, name: str, options: Mapping[str, Any], file: Path) -> 
             raise
     if code == 0 and file.exists():
         return ""
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return said[-1].strip() if said else f"its process ended with code {code}"
+    return f"code {code}, {reason_of(log.read_text(encoding='utf-8', errors='replace'))}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

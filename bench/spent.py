@@ -141,3 +141,10 @@ def _watch_brokers(pid: int, brokers: dict[int, float], ended: threading.Event) 
             for child in process.children(recursive=True):
                 if child.pid in brokers or is_broker(child):
                     brokers[child.pid] = max(_seconds(child), brokers.get(child.pid, 0.0))
+
+
+def reason_of(text: str) -> str:
+    """The line of a program's output that says why it failed: the last that names an error, or the last."""
+    said = [line.strip() for line in text.splitlines() if line.strip()] or ["nothing said"]
+    named = [line for line in said if "Error" in line or "Exception" in line]
+    return (named or said)[-1][:300]

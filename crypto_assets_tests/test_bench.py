@@ -14,6 +14,7 @@ from bench.__main__ import arguments
 from bench.peers import comparison
 from bench.ratios import compared, slope
 from bench.report import Measure, Part
+from bench.spent import reason_of
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -172,9 +173,9 @@ def test_rows_of_other_systems_are_compared_whatever_they_call_their_columns(tmp
 
 def test_a_system_that_fails_is_named_by_its_own_error():
     text = "Traceback (most recent call last):\nValueError: no such topic\n\nwarnings.warn(\n"
-    assert comparison.reason_of(text) == "ValueError: no such topic"
-    assert comparison.reason_of("a\nb\n") == "b"
-    assert comparison.reason_of("") == "nothing said"
+    assert reason_of(text) == "ValueError: no such topic"
+    assert reason_of("a\nb\n") == "b"
+    assert reason_of("") == "nothing said"
 
 
 def test_decimals_of_the_reference_are_those_of_a_plain_cast():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.homes import temporary_home
 from bench.peers.job import NUMBERS, Order
 from bench.report import Part, formatted, middle
+from bench.spent import reason_of
 from bench.throughput import Timings, produce, stages, table_files
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day
@@ -170,13 +171,6 @@ def _tries(
                 )
         tries.append(json.loads((out / "costs.json").read_text(encoding="utf-8")))
     return tries, ""
-
-
-def reason_of(text: str) -> str:
-    """The line of a program's output that says why it failed: the last that names an error, or the last."""
-    said = [line.strip() for line in text.splitlines() if line.strip()] or ["nothing said"]
-    named = [line for line in said if "Error" in line or "Exception" in line]
-    return (named or said)[-1][:300]
 
 
 def files_of(folder: Path) -> list[str]:
