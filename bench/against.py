@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -137,8 +138,7 @@ def _exported(commit: str, folder: Path, name: str) -> Side:
     with tarfile.open(fileobj=io.BytesIO(_git(CHECKOUT, "archive", commit).stdout)) as files:
         files.extractall(folder, filter="data")
     today = _git(CHECKOUT, "archive", "HEAD", "bench").stdout
-    for old in (folder / "bench").glob("*.py"):
-        old.unlink()
+    shutil.rmtree(folder / "bench", ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(today)) as files:
         files.extractall(folder, filter="data")
     compiled = [sys.executable, "-m", "compileall", "-q", "crypto_assets", "bench"]
