@@ -6,6 +6,7 @@ table, or Dagster.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def publish(
     volatile: Sequence[str] = (),
     why_empty: str = "the inputs hold nothing for this partition",
     not_yet: Callable[[str], str | None] = lambda _key: None,
-    commit_metadata: Mapping[str, str] | None = None,
+    commit_metadata: dict[str, str] | None = None,
 ) -> TableResult:
     """Write partitions of a `replace_slice` table and report on each.
 
@@ -89,7 +90,7 @@ def publish(
         volatile: Columns of processing time, left out of the data version.
         why_empty: Reason given by `has_rows` when a partition is empty.
         not_yet: Returns why an empty partition cannot have rows yet, None if it should.
-        commit_metadata: Recorded in the Delta commit.
+        commit_metadata: Recorded in the Delta commit; `build` may add to it.
 
     Raises:
         AuditFailed: A blocking rule failed; nothing of that slice was committed.
@@ -118,7 +119,7 @@ def publish(
             now=inputs.now,
             input_retention_days=input_retention_days,
             rebuild=inputs.rebuild,
-            commit_metadata={"run_id": inputs.run_id, **(commit_metadata or {})},
+            commit_metadata=ChainMap({"run_id": inputs.run_id}, {} if commit_metadata is None else commit_metadata),
         )
         writes.append(write)
         rows = staged[0]

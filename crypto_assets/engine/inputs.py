@@ -113,8 +113,9 @@ class StepInputBuilder:
         rebuild: bool = False,
         accept_gap: bool = False,
         as_of: datetime | None = None,
+        code_version: str | None = None,
     ) -> StepInputs:
-        """Inputs of one step.
+        """Inputs of one step; its code version is among the parameters if it is given.
 
         Raises:
             StepFailed: From `bounds`; or this is a launched step, and other inputs or none were shipped.
@@ -141,6 +142,7 @@ class StepInputBuilder:
             params={
                 "tell_commits": self.settings.on_databricks,  # the driver sees only events there, no tables
                 **model_store(self.settings, home.path),
+                **({"code_version": code_version} if code_version else {}),
             },
         )
 

@@ -164,6 +164,7 @@ def run_step(step: Step, context: dg.AssetExecutionContext, config: StepOptions,
             rebuild=config.rebuild,
             accept_gap=config.accept_gap,
             as_of=datetime.fromisoformat(config.as_of) if config.as_of else None,
+            code_version=code_version(step, step.makes[0]),
         )
         arguments = {"tables": tuple(selected)} if step.subset else {}
         # A launched step has no launcher where its body runs; Pipes runs only the work remotely.

@@ -85,6 +85,8 @@ class Backend(Protocol):
     """Name that commits record."""
     patience: Patience
     """How often a write is tried, and how long it waits."""
+    answers_at_once: bool
+    """Whether a small query takes milliseconds rather than a job on a cluster."""
     near: int
     """Hours on either side of a slice that are asked for together with it."""
 

@@ -164,6 +164,7 @@ class DeltaRsBackend:
 
     engine = "sail+delta-rs"
     patience = Patience(attempts=200, first_pause_s=0.01, longest_pause_s=0.5)  # conflicts are frequent and cheap
+    answers_at_once = True
     near = 0  # the log alone lists the hours, and an hour is one small query
 
     def __init__(self, lake: str, spark: Callable[[], SparkSession]) -> None:

@@ -81,6 +81,11 @@ class DeltaStore:
             raise ValueError(f"{table} is a managed table: use its name")
         return folder
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a small query takes milliseconds rather than a job on a cluster."""
+        return self._backend.answers_at_once
+
     def exists(self, table: str) -> bool:
         """True if the table exists."""
         return self.version(table) is not None
@@ -216,7 +221,7 @@ class DeltaStore:
         now: datetime,
         input_retention_days: int | None = None,
         rebuild: bool = False,
-        commit_metadata: dict[str, str] | None = None,
+        commit_metadata: Mapping[str, str] | None = None,
     ) -> WriteResult:
         """Replace exactly one slice by what `build` returns; rows equal to the stored ones are not written again.
 

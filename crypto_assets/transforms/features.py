@@ -42,6 +42,12 @@ _EXACT = "decimal(38,24)"
 """Type of summed terms. Sums of doubles depend on the order of terms, and a sliding window's also on slots that have
 left it, so a row would depend on where its slice begins. Prices have 14 digits before the point here."""
 
+USED = (
+    *("coin_id", "window_end", "close", "last_event_at", "expected_count", "sample_count", "volume_24h_usd"),
+    *("available_at", "is_complete", "granularity"),
+)
+"""Columns of closed bars from which features follow; the first two are their key."""
+
 DIGITS = 12
 """Decimals kept, which hides differences between engines in the last bits of a double."""
 
@@ -67,13 +73,17 @@ def features(bars_5m: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: date
     return _finish(frame)
 
 
+def last_slot(slice_: Slice, as_of: datetime) -> int:
+    """Number of the last closed slot of a slice, counted since the epoch."""
+    return int(min(slice_.end, as_of - SETTLED).timestamp() // SLOT.total_seconds()) - 1
+
+
 def _grid(bars: DataFrame, slice_: Slice, coins: CoinRegistry, as_of: datetime) -> DataFrame:
     """Every coin x every closed slot of look-back and slice; `slot` numbers slots since the epoch."""
     from pyspark.sql import functions as F
 
     first = int((slice_.start - LOOK_BACK).timestamp() // SLOT.total_seconds())
-    end = min(slice_.end, as_of - SETTLED)
-    last = int(end.timestamp() // SLOT.total_seconds()) - 1
+    last = last_slot(slice_, as_of)
     spark = bars.sparkSession
     ends = [2**40 if c.active_to is None else int(c.active_to.timestamp()) for c in coins]
     records = [(c.coin_id, int(c.active_from.timestamp()), end) for c, end in zip(coins, ends, strict=True)]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
 
 from crypto_assets.assets import features
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, hour_key
@@ -44,3 +48,46 @@ def test_a_young_home_is_told_that_the_scale_is_not_known_yet(engine: SailEngine
     check = {c.name: c for c in done.checks}["scale_known"]
     assert (check.passed, check.severity) == (False, "warn")
     assert "0% of 36 rows" in check.description
+
+
+def test_features_are_computed_again_only_when_something_they_follow_from_has_changed(
+    engine: SailEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, hour = hour_key(START + 3 * HOUR), Slice(START + 3 * HOUR, START + 4 * HOUR)
+    reached = hour.start + 7 * SLOT + timedelta(seconds=90)
+    write_bronze(engine.store, [sample("bitcoin", reached, delay=timedelta(0))])
+    prices, computed = walk(1, 3, 4 * 12), []
+
+    def bars_are(prices: np.ndarray) -> None:
+        rows = bars_of(prices)
+        newest = max(r["window_end"] for r in rows)
+        stored = bar_rows([r | {"is_closed": r["window_end"] < newest} for r in rows])
+        engine.store.replace_slice("gold.bars_5m", Slice(START, hour.end), lambda: stored, now=NOW)
+
+    original = features.features
+    monkeypatch.setattr(features, "features", lambda *given: (computed.append(1), original(*given))[1])
+    inputs = step_inputs(NOW, coins=registry_of(names(3)))
+    inputs = replace(inputs, params={**inputs.params, "code_version": "a"})
+
+    def made(inputs: Any = inputs) -> tuple[int, str, int]:
+        computed.clear()
+        done = features.work(engine, [key], inputs).tables["features.price_features"].partitions[key]
+        return len(computed), done.data_version, done.metadata["delta_version"]
+
+    bars_are(prices)
+    first = made()
+    assert first[0] == 1
+    prices[:, -1] *= 2  # the bar that is open
+    bars_are(prices)
+    assert made() == (0, *first[1:])
+    prices[:, -8] *= 2
+    bars_are(prices)
+    changed = made()
+    assert (changed[0], changed[1] != first[1], changed[2]) == (1, True, first[2] + 1)
+    assert made() == (0, *changed[1:])
+    assert made(replace(inputs, rebuild=True)) == (1, *changed[1:])
+    assert made(replace(inputs, params={**inputs.params, "code_version": "b"})) == (1, *changed[1:])
+    assert made(replace(inputs, coins=registry_of(names(2))))[0] == 1
+    assert made() == (1, changed[1], changed[2] + 2)
+    assert made(replace(inputs, as_of=reached - SLOT))[0] == 1
+    assert made()[:2] == (1, changed[1])
