@@ -25,6 +25,8 @@ LEAST_COVERED = 6 * 288
 
 COVERED = ("day_start", "coin_id", "horizon", "mode", "forecasts", "coverage_90")
 GROUP = ("coin_id", "horizon", "model_name", "model_version", "mode")
+NEEDED = (*GROUP, "target_at")
+"""Columns of a ledger by which `due` groups its rows."""
 
 
 @Step(
@@ -103,7 +105,8 @@ def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
     import pyarrow as pa
 
     span = slice_.extend(before=2 * HOUR)
-    made = engine.store.read_arrow("gold.price_predictions", span).to_pylist()
+    columns = [*NEEDED, "price", "predicted_return", "lower_90", "median", "upper_90"]
+    made = engine.store.read_arrow("gold.price_predictions", span, columns=columns).to_pylist()
     bars = engine.store.read_arrow("gold.bars_5m", span, columns=["coin_id", "window_end", "close", "is_closed"])
     closes = {(b["coin_id"], b["window_end"]): float(b["close"]) for b in bars.to_pylist() if b["is_closed"]}
     rows = [{**group, **_score(forecasts, closes)} for group, forecasts in due(made, slice_)]

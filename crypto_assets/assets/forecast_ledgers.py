@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHECKS = {training.CUTOFF_BEFORE: "Every forecast's model version was trained only on what lay before its slot."}
-ROW = ("coin_id", "window_start", "window_end", "available_at", "day", "hour")
+PLACE = ("coin_id", "window_start", "window_end", "day", "hour")
 """Columns of a feature row that place a forecast."""
+
+ROW = (*PLACE, "available_at")
 
 Rows = Sequence[Mapping[str, Any]]
 Forecast = Callable[[Rows, Panel, Version], list[dict[str, Any]]]
@@ -82,6 +84,7 @@ def insert(
 
 def by_version(
     model: str,
+    wanted: pa.Table,
     features: pa.Table,
     slice_: Slice,
     decided: Sequence[Mapping[str, Any]],
@@ -93,7 +96,8 @@ def by_version(
 
     Args:
         model: The model.
-        features: Feature rows of the slice and of what precedes it.
+        wanted: Feature rows to forecast from, with the columns that `forecast` reads of a row.
+        features: Those of the slice and of what precedes it, for panels.
         slice_: Whole hours.
         decided: All promotions.
         inputs: `params` of the model store.
@@ -103,14 +107,16 @@ def by_version(
     baseline = next(p for p in decided if p["model"] == model and p["version"] == BASELINE)
     made: list[dict[str, Any]] = []
     for part, serving in training.in_force(slice_, decided, model):
-        rows = within(features, part).to_pylist()
-        data = panel(within(features, Slice(begin(part.start), part.end)), part.end)
-        if not rows or not data.slots:
+        rows = within(wanted, part).to_pylist()
+        if not rows:
             continue
+        data = panel(within(features, Slice(begin(part.start), part.end)), part.end)
         found = forecast(rows, data, registry.load(serving, inputs.params.get("home")))
         there = {(r["coin_id"], r["window_end"]) for r in found}
         rest = [r for r in rows if (r["coin_id"], r["window_end"]) not in there]
-        made += found + forecast(rest, data, registry.load(baseline))
+        made += found
+        if rest and serving["version"] != BASELINE:
+            made += forecast(rest, data, registry.load(baseline))
     return made
 
 

@@ -56,8 +56,11 @@ def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]],
 
     span = Slice(floor_day(slice_.start), slice_.end)
     features = engine.store.read_arrow("features.price_features", span, columns=list(COLUMNS))
+    wanted = features.select([*forecast_ledgers.PLACE, "price"])
     made: list[dict[str, Any]] = []
     for horizon in HORIZONS:
         forecast = partial(forecasts.forecasts, horizon=horizon, now=inputs.now)
-        made += forecast_ledgers.by_version(f"price_{horizon}", features, slice_, decided, inputs, floor_day, forecast)
+        made += forecast_ledgers.by_version(
+            f"price_{horizon}", wanted, features, slice_, decided, inputs, floor_day, forecast
+        )
     return pa.Table.from_pylist(made, schema=arrow_schema(PRICE_PREDICTIONS))

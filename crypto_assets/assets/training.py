@@ -259,9 +259,12 @@ def in_force(slice_: Slice, decided: Sequence[Mapping[str, Any]], model: str) ->
 def by_hour(keys: Sequence[str], rows: pa.Table) -> dict[str, list[tuple[str, str, datetime]]]:
     """Model, version and window_start of the scored rows of each hour."""
     found: dict[str, list[tuple[str, str, datetime]]] = {key: [] for key in keys}
-    for r in rows.select(["hour", "window_end", "model_name", "model_version"]).to_pylist():
-        if (key := hour_key(r["hour"])) in found:
-            found[key].append((r["model_name"], r["model_version"], r["window_end"] - SLOT))
+    names = ("hour", "model_name", "model_version", "window_end")
+    columns = (rows.column(name).to_pylist() for name in names)
+    lists = {hour: found.get(hour_key(hour)) for hour in rows.column("hour").unique().to_pylist()}
+    for hour, model, version, end in zip(*columns, strict=True):
+        if (mine := lists[hour]) is not None:
+            mine.append((model, version, end - SLOT))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets import forecast_ledgers
 from crypto_assets.assets.card import Reads, Step
-from crypto_assets.contracts.arrow import arrow_schema
+from crypto_assets.contracts.arrow import arrow_schema, compute
 from crypto_assets.contracts.slices import DAY, HOUR, Slice
 from crypto_assets.contracts.tables import PROMOTIONS, VOLATILITY_FORECASTS
 from crypto_assets.engine.base import Engine, Result, StepInputs
@@ -56,10 +56,20 @@ def _forecasts(engine: Engine, slice_: Slice, decided: Sequence[dict[str, Any]],
 
     span = Slice(slice_.start - LOOK_BACK, slice_.end)
     features = engine.store.read_arrow("features.price_features", span, columns=list(COLUMNS))
+    slots = features.select(forecast_ledgers.PLACE)
+    full_hours = slots.filter(compute().equal(compute().minute(slots.column("window_end")), 0))
+    wanted = {"1h": slots, "24h": full_hours}
     made: list[dict[str, Any]] = []
     for horizon in VOLATILITY_HORIZONS:
         forecast = partial(forecasts, horizon=horizon, now=inputs.now)
         made += forecast_ledgers.by_version(
-            f"volatility_{horizon}", features, slice_, decided, inputs, lambda at: at - LOOK_BACK, forecast
+            f"volatility_{horizon}",
+            wanted[horizon],
+            features,
+            slice_,
+            decided,
+            inputs,
+            lambda at: at - LOOK_BACK,
+            forecast,
         )
     return pa.Table.from_pylist(made, schema=arrow_schema(VOLATILITY_FORECASTS))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.assets.accuracy import Forecast, due, live_weeks, mean, scored
+from crypto_assets.assets.accuracy import NEEDED, Forecast, due, live_weeks, mean, scored
 from crypto_assets.assets.card import Reads, Step
 from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, HOUR, Slice
@@ -24,6 +24,7 @@ TOLERANCE = 1.05
 LEAST_DAYS = 6
 """Days with live outcomes from which a week's loss is judged."""
 
+ARMS = ("volatility_pct", "ewma_pct", "last_value_pct")
 JUDGED = ("day_start", "coin_id", "horizon", "mode", "forecasts", "qlike", "qlike_ewma")
 Outcomes = Mapping[tuple[str, datetime], float]
 """Realised volatility in percent by coin and target."""
@@ -64,7 +65,8 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
 def _accuracy(engine: Engine, slice_: Slice) -> pa.Table:
     import pyarrow as pa
 
-    made = engine.store.read_arrow(VOLATILITY_FORECASTS.full_name, slice_.extend(before=DAY + HOUR)).to_pylist()
+    span = slice_.extend(before=DAY + HOUR)
+    made = engine.store.read_arrow(VOLATILITY_FORECASTS.full_name, span, columns=[*NEEDED, *ARMS]).to_pylist()
     columns = ["coin_id", "window_end", *REALISED.values()]
     features = engine.store.read_arrow("features.price_features", slice_, columns=columns).to_pylist()
     outcomes: dict[str, Outcomes] = {
@@ -86,7 +88,7 @@ def _score(forecasts: Sequence[Forecast], outcomes: Outcomes) -> dict[str, Any]:
     def loss(name: str) -> float | None:
         return mean([_qlike(came, f[name]) for f, came in known if f[name] is not None])
 
-    served, average, last = loss("volatility_pct"), loss("ewma_pct"), loss("last_value_pct")
+    served, average, last = map(loss, ARMS)
     best = min((value for value in (average, last) if value is not None), default=None)
     return {
         "forecasts": len(known),

@@ -54,8 +54,9 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         data = training.known(engine, cutoff, DAYS, volatility.FIELDS)
         decided = training.promotions(engine, inputs)
         serving = {h: training.in_force_before(decided, f"volatility_{h}", cutoff) for h in VOLATILITY_HORIZONS}
+        known = learning.Prepared.of(data)
         trained = {
-            horizon: learning.train(data, slots, present=(serving[horizon] or {}).get("algorithm", volatility.EWMA))
+            horizon: learning.train(known, slots, present=(serving[horizon] or {}).get("algorithm", volatility.EWMA))
             for horizon, slots in VOLATILITY_HORIZONS.items()
         }
         return _Learnt(trained, data)

@@ -75,7 +75,8 @@ def walk(
     for day in range((end - start) // SLOTS_A_DAY):
         cutoff = start + day * SLOTS_A_DAY
         try:
-            made = learning.train(data.cut(cutoff - DAYS * SLOTS_A_DAY, cutoff), slots, present=present)
+            known = learning.Prepared.of(data.cut(cutoff - DAYS * SLOTS_A_DAY, cutoff))
+            made = learning.train(known, slots, present=present)
         except NotEnoughData as error:
             missing = error
             served.append(None)

@@ -158,11 +158,16 @@ def capped(data: Panel) -> dict[int, np.ndarray]:
     return {span: np.maximum(mean, (FLOOR * s) ** 2) for span, mean in means.items()}
 
 
-def inputs(data: Panel) -> list[np.ndarray]:
-    """The regression's inputs, each C x T: logarithms of variances per slot, of their market means, and the clock."""
+def inputs(data: Panel, means: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
+    """The regression's inputs, each C x T: logarithms of variances per slot, of their market means, and the clock.
+
+    Args:
+        data: Features.
+        means: `capped` of them, if known already.
+    """
     import numpy as np
 
-    logs = {span: np.log(mean) for span, mean in capped(data).items()}
+    logs = {span: np.log(mean) for span, mean in (capped(data) if means is None else means).items()}
     market = [_over_coins(logs[span]) for span in MARKET_SPANS]
     return [np.broadcast_to(part, data["s"].shape) for part in (*logs.values(), *market, *clock(slots_of(data)))]
 
@@ -201,19 +206,14 @@ def trailing(values: np.ndarray, decay: float = 1.0) -> dict[int, np.ndarray]:
         decay: Factor by which a slot counts less than the one after it.
     """
     found: dict[int, np.ndarray] = {}
-    length, done = 1, values
+    length, shorter = 1, values
     for span in SPANS:
-        done = reduce(add, [decay ** (k * length) * _later(done, k * length) for k in range(span // length)])
-        found[span] = done
+        done = shorter.copy()
+        for before in range(length, min(span, values.shape[1]), length):
+            done[:, before:] += decay**before * shorter[:, :-before]
+        found[span] = shorter = done
         length = span
     return found
-
-
-def _later(values: np.ndarray, slots: int) -> np.ndarray:
-    """Values of `slots` before, C x T."""
-    import numpy as np
-
-    return np.pad(values, ((0, 0), (slots, 0)))[:, : values.shape[1]]
 
 
 def qlike(outcome: np.ndarray, forecast: np.ndarray) -> np.ndarray:

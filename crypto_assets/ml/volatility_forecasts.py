@@ -13,18 +13,15 @@ from typing import Any
 
 from crypto_assets.ml.baselines import VOLATILITY_HORIZONS
 from crypto_assets.ml.forecasts import stamped
-from crypto_assets.ml.panel import SLOT_S, Panel, slot_of
+from crypto_assets.ml.panel import Panel, slot_of
 from crypto_assets.ml.scoring import Version
-from crypto_assets.ml.volatility import Volatility, ewma, half_life, realised
-
-EVERY_S = {"1h": SLOT_S, "24h": 3600}
-"""Seconds between the forecasts of a horizon: from every slot, or from those that end on the full hour."""
+from crypto_assets.ml.volatility import EWMA, Volatility, ewma, half_life, realised
 
 
 def forecasts(
     rows: Sequence[Mapping[str, Any]], data: Panel, version: Version, horizon: str, now: datetime
 ) -> list[dict[str, Any]]:
-    """Forecast rows of `gold.volatility_forecasts` for the feature rows of a horizon whose inputs are known.
+    """Forecast rows of `gold.volatility_forecasts` for feature rows whose inputs are known.
 
     Args:
         rows: Feature rows to forecast from.
@@ -36,18 +33,16 @@ def forecasts(
     import numpy as np
 
     slots = VOLATILITY_HORIZONS[horizon]
-    variances = (
-        Volatility.of(version.parameters, slots).variance(data),
-        ewma(data, slots, half_life(slots)),
-        realised(data, slots),
-    )
+    made_by, usual = Volatility.of(version.parameters, slots), ewma(data, slots, half_life(slots))
+    is_usual = made_by.algorithm == EWMA and made_by.half_life == half_life(slots)
+    variances = (usual if is_usual else made_by.variance(data), usual, realised(data, slots))
     served, average, last = (100 * np.sqrt(variance) for variance in variances)
     index = {c: i for i, c in enumerate(data.coins)}
     made = []
     for row in rows:
         place = index[row["coin_id"]], slot_of(row["window_end"]) - data.first_slot
         volatility, past = float(served[place]), float(last[place])
-        if row["window_end"].timestamp() % EVERY_S[horizon] or not math.isfinite(volatility):
+        if not math.isfinite(volatility):
             continue
         made.append(
             {

@@ -87,11 +87,32 @@ def by_rule(figures: Mapping[str, Any]) -> str:
     return LOG_HAR if all(gain["lower"] > 0 for gain in gains) else EWMA
 
 
-def train(data: Panel, slots: int, *, present: str = EWMA) -> Trained:
-    """Fit the regression on the past, compare it on the days after, and fit it on the last 28 days.
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainings of both horizons have in common.
 
     Args:
         data: Everything known before the cut-off, where outcomes end too.
+        means: Capped mean squares by span, see `capped`.
+        x: Inputs of the regression.
+    """
+
+    data: Panel
+    means: Mapping[int, np.ndarray]
+    x: list[np.ndarray]
+
+    @classmethod
+    def of(cls, data: Panel) -> Prepared:
+        """From features."""
+        means = capped(data) if data.slots else {}
+        return cls(data, means, inputs(data, means) if data.slots else [])
+
+
+def train(known: Prepared, slots: int, *, present: str = EWMA) -> Trained:
+    """Fit the regression on the past, compare it on the days after, and fit it on the last 28 days.
+
+    Args:
+        known: Features up to the cut-off, and the regression's inputs.
         slots: Horizon.
         present: Algorithm in force.
 
@@ -100,8 +121,8 @@ def train(data: Panel, slots: int, *, present: str = EWMA) -> Trained:
     """
     import numpy as np
 
-    x = inputs(data) if data.slots else []
-    y = np.log(ahead(capped(data)[slots], slots)) if data.slots else np.empty((0, 0))
+    data, x = known.data, known.x
+    y = np.log(ahead(known.means[slots], slots)) if data.slots else np.empty((0, 0))
     days = _days(data, x, y)
     if len(days) < LEAST_DAYS:
         raise NotEnoughData(
@@ -158,10 +179,14 @@ def _fit(x: list[np.ndarray], y: np.ndarray, end: int, slots: int) -> tuple[tupl
     import numpy as np
 
     some = slice(max(0, end - FIT_DAYS * SLOTS_A_DAY) + end % EVERY, end - slots, EVERY)
-    rows = np.stack([np.ones_like(y[:, some]), *(part[:, some] for part in x)], axis=-1)
-    wanted = y[:, some]
+    rows, wanted = np.stack([part[:, some] for part in x], axis=-1), y[:, some]
     known = np.isfinite(rows).all(axis=-1) & np.isfinite(wanted)
-    found, *_ = np.linalg.lstsq(rows[known], wanted[known])
-    residuals = wanted[known] - rows[known] @ found
-    found[0] += math.log(np.mean(np.exp(np.minimum(residuals, LARGEST_RESIDUAL))))
-    return tuple(float(w) for w in found), int(known.sum())
+    rows, wanted = rows[known], wanted[known]
+    middle = rows.mean(axis=0)
+    rows = rows - middle
+    # Inputs that say the same (one coin is its own market) share their weight.
+    slopes, *_ = np.linalg.lstsq(rows.T @ rows, rows.T @ (wanted - wanted.mean()))
+    residuals = wanted - wanted.mean() - rows @ slopes
+    factor = math.log(np.mean(np.exp(np.minimum(residuals, LARGEST_RESIDUAL))))
+    constant = wanted.mean() - middle @ slopes + factor
+    return (float(constant), *map(float, slopes)), len(wanted)

@@ -32,7 +32,7 @@ def test_each_day_is_forecast_by_a_version_of_the_days_before(data: Panel, found
     assert found.missing == "needs 1 more days with inputs and outcomes: 27 of 28"
     assert np.isnan(found.losses["ewma"][:, :SLOTS_A_DAY]).all(), "arms are compared on the same slots"
     cutoff = 33 * SLOTS_A_DAY
-    version = learning.train(data.cut(0, cutoff), 12).version
+    version = learning.train(learning.Prepared.of(data.cut(0, cutoff)), 12).version
     wanted = qlike(ahead(realised(data, 12), 12), version.variance(data))[:, cutoff : cutoff + SLOTS_A_DAY]
     assert (found.losses["product"][:, cutoff - START : cutoff - START + SLOTS_A_DAY] == wanted).all()
 

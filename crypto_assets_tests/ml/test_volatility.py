@@ -28,7 +28,7 @@ def stormy() -> Panel:
 
 @pytest.fixture(scope="module")
 def trained(stormy: Panel) -> Trained:
-    return learning.train(stormy, 12)
+    return learning.train(learning.Prepared.of(stormy), 12)
 
 
 @pytest.mark.parametrize("slots", HORIZONS)
@@ -36,7 +36,7 @@ def test_on_a_random_walk_nothing_is_promoted_in_19_of_20_seeds(slots: int) -> N
     promoted = []
     for seed in range(20):
         data = rolling_scale(panel_of(walk(seed, 3, DAYS * SLOTS_A_DAY), scale=SIGMA))
-        found = learning.train(data, slots)
+        found = learning.train(learning.Prepared.of(data), slots)
         assert found.days >= 14
         promoted += [seed] if found.version.algorithm != EWMA else []
     assert len(promoted) <= 1, promoted
@@ -63,10 +63,10 @@ def test_what_is_in_force_stays_until_something_is_surely_better(trained: Traine
 
 def test_too_few_days_are_named(stormy: Panel) -> None:
     with pytest.raises(NotEnoughData, match=r"needs 10 more days with inputs and outcomes: 18 of 28") as error:
-        learning.train(stormy.cut(0, 20 * SLOTS_A_DAY), 12)
+        learning.train(learning.Prepared.of(stormy.cut(0, 20 * SLOTS_A_DAY)), 12)
     assert error.value.metadata == {"days": 18, "days_needed": 28}
     with pytest.raises(NotEnoughData, match="needs 28 more days"):
-        learning.train(stormy.cut(0, 0), 12)
+        learning.train(learning.Prepared.of(stormy.cut(0, 0)), 12)
 
 
 @pytest.mark.parametrize("algorithm", [LOG_HAR, EWMA])
@@ -95,7 +95,7 @@ def test_rows_after_the_cutoff_do_not_change_what_is_learnt(stormy: Panel, slots
     for values in changed.values():
         values[:, cutoff:] *= 2.0
     hashes = {
-        artifacts.content_hash(learning.train(data.cut(0, cutoff), slots).version.parameters())
+        artifacts.content_hash(learning.train(learning.Prepared.of(data.cut(0, cutoff)), slots).version.parameters())
         for data in (stormy, replace(stormy, values=changed))
     }
     assert len(hashes) == 1
