@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 MOST_ROWS = 10_000
 MODELS = (ANOMALY, PRICE_5M, PRICE_1H)
+"""Models that score a single row; a volatility forecast reads a week of them."""
 SHOWN = (
     *("predicted_return", "predicted_price", "lower_90", "median", "upper_90", "coverage_7d", "coverage_28d"),
     "skill_verdict",
@@ -54,7 +55,7 @@ def model_of(name: str) -> str:
     Raises:
         Problem: 404; names the models.
     """
-    known = {**{m: m for m in MODELS}, **{registered: m for m, registered in REGISTERED.items()}}
+    known = {**{m: m for m in MODELS}, **{REGISTERED[m]: m for m in MODELS}}
     if name not in known:
         raise Problem(404, f"there is no model {name!r}; there are {', '.join(MODELS)}")
     return known[name]

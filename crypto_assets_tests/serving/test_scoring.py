@@ -202,7 +202,8 @@ def test_a_model_file_that_was_altered_does_not_score(lake: Lake) -> None:
     answer = lake.client.post("/invocations", json={"instances": [{"rz": 1.0}]})
     assert answer.status_code == 503
     assert "not what was registered" in answer.json()["detail"]
-    assert lake.client.post("/v1/models/other/invocations", json={"instances": []}).status_code == 404
+    for name in ("other", "volatility_1h", "crypto_volatility_1h"):
+        assert lake.client.post(f"/v1/models/{name}/invocations", json={"instances": []}).status_code == 404
 
 
 @pytest.mark.filterwarnings("ignore:.*Any type hint:UserWarning")  # MLflow's own, at its import
