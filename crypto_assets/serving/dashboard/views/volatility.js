@@ -29,6 +29,7 @@ export function section(store, signal, method) {
         "QLIKE is the loss of a forecast of variance: 0 is perfect, lower is better; below 1, the ratio says that the model beats both baselines.",
     ),
     ahead.element,
+    h("h3", {}, "How good that was"),
     measures.element,
     source,
   );
