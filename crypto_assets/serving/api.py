@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -58,7 +58,8 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
     )
     api.state.service, api.state.limits = service, limits
     for module in ROUTES:
-        api.include_router(module.router)
+        known = [] if module is queries else [Depends(_known_parameters)]  # a query has parameters of its own
+        api.include_router(module.router, dependencies=known)
     for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _failed)
@@ -73,6 +74,22 @@ def application(service: Service, limits: Limits) -> Access:
     export(service)
     routes = Remembered(build_api(service, limits), service.answers_from)
     return Access(Metered(routes, service.meters), limits)
+
+
+async def _known_parameters(request: Request) -> None:
+    """Refuse parameters that the route does not have: an answer that ignores a misspelled filter is a wrong answer.
+
+    Raises:
+        Problem: 422; names each of them, and the parameters that there are.
+    """
+    if not request.url.query:
+        return
+    known = sorted(field.alias for field in request.scope["route"].dependant.query_params)
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    if unknown:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        errors = [{"where": f"query.{name}", "problem": "no such parameter"} for name in unknown]
+        raise Problem(422, f"the route has no parameter {', '.join(unknown)}; {has}", errors=errors)
 
 
 async def _to_docs(_: Request) -> Response:

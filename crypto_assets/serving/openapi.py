@@ -36,7 +36,7 @@ _MEANING = {
     405: "Another method.",
     410: "The version of `as_of` is cleaned up.",
     413: "The body is larger than 1 MiB.",
-    422: "A parameter is not acceptable; `errors` lists each.",
+    422: "A parameter is unknown or not acceptable; `errors` lists each.",
     429: "Too many requests a minute.",
     503: "Not ready, or a table cannot be read.",
 }

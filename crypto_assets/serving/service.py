@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -203,7 +202,7 @@ class Service:
         """What remembered answers are made from, and the second to which their ages belong."""
         tables = self.follower.tables.values()
         found = [None if table.snapshot is None else table.snapshot.tag for table in tables]
-        return int(time.time()), self.state.state.written_at, found
+        return int(self.now().timestamp()), self.state.state.written_at, found
 
     def promotions(self) -> list[dict[str, Any]]:
         """Rows of `ml.promotions`, as `ml` takes them; empty without the table."""

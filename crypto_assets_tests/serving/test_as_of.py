@@ -96,7 +96,8 @@ def test_a_cleaned_version_of_rows_that_are_rewritten_is_gone(lake: Lake) -> Non
 
 
 def test_a_time_without_zone_is_refused(lake: Lake) -> None:
-    lake.get("/v1/prices/latest?as_of=2026-11-29T12:00:00", 422)
+    refused = lake.get("/v1/prices/latest?as_of=2026-11-29T12:00:00", 422)
+    assert refused["errors"] == [{"where": "query.as_of", "problem": "Input should have timezone info"}]
 
 
 def _clean(lake: Lake, table: str) -> None:

@@ -88,6 +88,21 @@ def test_every_route_shows_its_table(lake: Lake) -> None:
     assert len(flags) == 3
 
 
+@pytest.mark.parametrize(
+    ("path", "unknown", "has"),
+    [
+        ("/v1/anomalies?is_anomaly=true&flagged=true&colour=red", "is_anomaly, colour", "coin, cursor"),
+        ("/v1/prices/latest?coins=bitcoin", "coins", "it has as_of, coin"),
+        ("/v1/status?verbose=1", "verbose", "it has none"),
+    ],
+)
+def test_a_parameter_that_a_route_does_not_have_is_refused(lake: Lake, path: str, unknown: str, has: str) -> None:
+    refused = lake.get(path, 422)
+    assert refused["detail"].startswith(f"the route has no parameter {unknown}; ")
+    assert has in refused["detail"]
+    assert [e["where"] for e in refused["errors"]] == [f"query.{name}" for name in unknown.split(", ")]
+
+
 def test_rows_stay_those_of_one_version_while_a_writer_commits_and_files_are_compacted(lake: Lake) -> None:
     def write(number: int) -> None:
         for coin in COINS:  # one hour each: several small files a day
