@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from bench import (
 )
 from bench.peers import comparison as peers
 from bench.report import Part, machine, show, show_verdict
+from bench.spent import exit_code
 from crypto_assets.cli import output
 
 PARTS: dict[str, Callable[..., Part]] = {
@@ -184,7 +184,7 @@ def main() -> int:
             output.say(f"== {name} ({load})", style="bold")
             file = Path(folder) / f"{name}.json"
             command = [sys.executable, "-m", "bench", "--part", name, str(file), "--options", json.dumps(given)]
-            code = subprocess.run(command, check=False).returncode
+            code = exit_code(command)
             if code or not file.exists():
                 failed[name] = f"its process ended with code {code}; see above"
                 continue
@@ -197,4 +197,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

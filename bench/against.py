@@ -22,12 +22,10 @@ from typing import Any
 from bench import documents, targets
 from bench.ratios import Costs, compared
 from bench.report import Part
-from bench.spent import reason_of
+from bench.spent import exit_code, reason_of
 from crypto_assets.cli import output
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-STOPPING_S = 90.0
-"""Longest wait for a part to stop its broker after an interrupt."""
 
 
 class CannotCompareError(Exception):
@@ -168,28 +166,10 @@ def _run_part(side: Side, name: str, options: Mapping[str, Any], file: Path) -> 
     log = file.with_suffix(".log")
     environment = {**os.environ, "PYTHONPATH": str(side.folder)}
     with log.open("wb") as out:
-        # In a separate session, so that one signal ends it: a second would interrupt its cleaning up.
-        process = subprocess.Popen(
-            command, cwd=side.folder, env=environment, stdout=out, stderr=out, start_new_session=True
-        )
-        try:
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
+        code = exit_code(command, cwd=side.folder, env=environment, stdout=out, stderr=out)
     if code == 0 and file.exists():
         return ""
     return f"code {code}, {reason_of(log.read_text(encoding='utf-8', errors='replace'))}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Terminate a part, which then stops its broker and removes its home; kill it if it does not end."""
-    try:
-        process.terminate()
-        process.wait(STOPPING_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
 
 
 def _show(name: str, sides: Sequence[Side], runs: Sequence[Sequence[Part]], page: Path | None) -> list[str]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psutil
@@ -20,6 +20,8 @@ _CODE = "import sys; from crypto_assets.cli.main import app; sys.argv[0] = 'cryp
 _CONFIGURES = ("CRYPTO_ASSETS_", "KAFKA_", "DAGSTER_", "COINGECKO_", "PYTHONDONTWRITEBYTECODE")
 BROKER = "kafka.Kafka"
 """Main class of the embedded broker, by which its process is recognized."""
+STOPPING_S = 90.0
+"""Longest wait for a command to clean up after an interrupt."""
 EVERY_S = 0.2
 """Between looks at the processor time of a broker that a command has started."""
 
@@ -141,6 +143,27 @@ def _watch_brokers(pid: int, brokers: dict[int, float], ended: threading.Event) 
             for child in process.children(recursive=True):
                 if child.pid in brokers or is_broker(child):
                     brokers[child.pid] = max(_seconds(child), brokers.get(child.pid, 0.0))
+
+
+def exit_code(command: Sequence[str], **started: Any) -> int:
+    """Run a command to its end; after an interrupt let it stop its broker and remove its home, then go on interrupting.
+
+    It is in a separate session, so that one signal ends it: a second would interrupt its cleaning up.
+
+    Args:
+        command: Program and arguments.
+        started: Further arguments of `subprocess.Popen`.
+    """
+    process = subprocess.Popen(command, start_new_session=True, **started)
+    try:
+        return process.wait()
+    except BaseException:
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.terminate()
+            process.wait(STOPPING_S)
+        process.kill()
+        process.wait()
+        raise
 
 
 def reason_of(text: str) -> str:
