@@ -86,14 +86,14 @@ def panel(rows: pa.Table, end: datetime, *, known_at: datetime | None = None) ->
     fields = [f for f in FIELDS if f in rows.column_names]
     if known_at is not None:
         known &= available <= known_at.timestamp()
-    coin_ids = np.array(rows.column("coin_id").to_pylist(), dtype=object)[known]
     slots = (ends // SLOT_S)[known]
-    coins = tuple(sorted(set(coin_ids)))
     if not len(slots):
         return Panel((), slot_of(end), {f: np.empty((0, 0)) for f in fields})
     first, last = int(slots.min()), slot_of(end)
-    index = {c: i for i, c in enumerate(coins)}
-    row = np.array([index[c] for c in coin_ids])
+    coded = rows.column("coin_id").filter(known).dictionary_encode().combine_chunks()
+    names = coded.dictionary.to_pylist()
+    coins = tuple(sorted(names))
+    row = np.array([coins.index(name) for name in names])[coded.indices.to_numpy()]
     values = {}
     for field in fields:
         grid = np.full((len(coins), last - first + 1), np.nan)
