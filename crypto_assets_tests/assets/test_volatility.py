@@ -22,6 +22,7 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_hour
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import StepInputs
 from crypto_assets.engine.sail import SailEngine
+from crypto_assets.ml import registry
 from crypto_assets.ml.baselines import BASELINE, REGISTERED
 from crypto_assets.ml.promotions import Undecidable, by_hand, effective
 from crypto_assets.verify import coverage
@@ -79,6 +80,12 @@ def test_a_regression_serves_and_its_rows_are_equal_however_they_are_written(
     assert (hourly["version"], hourly["algorithm"]) == ("2024-01-31-log-har", "log_har")
     assert json.loads(hourly["metrics"])["gain"]["ewma"]["lower"] > 0
     assert effective(decided, "volatility_1h", CUTOFF - HOUR)["version"] == BASELINE
+    client = registry.Store.of(inputs().params).client()
+    champion = client.get_model_version_by_alias("crypto_volatility_1h", "champion")
+    assert champion.tags["version"] == hourly["version"]
+    assert {"card.md", "gain.svg", "parameters.json"} <= {
+        Path(f.path).name for f in client.list_artifacts(hourly["run_id"])
+    }
     again = volatility_model.work(engine, [day_key(CUTOFF - DAY)], inputs())
     assert again.tables["ml.volatility_model"].partitions[day_key(CUTOFF - DAY)].metadata["reproduced"]
 

@@ -22,11 +22,12 @@ HOURLY = (
         "gold/bars_5m",
         "gold/bars_1h",
     ),
-    *("features/price_features", "gold/anomalies", "gold/price_predictions", "ops/pipeline_metrics"),
+    *("features/price_features", "gold/anomalies", "gold/price_predictions", "gold/volatility_forecasts"),
+    "ops/pipeline_metrics",
 )
 HOURLY_STEPS = len(HOURLY) - 2
 """Bars of three lengths are of one step."""
-DAILY = ("gold/bars_1d", "gold/prediction_accuracy")
+DAILY = ("gold/bars_1d", "gold/prediction_accuracy", "gold/volatility_accuracy")
 PLAIN = ("gold/latest_prices", "gold/leaderboard_24h", "gold/dim_coin", "gold/dim_date")
 
 

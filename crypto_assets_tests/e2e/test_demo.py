@@ -71,6 +71,7 @@ def test_the_demo_tells_what_a_person_wants_to_know(demo):
         "no scores in the first 12 hours",
         "ml/anomaly_model needs 6 more days",
         "ml/price_model needs 41 more days",
+        "ml/volatility_model needs 28 more days",
     ]
     assert "Seconds per stage" not in told
     assert "make ui SOURCE=replay" in told
