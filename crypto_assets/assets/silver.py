@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from crypto_assets.assets.card import Reads, Step
+from crypto_assets.assets.judging import judged
 from crypto_assets.assets.publishing import has_rows, publish
-from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.slices import HOUR, Slice, floor_day, hour_key, hour_keys
 from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, RAW_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import CheckOutcome, Engine, Result, StepInputs
 from crypto_assets.transforms.parse import parse_bronze
-from crypto_assets.transforms.silver import examined, first_arrived, history_points, samples, silver
+from crypto_assets.transforms.silver import first_arrived, history_points, silver
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,9 +72,12 @@ def work(engine: Engine, partition_keys: Sequence[str], inputs: StepInputs) -> R
         bronze = engine.store.read(RAW_PRICES.full_name)
         arrived = F.col("arrival_hour") >= F.lit(slice_.start - HOUR)
         happened = (F.col("event_hour") >= F.lit(slice_.start)) & (F.col("event_hour") < F.lit(slice_.end))
-        parsed = _parsed(bronze.where(arrived & happened), inputs)
+        bronze = bronze.where(arrived & happened)
         history = _history(engine, slice_, inputs)
-        return first_arrived(samples(parsed, slice_).toArrow()) if history is None else silver(parsed, history, slice_)
+        if history is not None:
+            return silver(_parsed(bronze, inputs), history, slice_)
+        # The event hour of a valid record is Bronze's, so all of these lie in the slice.
+        return first_arrived(judged(engine, bronze, inputs, SILVER_PRICES.column_names).valid())
 
     read = _at_least(engine)
     result = publish(
@@ -116,13 +119,13 @@ def work_quarantine(engine: Engine, partition_keys: Sequence[str], inputs: StepI
     def build(slice_: Slice) -> pa.Table:
         version = engine.store.version(RAW_PRICES.full_name)
         bronze = engine.store.read(RAW_PRICES.full_name, slice_, version=version)
-        records = examined(_parsed(bronze, inputs)).toArrow()
-        seen[slice_] = (version, records)
-        return records.filter(compute().invert(records.column("is_valid"))).select(QUARANTINE.column_names)
+        found = judged(engine, bronze, inputs, ["arrival_hour", "coin_id", "last_updated_at", "out_of_range"])
+        seen[slice_] = (version, found.valid())
+        return found.refused()
 
     def checks(slice_: Slice, rows: pa.Table) -> Mapping[str, Sequence[CheckOutcome]]:
-        version, records = seen.pop(slice_)
-        found = _balances(slice_, records, _stored(engine, slice_, version, inputs.as_of), rows)
+        version, valid = seen.pop(slice_)
+        found = _balances(slice_, valid, _stored(engine, slice_, version, inputs.as_of), rows)
         balances.update(found)
         return {key: [_accounted_for(b), _reasons(b), _in_range(b)] for key, b in found.items()}
 
@@ -231,13 +234,12 @@ def _stored(engine: Engine, slice_: Slice, version: int | None, as_of: datetime 
     return _by_hour(hours.rename_columns(["hour"]))
 
 
-def _balances(slice_: Slice, records: pa.Table, stored: Counter[str], rows: pa.Table) -> dict[str, Balance]:
-    valid = records.filter(records.column("is_valid"))
+def _balances(slice_: Slice, valid: pa.Table, stored: Counter[str], rows: pa.Table) -> dict[str, Balance]:
     beyond = {key: Counter[str]() for key in hour_keys(slice_)}
-    for row in valid.filter(valid.column("out_of_range").is_valid()).select(["hour", "out_of_range"]).to_pylist():
-        beyond[hour_key(row["hour"])].update(row["out_of_range"])
-    valid = valid.select(["hour", "coin_id", "last_updated_at"])
-    quotes = valid.group_by(["hour", "coin_id", "last_updated_at"]).aggregate([])
+    for row in valid.filter(valid.column("out_of_range").is_valid()).to_pylist():
+        beyond[hour_key(row["arrival_hour"])].update(row["out_of_range"])
+    valid = valid.rename_columns(["hour", *valid.column_names[1:]]).drop_columns(["out_of_range"])
+    quotes = valid.group_by(valid.column_names).aggregate([])
     refused = rows.select(["hour", "reasons"]).to_pylist()
     reasons: dict[str, Counter[str]] = {key: Counter() for key in hour_keys(slice_)}
     for row in refused:

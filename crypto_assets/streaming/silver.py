@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from crypto_assets.assets import silver as step
+from crypto_assets.assets.judging import Judged, judged
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import compute, conform
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_day, hour_key
@@ -23,8 +24,7 @@ from crypto_assets.contracts.tables import MARKET_HISTORY, QUARANTINE, SILVER_PR
 from crypto_assets.engine.base import Engine, StepInputs
 from crypto_assets.storage import staging
 from crypto_assets.streaming.arrivals import Arrival
-from crypto_assets.transforms.parse import parse_bronze
-from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, examined, first_arrived, of_a_sample
+from crypto_assets.transforms.silver import ARRIVAL_ORDER, TICK, first_arrived
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,9 +38,6 @@ NEEDED = (
 
 RECENT = 400
 """Number of Silver's newest commits that are searched for it."""
-
-OF_THE_QUARANTINE = ("raw_json", "raw_bytes", "headers", "message_key", "detail", "reasons")
-"""Columns of a judged record that only its quarantine row shows; most of its bytes."""
 
 
 @dataclass
@@ -79,11 +76,13 @@ def merge(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs, bronz
     Raises:
         AuditFailed: A blocking rule failed; nothing was committed.
     """
-    parsed, late = _parsed(engine, arrivals, inputs)
-    refused = _refused(engine, parsed, inputs)
-    rows = _silver_rows(parsed)
+    found, valid = _judged(engine, arrivals, inputs)
+    refused = _refused(engine, found, inputs)
+    timely = compute().greater_equal(valid.column("event_hour"), compute().subtract(valid.column("arrival_hour"), HOUR))
+    late = valid.filter(compute().invert(timely)).column("event_hour").unique().to_pylist()
+    rows = conform(SILVER_PRICES, first_arrived(valid.filter(timely).select(SILVER_PRICES.column_names)))
     hours = sorted(rows.column("hour").unique().to_pylist())
-    merged = Merged(rows, 0, refused, hours, late)
+    merged = Merged(rows, 0, refused, hours, sorted(hour_key(h) for h in late))
     if not hours:
         return merged
     if _must_rebuild(engine, rows, hours):
@@ -116,35 +115,22 @@ def complete_to(engine: Engine) -> int | None:
     return max((int(c.metadata[COMPLETE_TO]) for c in commits if COMPLETE_TO in c.metadata), default=None)
 
 
-def _parsed(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> tuple[pa.Table, list[str]]:
-    """Judge all records, loaded because both tables need them.
-
-    Returns:
-        Rows of `parse_bronze` with `_timely`, valid ones without quarantine-only columns; and the late event hours.
-    """
+def _judged(engine: Engine, arrivals: Sequence[Arrival], inputs: StepInputs) -> tuple[Judged, pa.Table]:
+    """All records, judged, and the valid ones as rows of Silver with the hours of their event and their arrival."""
     import pyarrow as pa
-    from pyspark.sql import functions as F
 
-    pc = compute()
     records = pa.concat_tables([a.rows.select(list(NEEDED)) for a in arrivals])
     # All nullable: nulls where none may be are left to the audit.
     records = records.cast(pa.schema([f.with_nullable(True) for f in records.schema]))
-    judged = parse_bronze(engine.frame(records), inputs.coins, inputs.partitions_start)
-    refused = {name: F.when(~F.col("is_valid"), F.col(name)) for name in OF_THE_QUARANTINE}
-    parsed = judged.withColumns({**refused, **of_a_sample()}).toArrow()
-    valid, happened, arrived = (parsed.column(n) for n in ("is_valid", "event_hour", "arrival_hour"))
-    timely = pc.greater_equal(happened, pc.subtract(arrived, HOUR))
-    late = parsed.filter(pc.and_(valid, pc.invert(timely))).column("event_hour").unique().to_pylist()
-    return parsed.append_column("_timely", timely), sorted(hour_key(h) for h in late)
+    found = judged(engine, engine.frame(records), inputs, [*SILVER_PRICES.column_names, "event_hour", "arrival_hour"])
+    return found, found.valid()
 
 
-def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
+def _refused(engine: Engine, found: Judged, inputs: StepInputs) -> int:
     """Quarantine invalid records; return their number."""
-    pc = compute()
-    invalid = parsed.filter(pc.invert(parsed.column("is_valid")))
-    if not invalid.num_rows:
+    refused = found.refused()
+    if not refused.num_rows:
         return 0
-    refused = examined(engine.frame(invalid)).select(*QUARANTINE.column_names).toArrow()
     hours = [hour_key(h) for h in refused.column("hour").unique().to_pylist()]
     engine.store.merge(
         QUARANTINE.full_name,
@@ -154,13 +140,6 @@ def _refused(engine: Engine, parsed: pa.Table, inputs: StepInputs) -> int:
         commit_metadata={"run_id": inputs.run_id},
     )
     return refused.num_rows
-
-
-def _silver_rows(parsed: pa.Table) -> pa.Table:
-    """Rows of Silver from the timely valid records alone."""
-    pc = compute()
-    mine = parsed.filter(pc.and_(parsed.column("is_valid"), parsed.column("_timely")))
-    return conform(SILVER_PRICES, first_arrived(mine.select(SILVER_PRICES.column_names)))
 
 
 def _must_rebuild(engine: Engine, rows: pa.Table, hours: Sequence[datetime]) -> bool:

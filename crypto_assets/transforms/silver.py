@@ -50,7 +50,8 @@ def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataF
 
     # Times differ more often than coins do, so they come first: they decide most of the sort.
     copies = Window.partitionBy("last_updated_at", "coin_id").orderBy(*ARRIVAL_ORDER)
-    numbered = samples(parsed, slice_).withColumn("_copy", F.row_number().over(copies))
+    live = samples(where_computed(parsed, F.col("is_valid") & _within(F.col("event_hour"), slice_)))
+    numbered = live.withColumn("_copy", F.row_number().over(copies))
     live = numbered.where(F.col("_copy") == 1).select(*SILVER_PRICES.column_names)
     if history is None:
         return live
@@ -60,26 +61,17 @@ def silver(parsed: DataFrame, history: DataFrame | None, slice_: Slice) -> DataF
     return live.unionByName(_as_silver(points.join(slots, ["coin_id", "_slot"], "left_anti")))
 
 
-def samples(parsed: DataFrame, slice_: Slice) -> DataFrame:
-    """Every valid record as a row of Silver, later copies of a quote included.
+def samples(valid: DataFrame) -> DataFrame:
+    """Valid records as rows of Silver, later copies of a quote included, with their other columns.
 
     Args:
-        parsed: As for `silver`.
-        slice_: Hours by event time (UTC).
+        valid: Rows of `parse_bronze` or `parse_plain`.
     """
-    from pyspark.sql import functions as F
-
-    valid = where_computed(parsed, F.col("is_valid") & _within(F.col("event_hour"), slice_))
-    return valid.withColumns(of_a_sample()).select(*SILVER_PRICES.column_names)
-
-
-def of_a_sample() -> dict[str, Column]:
-    """Columns of Silver that a valid record of `parse_bronze` lacks."""
     from pyspark.sql import functions as F
 
     event = F.col("last_updated_at")
     known = {"available_at": F.col("kafka_timestamp"), "granularity": F.lit(TICK)}
-    return {**known, "hour": hour_of(event), "day": day_of(event)}
+    return valid.withColumns({**known, "hour": hour_of(event), "day": day_of(event)})
 
 
 def first_arrived(rows: pa.Table) -> pa.Table:

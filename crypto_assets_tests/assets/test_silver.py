@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crypto_assets.assets import bars, silver
+from crypto_assets.assets import bars, judging, silver
 from crypto_assets.contracts.messages import QUARANTINE_REASONS
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, hour_key, hour_keys
 from crypto_assets.contracts.tables import RAW_PRICES
@@ -220,17 +220,17 @@ def test_a_quarantine_without_rows_is_good_news(engine: SailEngine) -> None:
     assert found["has_rows"].description == "1 records were examined, 0 quarantined"
 
 
-@pytest.mark.parametrize("lost_offset", [0, 3])
+@pytest.mark.parametrize(("parser", "lost_offset"), [("parse_plain", 0), ("parse_plain", 3), ("parse_bronze", 3)])
 def test_a_lost_record_turns_the_balance_red(
-    engine: SailEngine, monkeypatch: pytest.MonkeyPatch, lost_offset: int
+    engine: SailEngine, monkeypatch: pytest.MonkeyPatch, parser: str, lost_offset: int
 ) -> None:
     """A parser that loses a valid or a refused record: the count of stored rows does not go through it."""
-    from crypto_assets.transforms.parse import parse_bronze
+    parse = getattr(judging, parser)
 
     def forgetful(*args: Any) -> Any:
-        return parse_bronze(*args).where(f"offset <> {lost_offset}")
+        return parse(*args).where(f"offset <> {lost_offset}")
 
-    monkeypatch.setattr(silver, "parse_bronze", forgetful)
+    monkeypatch.setattr(judging, parser, forgetful)
     records = [sample("bitcoin", TEN + i * MINUTE) for i in range(3)]
     write_bronze(engine.store, [*records, Record(TEN + 5 * MINUTE, "{oops")])
     result = silver.work_quarantine(engine, [hour_key(TEN)], step_inputs(NOW))

@@ -17,7 +17,7 @@ from crypto_assets.market.payload import tick_to_message
 from crypto_assets.market.quotes import Tick
 from crypto_assets.transforms import json_text
 from crypto_assets.transforms.bronze import read_moment
-from crypto_assets.transforms.parse import parse_bronze
+from crypto_assets.transforms.parse import parse_bronze, parse_plain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -132,6 +132,18 @@ def test_what_our_producer_writes_is_read_by_the_one_pattern(spark: SparkSession
 @pytest.mark.parametrize("seed", [15])
 def test_mutated_records(spark: SparkSession, seed: int) -> None:
     assert list(disagreements(spark, list(mutated(MESSAGES, 2_000, seed)))) == []
+
+
+@pytest.mark.parametrize("seed", [16])
+def test_what_the_first_pass_calls_valid_is_so_in_every_column(spark: SparkSession, seed: int) -> None:
+    values = [*(value.encode() for value, _ in CASES.values()), *mutated(MESSAGES, 2_000, seed)]
+    rows = frame(spark, bronze(values))
+    first = parse_plain(rows, DEFAULT_COINS, START).toArrow().to_pylist()
+    full = {row["offset"]: row for row in parse_bronze(rows, DEFAULT_COINS, START).toArrow().to_pylist()}
+    assert {row["offset"] for row in first} == set(full)
+    valid = [row for row in first if row["is_valid"]]
+    assert len(valid) > 100
+    assert [row for row in valid if row != {n: full[row["offset"]][n] for n in row}] == []
 
 
 def test_bronze_has_the_hour_of_the_members_own_time() -> None:

@@ -20,7 +20,7 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.sail import frame
 from crypto_assets.market.coins import default_registry
 from crypto_assets.transforms.bars import bars
-from crypto_assets.transforms.parse import parse_bronze
+from crypto_assets.transforms.parse import parse_bronze, where_computed
 from crypto_assets.transforms.silver import examined, first_arrived, history_points, samples, silver
 from crypto_assets_tests.builders import COINS, START, Record, at, bronze_rows, history_rows, message, sample
 from crypto_assets_tests.transforms.oracle import Width, bars_of, recorded, rows_by, without
@@ -83,6 +83,8 @@ def test_order_copies_and_delays_change_nothing_but_when_it_was_known(
     longest_h: int,
 ) -> None:
     """No copy arrives before its original's first arrival; offsets follow arrival within a partition, as in Kafka."""
+    from pyspark.sql import functions as F
+
     chance = random.Random(disorder)
 
     def delayed(record: Record) -> Record:
@@ -96,9 +98,10 @@ def test_order_copies_and_delays_change_nothing_but_when_it_was_known(
 
     found = silver_of(spark, stored, coins=default_registry("replay"))
     by_quote = rows_by(found, "coin_id", "last_updated_at")
-    samples_of = samples(parse_bronze(frame(spark, stored), default_registry("replay"), START), SPAN).toArrow()
-    assert samples_of.num_rows >= len(by_quote)
-    assert rows_by(first_arrived(samples_of), "coin_id", "last_updated_at") == by_quote  # rows_by refuses a second row
+    parsed = parse_bronze(frame(spark, stored), default_registry("replay"), START)
+    loaded = samples(where_computed(parsed, F.col("is_valid"))).select(*TABLES["silver.prices"].column_names).toArrow()
+    assert loaded.num_rows >= len(by_quote)
+    assert rows_by(first_arrived(loaded), "coin_id", "last_updated_at") == by_quote  # rows_by refuses a second row
     wanted_silver, wanted_bars = in_order
     assert without(by_quote, *PLACE) == without(wanted_silver, *PLACE)
     known: dict[tuple, datetime] = {}
