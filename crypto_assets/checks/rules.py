@@ -236,11 +236,10 @@ def _offsets_differ(table: Table, rows: pa.Table) -> bool:
         return False
     if rows.num_rows and len(rows.column("topic_id").unique()) > 1:
         return False
-    offsets = rows.column("offset").to_numpy()
-    if offsets.size and (offsets.min() < 0 or offsets.max() >= 1 << 47):
-        return False
-    numbers = (rows.column("partition").to_numpy().astype(np.int64) << 47) + offsets
-    return bool((np.diff(numbers) > 0).all()) or len(np.unique(numbers)) == len(numbers)
+    partitions, offsets = rows.column("partition").to_numpy(), rows.column("offset").to_numpy()
+    # One partition after the other: there offsets rise nearly always, which is quicker to see than that all differ.
+    parts = (offsets[partitions == p] for p in rows.column("partition").unique().to_pylist())
+    return all((np.diff(part) > 0).all() or len(np.unique(part)) == len(part) for part in parts)
 
 
 def violates(table: Table, rule: Rule) -> str:
