@@ -115,12 +115,14 @@ def ewma(data: Panel, slots: int, half_life: float) -> np.ndarray:
 
 
 def _squares(data: Panel, most: float) -> tuple[np.ndarray, np.ndarray]:
-    """Squared returns, each of at most so many own sigmas, zero where unknown; and where they are known. C x T."""
+    """Squared returns, each of at most so many own sigmas, zero where unknown; and where they are known. C x T.
+
+    In a coin's first half day, which has no own sigma, returns count as they are.
+    """
     import numpy as np
 
-    squares = np.minimum(data["r5"] ** 2, (most * data["s"]) ** 2)
-    known = np.isfinite(squares)
-    return np.where(known, squares, 0.0), known
+    known = np.isfinite(data["r5"])
+    return np.where(known, np.fmin(data["r5"] ** 2, (most * data["s"]) ** 2), 0.0), known
 
 
 def realised(data: Panel, slots: int) -> np.ndarray:

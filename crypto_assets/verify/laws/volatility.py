@@ -123,8 +123,9 @@ class _Grid:
 def _grid(rows: Mapping[str, np.ndarray]) -> _Grid:
     import numpy as np
 
-    coins, first = sorted(set(rows["coin_id"])), int(rows["slot"].min())
-    shape = (len(coins), int(rows["slot"].max()) - first + 1)
+    coins, slots = sorted(set(rows["coin_id"])), rows["slot"] if len(rows["slot"]) else np.zeros(1, dtype=int)
+    first = int(slots.min())
+    shape = (len(coins), int(slots.max()) - first + 1)
     index = {c: i for i, c in enumerate(coins)}
     at = (np.array([index[c] for c in rows["coin_id"]]), rows["slot"] - first)
 
@@ -141,9 +142,9 @@ def _average(grid: _Grid, half_life: float) -> np.ndarray:
     """Mean of the last 2016 squared returns with weights that halve, by recursion; NaN under half a day of returns."""
     import numpy as np
 
-    cut = np.clip(grid.r5, -CUT_IN_AVERAGE * grid.s, CUT_IN_AVERAGE * grid.s)
-    known = np.isfinite(cut)
-    squares, longest, decay = np.where(known, cut, 0.0) ** 2, 2016, 0.5 ** (1 / half_life)
+    known = np.isfinite(grid.r5)
+    squares = np.where(known, _cut(grid, CUT_IN_AVERAGE), 0.0) ** 2
+    longest, decay = 2016, 0.5 ** (1 / half_life)
     found, total, weight = np.empty_like(squares), np.zeros(len(squares)), np.zeros(len(squares))
     for t in range(squares.shape[1]):
         total, weight = total * decay + squares[:, t], weight * decay + known[:, t]
@@ -153,6 +154,13 @@ def _average(grid: _Grid, half_life: float) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             found[:, t] = total / weight
     return np.where(_running(known, 288) >= 144, np.maximum(found, LEAST**2), np.nan)
+
+
+def _cut(grid: _Grid, most: float) -> np.ndarray:
+    """Returns within so many own sigmas; as they are where no own sigma is known."""
+    import numpy as np
+
+    return np.where(np.isfinite(grid.s), np.clip(grid.r5, -most * grid.s, most * grid.s), grid.r5)
 
 
 def _running(values: np.ndarray, slots: int) -> np.ndarray:
@@ -167,8 +175,7 @@ def _inputs(grid: _Grid) -> list[np.ndarray]:
     """Inputs of the regression, C x T or T."""
     import numpy as np
 
-    squares = np.minimum(grid.r5**2, (CUT * grid.s) ** 2)
-    known = np.isfinite(squares)
+    squares, known = _cut(grid, CUT) ** 2, np.isfinite(grid.r5)
     logs = []
     for slots, least in SPANS.items():
         count = _running(known, slots)
@@ -209,13 +216,13 @@ def _recompute(evidence: Evidence) -> str | None:
     columns = {n: rows.column(n).to_numpy() for n in rows.column_names if n != "newest"}
     grid = _grid(columns)
     newest = pa.table({"coin_id": rows["coin_id"], "slot": rows["slot"], "newest": rows["newest"]})
-    known = {horizon: _average(grid, 2 * slots) for horizon, slots in SLOTS.items()}
+    known = {2.0 * slots: _average(grid, 2.0 * slots) for slots in SLOTS.values()}
     at = grid.place(columns["coin_id"], columns["slot"])
     slots = [
         newest.append_column("horizon", pa.array([h] * len(newest))).filter(
-            pa.array(np.isfinite(average[at]) & ((h == "1h") | (columns["slot"] % 12 == 0)))
+            pa.array(np.isfinite(known[2.0 * ahead][at]) & ((h == "1h") | (columns["slot"] % 12 == 0)))
         )
-        for h, average in known.items()
+        for h, ahead in SLOTS.items()
     ]
     connection.register("volatility_slots", pa.concat_tables(slots))
     connection.execute("""
@@ -235,8 +242,15 @@ def _recompute(evidence: Evidence) -> str | None:
     return f"files of {', '.join(unread)} are not there: their forecasts were not recomputed" if unread else None
 
 
-def _figures(evidence: Evidence, grid: _Grid, known: Mapping[str, np.ndarray], made: Any) -> tuple[Any, list[str]]:
-    """Figures of the forecasts whose slot has features, in percent, and versions without files."""
+def _figures(evidence: Evidence, grid: _Grid, known: dict[float, np.ndarray], made: Any) -> tuple[Any, list[str]]:
+    """Figures of the forecasts whose slot has features, in percent, and versions without files.
+
+    Args:
+        evidence: Loaded evidence.
+        grid: Features.
+        known: Averages by half-life; completed.
+        made: The ledger's keys.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -255,8 +269,12 @@ def _figures(evidence: Evidence, grid: _Grid, known: Mapping[str, np.ndarray], m
             unread.append(f"{model} {version}")
             continue
         at = grid.place(coins[mine], ends[mine])
-        variance = _average(grid, learnt["half_life_slots"])[at] if not learnt.get("weights") else None
-        if variance is None:
+        if not learnt.get("weights"):
+            half_life = learnt["half_life_slots"]
+            if half_life not in known:
+                known[half_life] = _average(grid, half_life)
+            variance = known[half_life][at]
+        else:
             inputs = inputs or _inputs(grid)
             weights = learnt["weights"]
             log = weights[0] + sum(w * np.broadcast_to(x, grid.r5.shape)[at] for w, x in zip(weights[1:], inputs))  # noqa: B905
@@ -264,7 +282,7 @@ def _figures(evidence: Evidence, grid: _Grid, known: Mapping[str, np.ndarray], m
         read |= mine
         slots = SLOTS[horizon]
         figures["volatility"][mine] = 100 * np.sqrt(slots * variance)
-        figures["average"][mine] = 100 * np.sqrt(slots * known[horizon][at])
+        figures["average"][mine] = 100 * np.sqrt(slots * known[2.0 * slots][at])
         figures["past"][mine] = 100 * np.maximum(grid.past[horizon][at], np.sqrt(slots) * LEAST)
     table = made.select(["coin_id", "window_end", "horizon", "model_version"])
     for name, values in figures.items():
