@@ -16,9 +16,11 @@ import duckdb
 from bench.peers.job import FIELDS, HEADERS, NUMBERS
 
 _EXACT = """coalesce(
-  CASE WHEN instr(text, '.') = 0 OR length(text) - instr(text, '.') <= 5 THEN TRY_CAST(text AS DECIMAL(18,5))
+  CASE WHEN contains(text, 'e') OR contains(text, 'E') THEN NULL
+       WHEN instr(text, '.') = 0 OR length(text) - instr(text, '.') <= 5 THEN TRY_CAST(text AS DECIMAL(18,5))
   END::DECIMAL(38,18),
-  CASE WHEN length(text) - instr(text, '.') <= 8 THEN TRY_CAST(text AS DECIMAL(18,8)) END::DECIMAL(38,18),
+  CASE WHEN contains(text, 'e') OR contains(text, 'E') THEN NULL
+       WHEN length(text) - instr(text, '.') <= 8 THEN TRY_CAST(text AS DECIMAL(18,8)) END::DECIMAL(38,18),
   TRY_CAST(text AS DECIMAL(38,18)))"""
 """A decimal of 18 places from text: through 18 digits where those hold it exactly, by the slow cast otherwise."""
 

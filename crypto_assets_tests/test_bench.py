@@ -187,6 +187,8 @@ def test_decimals_of_the_reference_are_those_of_a_plain_cast():
             "1200000000000.25",
             "0.123456789012345678",
             "9" * 20,
+            "1e-7",
+            "1E3",
             "x",
             "",
         ):
