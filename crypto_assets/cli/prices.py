@@ -11,7 +11,7 @@ from typing import Any
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
 from crypto_assets.errors import UsageError
-from crypto_assets.serving.lake import Lake, open_lake, records
+from crypto_assets.serving.lake import Lake, open_lake
 from crypto_assets.serving.queries import BOARD
 from crypto_assets.settings import Settings
 
@@ -55,7 +55,7 @@ class Board:
 def board(lake: Lake, clock: datetime) -> Board:
     """Read the board of a lake."""
     now = lake.now(clock)
-    coins = records(lake.answer(BOARD, now=now))
+    coins = lake.answer(BOARD, now=now).records()
     return Board(lake.source.name, lake.source.banner, now, lake.source.live, coins)
 
 

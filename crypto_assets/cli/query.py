@@ -13,7 +13,7 @@ from typing import Any
 from crypto_assets.cli import output
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.errors import UsageError
-from crypto_assets.serving.lake import Lake, open_lake, records
+from crypto_assets.serving.lake import Lake, open_lake
 from crypto_assets.serving.queries import CATALOGUE
 from crypto_assets.settings import Settings
 
@@ -78,8 +78,8 @@ def run(
             )
         elif absent:
             output.notice(f"not written yet, so without rows: {', '.join(absent)}")
-    _write(records(found if shown is None else found.slice(0, shown)), found.column_names, form, name or "Rows")
-    if shown is not None and found.num_rows > shown:
+    _write(found.records(shown), found.columns, form, name or "Rows")
+    if shown is not None and len(found.values) > shown:
         output.notice(f"only the first {shown:,} rows; more with --limit, all with --format csv or json")
     return 0
 
@@ -99,7 +99,7 @@ def _tables(lake: Lake) -> list[dict[str, Any]]:
     """Every table with its rows and columns; rows are None where it has not been written."""
     written = [name for name in TABLES if name in lake.versions]
     counts = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in written)  # noqa: S608
-    rows = {r["name"]: r["n"] for r in records(lake.rows(counts))} if written else {}
+    rows: dict[str, int] = dict(lake.rows(counts).values) if written else {}
     return [
         {
             "table": name,

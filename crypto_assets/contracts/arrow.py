@@ -187,7 +187,7 @@ def rows_of(rows: pa.Table) -> list[dict[str, Any]]:
 
 
 def values_of(column: pa.ChunkedArray) -> list[Any]:
-    """Values of a column; times with zone UTC, also those that Arrow has without zone, intervals as text.
+    """Values of a column; times with zone UTC, also those that Arrow has without zone.
 
     `to_pylist` would import pandas for times, which takes a command longer than reading the rows.
     """
@@ -197,11 +197,4 @@ def values_of(column: pa.ChunkedArray) -> list[Any]:
         unit = _PER_SECOND[column.type.unit]
         stamps = (stamp for chunk in column.chunks for stamp in chunk.view(pa.int64()).to_pylist())
         return [None if at is None else _EPOCH + timedelta(microseconds=at * 1_000_000 // unit) for at in stamps]
-    if pa.types.is_interval(column.type):
-        return [None if span is None else _span(*span) for span in column.to_pylist()]
     return column.to_pylist()
-
-
-def _span(months: int, days: int, nanoseconds: int) -> str:
-    rest = str(timedelta(days=days, microseconds=nanoseconds // 1000))
-    return f"{months} months, {rest}" if months else rest

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.serving.answers import Problem, iso
-from crypto_assets.serving.lake import Lake, NoAnswer, records
+from crypto_assets.serving.lake import Lake, NoAnswer
 from crypto_assets.serving.queries import CATALOGUE
 from crypto_assets.serving.query import Query, QueryError
 from crypto_assets.storage import delta_files
@@ -98,8 +98,8 @@ class Catalogue:
                 raise Problem(503, str(error), {"Retry-After": "10"}) from error
             except QueryError as error:
                 raise Problem(422, str(error)) from error
-            found = [_text(row).encode() for row in records(rows.slice(0, MOST_ROWS))]
-            made = self._answers[key] = Answer(found, versions, rows.num_rows > MOST_ROWS)
+            found = [_text(row).encode() for row in rows.records(MOST_ROWS)]
+            made = self._answers[key] = Answer(found, versions, len(rows.values) > MOST_ROWS)
             while len(self._answers) > ANSWERS:
                 self._answers.popitem(last=False)
             return made

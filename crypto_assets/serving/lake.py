@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from crypto_assets import paths
-from crypto_assets.contracts.arrow import rows_of
 from crypto_assets.contracts.tables import LATEST_PRICES, TABLES
 from crypto_assets.errors import FAILED
 from crypto_assets.home import existing_home
@@ -31,7 +31,6 @@ from crypto_assets.storage import delta_files as files
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
     from crypto_assets.contracts.model import Table
     from crypto_assets.settings import Settings
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 MEMORY_LIMIT = "1GB"
 THREADS = 2
 TIMEOUT_S = 30.0
-BATCH_ROWS = 2048
 TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series"})
 """Functions that user SQL may select from; all others reach files, settings or DuckDB's own state."""
 REFUSED_FUNCTIONS = frozenset(
@@ -62,6 +60,31 @@ class NoAnswer(QueryError):
     """A query ran into its time or memory limit."""
 
     exit_code = FAILED
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a query, made by DuckDB itself: Arrow would take a command longer to import than most queries take.
+
+    Args:
+        columns: Names, in order.
+        types: DuckDB's types of these.
+        values: Times in UTC, money as decimals, intervals as text.
+    """
+
+    columns: Sequence[str]
+    types: Sequence[str]
+    values: Sequence[tuple[Any, ...]]
+
+    def records(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Rows as dictionaries, all or the first ones.
+
+        Raises:
+            QueryError: Several columns have one name.
+        """
+        if doubled := sorted({name for name in self.columns if self.columns.count(name) > 1}):
+            raise QueryError(f"several columns of the result are called {', '.join(doubled)}: rename them with AS")
+        return [dict(zip(self.columns, row, strict=True)) for row in self.values[:limit]]
 
 
 class Lake:
@@ -103,44 +126,36 @@ class Lake:
         limit: int | None = None,
         *,
         timeout_s: float = TIMEOUT_S,
-    ) -> pa.Table:
+    ) -> Rows:
         """Rows of a SELECT. Calls of several threads take turns.
 
         Args:
-            sql: One SELECT (or DESCRIBE, SHOW, SUMMARIZE) over tables as `gold.bars_5m`, or `bars_5m`.
+            sql: One SELECT (or DESCRIBE, SUMMARIZE) over tables as `gold.bars_5m`, or `bars_5m`.
             params: Values of `:name` in it.
             limit: Rows at most; the query stops there.
             timeout_s: Seconds until it is interrupted.
-
-        Returns:
-            Timestamps in UTC, money as decimal128(38, 18).
 
         Raises:
             QueryError: It cannot be run as written; the message names what exists.
             NoAnswer: It took too long or needed too much memory.
             StorageError: A table is damaged.
         """
-        import pyarrow as pa
-
         text = _text(sql, params)
         with self._lock:
             used = _checked(self._connection, text)
             with self._explained(used, timeout_s), _interrupted(self._connection, timeout_s):
                 for name in used:
                     self._view(name)
-                reader = self._connection.execute(text).to_arrow_reader(BATCH_ROWS)
-                batches: list[pa.RecordBatch] = []
-                left = limit
-                for batch in reader:
-                    batches.append(batch if left is None else batch.slice(0, left))
-                    left = None if left is None else left - batches[-1].num_rows
-                    if left == 0:
-                        break
-                return pa.Table.from_batches(batches, schema=reader.schema)
+                found = self._connection.execute(text)
+                columns = [(column[0], str(column[1])) for column in found.description]
+                if spans := [name for name, type_ in columns if type_ == "INTERVAL"]:  # Python has no months
+                    texts = ", ".join(f"CAST({files.quote(n)} AS VARCHAR) AS {files.quote(n)}" for n in spans)
+                    found = self._connection.execute(f"SELECT * REPLACE ({texts}) FROM ({text})")  # noqa: S608
+                values = found.fetchall() if limit is None else found.fetchmany(limit)
+        types = [type_ for _, type_ in columns]
+        return Rows([name for name, _ in columns], types, _in_utc(values, types))
 
-    def answer(
-        self, query: Query, limit: int | None = None, *, timeout_s: float = TIMEOUT_S, **params: Any
-    ) -> pa.Table:
+    def answer(self, query: Query, limit: int | None = None, *, timeout_s: float = TIMEOUT_S, **params: Any) -> Rows:
         """Rows of a query of the catalogue.
 
         Raises:
@@ -161,7 +176,7 @@ class Lake:
     def newest_event(self) -> datetime | None:
         """Event time of the newest quote (UTC); None without one."""
         found = self.rows(f"SELECT max(last_updated_at) AS newest FROM {LATEST_PRICES.full_name}")  # noqa: S608
-        return records(found)[0]["newest"]
+        return found.values[0][0]
 
     def now(self, clock: datetime) -> datetime:
         """The present of the home's data: the clock, or for a virtual source its newest event."""
@@ -255,15 +270,14 @@ def open_lake(settings: Settings, memory_limit: str = MEMORY_LIMIT) -> Lake:
     return Lake(settings.lake, facts_of(existing_home(settings).source), memory_limit)
 
 
-def records(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dictionaries, as `contracts.arrow.rows_of`.
-
-    Raises:
-        QueryError: Several columns have one name.
-    """
-    if doubled := sorted({name for name in rows.column_names if rows.column_names.count(name) > 1}):
-        raise QueryError(f"several columns of the result are called {', '.join(doubled)}: rename them with AS")
-    return rows_of(rows)
+def _in_utc(values: list[tuple[Any, ...]], types: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Rows with all times in UTC; DuckDB's have another library's zone, or none."""
+    at = {i for i, type_ in enumerate(types) if type_.startswith("TIMESTAMP")}
+    if not at:
+        return values
+    return [
+        tuple(v.replace(tzinfo=UTC) if i in at and v is not None else v for i, v in enumerate(row)) for row in values
+    ]
 
 
 # --- what SQL may do ----------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ import yaml
 import crypto_assets
 from crypto_assets import rendered_files
 from crypto_assets.checks.freshness import cadence_s
+from crypto_assets.contracts.arrow import rows_of
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine
-from crypto_assets.serving.lake import Lake, records
+from crypto_assets.serving.lake import Lake
 from crypto_assets.serving.queries import BOARD, CATALOGUE
 from crypto_assets.serving.query import QueryError
 from crypto_assets.serving.render import alerts_v2, boards, grafana, lakeview, prometheus, sql
@@ -56,7 +57,7 @@ def on_spark(text: str, engine: Engine, values: Mapping[str, str]) -> list[dict[
         view = name.replace(".", "__")
         engine.store.read(name).createOrReplaceTempView(view)
         text = re.sub(rf"\b(FROM|JOIN) {re.escape(name)}\b", rf"\1 {view}", text)
-    return records(engine.spark.sql(text, args=dict(values)).toArrow())
+    return rows_of(engine.spark.sql(text, args=dict(values)).toArrow())
 
 
 def alike(rows: list[dict[str, Any]]) -> list[list[Any]]:
@@ -209,12 +210,12 @@ def test_a_page_that_names_a_column_its_query_lacks_is_not_rendered():
 @pytest.mark.parametrize("name", DATASETS)
 def test_datasets_give_the_rows_of_the_catalogue_on_both_engines(name: str, lake: Lake, reader: Engine):
     text, values = "".join(DATASETS[name]["queryLines"]), initial(DATASETS[name])
-    found = records(lake.rows(text, values))
+    found = lake.rows(text, values).records()
     assert found
     assert {*found[0]} == selected(DATASETS[name])
     if name in CATALOGUE:
         given = {k: v for k, v in values.items() if v != lakeview.EVERY}
-        assert at_any_time(found) == at_any_time(records(lake.answer(CATALOGUE[name], **given)))
+        assert at_any_time(found) == at_any_time(lake.answer(CATALOGUE[name], **given).records())
     assert alike(on_spark(text, reader, values)) == alike(found)
 
 
@@ -223,14 +224,14 @@ def test_ages_count_to_the_present(lake: Lake):
     """Data that stand still must not look new."""
     age = (datetime.now(UTC) - END).total_seconds()
     for text in ("".join(DATASETS["board"]["queryLines"]), sql.with_parameters(CATALOGUE["latest_prices"], {})):
-        rows = records(lake.rows(text, initial(DATASETS["board"])))
+        rows = lake.rows(text, initial(DATASETS["board"])).records()
         assert min(row["age_s"] for row in rows) == pytest.approx(age, abs=60)
 
 
 @pytest.mark.engine("local")
 def test_filters_choose_among_values_that_their_queries_accept(lake: Lake):
     for name, text in lakeview.CHOICES.items():
-        offered = [row[name] for row in records(lake.rows(text))]
+        offered = [row[name] for row in lake.rows(text).records()]
         parameters = [(q, p) for q in CATALOGUE.values() for p in q.parameters if p.name == name]
         assert parameters
         for query, _ in parameters:
@@ -251,8 +252,8 @@ def test_sql_files_give_the_rows_of_the_catalogue_on_both_engines(name: str, lak
     text = (ROOT / sql.FOLDER / f"{name}.sql").read_text()
     use, select = re.fullmatch(r"(?:--.*\n)+\n(USE CATALOG `\w+`);\n\n(.+);\n", text, re.S).groups()
     assert use == f"USE CATALOG `{Settings.model_fields['catalog'].default}`"
-    found = records(lake.rows(select))
-    assert at_any_time(found) == at_any_time(records(lake.answer(CATALOGUE[name])))
+    found = lake.rows(select).records()
+    assert at_any_time(found) == at_any_time(lake.answer(CATALOGUE[name]).records())
     assert alike(on_spark(select, reader, {})) == alike(found)
 
 
@@ -281,7 +282,7 @@ def test_alerts_fire_by_their_condition_on_both_engines(name: str, firing: bool,
     assert made["evaluation"]["source"]["name"] == alert.column
     text, tables = re.subn(r"`\$\{var\.catalog\}`\.`(\w+)`\.`(\w+)`", r"\1.\2", made["query_text"])
     assert tables >= 1
-    found = records(lake.rows(text))
+    found = lake.rows(text).records()
     assert [fires(alert, rows) for rows in (found, on_spark(text, reader, {}))] == [firing, firing]
 
 
