@@ -145,7 +145,7 @@ class Drill:
 
 
 def run(
-    *, seconds: int, rate: int, kills: int, targets: Sequence[str] = ("local", "spark"), interval: float = 2.0
+    *, seconds: int, rate: int, kills: int, targets: Sequence[str] = ("local", "spark"), interval: float = 1.0
 ) -> Part:
     """Drill every target.
 

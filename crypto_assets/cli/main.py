@@ -224,7 +224,7 @@ def stream(
     available_now: Annotated[
         bool, typer.Option("--available-now", help="Stop when all that the log holds now is in Gold.")
     ] = False,
-    interval: Annotated[float, typer.Option("--interval", help="Seconds between micro-batches.")] = 2.0,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between micro-batches.")] = 1.0,
     run_for: Annotated[str | None, typer.Option("--for", help="How long, as 60s, 10m or 1h.")] = None,
     json: Json = False,
 ) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EVERY = 10
 """Commits from one checkpoint to the next."""
 LAG = 20
-"""Commits that a checkpoint stays behind the newest; at 2 s from one to the next, as in a stream, 40 s."""
+"""Commits that a checkpoint stays behind the newest; at 1 s from one to the next, as in a stream, 20 s."""
 OUT_OF_REACH = "Missing commit file"
 """Sail's message for a version that it cannot read."""
 _LOG = logging.getLogger(__name__)

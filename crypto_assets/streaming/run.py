@@ -23,7 +23,7 @@ from crypto_assets.streaming.reports import Reports
 if TYPE_CHECKING:
     import dagster as dg
 
-INTERVAL_S = 2.0
+INTERVAL_S = 1.0
 SERVERLESS = "databricks-serverless"
 
 
