@@ -25,6 +25,8 @@ ROWS = {
     "gold.bars_1d": 6,
     "features.price_features": 1725,
     "gold.anomalies": 1725,
+    "gold.volatility_forecasts": 1398,
+    "gold.volatility_accuracy": 9,
     "ops.polls": 2880,
 }
 """What two recorded days amount to, at any hour of any day."""
