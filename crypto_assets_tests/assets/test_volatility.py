@@ -152,6 +152,10 @@ def audited_and_broken(engine: SailEngine) -> None:
         assert broken.outcome == "broken", (law, column)
         assert row["coin_id"] in broken.examples[0]
         deltalake.DeltaTable(path).restore(version)
+    path = engine.store.path("features.price_features")
+    emptied = deltalake.DeltaTable(path).to_pyarrow_table().slice(0, 0)
+    deltalake.write_deltalake(path, emptied, mode="overwrite")
+    assert judged(TABLE)["volatility_refers_rightly"].violations == 3 * 13 * 6
 
 
 def forecast(end: datetime, **changed: Any) -> dict[str, Any]:

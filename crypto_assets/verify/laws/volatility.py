@@ -127,7 +127,7 @@ def _grid(rows: Mapping[str, np.ndarray]) -> _Grid:
     first = int(slots.min())
     shape = (len(coins), int(slots.max()) - first + 1)
     index = {c: i for i, c in enumerate(coins)}
-    at = (np.array([index[c] for c in rows["coin_id"]]), rows["slot"] - first)
+    at = (np.array([index[c] for c in rows["coin_id"]], dtype=int), rows["slot"] - first)
 
     def spread(name: str) -> np.ndarray:
         values = np.full(shape, np.nan)
