@@ -58,6 +58,16 @@ def _simple() -> str:
     return " AND ".join(conditions)
 
 
+def _exact(text: str) -> str:
+    """SQL of the decimal of a plain number's text.
+
+    By a narrow type where that holds all its digits: DuckDB casts text to more than 18 digits fifty times more slowly.
+    """
+    places = f"CASE WHEN contains({text}, '.') THEN length({text}) - instr({text}, '.') ELSE 0 END"
+    narrow = (f"CASE WHEN {places} <= {n} THEN try_cast({text} AS DECIMAL(18,{n})) END::DECIMAL(38,18)" for n in (5, 8))
+    return f"coalesce({', '.join(narrow)}, try_cast({text} AS DECIMAL(38,18)))"
+
+
 _READ_IN_SQL = f"""
 CREATE OR REPLACE TABLE audit_parsed AS
 WITH flat AS (
@@ -75,7 +85,7 @@ SELECT {_PLACE},
        last_updated_at IS NOT NULL AND ingestion_timestamp IS NOT NULL AS sound, * EXCLUDE ({_PLACE})
 FROM (
     SELECT {_PLACE}, coin_id_text AS coin_id, upper(symbol_text) AS symbol, name_text AS name,
-           {", ".join(f"try_cast({n}_text AS DECIMAL(38,18)) AS {n}" for n in NUMBERS)},
+           {", ".join(f"{_exact(f'{n}_text')} AS {n}" for n in NUMBERS)},
            try_cast(last_updated_at_text AS TIMESTAMPTZ) AS last_updated_at,
            try_cast(ingestion_timestamp_text AS TIMESTAMPTZ) AS ingestion_timestamp
     FROM texts WHERE {_simple()}
