@@ -14,6 +14,7 @@ from crypto_assets.contracts.arrow import arrow_schema
 from crypto_assets.contracts.slices import DAY, HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES
 from crypto_assets.engine.base import Engine, Result, StepInputs
+from crypto_assets.storage.staging import loaded
 from crypto_assets.transforms.latest import latest_prices
 
 if TYPE_CHECKING:
@@ -56,9 +57,8 @@ def _newest(engine: Engine, inputs: StepInputs, covered: Coverage) -> pa.Table:
     for look in LOOKS:
         slice_ = Slice(max(floor_hour(end - look), inputs.partitions_start - DAY), end)
         silver = engine.store.read("silver.prices", slice_)
-        rows = (
-            latest_prices(silver, covered.until, json.dumps(offsets, sort_keys=True), inputs.now).toArrow().to_pylist()
-        )
+        frame = latest_prices(silver, covered.until, json.dumps(offsets, sort_keys=True), inputs.now)
+        rows = loaded(frame).to_pylist()
         found |= {r["coin_id"]: r for r in rows if r["coin_id"] in wanted and r["coin_id"] not in found}
         if wanted <= set(found) or slice_.start <= inputs.partitions_start:
             break

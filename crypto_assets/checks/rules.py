@@ -169,18 +169,6 @@ def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None
     return check
 
 
-def row_counts(table: Table, rows: pa.Table, keys: Sequence[str | None]) -> dict[str | None, int]:
-    """Rows by partition key; a key without rows has 0.
-
-    Raises:
-        ValueError: A row belongs to none of the keys.
-    """
-    if list(keys) == [None]:
-        return {None: rows.num_rows}
-    with _registered(rows) as connection:
-        return _counts(connection, table, keys)
-
-
 def content_version(
     table: Table, rows: pa.Table, keys: Sequence[str | None], volatile: Sequence[str] = ()
 ) -> dict[str | None, str]:

@@ -46,6 +46,10 @@ def keys_of(table: Table) -> list[str | None]:
     return {"hour": ["2024-03-01-05:00"], "day": ["2024-03-01"], None: [None]}[table.grain]
 
 
+def rows_of(table: Table, rows: pa.Table, keys: list[Any]) -> dict[Any, int]:
+    return {key: found[0].metadata["rows"] for key, found in rules.evaluate(table, rows, keys).items()}
+
+
 def by_name(outcomes: list) -> dict:
     return {o.name: o for o in outcomes}
 
@@ -143,7 +147,7 @@ def test_the_audit_raises_once_with_every_blocking_violation():
 
 def test_rows_outside_of_the_partitions_are_refused_by_name():
     rows = bars(bar(0), bar(150))
-    for ask in (rules.evaluate, rules.row_counts, rules.content_version):
+    for ask in (rules.evaluate, rules.content_version):
         with pytest.raises(ValueError, match="2024-03-01-07:00"):
             ask(BARS, rows, KEYS)
 
@@ -162,7 +166,7 @@ def test_columns_that_the_store_fills_in_may_be_absent_from_appended_rows():
 def test_an_unpartitioned_table_has_no_keys():
     table = TABLES["gold.latest_prices"]
     with pytest.raises(ValueError, match="keys=\\[None\\]"):
-        rules.row_counts(table, empty_rows(table), KEYS)
+        rules.evaluate(table, empty_rows(table), KEYS)
 
 
 def test_reserved_words_are_quoted_but_text_and_keywords_are_not():
@@ -176,12 +180,12 @@ def test_reserved_words_are_quoted_but_text_and_keywords_are_not():
 
 
 def test_counts_by_partition():
-    assert rules.row_counts(BARS, bars(bar(0), bar(1), bar(60)), KEYS) == {KEYS[0]: 2, KEYS[1]: 1}
-    assert rules.row_counts(BARS, bars(bar(0)), [None]) == {None: 1}
+    assert rows_of(BARS, bars(bar(0), bar(1), bar(60)), KEYS) == {KEYS[0]: 2, KEYS[1]: 1}
+    assert rows_of(BARS, bars(bar(0)), [None]) == {None: 1}
     day = TABLES["gold.bars_1d"]
     row = {k: v for k, v in bar(0).items() if k != "hour"} | {"day_start": floor_day(START)}
     rows = pa.Table.from_pylist([row], arrow_schema(day))
-    assert rules.row_counts(day, rows, ["2024-03-01", "2024-03-02"]) == {"2024-03-01": 1, "2024-03-02": 0}
+    assert rows_of(day, rows, ["2024-03-01", "2024-03-02"]) == {"2024-03-01": 1, "2024-03-02": 0}
 
 
 def version(*made: dict[str, Any], volatile: tuple[str, ...] = ()) -> str:

@@ -118,6 +118,25 @@ def test_a_late_record_makes_its_hour_and_what_reads_it_and_nothing_else(small_h
     assert small_home.everything() == rows
 
 
+def test_after_an_outage_only_the_hours_that_lack_something_are_made(small_home, hours):
+    running = small_home.next_hour()
+    hours = hour_keys(Slice(small_home.event_hour + 25 * HOUR, running + HOUR))
+    for minutes in (1, 6):
+        at = running + timedelta(minutes=minutes)
+        small_home.send_late(at, at, "7000.5")
+    run(small_home, hours)
+    before = newest_id(small_home)
+    for minutes in range(11, 41, 5):
+        at = running + timedelta(minutes=minutes)
+        small_home.send_late(at, at, f"70{minutes}.5")
+    done = run(small_home, hours)
+    made = {asset: keys for asset, keys in made_since(small_home, before).items() if asset not in PRESENT}
+    assert {"bronze/raw_prices", "silver/prices", *BARS, "features/price_features"} <= set(made)
+    assert set().union(*made.values()) == {hour_key(running)}
+    assert done.unchanged >= (len(hours) - 1) * len(HOURLY)
+    assert plan(small_home, hours).stale == {}
+
+
 def test_a_changed_code_version_makes_its_table(small_home, hours, monkeypatch):
     before = small_home.graph.get(dg.AssetKey(["gold", "bars_1h"])).code_version
     of = shell.code_version
