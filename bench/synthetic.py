@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 POLL_EVERY = timedelta(minutes=5)
 POLL_PHASE = timedelta(seconds=30)
 MADE = 3
+COIN_HOURS = 6000
+"""Coins times hours of a range run: features of a day of 1,000 coins in one run take 19 GB."""
 LONGEST_FACT = 200
 """Characters of an entry of a materialization's metadata that is copied."""
 COPIED = (
@@ -113,7 +115,9 @@ def synthetic_home(days: int, coins: int) -> Iterator[Pipeline]:
             pipeline = Pipeline(
                 settings, home, instance, producer, build_definitions(settings), made, end + timedelta(minutes=10.5)
             )
-            pipeline.run("refresh", hour_keys(made))
+            keys, at_once = hour_keys(made), max(1, COIN_HOURS // coins)
+            for first in range(0, len(keys), at_once):
+                pipeline.run("refresh", keys[first : first + at_once])
             if days > MADE:
                 pipeline.run("daily", [day_key(made.start + DAY)])
                 _copy_tables(pipeline, days)
