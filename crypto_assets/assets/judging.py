@@ -69,8 +69,7 @@ def judged(engine: Engine, bronze: DataFrame, inputs: StepInputs, columns: Seque
     rows = parsed.select(*dict.fromkeys((*columns, *PLACE, "is_valid"))).toArrow()
     valid = rows.column("is_valid")
     left = rows.filter(compute().invert(valid)).select(list(PLACE))
-    others = None
-    if left.num_rows:
-        others = bronze.join(F.broadcast(engine.frame(left)), list(PLACE), "left_semi")
-        others = parse_bronze(others, inputs.coins, inputs.partitions_start)
-    return Judged(rows.filter(valid).select(list(columns)), others)
+    if not left.num_rows:
+        return Judged(rows.select(list(columns)), None)  # not copied
+    others = bronze.join(F.broadcast(engine.frame(left)), list(PLACE), "left_semi")
+    return Judged(rows.filter(valid).select(list(columns)), parse_bronze(others, inputs.coins, inputs.partitions_start))
