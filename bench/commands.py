@@ -7,6 +7,7 @@ import sys
 from bench.homes import polled_home
 from bench.report import Measure, Part, formatted, middle
 from bench.spent import Spent, command_spent, crypto_assets, scrubbed_environment
+from bench.targets import COMMANDS
 from crypto_assets.cli import output
 from crypto_assets.contracts.slices import hour_keys
 from crypto_assets.errors import FAILED, SUCCESS
@@ -52,6 +53,8 @@ def run(*, hours: int, repeats: int) -> Part:
         own, reference = part.costs[name]["processor"], part.costs[code]["processor"]
         times = [t.processor for t in tries[name]]
         note = f"{own:.2f} s and {reference:.2f} s; {formatted(min(times))} to {formatted(max(times))} s"
-        part.measures.append(Measure(f"{name} : python -c '{code}'", own / reference, "x", note=note))
+        part.measures.append(
+            Measure(f"{name} : python -c '{code}'", own / reference, "x", target=COMMANDS.get(name, 1.5), note=note)
+        )
     part.notes = [f"each command ran {repeats} times after one that is not counted, by turns with the imports"]
     return part

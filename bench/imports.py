@@ -8,6 +8,7 @@ import sys
 
 from bench.report import Measure, Part, middle, spread
 from bench.spent import Spent
+from bench.targets import DEFINITIONS
 
 NAME = "import"
 _CHILD = """
@@ -51,7 +52,13 @@ def run(*, repeats: int) -> Part:
         part.costs[f"import {module}"] = {"wall": middle(wall), "processor": middle(processor)}
     own, alone = (part.costs[f"import {module}"]["processor"] for module in found)
     part.measures.append(
-        Measure("processor time, definitions over dagster alone", own / alone, "x", note=f"{own - alone:.2f} s more")
+        Measure(
+            "processor time, definitions over dagster alone",
+            own / alone,
+            "x",
+            DEFINITIONS,
+            note=f"{own - alone:.2f} s more",
+        )
     )
     part.notes = [f"heavy libraries loaded by it: {', '.join(sorted(heavy)) or 'none'}"]
     return part
