@@ -168,7 +168,8 @@ def _with_returns(grid: DataFrame) -> DataFrame:
             ),
             # A return depends on its own slot, the one before, and the one before that if a price is carried over.
             "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
-            "returns": F.array_sort(F.array_compact(F.collect_list("r5").over(_slot()))),
+            "place": F.row_number().over(_slot().orderBy(F.asc_nulls_last("r5"), "coin_id")),
+            "returns": F.count("r5").over(_slot()),
         }
     ).withColumns(
         {
@@ -181,18 +182,20 @@ def _with_returns(grid: DataFrame) -> DataFrame:
 def _median_of_others() -> Column:
     """Median r5 of the other coins in the slot, where at least two others have one.
 
-    The sorted returns without the coin's own: those from its place on move up by one.
+    The sorted returns without the coin's own: those from its place on move up by one. So the median is of two places
+    in the middle, or of the next ones, which are the same for every coin of the slot: a list of the returns in every
+    row would grow with the square of the coins.
     """
     from pyspark.sql import functions as F
 
-    own = (F.array_position("returns", F.col("r5")) - 1).cast("int")
-    last = F.size("returns") - 2
+    lower, upper = F.floor(F.col("returns") / 2), F.ceil(F.col("returns") / 2)  # counted from 1, as places are
 
     def at(place: Column) -> Column:
-        return F.get("returns", F.when(place >= own, place + 1).otherwise(place))
+        here = F.max(F.when(F.col("place") == place, F.col("r5"))).over(_slot())
+        after = F.max(F.when(F.col("place") == place + 1, F.col("r5"))).over(_slot())
+        return F.when(place >= F.col("place"), after).otherwise(here)
 
-    lower, upper = F.floor(last / 2).cast("int"), F.ceil(last / 2).cast("int")
-    return F.when(F.col("r5").isNotNull() & (last >= 1), (at(lower) + at(upper)) / 2)
+    return F.when(F.col("r5").isNotNull() & (F.col("returns") >= 3), (at(lower) + at(upper)) / 2)
 
 
 def _median(values: Column) -> Column:
