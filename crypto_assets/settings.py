@@ -461,13 +461,19 @@ def prepare_embedded_engine() -> None:
     """Configure the embedded engine through its environment variables; call before importing it.
 
     It logs errors only, unless RUST_LOG is set. Sessions live as long as the process: by default Sail drops idle ones
-    after some minutes, and a step would fail after a long training. PySpark makes columns of Spark Connect: it does so
-    by itself only for a session made from an address alone.
+    after some minutes, and a step would fail after a long training.
     """
     reach_this_machine_directly()
-    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     os.environ.setdefault("RUST_LOG", "error")
     os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(ENGINE_SESSION_S))
+
+
+def make_connect_columns() -> None:
+    """Let PySpark's functions make columns of Spark Connect, as it does by itself for a session made from an address.
+
+    Call it only where the embedded engine starts: a JVM session can then no longer be started in this process.
+    """
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
 
 
 def export_dagster_home(folder: Path) -> None:

@@ -20,7 +20,7 @@ from crypto_assets import paths
 from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.engine.spark import Sessions
 from crypto_assets.log.kafka.reading import read_ranges
-from crypto_assets.settings import prepare_embedded_engine
+from crypto_assets.settings import make_connect_columns, prepare_embedded_engine
 from crypto_assets.storage.base import OffsetRange
 from crypto_assets.storage.delta_rs import DeltaRsStore
 from crypto_assets.storage.store import DeltaStore
@@ -44,6 +44,7 @@ which on the way within one process cost 4 of the 5 microseconds in which a reco
 def _start() -> SparkSession:
     """Start the embedded server and a session of it; both stop when the process ends."""
     prepare_embedded_engine()
+    make_connect_columns()
     from pysail.spark import SparkConnectServer
     from pyspark.sql.connect.client import DefaultChannelBuilder
     from pyspark.sql.connect.session import SparkSession as ConnectSession
