@@ -137,8 +137,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(Path(crypto_assets.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     tables = package / "contracts" / "tables.py"
     text = tables.read_text(encoding="utf-8")
-    assert text.count("\nTABLES:") == 1
-    text = text.replace("\nTABLES:", CONTRACT).replace("        POLLS, PIPELINE", "        BAR_RANGES, POLLS, PIPELINE")
+    assert (text.count("\nTABLES:"), text.count(" POLLS, PIPELINE")) == (1, 1)
+    text = text.replace("\nTABLES:", CONTRACT).replace(" POLLS, PIPELINE", " BAR_RANGES, POLLS, PIPELINE")
     tables.write_text(text, encoding="utf-8")
     (package / "transforms" / "bar_ranges.py").write_text(TRANSFORM, encoding="utf-8")
     (package / "assets" / "bar_ranges.py").write_text(ASSET, encoding="utf-8")
