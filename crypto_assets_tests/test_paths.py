@@ -93,6 +93,7 @@ def test_where_a_link_leads_counts(tmp_path):
     assert open_home(Settings(home_path=tmp_path / "link" / "h")).path == tmp_path / "link" / "h"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("demo",), ("broker", "start"), ("produce", "--once")])
 def test_commands_refuse_the_working_folder_in_one_line_and_write_nothing(tmp_path, command):
     folder = tmp_path / "50%20 off"
@@ -199,6 +200,7 @@ def test_the_dagster_instance_lies_in_the_home(tmp_path, name):
     assert {p.parent.name for p in home.path.rglob("*.db")} == {"history", "runs", "schedules"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["100% mine", GOOD[-1]])
 def test_a_version_is_registered_in_the_home_from_a_working_folder_of_the_name(tmp_path, monkeypatch, name):
     home = tmp_path / name / "h"

@@ -60,6 +60,7 @@ def home(tmp_path: Path, receiver: Any) -> MarketHome:
     return MarketHome(tmp_path / "home", receiver.url)
 
 
+@pytest.mark.slow
 def test_a_live_day_fires_what_its_back_test_fires_across_a_kill_and_an_outage(home, receiver):
     day = eventful_day()
     expected = {a.alert_id: a for one in RULES for a in backtest.of_rows(one, table(day)).alerts}

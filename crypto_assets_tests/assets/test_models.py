@@ -742,6 +742,7 @@ def test_a_tampered_model_stops_scoring(lake: SailEngine, inputs: Callable[..., 
 # --- drift --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_drift_is_named_and_answered_by_one_comparison_until_the_cool_down_is_over(
     engine: SailEngine, inputs: Callable[..., StepInputs], few_trees: None
 ) -> None:

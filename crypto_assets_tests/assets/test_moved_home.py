@@ -113,6 +113,7 @@ def version(home: Path, model: str) -> str:
     return next(p["version"] for p in promoted(home) if p["model"] == model and p["cutoff"] == TRAINED + DAY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("original_is", ["there", "gone"])
 def test_a_copy_uses_its_own_files_whatever_became_of_the_original(original: Path, tmp_path, monkeypatch, original_is):
     first, home = tmp_path / "first", tmp_path / "josé #1" / "h"

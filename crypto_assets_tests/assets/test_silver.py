@@ -56,6 +56,7 @@ def state(engine: Engine) -> dict[str, dict]:
     return {name: without(r, "available_at", "partition", "offset") for name, r in found.items()}
 
 
+@pytest.mark.slow
 def test_late_copies_and_restated_hours_end_as_the_sorted_run(tmp_path: Path) -> None:
     """Records come late and twice, in two loads; the hours they touch are run again; the end is that of order."""
     chance = random.Random(11)

@@ -72,6 +72,7 @@ def test_what_it_prints_is_all_that_a_launch_needs(tmp_path):
         process.terminate()
 
 
+@pytest.mark.slow
 def test_the_token_of_a_folder_stays(tmp_path):
     tokens = set()
     for _ in range(2):

@@ -34,6 +34,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [("http_proxy",), ("https_proxy", "grpc_proxy", "ALL_PROXY", "no_grpc_proxy")])
 def test_the_engine_is_reached_whatever_proxies_the_environment_names(named, tmp_path):
     proxies = {n: "other.example" if n.startswith("no") else "http://127.0.0.1:9" for n in named}

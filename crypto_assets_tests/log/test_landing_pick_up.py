@@ -181,6 +181,7 @@ def test_a_poll_lands_in_ops_polls(engine: SailEngine, tmp_path: Path) -> None:
     assert result.tables["ops.polls"].partitions[KEY].rows == 1
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_store_every_file_once(tmp_path: Path) -> None:
     folder, lake, count = tmp_path / "in", str(tmp_path / "lake"), 12
     for n in range(count):

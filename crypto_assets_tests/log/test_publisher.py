@@ -131,6 +131,7 @@ def test_what_the_broker_refuses_is_listed(kafka_broker, topic_factory):
     publisher.close()
 
 
+@pytest.mark.slow
 def test_a_stopped_broker_fails_every_message_and_the_next_try_succeeds(tmp_path, impatient):
     settings = Settings(source="replay", home_path=tmp_path)
     broker = EmbeddedBroker(tmp_path)

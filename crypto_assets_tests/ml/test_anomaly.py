@@ -54,6 +54,7 @@ def flags(detector: detectors.Detector, data: Panel) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_on_quiet_days_there_are_as_many_flags_as_budgeted_and_no_coin_has_most_of_them() -> None:
     """28 days calibrate and 7 are scored, in each of four simulated markets.
 

@@ -37,6 +37,7 @@ def test_every_algorithm_survives_its_file(name: str, tmp_path: Path) -> None:
     assert artifacts.content_hash(parameters, loaded) == artifacts.content_hash(parameters, model)
 
 
+@pytest.mark.slow
 def test_the_content_hash_is_of_what_was_learnt() -> None:
     for name, model in models().items():
         again = models()[name]

@@ -69,6 +69,7 @@ def champion(store: Store) -> str:
     return store.client().get_model_version_by_alias(NAME, CHAMPION).tags["version"]
 
 
+@pytest.mark.slow
 def test_the_alias_is_the_newest_promotion_in_whatever_order_days_are_trained(store: Store) -> None:
     rows = [*v0_rows(BEGIN, BEGIN), promoted(store, 5)]
     assert registry.render_alias(store, rows, PRICE_5M) == champion(store) == "2024-01-06-ridge"

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from crypto_assets.definitions import build_definitions
 from crypto_assets.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_dg_lists_the_assets_jobs_and_checks_of_the_definitions(tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("dg"), "list", "defs", "--json"]
     env = os.environ | {"DAGSTER_HOME": str(tmp_path)}

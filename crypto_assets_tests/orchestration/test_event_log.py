@@ -158,6 +158,7 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as found:
 """
 
 
+@pytest.mark.slow
 def test_processes_write_at_once_and_see_each_other(tmp_path):
     folder = tmp_path / "home"
     with instance(folder) as found:

@@ -78,6 +78,7 @@ def text(page: Page, selector: str) -> str:
     return page.locator(selector).first.inner_text().replace("\u00a0", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_view_fits_and_is_accessible(browser: Browser, server: Server, theme: str) -> None:
     with view(browser, server, theme=theme) as opened:

@@ -58,6 +58,7 @@ def test_a_quote_lasts_ten_seconds(feed):
     assert feed.quotes(START + STEP)[0].last_updated_at == START + STEP
 
 
+@pytest.mark.slow
 def test_prices_stay_positive_and_of_their_coins_magnitude_for_years(feed):
     prices = matrix(feed, datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=24))
     bases = np.array([BASES[c][0] for c in COINS])[:, None]

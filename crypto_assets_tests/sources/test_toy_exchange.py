@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from crypto_assets.settings import environment
 from crypto_assets_tests.sources import toy_exchange
 from crypto_assets_tests.sources.raw_server import RawServer, reply
@@ -14,6 +16,7 @@ from crypto_assets_tests.sources.raw_server import RawServer, reply
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_an_exchange_is_added_in_the_places_that_the_table_names(server: RawServer, kafka_broker, tmp_path):
     """Through Kafka and through files, with the product's own registry and no other change of it."""
     at = int(datetime.now(UTC).timestamp())

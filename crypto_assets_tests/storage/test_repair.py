@@ -40,6 +40,7 @@ def contents(*folders: Path) -> set[tuple[str, bytes]]:
     return {(f.name.split(".1")[0], f.read_bytes()) for d in folders for f in d.rglob("*") if f.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FATAL)
 def test_a_damaged_table_is_repaired_once_and_for_all(name: str, store: DeltaStore, log: Path, tmp_path: Path):
     damage, _ = FATAL[name]

@@ -27,6 +27,7 @@ def assert_as_batch(settings: Settings, engine: Engine, other: Engine) -> None:
     tools.assert_equal(engine, other)
 
 
+@pytest.mark.slow
 def test_micro_batches_equal_one_batch(settings: Settings, kafka_engine: Engine, other: Engine):
     ten = today_at(10)
     records = walk(ten + 50 * MINUTE, ten + 70 * MINUTE, 20 * SECOND)
@@ -46,6 +47,7 @@ def test_micro_batches_equal_one_batch(settings: Settings, kafka_engine: Engine,
     assert_as_batch(settings, kafka_engine, other)
 
 
+@pytest.mark.slow
 def test_another_process_goes_on_from_the_tables(settings: Settings, kafka_engine: Engine, other: Engine):
     ten = today_at(10)
     records = walk(ten, ten + 12 * MINUTE, 20 * SECOND)
@@ -149,6 +151,7 @@ def test_a_record_that_arrived_earlier_through_another_partition_wins(
     assert_as_batch(settings, kafka_engine, other)
 
 
+@pytest.mark.slow
 def test_a_micro_batch_is_bounded_and_filled_from_the_partitions_that_lack_most(
     settings: Settings, kafka_engine: Engine, other: Engine, monkeypatch: pytest.MonkeyPatch
 ):
@@ -164,6 +167,7 @@ def test_a_micro_batch_is_bounded_and_filled_from_the_partitions_that_lack_most(
     assert_as_batch(settings, kafka_engine, other)
 
 
+@pytest.mark.slow
 def test_a_day_that_ends_gets_its_bars(settings: Settings, kafka_engine: Engine):
     midnight = today_at(24)
     publish(settings, walk(midnight - 3 * MINUTE, midnight + 4 * MINUTE, 20 * SECOND))
@@ -174,6 +178,7 @@ def test_a_day_that_ends_gets_its_bars(settings: Settings, kafka_engine: Engine)
     assert {(r["day"], r["is_closed"]) for r in days} == {((midnight - DAY).date(), True)}
 
 
+@pytest.mark.slow
 def test_a_log_that_lost_records_is_refused(settings: Settings, kafka_engine: Engine, topic_factory: Callable):
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
@@ -190,6 +195,7 @@ def test_a_log_that_lost_records_is_refused(settings: Settings, kafka_engine: En
         loop(settings, kafka_engine).drain()
 
 
+@pytest.mark.slow
 def test_nothing_is_done_while_nothing_arrives(settings: Settings, kafka_engine: Engine):
     stream = loop(settings, kafka_engine)
     assert stream.step() is False

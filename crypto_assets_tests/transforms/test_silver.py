@@ -70,6 +70,7 @@ def quote_of(record: Record) -> tuple[str, datetime]:
     return record.value["coin_id"], datetime.fromisoformat(record.value["last_updated_at"])
 
 
+@pytest.mark.slow
 @settings(max_examples=10, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     disorder=st.integers(0, 2**32), share=st.sampled_from([0.0, 0.3, 1.0]), longest_h=st.sampled_from([0, 1, 30, 2000])
