@@ -218,6 +218,7 @@ def with_storage(home: Path) -> Path:
         return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "said"), [(_corrupt, "not a database"), (_folder, "is a folder")])
 @pytest.mark.parametrize(("command", "database"), READERS)
 def test_a_database_that_cannot_be_used_is_named(

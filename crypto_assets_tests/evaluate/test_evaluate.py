@@ -86,6 +86,7 @@ def test_the_tables_of_a_small_file(small: dict[str, Any]) -> None:
     assert skill["verdict"] == "no skill"
 
 
+@pytest.mark.slow
 def test_pictures_are_written_and_named(small: dict[str, Any], file: Path) -> None:
     found = sorted((file.parent / "pictures").iterdir())
     assert [p.name for p in found] == ["coverage_5m.svg", "flags_1_a_day.svg", "recall_1_a_day.svg", "winkler_5m.svg"]
@@ -93,6 +94,7 @@ def test_pictures_are_written_and_named(small: dict[str, Any], file: Path) -> No
     assert all("<svg" in p.read_text(encoding="utf-8") for p in found)
 
 
+@pytest.mark.slow
 def test_planted_faults_are_found(small: dict[str, Any], tmp_path: Path) -> None:
     """A spike of 20 sigma in one coin and a quote that stands still for two hours, both on the last day."""
     prices = closes(DAYS)

@@ -402,6 +402,7 @@ def executed(kafka_broker, producer: Producer, tmp_path) -> dict[str, tuple[bool
         return {e.check_name: (e.passed, str(e.description)) for e in result.get_asset_check_evaluations()}
 
 
+@pytest.mark.slow
 def test_execute_repeats_the_verdict_of_the_sensor(kafka_broker, make, exchange, tmp_path):
     producer, known = make(), {}
     story: dict[str, tuple[set[str], Any, set[str]]] = {

@@ -298,6 +298,7 @@ def test_it_recovers_after_a_restart(browser: Browser, server: Server) -> None:
     opened.close()
 
 
+@pytest.mark.slow
 def test_an_empty_home_says_what_to_run_and_fills_by_itself(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ HARMLESS: dict[str, Damage] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.engine("local")
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_the_commits_make_up_for_stops_nothing(name: str, store: DeltaStore, log: Path):
