@@ -109,7 +109,7 @@ def days_wanted(hours: Sequence[str], made: Set[str], now: datetime) -> list[str
 
 
 def main() -> None:
-    """Catch up as a child; whoever started it has told the terminal of a signal that ends it."""
+    """Catch up as a child of `up`, which reports a signal to the terminal."""
     prepare_embedded_engine()
     known: list[Settings] = []
     with reported(lambda: known[0] if known else None, output.fail), _stopped():
