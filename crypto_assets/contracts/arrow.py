@@ -31,7 +31,7 @@ class ContractViolation(Exception):
         listed = "; ".join(problems)
         super().__init__(
             f"{table}: rows do not fit the contract ({len(problems)} problem(s)): {listed}. "
-            "Nothing was written; correct the rows, or the contract in crypto_assets/contracts/tables.py"
+            "Nothing was written; correct the rows, or the contract in crypto_assets/contracts/"
         )
         self.table = table
         self.problems = list(problems)

@@ -1,4 +1,4 @@
-"""Classes for declaring tables, columns and rules; `tables.py` has the declarations. No rendering, no I/O."""
+"""Classes for declaring tables, columns and rules; `tables.py` gathers the declarations. No rendering, no I/O."""
 
 from __future__ import annotations
 
