@@ -24,72 +24,79 @@ def _virtual() -> str:
     return ", ".join(f"'{facts.name}'" for facts in every_source() if not facts.live)
 
 
+def _recomputed() -> str:
+    """Common table expressions: `judged`, the hours to compare, and `compared`, the metrics that they should have."""
+    units = ", ".join(f"('{name}', '{unit}')" for name, unit in UNITS.items())
+    return f"""
+    written AS (SELECT written_at FROM audit_stale WHERE table_name = 'ops.pipeline_metrics'),
+    virtual AS (
+        SELECT coalesce(bool_or(source IN ({_virtual()})), false) AS is_virtual
+        FROM (SELECT source FROM audit_records UNION ALL SELECT source FROM "silver.prices")
+    ), records AS (
+        SELECT b.arrival_hour AS hour, b.bronze_ingested_at, q."offset" IS NOT NULL AS bad,
+               s."offset" IS NOT NULL AS kept,
+               date_diff('microsecond', CASE WHEN v.is_virtual
+                   THEN TRY_CAST(json_extract_string(b.headers, '$.sent_at') AS TIMESTAMPTZ)
+                   ELSE b.kafka_timestamp END, b.bronze_ingested_at) / 1000 AS latency
+        FROM "bronze.raw_prices" b CROSS JOIN virtual v
+        LEFT JOIN "silver.quarantine" q USING (topic_id, "partition", "offset")
+        LEFT JOIN "silver.prices" s USING (topic_id, "partition", "offset")
+        WHERE b.kind = 'record'
+    ), measured AS (
+        SELECT hour, count(*) AS n, count(*) FILTER (NOT bad) AS valid, count(*) FILTER (kept) AS kept,
+               count(*) FILTER (bad) AS bad, count(latency) AS timed,
+               quantile_cont(latency, 0.5) AS p50, quantile_cont(latency, 0.99) AS p99
+        FROM records GROUP BY hour
+    ), polled AS (
+        SELECT arrival_hour AS hour, count(*) AS n, count(*) FILTER (outcome = 'ok') AS ok
+        FROM "ops.polls" WHERE kind = 'record' GROUP BY arrival_hour
+    ), scored AS (
+        SELECT hour, count(inference_ms) AS n, quantile_cont(inference_ms, 0.5) AS ms
+        FROM "gold.anomalies" GROUP BY hour
+    ), late AS (
+        SELECT arrival_hour AS hour FROM "bronze.raw_prices" WHERE bronze_ingested_at > (FROM written)
+        UNION SELECT arrival_hour FROM "ops.polls" WHERE bronze_ingested_at > (FROM written)
+    ), hours AS (
+        SELECT DISTINCT hour FROM "ops.pipeline_metrics"
+        UNION SELECT hour FROM measured
+        WHERE hour BETWEEN (SELECT min(hour) FROM "ops.pipeline_metrics")
+                       AND greatest((SELECT max(hour) FROM "ops.pipeline_metrics"),
+                                    (SELECT max(hour) FROM "gold.anomalies"))
+    ), judged AS (
+        FROM hours WHERE hour >= (SELECT bronze_from + INTERVAL 1 DAY FROM audit_clock)
+          AND hour NOT IN (FROM late)
+    ), wide AS (
+        SELECT h.hour, m.* EXCLUDE (hour), p.n AS polls, p.ok, a.n AS scores, a.ms
+        FROM judged h LEFT JOIN measured m USING (hour) LEFT JOIN polled p USING (hour)
+        LEFT JOIN scored a USING (hour)
+    ), expected AS (
+        SELECT hour, 'messages_produced' AS metric, n::DOUBLE AS value, n AS measured_over FROM wide
+        UNION ALL SELECT hour, 'processing_latency_ms_p50', p50, timed FROM wide
+        UNION ALL SELECT hour, 'processing_latency_ms_p99', p99, timed FROM wide
+        UNION ALL SELECT hour, 'dedup_rate', 1 - kept / nullif(valid, 0), valid FROM wide
+        UNION ALL SELECT hour, 'quarantine_rate', bad / n, n FROM wide
+        UNION ALL SELECT hour, 'polls_ok_rate', ok / polls, polls FROM wide
+        UNION ALL SELECT hour, 'model_inference_latency_ms', ms, scores FROM wide
+    ), compared AS (
+        SELECT e.hour, e.metric, u.unit, if(coalesce(measured_over, 0) > 0, value, NULL) AS value,
+               coalesce(measured_over, 0) AS measured_over
+        FROM expected e JOIN (VALUES {units}) u(metric, unit) USING (metric)
+    )
+    """
+
+
 def metrics_law() -> Law:
     """Law on hours that Bronze still holds and that got no record after the metrics were written.
 
     Latencies of replayed and simulated records count from the header sent_at, since their arrival is virtual. Hours
     that were scored before inference was measured are excused from its metric.
     """
-    units = ", ".join(f"('{name}', '{unit}')" for name, unit in UNITS.items())
     return Law(
         "metrics_are_recomputed",
         "every measured hour has each metric once, equal to what Bronze, Silver, quarantine, polls and anomalies give",
         ("ops.pipeline_metrics", "bronze.raw_prices"),
         f"""
-        WITH written AS (SELECT written_at FROM audit_stale WHERE table_name = 'ops.pipeline_metrics'),
-        virtual AS (
-            SELECT coalesce(bool_or(source IN ({_virtual()})), false) AS is_virtual
-            FROM (SELECT source FROM audit_records UNION ALL SELECT source FROM "silver.prices")
-        ), records AS (
-            SELECT b.arrival_hour AS hour, b.bronze_ingested_at, q."offset" IS NOT NULL AS bad,
-                   s."offset" IS NOT NULL AS kept,
-                   date_diff('microsecond', CASE WHEN v.is_virtual
-                       THEN TRY_CAST(json_extract_string(b.headers, '$.sent_at') AS TIMESTAMPTZ)
-                       ELSE b.kafka_timestamp END, b.bronze_ingested_at) / 1000 AS latency
-            FROM "bronze.raw_prices" b CROSS JOIN virtual v
-            LEFT JOIN "silver.quarantine" q USING (topic_id, "partition", "offset")
-            LEFT JOIN "silver.prices" s USING (topic_id, "partition", "offset")
-            WHERE b.kind = 'record'
-        ), measured AS (
-            SELECT hour, count(*) AS n, count(*) FILTER (NOT bad) AS valid, count(*) FILTER (kept) AS kept,
-                   count(*) FILTER (bad) AS bad, count(latency) AS timed,
-                   quantile_cont(latency, 0.5) AS p50, quantile_cont(latency, 0.99) AS p99
-            FROM records GROUP BY hour
-        ), polled AS (
-            SELECT arrival_hour AS hour, count(*) AS n, count(*) FILTER (outcome = 'ok') AS ok
-            FROM "ops.polls" WHERE kind = 'record' GROUP BY arrival_hour
-        ), scored AS (
-            SELECT hour, count(inference_ms) AS n, quantile_cont(inference_ms, 0.5) AS ms
-            FROM "gold.anomalies" GROUP BY hour
-        ), late AS (
-            SELECT arrival_hour AS hour FROM "bronze.raw_prices" WHERE bronze_ingested_at > (FROM written)
-            UNION SELECT arrival_hour FROM "ops.polls" WHERE bronze_ingested_at > (FROM written)
-        ), hours AS (
-            SELECT DISTINCT hour FROM "ops.pipeline_metrics"
-            UNION SELECT hour FROM measured
-            WHERE hour BETWEEN (SELECT min(hour) FROM "ops.pipeline_metrics")
-                           AND greatest((SELECT max(hour) FROM "ops.pipeline_metrics"),
-                                        (SELECT max(hour) FROM "gold.anomalies"))
-        ), judged AS (
-            FROM hours WHERE hour >= (SELECT bronze_from + INTERVAL 1 DAY FROM audit_clock)
-              AND hour NOT IN (FROM late)
-        ), wide AS (
-            SELECT h.hour, m.* EXCLUDE (hour), p.n AS polls, p.ok, a.n AS scores, a.ms
-            FROM judged h LEFT JOIN measured m USING (hour) LEFT JOIN polled p USING (hour)
-            LEFT JOIN scored a USING (hour)
-        ), expected AS (
-            SELECT hour, 'messages_produced' AS metric, n::DOUBLE AS value, n AS measured_over FROM wide
-            UNION ALL SELECT hour, 'processing_latency_ms_p50', p50, timed FROM wide
-            UNION ALL SELECT hour, 'processing_latency_ms_p99', p99, timed FROM wide
-            UNION ALL SELECT hour, 'dedup_rate', 1 - kept / nullif(valid, 0), valid FROM wide
-            UNION ALL SELECT hour, 'quarantine_rate', bad / n, n FROM wide
-            UNION ALL SELECT hour, 'polls_ok_rate', ok / polls, polls FROM wide
-            UNION ALL SELECT hour, 'model_inference_latency_ms', ms, scores FROM wide
-        ), compared AS (
-            SELECT e.hour, e.metric, u.unit, if(coalesce(measured_over, 0) > 0, value, NULL) AS value,
-                   coalesce(measured_over, 0) AS measured_over
-            FROM expected e JOIN (VALUES {units}) u(metric, unit) USING (metric)
-        ), earlier AS (
+        WITH {_recomputed()}, earlier AS (
             SELECT DISTINCT hour FROM "gold.anomalies" WHERE inference_ms IS NULL
         ), stored AS (
             SELECT * FROM "ops.pipeline_metrics" SEMI JOIN judged USING (hour)
