@@ -134,7 +134,7 @@ def run(settings: Callable[[], Settings], origin: str, request: Request, *, as_j
         scored = splice.scored_days(span, len(budgets), len(horizons) + len(outlook))
         with _progress("spliced crash, days scored", scored, quiet=as_json) as advance:
             made += splice.run(engine, bars, data, span, budgets, horizons, outlook, advance)
-    drawn = pictures.draw(request.plot, found, forecasts) if request.plot else []
+    drawn = pictures.draw(request.plot, found, forecasts, outlooks) if request.plot else []
     _print(bars, request, made, drawn, missing, as_json=as_json)
     return 0
 

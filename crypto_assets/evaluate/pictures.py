@@ -13,16 +13,19 @@ from crypto_assets.evaluate.coverage import BASIS_POINTS, LEVEL
 from crypto_assets.evaluate.detection import UNION, Detection
 from crypto_assets.evaluate.intervals import Forecasts
 from crypto_assets.evaluate.tables import BUDGETED, budget_text, days_of, measured
+from crypto_assets.evaluate.volatility import PRODUCT, Outlooks
 from crypto_assets.ml import faults
 from crypto_assets.ml.intervals import winkler
-from crypto_assets.ml.panel import SLOTS_A_DAY
+from crypto_assets.ml.panel import SLOT_S, SLOTS_A_DAY, Panel
 from crypto_assets.ml.pictures import svg
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def draw(folder: Path, found: Sequence[Detection], forecasts: Sequence[Forecasts]) -> list[Path]:
+def draw(
+    folder: Path, found: Sequence[Detection], forecasts: Sequence[Forecasts], outlooks: Sequence[Outlooks]
+) -> list[Path]:
     """Write all pictures into a folder, which is created.
 
     Raises:
@@ -37,6 +40,9 @@ def draw(folder: Path, found: Sequence[Detection], forecasts: Sequence[Forecasts
     for one in forecasts:
         paths.append(_save(folder / f"coverage_{one.horizon}.svg", _coverage, one))
         paths.append(_save(folder / f"winkler_{one.horizon}.svg", _winkler, one))
+    for outlook in outlooks:
+        paths.append(_save(folder / f"qlike_{outlook.horizon}.svg", _qlike, outlook))
+        paths.append(_save(folder / f"volatility_{outlook.horizon}.svg", _volatility, outlook))
     return paths
 
 
@@ -88,18 +94,45 @@ def _coverage(figure: Any, one: Forecasts) -> None:
 
 def _winkler(figure: Any, one: Forecasts) -> None:
     """Mean interval score by day of each version."""
+    scores = {arm: winkler(i.lower, i.upper, one.outcomes) * BASIS_POINTS for arm, i in one.arms.items()}
+    axes = _by_day(figure, one.data, scores)
+    axes.set(title=f"Winkler score by day, {one.horizon} ahead (less is better)", ylabel="basis points", yscale="log")
+
+
+def _qlike(figure: Any, one: Outlooks) -> None:
+    """Mean loss of the volatility forecasts by day of each method."""
+    axes = _by_day(figure, one.data, one.losses)
+    axes.set(title=f"QLIKE of volatility by day, {one.horizon} ahead (less is better)", ylabel="QLIKE", yscale="log")
+
+
+def _volatility(figure: Any, one: Outlooks) -> None:
+    """Volatility of the first coin as forecast at each full hour and as realised."""
     import numpy as np
 
     axes = figure.subplots()
-    day = days_of(one)
-    numbers = np.unique(day)
-    for arm, i in one.arms.items():
-        score = winkler(i.lower, i.upper, one.outcomes) * BASIS_POINTS
-        by_day: Mapping[Any, float] = {d: _mean(score[:, day == d]) for d in numbers}
-        axes.plot(_dates(one.data.first_slot, len(numbers)), list(by_day.values()), label=arm)
-    axes.set(title=f"Winkler score by day, {one.horizon} ahead (less is better)", ylabel="basis points", yscale="log")
+    ends = (one.data.first_slot + np.arange(one.data.slots)) * SLOT_S
+    hourly = ends % 3600 == 0
+    moments = ends[hourly].astype("datetime64[s]")
+    for name, variance, width in (("realised", one.outcomes, 1), (PRODUCT, one.forecast, 2)):
+        axes.plot(moments, 100 * np.sqrt(variance[0, hourly]), label=name, linewidth=width)
+    axes.set(title=f"Volatility of {one.data.coins[0]}, {one.horizon} ahead of each full hour", ylabel="%")
     axes.legend()
     figure.autofmt_xdate()
+
+
+def _by_day(figure: Any, data: Panel, scores: Mapping[str, np.ndarray]) -> Any:
+    """Axes with the mean by day of scores, C x T, a line each."""
+    import numpy as np
+
+    axes = figure.subplots()
+    day = days_of(data)
+    numbers = np.unique(day)
+    for name, score in scores.items():
+        means = [_mean(score[:, day == d]) for d in numbers]
+        axes.plot(_dates(data.first_slot, len(numbers)), means, label=name)
+    axes.legend()
+    figure.autofmt_xdate()
+    return axes
 
 
 def _mean(values: np.ndarray) -> float:

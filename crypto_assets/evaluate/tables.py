@@ -13,7 +13,7 @@ from crypto_assets.ml import faults
 from crypto_assets.ml.bootstrap import Difference, difference
 from crypto_assets.ml.evaluation import Skill, flag_statistics, skill
 from crypto_assets.ml.intervals import winkler
-from crypto_assets.ml.panel import SLOTS_A_DAY
+from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +172,7 @@ def _calibration(horizon: str, held: Mapping[str, Coverage]) -> list[dict[str, A
 
 def _sharpness(one: Forecasts, held: Mapping[str, Coverage]) -> list[dict[str, Any]]:
     scores = {arm: winkler(i.lower, i.upper, one.outcomes) * BASIS_POINTS for arm, i in one.arms.items()}
-    gain = difference(scores[PRODUCT], scores[FIRST], days_of(one))
+    gain = difference(scores[PRODUCT], scores[FIRST], days_of(one.data))
     return [
         {
             "horizon": one.horizon,
@@ -187,11 +187,11 @@ def _sharpness(one: Forecasts, held: Mapping[str, Coverage]) -> list[dict[str, A
     ]
 
 
-def days_of(one: Forecasts) -> np.ndarray:
-    """UTC day of each evaluated slot."""
+def days_of(data: Panel) -> np.ndarray:
+    """UTC day of each slot, as a number of days since 1970."""
     import numpy as np
 
-    return (one.data.first_slot + np.arange(one.data.slots) - 1) // SLOTS_A_DAY
+    return (data.first_slot + np.arange(data.slots) - 1) // SLOTS_A_DAY
 
 
 def _skill(one: Forecasts) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ def _skill(one: Forecasts) -> list[dict[str, Any]]:
 
     median = one.arms[PRODUCT].median
     known = np.isfinite(one.outcomes) & np.isfinite(median)
-    day = np.broadcast_to(days_of(one), known.shape)[known]
+    day = np.broadcast_to(days_of(one.data), known.shape)[known]
     served = skill((one.outcomes - median)[known], one.outcomes[known], median[known], day)
     rows = [_skill_row(one, SERVED, [served])]
     return rows + [_skill_row(one, algorithm, skills) for algorithm, skills in one.candidates.items()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from crypto_assets.assets.volatility_model import DAYS
 from crypto_assets.engine.base import NotEnoughData
-from crypto_assets.evaluate.tables import Table
+from crypto_assets.evaluate.tables import Table, days_of
 from crypto_assets.ml import volatility_training as learning
 from crypto_assets.ml.bootstrap import difference
 from crypto_assets.ml.panel import SLOT_S, SLOTS_A_DAY, Panel
@@ -30,11 +30,13 @@ AFTER_SLOTS = 2 * SLOTS_A_DAY
 
 @dataclass(frozen=True)
 class Outlooks:
-    """Losses of one horizon.
+    """Forecasts of one horizon, and their losses.
 
     Args:
         horizon: `1h` or `24h`.
         data: The evaluated slots, D whole days.
+        forecast: Variance that the product expected, C x T; NaN where unknown or without a version.
+        outcomes: Realised variance, C x T; NaN where unknown.
         losses: By arm QLIKE, C x T, NaN where the outcome is unknown or there was no version.
         served: By day the algorithm that served; None without a version.
         missing: Why days have none; empty if there are none.
@@ -42,6 +44,8 @@ class Outlooks:
 
     horizon: str
     data: Panel
+    forecast: np.ndarray
+    outcomes: np.ndarray
     losses: dict[str, np.ndarray]
     served: list[str | None]
     missing: str
@@ -96,7 +100,7 @@ def walk(
         LAST_VALUE: realised(data, slots)[:, start:end],
     }
     losses = {arm: np.where(np.isfinite(forecast), qlike(came, values), np.nan) for arm, values in arms.items()}
-    return Outlooks(horizon, data.cut(start, end), losses, served, str(missing))
+    return Outlooks(horizon, data.cut(start, end), forecast, came, losses, served, str(missing))
 
 
 def tables(found: Sequence[Outlooks]) -> list[Table]:
@@ -113,7 +117,7 @@ def tables(found: Sequence[Outlooks]) -> list[Table]:
 def _losses(one: Outlooks) -> list[dict[str, Any]]:
     rows = []
     for arm, losses in one.losses.items():
-        gain = difference(losses, one.losses[PRODUCT], _days(one))
+        gain = difference(losses, one.losses[PRODUCT], days_of(one.data))
         rows.append(
             {
                 "horizon": one.horizon,
@@ -171,13 +175,6 @@ def after_crash(crash: Sequence[Outlooks], recorded: Sequence[Outlooks], first: 
             for arm in ARMS
         ],
     )
-
-
-def _days(one: Outlooks) -> np.ndarray:
-    """UTC day of each evaluated slot."""
-    import numpy as np
-
-    return (one.data.first_slot + np.arange(one.data.slots) - 1) // SLOTS_A_DAY
 
 
 def _known(values: np.ndarray) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from crypto_assets.engine.base import NotEnoughData
-from crypto_assets.evaluate import volatility
+from crypto_assets.evaluate import pictures, volatility
 from crypto_assets.ml import volatility_training as learning
 from crypto_assets.ml.panel import SLOTS_A_DAY, Panel
 from crypto_assets.ml.volatility import ahead, qlike, realised
@@ -49,6 +52,25 @@ def test_tables_have_every_arm(data: Panel, found: volatility.Outlooks) -> None:
     after = volatility.after_crash([found], [found], SLOTS_A_DAY)
     assert all(row["QLIKE"] == row["without the crash"] for row in after.rows)
     assert volatility.tables([]) == []
+
+
+def test_pictures_show_losses_by_day_and_the_forecast_against_the_outcome(
+    found: volatility.Outlooks, tmp_path: Path
+) -> None:
+    losses, values = pictures.draw(tmp_path / "pictures", [], [], [found])
+    assert (losses.name, values.name) == ("qlike_1h.svg", "volatility_1h.svg")
+    # One point a day and method, none on the day that no version served.
+    assert _points(losses) == [5, 5, 5]
+    # Days of a point an hour; the first has no forecast.
+    assert [points // 24 for points in _points(values)] == [6, 5]
+    text = values.read_text(encoding="utf-8")
+    assert all(word in text for word in ("realised", "product", f"Volatility of {found.data.coins[0]}, 1h ahead"))
+
+
+def _points(picture: Path) -> list[int]:
+    """Number of points of each line that is drawn within the axes."""
+    lines = re.findall(r'<path d="([^"]*)" clip-path', picture.read_text(encoding="utf-8"))
+    return [len(re.findall("[ML] ", line)) for line in lines]
 
 
 def test_without_enough_days_nothing_is_evaluated(data: Panel) -> None:
