@@ -78,7 +78,7 @@ test-everything: WORKERS = 3
 test-everything: $(VENV)/.dev ## Component and end-to-end tests in one session with shared broker, JVMs and filled home
 	@$(PYTEST)
 
-test-fast: WORKERS = 3
+test-fast: WORKERS = 4
 test-fast: $(VENV)/.dev ## Subset of `test` without JVM Spark, own broker or filled home, a few seconds per test
 	@$(PYTEST) $(QUICK)
 

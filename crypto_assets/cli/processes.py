@@ -15,9 +15,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psutil
+
+from crypto_assets.process_identity import started_after_boot
 
 OWNER = "_CRYPTO_ASSETS_OWNER"
 """Environment variable of the children: process id and start of the process that they must not outlive."""
@@ -30,7 +33,17 @@ _KEPT: list[subprocess.Popen[bytes]] = []
 
 def name_of(process: psutil.Process) -> str:
     """Identity that distinguishes a process from a later one with the same id."""
-    return f"{process.pid}:{process.create_time():.2f}"
+    return f"{process.pid}:{started_after_boot(process):.2f}"
+
+
+def _own_name() -> str:
+    return _name_by_id(os.getpid())
+
+
+@cache
+def _name_by_id(pid: int) -> str:
+    """Read once: where the boot is known as a time of day, it moves with the clock."""
+    return name_of(psutil.Process(pid))
 
 
 @contextmanager
@@ -38,7 +51,7 @@ def owned_children() -> Iterator[None]:
     """Processes started within, and their descendants, end with this process, however it ends."""
     from crypto_assets.settings import environment, environment_with
 
-    owner = name_of(psutil.Process())
+    owner = _own_name()
     if environment().get(OWNER) == owner:
         yield
         return
@@ -88,7 +101,7 @@ def family(owner: str) -> list[psutil.Process]:
 def kill_family() -> None:
     """Kill all that this process has started."""
     for _ in range(ROUNDS):
-        left = family(name_of(psutil.Process()))
+        left = family(_own_name())
         if not left:
             return
         _each(left, psutil.Process.kill)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from crypto_assets.cli.processes import family, name_of
+from crypto_assets_tests.processes import still_running
 
 CHILD = """
 import signal, subprocess, sys, time
@@ -96,8 +97,7 @@ class Command:
 
     def left(self) -> list[str]:
         """What still runs of all that it started, once that has had time to end."""
-        _, alive = psutil.wait_procs(self.children, timeout=60)
-        return [" ".join(p.cmdline())[:80] for p in {*alive, *family(self.name)}]
+        return still_running(self.children, within_s=60) + still_running(family(self.name))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from crypto_assets.databricks.launcher.preflight import Preflight
 from crypto_assets.databricks.pipes.client import libraries
 from crypto_assets.databricks.staging import staging_at, staging_folder
 from crypto_assets.settings import Settings
+from crypto_assets_tests.processes import still_running
 
 MAIN = "/Volumes/crypto_analytics/ops/staging/main.py"
 COMMAND = [sys.executable, "-m", "crypto_assets_tests.databricks_standin"]
@@ -49,8 +50,7 @@ def test_it_serves_until_a_signal_and_leaves_no_process(tmp_path, number):
         assert started
         process.send_signal(number)
         assert process.wait(30) == (-number if number == signal.SIGKILL else 0)
-    gone, _ = psutil.wait_procs(started, timeout=10)
-    assert [p for p in started if p not in gone and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert still_running(started, within_s=10) == []
 
 
 def test_what_it_prints_is_all_that_a_launch_needs(tmp_path):

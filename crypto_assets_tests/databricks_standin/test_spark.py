@@ -8,6 +8,8 @@ import urllib.request
 import psutil
 import pytest
 
+from crypto_assets_tests.processes import still_running
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 WRITE = """
@@ -105,4 +107,4 @@ def test_mlflow_serves_until_the_workspace_ends(ws):
     server = psutil.Process(ws._mlflow.pid)
     family = [server, *server.children(recursive=True)]
     ws.close()
-    assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert still_running(family) == []

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from crypto_assets_tests.processes import command_line
+
 EVERY_S = 0.2
 """Between two looks. A JVM that does anything lives for longer; `LaunchedHome` catches those that are only asked."""
 
@@ -34,7 +36,7 @@ class Watched:
             return
         for process in family:
             try:
-                key, line = (process.pid, process.create_time()), " ".join(process.cmdline())
+                key, line = (process.pid, process.create_time()), command_line(process)
                 java = "java" in {process.name(), process.exe().rsplit("/", 1)[-1]}
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue

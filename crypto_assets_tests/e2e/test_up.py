@@ -29,6 +29,7 @@ from crypto_assets.contracts.slices import Slice, floor_hour, hour_keys
 from crypto_assets.home import existing_home
 from crypto_assets.settings import Settings
 from crypto_assets_tests.e2e.commands import clean_environment, command, run
+from crypto_assets_tests.processes import command_line, still_running
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 LAG_S = 30.0
@@ -144,9 +145,14 @@ def up(home: Path, request: pytest.FixtureRequest) -> Iterator[Background]:
         started.end()
 
 
-def broker_of(started: Background) -> psutil.Process:
-    (found,) = [p for p in started.family() if "kafka.Kafka" in p.cmdline()]
+def member(started: Background, *words: str) -> psutil.Process:
+    """The one process of the family whose command line has all the words."""
+    (found,) = [p for p in started.family() if all(word in command_line(p) for word in words)]
     return found
+
+
+def broker_of(started: Background) -> psutil.Process:
+    return member(started, "kafka.Kafka")
 
 
 def polls(home: Path) -> int:
@@ -196,14 +202,13 @@ def until(true: Callable[[], bool], tries: int = 120) -> None:
 
 def ends_without_a_trace(started: Background, number: int) -> None:
     family = started.family()
-    names = " ".join(" ".join(p.cmdline()) for p in family)
+    names = " ".join(map(command_line, family))
     assert "crypto_assets.cli.main serve" in names
     assert "dagster._daemon" in names
     assert "kafka.Kafka" in names
     os.kill(started.process.pid, number)
     assert started.process.wait(60) == 0, "".join(started.said)[-2000:]
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert [" ".join(p.cmdline())[:120] for p in alive] == []
+    assert still_running(family, within_s=20) == []
 
 
 def caught_up(home: Path, stopped_at: datetime) -> None:
@@ -253,14 +258,12 @@ def test_up_catches_up_keeps_its_promise_and_ends_on_sigterm(up, home, stopped_a
 def test_ui_has_everything_off_and_ends_on_ctrl_c(up, home):
     assert any("OFF" in line for line in up.said)
     assert len(asked(up, LOCATIONS)["assetNodes"]) > 20
-    (code_server,) = [p for p in up.family() if "code-server" in p.cmdline()]
-    code_server.kill()
+    member(up, "code-server").kill()
     up.await_line("code server has ended; starting it again")
     loaded = {"locationOrLoadError": {"name": CODE_LOCATION}}
     until(lambda: asked(up, RELOAD)["reloadRepositoryLocation"] == loaded)
     until(lambda: ready(home))
-    (server,) = [p for p in up.family() if "crypto_assets.cli.main" in p.cmdline() and "serve" in p.cmdline()]
-    server.kill()
+    member(up, "crypto_assets.cli.main serve").kill()
     up.await_line("the API has ended with code -9; starting it again")
     until(lambda: ready(home))
     report = json.loads(run(home.parent, "status", "--home", str(home), "--json").stdout)
@@ -272,7 +275,6 @@ def test_ui_has_everything_off_and_ends_on_ctrl_c(up, home):
 def test_killed_it_leaves_no_process_and_the_home_serves_again(up, home):
     family = up.family()
     up.process.kill()
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert [" ".join(p.cmdline())[:120] for p in alive] == []
+    assert still_running(family, within_s=60) == []
     assert run(home.parent, "broker", "status", "--home", str(home)).returncode == 1
     assert run(home.parent, "produce", "--once", "--home", str(home)).returncode == 0

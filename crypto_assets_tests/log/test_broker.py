@@ -96,10 +96,26 @@ def test_a_killed_broker_recovers_and_a_stale_pid_is_not_believed(tmp_path):
         psutil.Process(pid).wait(30)
         assert not broker.status().running
         # the id now belongs to somebody else
-        write_atomic(tmp_path / "kafka" / "broker.pid", json.dumps({"pid": os.getpid(), "create_time": 0, "port": 1}))
+        write_atomic(
+            tmp_path / "kafka" / "broker.pid", json.dumps({"pid": os.getpid(), "started_after_boot_s": 0, "port": 1})
+        )
         assert not broker.status().running
         assert not broker.stop()
         assert broker.start(timeout_s=120).running
+    finally:
+        broker.stop()
+
+
+def test_a_clock_that_is_set_makes_no_stranger_of_the_broker(tmp_path, monkeypatch):
+    broker = EmbeddedBroker(tmp_path)
+    boot, start = psutil.boot_time(), psutil.Process.create_time
+    try:
+        before = broker.start(timeout_s=120)
+        # what the system answers once its clock was set an hour ahead
+        monkeypatch.setattr("psutil.boot_time", lambda: boot + 3600)
+        monkeypatch.setattr("psutil.Process.create_time", lambda process: start(process) + 3600)
+        assert EmbeddedBroker(tmp_path).start().pid == before.pid
+        assert broker.stop()
     finally:
         broker.stop()
 
@@ -130,7 +146,7 @@ def test_the_last_words_are_of_the_process_that_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("crypto_assets.log.kafka.broker.HEAP", "no-size")
     (tmp_path / "kafka" / "data").mkdir()
     (tmp_path / "kafka" / "data" / "meta.properties").write_text("version=1\nnode.id=1\n")
-    with pytest.raises(BrokerError, match="ended while it started") as caught:
+    with pytest.raises(BrokerError, match=r"ended while it started \(exit code 1\)") as caught:
         EmbeddedBroker(tmp_path).start(timeout_s=60)
     assert "Invalid maximum heap size: -Xmxno-size" in str(caught.value)
     assert "an earlier broker" not in str(caught.value)

@@ -213,7 +213,7 @@ def test_a_reply_that_only_drips_is_given_up_at_the_deadline(server, client, hea
     server.answer(drip(head))
     poll = client(deadline_s=0.1).poll(["bitcoin"], NOW)
     assert (poll.outcome, poll.detail) == ("upstream_down", "no whole reply within 0.1 s")
-    assert (poll.ticks, poll.credits_used, len(server.received)) == ((), ATTEMPTS, ATTEMPTS)
+    assert (poll.ticks, poll.credits_used) == ((), ATTEMPTS)
 
 
 def test_a_chunked_reply_that_only_drips_is_given_up_at_the_deadline(server, client):

@@ -24,6 +24,7 @@ from crypto_assets.files import LockHeld, UnreadableFile, file_lock, read_object
 from crypto_assets.jvm.fetch import ensure_jars, find_java, jvm_environment
 from crypto_assets.jvm.jars import KAFKA_BROKER
 from crypto_assets.log.errors import BrokerError
+from crypto_assets.process_identity import started_after_boot
 
 HOST = "127.0.0.1"
 HEAP = "512m"
@@ -73,6 +74,9 @@ _SERVER = {
 _QUICK = "-XX:TieredStopAtLevel=1"
 """Without HotSpot's second compiler a start costs 4 s of processor time instead of 7, on cores that the pipeline needs;
 and the same 400,000 records a second are taken (measured on two cores)."""
+
+_STARTED = "started_after_boot_s"
+"""Member of the pid file; see `started_after_boot`."""
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """Brokers that this process started: it must reap them, or a dead one stays a zombie; and Popen objects warn when
@@ -295,7 +299,8 @@ class EmbeddedBroker:
             # It works in this home's folder: a copy of a home has the pid file of the original's broker.
             if process.status() == psutil.STATUS_ZOMBIE or not self._root.samefile(process.cwd()):
                 return None
-            return process if abs(process.create_time() - written["create_time"]) < 2.0 else None
+            started = written.get(_STARTED)  # not in the file of a broker that an earlier version started
+            return process if started is None or abs(started_after_boot(process) - started) < 2.0 else None
         except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
             return None
         except psutil.AccessDenied:
@@ -349,7 +354,7 @@ class EmbeddedBroker:
                 start_new_session=True,
             )
         _CHILDREN[child.pid] = child
-        record = {"pid": child.pid, "create_time": psutil.Process(child.pid).create_time(), "port": port}
+        record = {"pid": child.pid, _STARTED: started_after_boot(psutil.Process(child.pid)), "port": port}
         write_atomic(self._pid_file, json.dumps(record))
         write_atomic(self._root / "port.json", json.dumps({"port": port}))
 
@@ -401,7 +406,7 @@ class EmbeddedBroker:
         admin = AdminClient(quiet)
         while True:
             if self._process() is None:
-                raise BrokerError(f"the broker ended while it started:\n{self._last_words()}")
+                raise BrokerError(f"the broker ended while it started ({self.died()}):\n{self._last_words()}")
             try:
                 if admin.list_topics(timeout=1.0).brokers:
                     return
