@@ -7,6 +7,9 @@ rule (`conditions`), storing and delivering (`outbox`), or the clock.
 One alert per cause. A red subject is a *consequence* of an open alert when it lies downstream of it, is not more
 severe, concerns overlapping partitions and turned red within `EXPLAINS_FOR` of it. A consequence is counted in the
 cause's summary; it becomes a separate alert when it is still red after the cause has recovered.
+
+A check that reports several rules is raised again, under its cause, when it fails rules that it did not fail before:
+they may have another reason. One recovery ends all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -167,6 +170,7 @@ class Red:
     consequence: bool = False
     freed_at: datetime | None = None
     value: float | None = None
+    rules: tuple[str, ...] = ()
 
 
 _RED = TypeAdapter(Red)
@@ -174,12 +178,19 @@ _RED = TypeAdapter(Red)
 
 @dataclass
 class Open:
-    """An alert that is firing. `base` is its summary without the count of consequences."""
+    """An alert that is firing, since `since`.
+
+    `at` is when it was last raised, and `base` its summary without the count of consequences.
+    """
 
     subject: Subject
     severity: Severity
     at: datetime
     base: str
+    since: datetime
+
+
+_OPEN = TypeAdapter(Open)
 
 
 @dataclass(frozen=True)
@@ -221,7 +232,7 @@ class State:
         return {
             "reds": [[s.to_text(), _RED.dump_python(red, mode="json")] for s, red in self.reds.items()],
             "open": [
-                [key, {"subject": o.subject.to_text(), "severity": o.severity, "at": o.at.isoformat(), "base": o.base}]
+                [key, _OPEN.dump_python(o, mode="json", exclude={"subject"}) | {"subject": o.subject.to_text()}]
                 for key, o in self.open.items()
             ],
             "partitioned": sorted(map(list, self.partitioned)),
@@ -232,7 +243,7 @@ class State:
         """Rebuild from `to_json`; an empty mapping is the first state."""
         reds = {Subject.from_text(key): _RED.validate_python(value) for key, value in raw.get("reds", [])}
         opened = {
-            key: Open(Subject.from_text(o["subject"]), o["severity"], datetime.fromisoformat(o["at"]), o["base"])
+            key: _OPEN.validate_python({"since": o["at"], **o, "subject": Subject.from_text(o["subject"])})
             for key, o in raw.get("open", [])
         }
         return cls(reds, opened, {(a, c) for a, c in raw.get("partitioned", [])})
@@ -282,6 +293,7 @@ def route(
     for hit in hits:
         router.observe_hit(hit)
     router.resolve()
+    router.raise_again()
     router.fire()
     router.recount()
     return router.routed
@@ -295,6 +307,7 @@ class _Router:
         self.routed = Routed()
         self.counted = {key: self._consequences(key) for key in state.open}
         self.recovered: dict[str, tuple[datetime, str]] = {}
+        self.failed_before: dict[Subject, tuple[str, ...]] = {}
 
     # --- observing ---
 
@@ -310,7 +323,7 @@ class _Router:
         if e.passed or not alerts:
             self._green(subject, e.at, e.description)
         elif e.partition is not None or (e.asset, e.check) not in self.state.partitioned:
-            self._red(subject, e.severity, e.at, e.description, (e.asset,))
+            self._red(subject, e.severity, e.at, e.description, (e.asset,), rules=e.rules)
 
     def observe_run(self, run: RunOutcome) -> None:
         subject = Subject("run", run.job)
@@ -341,12 +354,15 @@ class _Router:
         description: str,
         assets: tuple[str, ...],
         value: float | None = None,
+        rules: tuple[str, ...] = (),
     ) -> None:
         known = self.state.reds.get(subject)
         if known is None:
-            self.state.reds[subject] = Red(severity, at, at, description, assets, value=value)
+            self.state.reds[subject] = Red(severity, at, at, description, assets, value=value, rules=rules)
             return
+        self.failed_before.setdefault(subject, known.rules)
         known.severity, known.last, known.description, known.assets = severity, at, description, assets
+        known.rules = rules
 
     def _green(self, subject: Subject, at: datetime, description: str) -> None:
         known = self.state.reds.pop(subject, None)
@@ -363,10 +379,33 @@ class _Router:
             consequences = [r for r in self.state.reds.values() if r.alert == key]
             for red in consequences:
                 red.alert, red.consequence, red.freed_at = None, False, at
-            text = f"recovered after {_span(at - alert.at)}" + (f": {description}" if description else "")
+            text = f"recovered after {_span(at - alert.since)}" + (f": {description}" if description else "")
             if consequences:
                 text += f" ({_many(len(consequences))} not green yet)"
             self.routed.transitions.append(_alert(alert.subject, "resolved", alert.severity, at, text))
+
+    def raise_again(self) -> None:
+        """Replace open alerts whose check fails further rules by new ones of the same cause."""
+        further: dict[str, list[tuple[Subject, Red]]] = {}
+        names: dict[str, set[str]] = {}
+        for subject, before in self.failed_before.items():
+            red = self.state.reds.get(subject)
+            if red is None or red.alert is None or red.consequence or not before:
+                continue
+            if new := set(red.rules) - set(before):
+                further.setdefault(red.alert, []).append((subject, red))
+                names.setdefault(red.alert, set()).update(new)
+        for key, group in further.items():
+            old = self.state.open.pop(key)
+            at = max(red.last for _, red in group)
+            base = f"fails further rules ({', '.join(sorted(names[key]))}): {_base_summary(group)}"
+            alert = _alert(old.subject, "firing", group[0][1].severity, at, "")
+            self.state.open[alert.alert_id] = Open(old.subject, alert.severity, at, base, old.since)
+            for red in self.state.reds.values():
+                if red.alert == key:
+                    red.alert = alert.alert_id
+            self.routed.transitions.append(replace(alert, summary=self._summary(alert.alert_id)))
+            self.counted[alert.alert_id] = self._consequences(alert.alert_id)
 
     def fire(self) -> None:
         fired: dict[str, list[tuple[Subject, Red]]] = {}
@@ -379,7 +418,7 @@ class _Router:
             if not group:
                 at = max(red.last, red.freed_at) if red.freed_at else red.last  # freed: its cause has recovered
                 alert = _alert(subject, "firing", red.severity, at, "")
-                self.state.open[alert.alert_id] = Open(subject, red.severity, alert.at, "")
+                self.state.open[alert.alert_id] = Open(subject, red.severity, alert.at, "", alert.at)
                 red.alert = alert.alert_id
             else:
                 red.alert = group[0][1].alert

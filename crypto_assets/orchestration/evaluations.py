@@ -21,6 +21,7 @@ class Evaluation:
         severity: Severity it was evaluated with.
         at: Time of the evaluation (UTC).
         description: Description that the check gave.
+        rules: Names of the failed rules, of a check that reports several.
     """
 
     asset: str
@@ -30,3 +31,4 @@ class Evaluation:
     severity: Severity
     at: datetime
     description: str = ""
+    rules: tuple[str, ...] = ()

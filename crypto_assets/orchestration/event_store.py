@@ -73,6 +73,12 @@ def newest_id(instance: dg.DagsterInstance) -> int:
     return _store(instance).get_maximum_record_id() or 0
 
 
+def _failed_rules(metadata: Mapping[str, dg.MetadataValue]) -> tuple[str, ...]:
+    """Rules that a check of several names as failed; empty for other checks."""
+    value = metadata["failed"].value if "failed" in metadata else None
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
 def check_evaluations(instance: dg.DagsterInstance, after: int, limit: int) -> list[tuple[int, Evaluation]]:
     """Stored check evaluations of all runs and sensors, with their storage ids, oldest first.
 
@@ -95,6 +101,7 @@ def check_evaluations(instance: dg.DagsterInstance, after: int, limit: int) -> l
                     severity="warn" if e.severity == dg.AssetCheckSeverity.WARN else "error",
                     at=datetime.fromtimestamp(entry.timestamp, UTC),
                     description=e.description or "",
+                    rules=_failed_rules(e.metadata),
                 ),
             )
         )

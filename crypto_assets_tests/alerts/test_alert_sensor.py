@@ -23,6 +23,10 @@ from dagster._utils.error import SerializableErrorInfo
 from crypto_assets.alerts import sensor as alert_sensor
 from crypto_assets.alerts.market import Enabled
 from crypto_assets.alerts.sensor import REPORTED_EVERY
+from crypto_assets.checks.factories import evaluation
+from crypto_assets.checks.rules import folded, parts
+from crypto_assets.contracts.tables import SILVER_PRICES
+from crypto_assets.engine.base import CheckOutcome
 from crypto_assets.orchestration import event_store
 from crypto_assets.settings import Settings
 from crypto_assets.storage.delta_rs import DeltaRsStore
@@ -225,6 +229,26 @@ def test_a_webhook_that_is_down_gets_every_alert_in_order_later(bench, receiver,
     assert "2 delivered, 0 waiting" in bench.tick().skip_message
     assert [s for s, _ in bodies(receiver)] == ["firing", "resolved"]
     assert [r["attempts"] for r in bench.rows()] == [4, 1]
+
+
+def test_a_second_rule_of_a_red_contract_reaches_the_webhook_and_one_recovery_ends_both(bench, receiver):
+    def evaluated(*red: str) -> None:
+        rules = [CheckOutcome(name, name not in red, f"{name} said so") for name in parts(SILVER_PRICES)]
+        (contract,) = folded(SILVER_PRICES, rules)
+        bench.instance.report_runless_asset_event(evaluation(contract, SILVER, None))
+        bench.tick()
+
+    evaluated("price_positive")
+    evaluated("price_positive", "unique_key")
+    evaluated("price_positive", "unique_key")
+    evaluated()
+    cause = "silver/toy contract"
+    assert bodies(receiver) == [("firing", cause), ("firing", cause), ("resolved", cause)]
+    summary = json.loads(receiver.accepted[1][1])["summary"]
+    assert summary == (
+        "fails further rules (unique_key): unique_key: unique_key said so; price_positive: price_positive said so"
+    )
+    assert len({row["alert_id"] for row in bench.rows()}) == 3
 
 
 def test_without_a_webhook_alerts_are_kept_in_the_table(instance, tmp_path):

@@ -37,8 +37,8 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def red(asset, check, partition=H12, seconds=0.0, severity="error", text="bad"):
-    return Evaluation(asset, check, partition, False, severity, at(seconds), text)
+def red(asset, check, partition=H12, seconds=0.0, severity="error", text="bad", rules=()):
+    return Evaluation(asset, check, partition, False, severity, at(seconds), text, rules)
 
 
 def green(asset, check, partition=H12, seconds=0.0):
@@ -89,6 +89,59 @@ def test_an_alert_of_a_rule_ends_with_the_check_that_reports_the_rule_now():
         ("firing", "silver/prices contract", H12), ("resolved", "silver/prices unique_key", H12)
     ]  # fmt: skip
     assert found.transitions[0].summary == "recovered after 60 s: now part of the check contract"
+
+
+def test_a_check_that_fails_further_rules_is_raised_again_under_its_cause():
+    p = Pipeline()
+
+    def contract(seconds, *rules, partition=H12):
+        return red(SILVER, "contract", partition, seconds, text="; ".join(f"{r}: 1 row" for r in rules), rules=rules)
+
+    p(contract(0, "price_positive"), red(BARS, "has_rows", seconds=0))
+    again = p(contract(60, "price_positive", "unique_key"))
+    assert seen(again) == [("firing", "silver/prices contract", H12)]
+    assert again.transitions[0].summary == (
+        "fails further rules (unique_key): price_positive: 1 row; unique_key: 1 row "
+        "[1 consequence: gold/bars_5m has_rows]"
+    )
+    assert seen(p(contract(120, "unique_key", "price_positive"))) == []
+    assert seen(p(contract(180, "price_positive"))) == [], "one rule less is no news"
+    # The last evaluation counts, and a rule that was green meanwhile is news.
+    assert seen(p(contract(240), contract(241, "price_positive"))) == []
+    assert seen(p(contract(300, "price_positive", "unique_key"))) == [("firing", "silver/prices contract", H12)]
+    over = p(green(SILVER, "contract", seconds=360))
+    assert seen(over) == [("resolved", "silver/prices contract", H12)]
+    assert over.transitions[0].summary == "recovered after 6 min: fine (1 consequence not green yet)"
+    assert json.loads(p.stored)["open"] == []
+
+
+def test_partitions_of_one_alert_that_fail_further_rules_are_raised_again_together():
+    p = Pipeline()
+    keys = [H12, H13]
+    p(*[red(SILVER, "contract", k, rules=("a",)) for k in keys])
+    again = p(*[red(SILVER, "contract", k, 60, rules=("a", rule)) for k, rule in zip(keys, "bc", strict=True)])
+    assert seen(again) == [("firing", "silver/prices contract", H12)]
+    assert again.transitions[0].summary == "fails further rules (b, c): bad (and 1 more partitions up to " + H13 + ")"
+    p(green(SILVER, "contract", H12, 120))
+    assert seen(p(green(SILVER, "contract", H13, 180))) == [("resolved", "silver/prices contract", H12)]
+
+
+def test_a_consequence_that_fails_further_rules_stays_one():
+    p = Pipeline()
+    p(red(KAFKA, "delivered", None), red(SILVER, "contract", rules=("a",)))
+    assert seen(p(red(SILVER, "contract", seconds=60, rules=("a", "b")))) == []
+
+
+def test_state_of_a_version_that_did_not_know_rules_raises_nothing_again():
+    p = Pipeline()
+    p(red(SILVER, "contract", rules=("a",)))
+    state = json.loads(p.stored)
+    del state["reds"][0][1]["rules"], state["open"][0][1]["since"]
+    p.stored = json.dumps(state)
+    assert seen(p(red(SILVER, "contract", seconds=60, rules=("a", "b")))) == []
+    assert seen(p(red(SILVER, "contract", seconds=120, rules=("a", "b", "c")))) == [
+        ("firing", "silver/prices contract", H12)
+    ]
 
 
 def test_state_is_kept_by_partition():

@@ -170,7 +170,7 @@ def alert_transitions_law() -> Law:
     """Law on the order of states in `ops.alerts`."""
     return Law(
         "alerts_are_transitions",
-        "of every cause, firing and resolved alternate, beginning with firing; deliveries follow the transition",
+        "of every cause, each recovery follows an alert that was raised once or more; deliveries follow the transition",
         ("ops.alerts",),
         f"""
         WITH virtual AS (
@@ -180,7 +180,7 @@ def alert_transitions_law() -> Law:
             SELECT *, lag(state) OVER (PARTITION BY cause, partition_key ORDER BY "at", state DESC) AS before
             FROM "ops.alerts"
         )
-        SELECT CASE WHEN before IS NULL THEN 'recovery without alert' ELSE 'the same state twice' END AS problem,
+        SELECT CASE WHEN before IS NULL THEN 'recovery without alert' ELSE 'recovered twice' END AS problem,
                alert_id, cause, partition_key, state, "at"
         FROM chained WHERE (before IS NULL AND state = 'resolved') OR (before = state AND state = 'resolved')
         UNION ALL
