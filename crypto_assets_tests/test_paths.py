@@ -140,7 +140,7 @@ def test_tables_are_written_read_and_tidied(make_engine, tmp_path, name):
     assert sorted(r["value"] for r in engine.store.read(METRICS).collect()) == [3, 4]
     assert sorted(r["value"] for r in engine.store.read(METRICS, version=1).collect()) == [1, 2]
     assert engine.store.read_arrow(METRICS).num_rows == 2
-    told = engine.store.maintain(METRICS, now=NOW, closed_before=NOW, dry_run=True)
+    told = engine.store.maintain(METRICS, as_of=NOW, closed_before=NOW, dry_run=True)
     assert told["exists"]
     assert told["files"] == 1
     assert told.get("unreferenced_files", 1) == 1  # the slice that was replaced

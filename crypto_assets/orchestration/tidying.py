@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from crypto_assets.contracts.slices import HOUR, floor_hour
-from crypto_assets.contracts.tables import TABLES
+from crypto_assets.contracts.model import Table
+from crypto_assets.contracts.slices import DAY, HOUR, floor_hour
+from crypto_assets.contracts.tables import LATEST_PRICES, TABLES
 from crypto_assets.engine.base import Engine, Result, StepInputs, TableResult
 from crypto_assets.storage.store import DeltaStore
 
@@ -41,17 +43,40 @@ def work(engine: Engine, partition_keys: Sequence[Any], inputs: StepInputs, *, m
 def table_parts(store: DeltaStore, now: datetime, *, dry_run: bool) -> list[Part]:
     """Build a part for every existing table.
 
+    Retention counts back from the newest quote where that is earlier than `now`: a clock that is days ahead, or a home
+    that was stopped or restored, costs no rows.
+
     Args:
         store: Tables.
         now: Present time (UTC). Hours before the start of the previous one are closed.
         dry_run: Change nothing.
     """
-    closed_before = floor_hour(now) - HOUR
-    return [
-        (name, lambda name=name: _counts(store.maintain(name, now=now, closed_before=closed_before, dry_run=dry_run)))
-        for name in TABLES
-        if store.exists(name)
-    ]
+    newest = cache(lambda: _newest_quote(store))
+
+    def part(table: Table) -> str:
+        as_of, note = (now, "") if table.retention_days is None else _counted_from(newest(), now)
+        done = store.maintain(table.full_name, as_of=as_of, closed_before=floor_hour(now) - HOUR, dry_run=dry_run)
+        return _counts(done) + note
+
+    return [(name, lambda table=table: part(table)) for name, table in TABLES.items() if store.exists(name)]
+
+
+def _newest_quote(store: DeltaStore) -> datetime | None:
+    """Event time of the newest quote, by the clock of the source; None without one."""
+    if not store.exists(LATEST_PRICES.full_name):
+        return None
+    times = store.read_arrow(LATEST_PRICES.full_name, columns=["last_updated_at"]).column(0).to_pylist()
+    return max(times, default=None)
+
+
+def _counted_from(newest: datetime | None, now: datetime) -> tuple[datetime | None, str]:
+    """Time from which retention counts back, and what to say if it is far from the present."""
+    if newest is None:
+        return None, "; nothing expires before there is a quote in gold.latest_prices"
+    if now - newest <= DAY:
+        return min(newest, now), ""
+    behind = f"{(now - newest) / DAY:,.1f} days before this machine's clock"
+    return newest, f"; retention counts from the newest quote, {newest:%Y-%m-%d %H:%M}Z, {behind}"
 
 
 def tidy(parts: Iterable[Part], progress: Callable[[str], None] = lambda _name: None) -> list[Row]:

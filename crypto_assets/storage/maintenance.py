@@ -50,14 +50,15 @@ class Keeper(Protocol):
 
 
 def maintain(
-    keeper: Keeper, table: Table, *, now: datetime, closed_before: datetime, dry_run: bool
+    keeper: Keeper, table: Table, *, as_of: datetime | None, closed_before: datetime, dry_run: bool
 ) -> dict[str, object]:
     """Tidy one table, or report the plan.
 
     Args:
         keeper: The table.
         table: Its contract.
-        now: Present time (UTC); rows of days that ended more than `retention_days` ago expire.
+        as_of: Time from which retention counts back (UTC): rows of days that ended more than `retention_days` before it
+            expire. None = no rows expire.
         closed_before: Delta partitions that end by then (UTC) are compacted.
         dry_run: Change nothing; the numbers are those that a real run would find.
 
@@ -67,7 +68,7 @@ def maintain(
         not yet among those to vacuum.
     """
     report: dict[str, object] = {"exists": True, **keeper.size(), "expired_rows": 0}
-    if (where := expired(table, now)) and (rows := keeper.count(where)):
+    if as_of is not None and (where := expired(table, as_of)) and (rows := keeper.count(where)):
         report["expired_rows"] = rows
         if not dry_run:
             keeper.delete(where)
@@ -79,11 +80,11 @@ def maintain(
     return report | keeper.finish(dry_run=dry_run)
 
 
-def expired(table: Table, now: datetime) -> str | None:
+def expired(table: Table, as_of: datetime) -> str | None:
     """SQL of the rows of whole days past the retention; None when nothing expires."""
     if table.retention_days is None or table.time_column is None:
         return None
-    horizon = floor_day(now) - timedelta(days=table.retention_days)
+    horizon = floor_day(as_of) - timedelta(days=table.retention_days)
     predicate = f"{table.time_column} < '{horizon:%Y-%m-%dT%H:%M:%SZ}'"
     if "day" in table.partition_by and table.time_column != "day":
         predicate = f"day < '{horizon:%Y-%m-%d}' AND {predicate}"

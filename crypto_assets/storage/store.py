@@ -314,12 +314,14 @@ class DeltaStore:
 
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
-    def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
+    def maintain(
+        self, table: str, *, as_of: datetime | None, closed_before: datetime, dry_run: bool
+    ) -> dict[str, object]:
         """Compact, expire, vacuum, checkpoint and clean one table; see `storage.maintenance.maintain`."""
         contract = self._contract(table)
         if (keeper := self._backend.keeper(contract)) is None:
             return {"exists": False}
-        return maintain(keeper, contract, now=now, closed_before=closed_before, dry_run=dry_run)
+        return maintain(keeper, contract, as_of=as_of, closed_before=closed_before, dry_run=dry_run)
 
     def create(self, table: str) -> bool:
         """Create the table from its contract unless it exists; whether it was this call that created it.

@@ -18,6 +18,8 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from crypto_assets.cli.instance import open_instance, packaged_yaml
+from crypto_assets.contracts.slices import DAY
+from crypto_assets.contracts.tables import LATEST_PRICES
 from crypto_assets.definitions import build_definitions
 from crypto_assets.engine import wire
 from crypto_assets.engine.base import StepInputs
@@ -25,6 +27,9 @@ from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.home import Home
 from crypto_assets.orchestration import event_store, maintenance, maintenance_job, tidying
 from crypto_assets.settings import Settings
+from crypto_assets.storage.delta_rs import DeltaRsStore
+from crypto_assets_tests.serving.lakes import price
+from crypto_assets_tests.storage.rows import ALERTS, BRONZE, FIVE, alert, app_id, hour, table, up_to
 
 HOURS = dg.StaticPartitionsDefinition([f"h{i:02}" for i in range(12)])
 ASSETS = [dg.AssetKey(["toy", "raw"]), dg.AssetKey(["toy", "latest"])]
@@ -218,7 +223,9 @@ class _OneBrokenTable:
     def exists(self, table: str) -> bool:
         return table in ("silver.prices", "gold.bars_1m")
 
-    def maintain(self, table: str, *, now: datetime, closed_before: datetime, dry_run: bool) -> dict[str, object]:
+    def maintain(
+        self, table: str, *, as_of: datetime | None, closed_before: datetime, dry_run: bool
+    ) -> dict[str, object]:
         self.asked.append((table, dry_run))
         assert closed_before == datetime(2024, 5, 1, 11, tzinfo=UTC)
         if table == "silver.prices":
@@ -246,6 +253,31 @@ def test_a_part_that_fails_is_told_and_the_others_are_done(home):
     assert said[0] == "tidying silver.prices"
     table = maintenance.markdown(rows)
     assert "| silver.prices | **failed** OSError: disk full |" in table
+
+
+def test_retention_counts_from_the_newest_quote_where_the_clock_is_ahead(tmp_path):
+    store = DeltaRsStore(str(tmp_path / "lake"), lambda: None)  # type: ignore[arg-type]
+    store.append_once(BRONZE, hour(), app_id(), up_to(3))
+    store.merge(ALERTS, table(ALERTS, [alert("a")]), mode="upsert")
+    clock = FIVE + 200 * DAY
+
+    def tidied(now: datetime = clock) -> dict[str, str]:
+        return {row["part"]: row["result"] for row in tidying.tidy(tidying.table_parts(store, now, dry_run=False))}
+
+    def quoted(at: datetime) -> None:
+        rows = table(LATEST_PRICES.full_name, [price("bitcoin", "1", at)])
+        store.merge(LATEST_PRICES.full_name, rows, mode="upsert")
+
+    assert tidied()[BRONZE].endswith("; nothing expires before there is a quote in gold.latest_prices")
+    quoted(FIVE + 80 * DAY)
+    told = tidied()
+    assert told[BRONZE].endswith("quote, 2024-03-21 05:00Z, 120.0 days before this machine's clock"), told
+    assert "retention" not in told[ALERTS]
+    assert store.read_arrow(BRONZE).num_rows == 3
+    quoted(FIVE + 300 * DAY)  # the source's clock is ahead: this machine's counts
+    assert tidied(FIVE + 80 * DAY)[BRONZE].count("expired") == 0
+    assert "3 expired rows" in tidied()[BRONZE]
+    assert store.read_arrow(BRONZE).num_rows == 0
 
 
 def test_the_job_reports_a_table_and_fails_when_a_part_fails(instance, home):
@@ -301,7 +333,7 @@ def test_a_driver_without_the_tables_says_who_tidies_them_and_when(instance, hom
 
     store, job = Whole(), maintenance_job.build_tables_job(3600)
     done = _reported(run(job, store))
-    assert "| silver.prices | 7 expired rows |" in done
+    assert "| silver.prices | 7 expired rows; nothing expires before" in done
     assert store.asked == [("silver.prices", False), ("gold.bars_1m", False)]
     after = _reported(run(maintenance_job.build(), _NoTables()))
     assert f"last done {datetime.now(UTC):%Y-%m-%d}" in after

@@ -125,7 +125,9 @@ def test_rows_stay_those_of_one_version_while_a_writer_commits_and_files_are_com
             for number in range(1, 12):
                 write(number)
                 if number % 4 == 0:
-                    lake.store.maintain("gold.bars_5m", now=NOON + 3 * DAY, closed_before=NOON + 2 * DAY, dry_run=False)
+                    lake.store.maintain(
+                        "gold.bars_5m", as_of=NOON + 3 * DAY, closed_before=NOON + 2 * DAY, dry_run=False
+                    )
         except Exception as error:  # noqa: BLE001 - shown below
             failed.append(error)
         finally:

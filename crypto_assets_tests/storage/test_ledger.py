@@ -61,7 +61,7 @@ def test_chains_follow_the_order_of_writing(store):
 def test_the_log_names_the_newest_commit_also_after_housekeeping(store):
     insert(store, forecast(FIVE))
     insert(store, forecast(FIVE + HOUR))
-    store.maintain(PREDICTIONS, now=NOW, closed_before=NOW, dry_run=False)
+    store.maintain(PREDICTIONS, as_of=NOW, closed_before=NOW, dry_run=False)
     snapshot = delta.read_snapshot(Path(store.path(PREDICTIONS)))
     assert snapshot is not None
     assert snapshot.transactions[ledger.app_id(PREDICTIONS)] == stored(store)[-1]["chain_commit"]

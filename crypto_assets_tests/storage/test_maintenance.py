@@ -45,7 +45,7 @@ def data_files(store, name: str) -> list[Path]:
 
 
 def test_an_absent_table_is_left_alone(store):
-    found = store.maintain(METRICS, now=NOW, closed_before=FIVE, dry_run=False)
+    found = store.maintain(METRICS, as_of=NOW, closed_before=FIVE, dry_run=False)
     assert found == {"exists": False}
     assert not store.exists(METRICS)
 
@@ -56,8 +56,8 @@ def test_compaction_makes_one_file_of_a_closed_hour_and_keeps_ranges(store):
     for end in (12, 15):
         store.append_once(BRONZE, hour(SIX), app_id(SIX), up_to(end, at=SIX))
     before = store.read_arrow(BRONZE).sort_by("offset")
-    rehearsed = store.maintain(BRONZE, now=NOW, closed_before=SIX, dry_run=True)
-    done = store.maintain(BRONZE, now=NOW, closed_before=SIX, dry_run=False)
+    rehearsed = store.maintain(BRONZE, as_of=NOW, closed_before=SIX, dry_run=True)
+    done = store.maintain(BRONZE, as_of=NOW, closed_before=SIX, dry_run=False)
     for name in ("files", "compacted_partitions", "files_compacted", "expired_rows"):
         assert rehearsed[name] == done[name], name
     assert (done["compacted_partitions"], done["files_compacted"], done["files_written"]) == (1, 3, 1)
@@ -77,7 +77,7 @@ def test_a_dry_run_changes_nothing(store):
     for value in range(4):
         store.replace_slice(METRICS, hour(), lambda v=value: metrics(FIVE, [v]), now=NOW)
     before = sorted(p for p in Path(store.path(METRICS)).rglob("*"))
-    store.maintain(METRICS, now=FIVE + 400 * DAY, closed_before=NOW + DAY, dry_run=True)
+    store.maintain(METRICS, as_of=FIVE + 400 * DAY, closed_before=NOW + DAY, dry_run=True)
     assert sorted(p for p in Path(store.path(METRICS)).rglob("*")) == before
 
 
@@ -86,9 +86,9 @@ def test_expired_days_go_and_later_ones_stay(store):
     store.append_once(BRONZE, hour(), app_id(), up_to(3))
     store.append_once(BRONZE, hour(keep), app_id(keep), up_to(5, at=keep))
     edge = FIVE.replace(hour=0) + 90 * DAY
-    assert store.maintain(BRONZE, now=edge, closed_before=FIVE, dry_run=False)["expired_rows"] == 0
-    assert store.maintain(BRONZE, now=edge + DAY, closed_before=FIVE, dry_run=True)["expired_rows"] == 3
-    assert store.maintain(BRONZE, now=edge + DAY, closed_before=FIVE, dry_run=False)["expired_rows"] == 3
+    assert store.maintain(BRONZE, as_of=edge, closed_before=FIVE, dry_run=False)["expired_rows"] == 0
+    assert store.maintain(BRONZE, as_of=edge + DAY, closed_before=FIVE, dry_run=True)["expired_rows"] == 3
+    assert store.maintain(BRONZE, as_of=edge + DAY, closed_before=FIVE, dry_run=False)["expired_rows"] == 3
     assert sorted(store.read_arrow(BRONZE, columns=["offset"]).column(0).to_pylist()) == [3, 4]
 
 
@@ -97,11 +97,11 @@ def test_orphans_and_dead_files_go_after_the_retention_and_not_before(store):
     store.replace_slice(METRICS, hour(), lambda: metrics(FIVE, [2]), now=NOW)
     orphan = Path(store.path(METRICS)) / "day=2024-01-01" / "part-killed-writer.parquet"
     orphan.write_bytes(b"never committed")
-    young = store.maintain(METRICS, now=NOW, closed_before=FIVE, dry_run=False)
+    young = store.maintain(METRICS, as_of=NOW, closed_before=FIVE, dry_run=False)
     assert (young["unreferenced_files"], young["vacuumed_files"]) == (2, 0)
     assert orphan.exists()
     age([orphan], RETENTION_HOURS + 1)
-    done = store.maintain(METRICS, now=NOW, closed_before=FIVE, dry_run=False)
+    done = store.maintain(METRICS, as_of=NOW, closed_before=FIVE, dry_run=False)
     assert done["vacuumed_files"] == 1
     assert not orphan.exists()
     assert len(data_files(store, METRICS)) == 2
@@ -111,7 +111,7 @@ def test_orphans_and_dead_files_go_after_the_retention_and_not_before(store):
 def test_an_unpartitioned_table_is_compacted(store):
     for name in "abc":
         store.merge(ALERTS, table(ALERTS, [alert(name)]), mode="insert_if_absent")
-    done = store.maintain(ALERTS, now=NOW, closed_before=FIVE, dry_run=False)
+    done = store.maintain(ALERTS, as_of=NOW, closed_before=FIVE, dry_run=False)
     assert (done["files_compacted"], done["files_written"]) == (3, 1)
     assert store.read_arrow(ALERTS).num_rows == 3
 
@@ -130,7 +130,7 @@ def test_cleaned_history_is_said_and_late_hours_are_found_in_the_rows(store):
         store.append_once(BRONZE, hour(SIX), app_id(SIX), up_to(end, at=SIX))
     log = Path(store.path(BRONZE)) / "_delta_log"
     age(log.glob("*.json"), RETENTION_HOURS + 1)
-    done = store.maintain(BRONZE, now=NOW, closed_before=FIVE, dry_run=False)
+    done = store.maintain(BRONZE, as_of=NOW, closed_before=FIVE, dry_run=False)
     assert done["log_files_after"] < done["log_files_before"]
     first, *rest = store.commits_after(BRONZE, 0, 100)
     assert first.operation == HISTORY_CLEANED
@@ -170,7 +170,7 @@ def test_a_compaction_beside_a_writer_costs_neither_anything(store):
     def build(stored):
         calls.append(stored.ends)
         if len(calls) == 1:
-            store.maintain(BRONZE, now=NOW, closed_before=NOW, dry_run=False)
+            store.maintain(BRONZE, as_of=NOW, closed_before=NOW, dry_run=False)
         return up_to(7)(stored)
 
     result = store.append_once(BRONZE, hour(), app_id(), build)
@@ -183,6 +183,6 @@ def test_hourly_housekeeping_keeps_a_busy_table_small(store):
         store.replace_slice(METRICS, hour(), lambda v=value: metrics(FIVE, [v]), now=NOW)
     path = Path(store.path(METRICS))
     age(path.rglob("*"), RETENTION_HOURS + timedelta(hours=1) / HOUR)
-    store.maintain(METRICS, now=NOW, closed_before=NOW + DAY, dry_run=False)
+    store.maintain(METRICS, as_of=NOW, closed_before=NOW + DAY, dry_run=False)
     assert len(list((path / "_delta_log").iterdir())) < checkpoints.LAG + 5
     assert store.read_arrow(METRICS).column("value").to_pylist() == [59]

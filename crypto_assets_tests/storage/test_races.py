@@ -148,7 +148,7 @@ def test_a_run_that_began_first_does_not_hide_from_one_that_began_after_a_compac
         running = pool.submit(first)
         assert begun.wait(60)
         version = store.version(METRICS)
-        assert store.maintain(METRICS, now=NOW, closed_before=NOW, dry_run=False)["compacted_partitions"] == 1
+        assert store.maintain(METRICS, as_of=NOW, closed_before=NOW, dry_run=False)["compacted_partitions"] == 1
         assert store.version(METRICS) > version
         store.replace_slice(METRICS, hour(), second, now=NOW)
         running.result(60)
