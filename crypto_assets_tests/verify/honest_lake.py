@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +29,9 @@ NOW = datetime(2024, 3, 2, 6, tzinfo=UTC)
 COINS = {"bitcoin": ("BTC", 0), "ethereum": ("ETH", 1)}
 WIDTHS = {"1m": timedelta(minutes=1), "5m": timedelta(minutes=5), "1h": HOUR, "1d": timedelta(days=1)}
 
+HEADERS = {"schema_version": "1", "source": "replay", "poll_id": "poll-1", "cadence_s": "600"}
+NO_CADENCE = {name: value for name, value in HEADERS.items() if name != "cadence_s"}
+
 
 @dataclass
 class Sent:
@@ -40,6 +43,7 @@ class Sent:
     reasons: list[str]
     quote: dict[str, Any] | None = None
     offset: int = -1
+    headers: dict[str, str] = field(default_factory=lambda: HEADERS)
 
 
 @dataclass
@@ -69,14 +73,17 @@ def quote(coin: str, event: datetime, arrival: datetime, price: str, **changed: 
     }
     reasons = changed.pop("reasons", [])
     dropped = changed.pop("drop", None)
+    headers = changed.pop("headers", HEADERS)
     message |= changed
     if dropped:
         del message[dropped]
-    return Sent(COINS[coin][1], arrival, json.dumps(message).encode(), reasons, None if reasons else message)
+    return Sent(
+        COINS[coin][1], arrival, json.dumps(message).encode(), reasons, None if reasons else message, headers=headers
+    )
 
 
 def messages() -> list[Sent]:
-    """Quotes every ten minutes, a duplicate, a late record and one of several faults."""
+    """Quotes every ten minutes, a duplicate, a late record of unknown cadence and one of several faults."""
     sent = []
     for slot in range(HOURS * 6):
         event = START + timedelta(minutes=10 * slot, seconds=7)
@@ -88,7 +95,7 @@ def messages() -> list[Sent]:
     second = START + HOUR
     sent += [
         quote("bitcoin", again, again + timedelta(seconds=80), "1.0"),
-        quote("bitcoin", late, START + 2 * HOUR + timedelta(minutes=3), "61999.5"),
+        quote("bitcoin", late, START + 2 * HOUR + timedelta(minutes=3), "61999.5", headers=NO_CADENCE),
         quote("ethereum", late, second + timedelta(minutes=1), "0", reasons=["non_positive_price"]),
         quote("ethereum", late, second + timedelta(minutes=2), "3.5", drop="symbol", reasons=["missing_field"]),
         quote("dogecoin" if "dogecoin" in COINS else "bitcoin", late, second + timedelta(minutes=4), "7",
@@ -97,9 +104,6 @@ def messages() -> list[Sent]:
         Sent(2, START + timedelta(minutes=6), b"\xff\xfe\x00", ["not_utf8"]),
     ]  # fmt: skip
     return sorted(sent, key=lambda s: s.at)
-
-
-HEADERS = {"schema_version": "1", "source": "replay", "poll_id": "poll-1", "cadence_s": "600"}
 
 
 def publish(config: dict[str, Any], topic: str, sent: list[Sent]) -> str:
@@ -119,7 +123,7 @@ def publish(config: dict[str, Any], topic: str, sent: list[Sent]) -> str:
             record.value,
             partition=record.partition,
             timestamp=int(record.at.timestamp() * 1000),
-            headers=[(k, v.encode()) for k, v in HEADERS.items()],
+            headers=[(k, v.encode()) for k, v in record.headers.items()],
             on_delivery=delivered,
         )
     assert producer.flush(30) == 0
@@ -164,7 +168,7 @@ def log_row(topic: str, topic_id: str, record: Sent) -> dict[str, Any]:
         "message_key": None,
         "raw_json": text,
         "raw_bytes": raw,
-        "headers": json.dumps(HEADERS, sort_keys=True, separators=(",", ":")),
+        "headers": json.dumps(record.headers, sort_keys=True, separators=(",", ":")),
     }
 
 
@@ -239,7 +243,7 @@ def silver_rows(topic_id: str, sent: list[Sent]) -> list[dict[str, Any]]:
             "available_at": record.at,
             "source": "replay",
             "granularity": "tick",
-            "cadence_s": 600.0,
+            "cadence_s": float(record.headers["cadence_s"]) if "cadence_s" in record.headers else None,
             "poll_id": "poll-1",
             "topic_id": topic_id,
             "partition": record.partition,
@@ -319,7 +323,8 @@ def bars(silver: list[dict[str, Any]], width: str) -> list[dict[str, Any]]:
         floats = [float(p) for p in prices]
         several = len(samples) > 1
         history = {s["granularity"] for s in samples} != {"tick"}
-        expected = None if history else max(1, round(WIDTHS[width].total_seconds() / samples[-1]["cadence_s"]))
+        cadence = None if history else samples[-1]["cadence_s"]
+        expected = cadence and max(1, round(WIDTHS[width].total_seconds() / cadence))
         closed = start + WIDTHS[width] + timedelta(seconds=60) <= START + (HOURS - 1) * HOUR
         made.append(
             {
@@ -342,7 +347,7 @@ def bars(silver: list[dict[str, Any]], width: str) -> list[dict[str, Any]]:
                 "available_at": max(s["available_at"] for s in samples),
                 "expected_count": expected,
                 "is_closed": closed,
-                "is_complete": closed and (expected is None or len(samples) >= 0.8 * expected),
+                "is_complete": closed and (history or (expected is not None and len(samples) >= 0.8 * expected)),
                 "day": start.date(),
                 "hour": floor_hour(start),
                 "day_start": floor_day(start),
