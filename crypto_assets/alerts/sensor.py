@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -121,7 +121,7 @@ def build(status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED) -> dg
         if time.monotonic() - began < STATE_AFTER_AT_MOST_S:
             from crypto_assets.status.report import write_state
 
-            write_state(settings, context.instance, store, datetime.now(UTC))
+            write_state(settings, context.instance, store, partial(datetime.now, UTC))
         return ticked
 
     return alerts_sensor

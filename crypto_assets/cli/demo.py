@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -249,7 +250,9 @@ def poll_moments(start: datetime, end: datetime, every: timedelta = POLL_EVERY) 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:
     """Summary for newcomers: prices, flags, problems, and checks expected to fail."""
     engine = make_engine(settings)
-    write_state(settings, instance, engine.store, datetime.now(UTC))  # for the page, which has no Dagster to ask
+    write_state(
+        settings, instance, engine.store, partial(datetime.now, UTC)
+    )  # for the page, which has no Dagster to ask
     output.say()
     with open_lake(settings) as lake:
         prices.show(prices.board(lake, datetime.now(UTC)), "Newest prices")

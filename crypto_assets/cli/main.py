@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,7 +184,7 @@ def status(source: Source = None, home: HomeOption = None, json: Json = False) -
     with collector_paused():  # it would walk Dagster's modules again and again while they are imported
         from crypto_assets.cli import status as module
 
-        code = module.run(_settings(source, home), now=datetime.now(UTC), as_json=json)
+        code = module.run(_settings(source, home), clock=partial(datetime.now, UTC), as_json=json)
     raise typer.Exit(code)
 
 

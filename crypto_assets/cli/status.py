@@ -6,6 +6,7 @@ Belongs here: showing. Does not belong here: measuring (`crypto_assets.status`).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from crypto_assets.status.report import AssetStatus, StatusReport
 
 
-def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
+def run(settings: Settings, *, clock: Callable[[], datetime], as_json: bool) -> int:
     """Collect and print; the report's exit code.
 
     Raises:
@@ -32,7 +33,7 @@ def run(settings: Settings, *, now: datetime, as_json: bool) -> int:
     parts = Parts([], home.path)
     instance = parts.read("the event log", lambda: open_instance(home, reading=True), None)
     try:
-        report = collect(settings, instance, store, now, parts.unreadable)
+        report = collect(settings, instance, store, clock, parts.unreadable)
     finally:
         if instance is not None:
             instance.dispose()

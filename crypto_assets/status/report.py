@@ -38,6 +38,7 @@ from crypto_assets.status.verdict import Measured, Producer, Verdict, judge, ser
 from crypto_assets.storage.store import DeltaStore
 
 T = TypeVar("T")
+Clock = Callable[[], datetime]
 STATE_FILE = "state/status.json"
 WRITTEN_EVERY_S = 20.0
 _LOG = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class StatusReport:
     """Everything `status` knows.
 
     Args:
-        at: Time of the report (UTC).
+        at: Time of the report (UTC): that of the lag and of the newest quote's age.
         home: Home folder.
         source: Data mode.
         banner: The sentence that names the data mode.
@@ -140,8 +141,8 @@ class StatusReport:
         return json.dumps(found, default=lambda v: v.isoformat(), ensure_ascii=False, indent=2)
 
 
-def write_state(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore, now: datetime) -> None:
-    """Write the report to `state/status.json` of the home, with `written_at`; readers see the old or the new one.
+def write_state(settings: Settings, instance: dg.DagsterInstance, store: DeltaStore, clock: Clock) -> None:
+    """Write the report to `state/status.json` of the home, its time as `written_at`; readers see the old or the new.
 
     At most every `WRITTEN_EVERY_S`. What fails is logged: the state is then unknown to its readers, by its age.
 
@@ -149,14 +150,15 @@ def write_state(settings: Settings, instance: dg.DagsterInstance, store: DeltaSt
         settings: Settings of the home.
         instance: Its Dagster instance.
         store: Its tables.
-        now: Present time (UTC).
+        clock: Present time (UTC).
     """
     path = settings.home / STATE_FILE
     try:
-        if path.exists() and abs(now.timestamp() - path.stat().st_mtime) < WRITTEN_EVERY_S:
+        if path.exists() and abs(clock().timestamp() - path.stat().st_mtime) < WRITTEN_EVERY_S:
             return
-        found = json.loads(collect(settings, instance, store, now).to_json()) | {"written_at": now.isoformat()}
-        write_atomic(path, json.dumps(found, ensure_ascii=False))
+        found = collect(settings, instance, store, clock)
+        text = json.loads(found.to_json()) | {"written_at": found.at.isoformat()}
+        write_atomic(path, json.dumps(text, ensure_ascii=False))
     except Exception as error:  # noqa: BLE001 - a state that cannot be written must not keep alerts from going out
         _LOG.warning("%s is not written: %s", path, in_short(error, settings.home))
 
@@ -165,16 +167,19 @@ def collect(
     settings: Settings,
     instance: dg.DagsterInstance | None,
     store: DeltaStore,
-    now: datetime,
+    clock: Clock,
     unreadable: Sequence[str] = (),
 ) -> StatusReport:
     """Measure everything; a part that cannot be read is a reason, and the others are measured all the same.
+
+    Reading may take many seconds, while the pipeline goes on. Every age is therefore that at the moment when its fact
+    had been read: neither data that came meanwhile nor the wait for another part makes it wrong.
 
     Args:
         settings: Settings of the home.
         instance: Its Dagster instance; None when it cannot be opened.
         store: Its tables.
-        now: Present time (UTC).
+        clock: Present time (UTC), asked after each part.
         unreadable: Parts that are already known to be unreadable, and why.
     """
     parts = Parts(list(unreadable), settings.home)
@@ -182,14 +187,15 @@ def collect(
     promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
     facts = facts_of(settings, instance, store)
     covered = parts.read("gold/latest_prices", facts.covered, Covered())
+    at = clock()  # the lag too is that of what was covered then, however long the log takes to answer
     unread = Lag(unknown_because="the log cannot be read")
-    lag = parts.read("the log", lambda: _lag_of(settings, store, covered, now), unread)
-    sensor = parts.read("the event log", lambda: _producer(instance, now), (Producer(False, None, None), None))
+    lag = parts.read("the log", lambda: _lag_of(settings, store, covered, at), unread)
+    sensor = parts.read("the event log", lambda: _producer(instance, clock), (Producer(False, None, None), None))
     service = service_of(Home(settings.home, settings.source, first_day(settings)), *sensor)
     states = parts.read("the event log", lambda: event_store.check_states(instance) if instance else [], [])
-    known = parts.read("the event log", lambda: _known(instance, now), {})
-    assets = _assets(facts, states, known, now, parts)
-    age = _age(covered.newest_quote, now)
+    known = parts.read("the event log", lambda: _known(instance, clock), {})
+    assets = _assets(facts, states, known, clock, parts)
+    age = _age(covered.newest_quote, at)
     ahead = {a.asset: a.event_ahead_s for a in assets if a.event_ahead_s}
     if sensor[0].newest_tick_age_s is not None and sensor[0].newest_tick_age_s < 0:
         ahead["the producer's newest tick"] = -sensor[0].newest_tick_age_s
@@ -208,7 +214,7 @@ def collect(
         )
     )
     return StatusReport(
-        at=now,
+        at=at,
         home=str(settings.home),
         source=settings.source,
         banner=settings.source_facts.banner,
@@ -309,18 +315,18 @@ def _landing_lag(settings: Settings, store: DeltaStore, until: datetime | None, 
     return Lag(lag, found.records)
 
 
-def _producer(instance: dg.DagsterInstance | None, now: datetime) -> tuple[Producer, datetime | None]:
+def _producer(instance: dg.DagsterInstance | None, clock: Clock) -> tuple[Producer, datetime | None]:
     """The producer sensor, and the time of its newest good tick."""
     if instance is None:
         return Producer(False, None, None), None
     state = event_store.sensor_state(instance, "producer")
     newest, trouble = event_store.producer_alive(instance)
-    age = None if newest is None else round((now - newest).total_seconds(), 3)
+    age = None if newest is None else round((clock() - newest).total_seconds(), 3)
     return Producer(state is not None and state.is_running, age, trouble, known=state is not None), newest
 
 
 def _assets(
-    facts: TableFacts, states: Sequence[CheckState], known: Mapping[str, LastRun | None], now: datetime, parts: Parts
+    facts: TableFacts, states: Sequence[CheckState], known: Mapping[str, LastRun | None], clock: Clock, parts: Parts
 ) -> list[AssetStatus]:
     checks: dict[str, list[CheckState]] = {}
     for state in states:
@@ -330,7 +336,7 @@ def _assets(
     for name in [*sorted({*known, *checks} - set(tables)), *tables]:
         table = tables.get(name)
         of_table = Facts() if table is None else parts.read(name, partial(facts.of, table), Facts())
-        newest = of_table.newest_event
+        newest, now = of_table.newest_event, clock()
         ahead = (newest - now).total_seconds() if newest is not None and table is not None and happened(table) else 0.0
         found.append(
             AssetStatus(
@@ -349,7 +355,7 @@ def _assets(
     return found
 
 
-def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, LastRun | None]:
+def _known(instance: dg.DagsterInstance | None, clock: Clock) -> dict[str, LastRun | None]:
     """Every asset that Dagster knows of, with the run that last made it or was to make it."""
     if instance is None:
         return {}
@@ -362,7 +368,7 @@ def _known(instance: dg.DagsterInstance | None, now: datetime) -> dict[str, Last
     records = (
         {r.dagster_run.run_id: r for r in instance.get_run_records(dg.RunsFilter(run_ids=wanted))} if wanted else {}
     )
-    found: dict[str, LastRun | None] = {k.to_user_string(): None for k in keys}
+    now, found = clock(), dict[str, LastRun | None]({k.to_user_string(): None for k in keys})
     for name, entry in entries.items():
         made = entry.last_materialization
         record = records.get(entry.last_run_id or "")

@@ -53,7 +53,7 @@ def no_spark() -> Any:
 
 
 def collect(settings: Settings, instance: dg.DagsterInstance) -> report_of.StatusReport:
-    return report_of.collect(settings, instance, DeltaRsStore(settings.lake, no_spark), NOW)
+    return report_of.collect(settings, instance, DeltaRsStore(settings.lake, no_spark), lambda: NOW)
 
 
 def test_verify_is_refused_without_a_folder_of_tables(settings, tmp_path):

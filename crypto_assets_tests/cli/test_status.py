@@ -59,7 +59,7 @@ class Bench:
         self.store.merge("gold.latest_prices", rows, mode="replace_all")
 
     def collect(self, now: datetime = NOW) -> report_of.StatusReport:
-        return report_of.collect(self.settings, self.instance, self.store, now)
+        return report_of.collect(self.settings, self.instance, self.store, lambda: now)
 
 
 @pytest.fixture
@@ -249,6 +249,42 @@ def test_data_of_the_future_is_a_problem_of_the_clock_and_no_negative_age(served
 
 
 @pytest.mark.kafka
+def test_ages_are_those_at_the_time_when_a_fact_was_read(served, kafka_broker):
+    """A report that takes long: a quote, a record and a tick are newer than its beginning."""
+    clock = [NOW]
+
+    class Busy(DeltaRsStore):
+        def read_arrow(self, table: str, *args: Any, **kwargs: Any) -> Any:
+            clock.append(NOW + timedelta(seconds=150))
+            return super().read_arrow(table, *args, **kwargs)
+
+    served.store = Busy(served.settings.lake, no_spark)
+    served.write(quote({0: 1}, age_s=-140))
+    publish(served, kafka_broker, 1, NOW + timedelta(seconds=110))
+    ticks(served, NOW + timedelta(seconds=145))
+    clock[:] = [NOW]
+    report = report_of.collect(served.settings, served.instance, served.store, lambda: clock[-1])
+    assert report.verdict.problems == ()
+    assert (report.event_age_s, report.lag_s, report.producer.newest_tick_age_s) == (10.0, 40.0, 5.0)
+    assert by_name(report)["gold/latest_prices"].event_ahead_s is None
+    assert report.at == NOW + timedelta(seconds=150)
+
+
+@pytest.mark.kafka
+def test_a_slow_log_makes_no_lag_and_no_old_quote(served, kafka_broker, monkeypatch):
+    publish(served, kafka_broker, 1, NOW - timedelta(seconds=20))
+    clock, asked = [NOW], report_of.reading.lag_start
+
+    def slow(*args: Any) -> Any:
+        clock.append(NOW + timedelta(seconds=600))
+        return asked(*args)
+
+    monkeypatch.setattr(report_of.reading, "lag_start", slow)
+    report = report_of.collect(served.settings, served.instance, served.store, lambda: clock[-1])
+    assert (report.event_age_s, report.lag_s, report.at) == (5.0, 20.0, NOW)
+
+
+@pytest.mark.kafka
 def test_a_home_that_is_served_no_more_says_since_when(served):
     report = served.collect(NOW + timedelta(minutes=10))
     assert report.exit_code == 1
@@ -304,13 +340,13 @@ def test_a_part_that_cannot_be_read_is_3_and_the_others_are_shown(settings, benc
     bench.write(quote({}))
     bench.instance.report_runless_asset_event(dg.AssetMaterialization(LATEST))
     (settings.home / "demo.json").write_text('{"day": "2026-01-01"}')
-    assert status.run(settings, now=NOW, as_json=True) == 0
+    assert status.run(settings, clock=lambda: NOW, as_json=True) == 0
     capsys.readouterr()
     bench.instance.dispose()
     for stale in part(settings.home).parent.glob("index.db-*"):
         stale.unlink()
     part(settings.home).write_text("this is no such file\n")
-    assert status.run(settings, now=NOW, as_json=True) == 3
+    assert status.run(settings, clock=lambda: NOW, as_json=True) == 3
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"] == "cannot tell"
     assert any(named in reason for reason in told["reasons"])
@@ -359,7 +395,7 @@ def test_a_table_whose_commits_a_catalog_keeps_is_said_and_the_others_are_measur
 
 
 def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsys):
-    code = status.run(settings, now=NOW, as_json=True)
+    code = status.run(settings, clock=lambda: NOW, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert code == told["exit_code"] == 1
     assert told["verdict"] == "promise broken"
@@ -367,7 +403,7 @@ def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsy
     assert told["source"] == "simulator"
     assert told["producer"] == {"running": False, "newest_tick_age_s": None, "trouble": None, "known": False}
     bench.write(quote({}))
-    assert status.run(settings, now=NOW, as_json=False) == 1
+    assert status.run(settings, clock=lambda: NOW, as_json=False) == 1
     text = capsys.readouterr().out
     assert "gold/latest_prices" in text
     assert "newest quote is 5.0 s old" in text
@@ -376,5 +412,5 @@ def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsy
     assert "verdict   promise broken (exit code 1)" in text
     nowhere = settings.model_copy(update={"home_path": settings.home / "nowhere"})
     with pytest.raises(HomeError, match="crypto-assets demo"):
-        status.run(nowhere, now=NOW, as_json=False)
+        status.run(nowhere, clock=lambda: NOW, as_json=False)
     assert not nowhere.home.exists()

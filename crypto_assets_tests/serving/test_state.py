@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -34,7 +35,7 @@ def instance(lake: Lake) -> Iterator[dg.DagsterInstance]:
 def test_the_report_that_is_written_is_served_while_it_is_new(lake: Lake, instance: dg.DagsterInstance) -> None:
     lake.look()
     assert lake.get("/v1/status")["data"]["state"].startswith("state unknown: nothing reports it")
-    write_state(lake.settings, instance, lake.store, datetime.now(UTC))
+    write_state(lake.settings, instance, lake.store, partial(datetime.now, UTC))
     lake.look()
     found = lake.get("/v1/status")["data"]
     assert found["state"] == found["report"]["verdict"]
@@ -71,10 +72,10 @@ def test_a_file_that_is_no_report_is_no_state(tmp_path: Path) -> None:
 
 def test_the_report_is_written_at_most_every_few_seconds(lake: Lake, instance: dg.DagsterInstance) -> None:
     now = datetime.now(UTC)
-    write_state(lake.settings, instance, lake.store, now)
+    write_state(lake.settings, instance, lake.store, lambda: now)
     path = lake.home.path / STATE_FILE
     first = path.read_text(encoding="utf-8")
-    write_state(lake.settings, instance, lake.store, now + timedelta(seconds=1))
+    write_state(lake.settings, instance, lake.store, lambda: now + timedelta(seconds=1))
     assert path.read_text(encoding="utf-8") == first
-    write_state(lake.settings, instance, lake.store, now + timedelta(seconds=WRITTEN_EVERY_S + 1))
+    write_state(lake.settings, instance, lake.store, lambda: now + timedelta(seconds=WRITTEN_EVERY_S + 1))
     assert path.read_text(encoding="utf-8") != first
