@@ -6,16 +6,18 @@ from typing import Any
 
 from crypto_assets.cli import output
 from crypto_assets.cli.signals import stop_requested
-from crypto_assets.contracts.arrow import rows_of
-from crypto_assets.engine.engines import make_engine
+from crypto_assets.contracts.tables import ALERTS
 from crypto_assets.home import existing_home
 from crypto_assets.settings import Settings
+from crypto_assets.storage import delta_files as files
 
 FOLLOW_EVERY_S = 2.0
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:
-    rows = rows_of(make_engine(settings).store.read_arrow("ops.alerts"))
+    # On every target the table is in the home's own lake.
+    handle = files.open_table(files.table_path(settings.lake, ALERTS.full_name))
+    rows = files.records(handle, ALERTS) if handle is not None else []
     return sorted(rows, key=lambda r: (r["at"], r["alert_id"]))
 
 

@@ -5,6 +5,8 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
 _KNOWN: ContextVar[Settings | None] = ContextVar("settings in force", default=None)
+
+
+atexit.register(gc.freeze)  # else the interpreter, as it ends, walks every object of every module that was imported
 
 
 class _Commands(TyperGroup):

@@ -21,7 +21,6 @@ from typing import Any
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -39,9 +38,9 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-_terminal = _Console(highlight=False)
-console = _terminal if _terminal.is_terminal else _Console(highlight=False, width=PLAIN_WIDTH)
-errors = _Console(stderr=True, highlight=False)
+_terminal = _Console(highlight=False, emoji=False)
+console = _terminal if _terminal.is_terminal else _Console(highlight=False, emoji=False, width=PLAIN_WIDTH)
+errors = _Console(stderr=True, highlight=False, emoji=False)
 
 PRINT_AT_MOST_S = 1.0
 """Seconds for printing a line to what may be a stopped terminal."""
@@ -214,6 +213,8 @@ def progress(text: str, total: int) -> Iterator[Any]:
         say(f"{text} ...")
         yield lambda _n=1: None
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     room = console.width - cell_len(text) - 2 * len(str(total)) - len("/ 0:00:00   ")
     bar = Progress(
         TextColumn("{task.description}"),

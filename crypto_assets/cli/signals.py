@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from crypto_assets.cli import output
-from crypto_assets.cli.processes import kill_family
 
 SAME_REQUEST_S = 0.1
 """Two signals within this time are one request: a terminal, its shell and `timeout` may each deliver it."""
@@ -119,6 +118,8 @@ def _watch(reader: int, asked: Asked, numbers: list[int], announce: bool) -> Non
 
 def _end_now(number: int) -> None:
     """End this process and all that it started, without any order."""
+    from crypto_assets.cli.processes import kill_family
+
     kill_family()
     output.anyway(output.notice, "everything was ended at once; the next start recovers what was under way")
     os._exit(128 + number)

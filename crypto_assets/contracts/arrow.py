@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts.model import Column, Table
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 _DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
 _ARRAY = re.compile(r"array<(.+)>")
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ContractViolation(Exception):
@@ -178,23 +175,3 @@ def _family(type_: pa.DataType) -> int | None:
         *((test,) for test in (t.is_decimal, t.is_integer, t.is_floating, t.is_boolean, t.is_date)),
     )
     return next((i for i, tests in enumerate(families) if any(test(type_) for test in tests)), None)
-
-
-def rows_of(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dictionaries of `values_of`."""
-    columns = {name: values_of(column) for name, column in zip(rows.column_names, rows.columns, strict=True)}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def values_of(column: pa.ChunkedArray) -> list[Any]:
-    """Values of a column; times with zone UTC, also those that Arrow has without zone.
-
-    `to_pylist` would import pandas for times, which takes a command longer than reading the rows.
-    """
-    import pyarrow as pa
-
-    if pa.types.is_timestamp(column.type):
-        unit = _PER_SECOND[column.type.unit]
-        stamps = (stamp for chunk in column.chunks for stamp in chunk.view(pa.int64()).to_pylist())
-        return [None if at is None else _EPOCH + timedelta(microseconds=at * 1_000_000 // unit) for at in stamps]
-    return column.to_pylist()

@@ -203,7 +203,7 @@ class Lake:
             raise QueryError(f"{table.full_name} was deleted while it was read; repeat the command")
         with files.ONE_CALL:
             stored = {field.name for field in handle.schema().fields}
-            listed = handle.get_add_actions(flatten=True)  # as it comes: `pyarrow.table` would import pandas
+        listed = files.listed_files(handle)
         folder = files.table_path(self._folder, table.full_name)
         stored_files = [f"{folder}/{unquote(path)}" for path in listed.column("path").to_pylist()]
         if not stored_files:

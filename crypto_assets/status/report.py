@@ -185,7 +185,7 @@ def collect(
     parts = Parts(list(unreadable), settings.home)
     cadence = freshness.cadence_s(settings)
     promised = freshness.thresholds(freshness.pace_s(settings))[0].total_seconds()
-    facts = facts_of(settings, instance, store)
+    facts = facts_of(settings, instance)
     covered = parts.read("gold/latest_prices", facts.covered, Covered())
     at = clock()  # the lag too is that of what was covered then, however long the log takes to answer
     unread = Lag(unknown_because="the log cannot be read")

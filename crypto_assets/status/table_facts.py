@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from crypto_assets.assets.publishing import EVENT_COLUMNS, NEWEST_EVENT
-from crypto_assets.contracts.arrow import rows_of, values_of
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.tables import ALERTS, LATEST_PRICES, QUARANTINE
 from crypto_assets.settings import Settings
 from crypto_assets.storage import delta_files as files
-from crypto_assets.storage.store import DeltaStore
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,14 @@ class Covered:
     newest_quote: datetime | None = None
 
 
-def facts_of(settings: Settings, instance: dg.DagsterInstance | None, store: DeltaStore) -> TableFacts:
+def facts_of(settings: Settings, instance: dg.DagsterInstance | None) -> TableFacts:
     """From the tables where this process has them, from events where they are in a workspace.
 
     Args:
         settings: Settings of the home.
         instance: Its Dagster instance; None when it cannot be opened: then nothing is known of a workspace's tables.
-        store: Its tables.
     """
-    stored = StoredFacts(settings.lake, store)
+    stored = StoredFacts(settings.lake)
     return ToldFacts(instance, stored) if settings.on_databricks and instance is not None else stored
 
 
@@ -71,8 +71,8 @@ def happened(table: Table) -> bool:
 class StoredFacts:
     """From the tables' logs and statistics: facts of a table, and how far the newest quotes reach."""
 
-    def __init__(self, lake: str, store: DeltaStore) -> None:
-        self._lake, self._store = lake, store
+    def __init__(self, lake: str) -> None:
+        self._lake = lake
 
     def of(self, table: Table) -> Facts:
         """All rows and the newest event time, from the statistics in the table's log.
@@ -82,26 +82,26 @@ class StoredFacts:
         Raises:
             StorageError: The table's files are damaged, or a catalog keeps its commits.
         """
-        handle = files.open_table(files.table_path(self._lake, table.full_name))
+        handle = self._open(table)
         if handle is None:
             return Facts()
-        actions = files.add_actions(handle)
-        rows = sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
+        listed = files.listed_files(handle)
+        rows = sum(n or 0 for n in listed.column("num_records").to_pylist()) if listed.num_rows else 0
         for column in (*EVENT_COLUMNS, table.time_column):
             name = f"max.{column}"
-            if column is None or name not in actions.column_names:
+            if column is None or name not in listed.column_names:
                 continue
-            values = [v for v in values_of(actions.column(name)) if isinstance(v, datetime)]
+            values = [v for v in listed.column(name).to_pylist() if isinstance(v, datetime)]
             if values:
-                return Facts(rows, max(values))
+                newest = max(values)
+                return Facts(rows, newest if newest.tzinfo else newest.replace(tzinfo=UTC))
         return Facts(rows)
 
     def covered(self) -> Covered:
         """As the newest refresh of the table wrote it."""
-        if not self._store.exists(LATEST_PRICES.full_name):
-            return Covered()
         columns = ["covered_offsets", "covered_until", "last_updated_at", "refreshed_at"]
-        rows = rows_of(self._store.read_arrow(LATEST_PRICES.full_name, columns=columns))
+        handle = self._open(LATEST_PRICES)
+        rows = files.records(handle, LATEST_PRICES, columns) if handle is not None else []
         if not rows:
             return Covered()
         newest = max(rows, key=lambda r: r["refreshed_at"])
@@ -110,6 +110,9 @@ class StoredFacts:
             max(r["covered_until"] for r in rows),
             max(r["last_updated_at"] for r in rows),
         )
+
+    def _open(self, table: Table) -> DeltaTable | None:
+        return files.open_table(files.table_path(self._lake, table.full_name))
 
 
 class ToldFacts:

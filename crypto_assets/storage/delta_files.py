@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from crypto_assets.contracts.arrow import ContractViolation, arrow_type
@@ -23,7 +23,11 @@ from crypto_assets.storage.base import Commit, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from arro3.core import RecordBatchReader
+    from arro3.core import Table as ListedFiles
     from deltalake import DeltaTable
+
+T = TypeVar("T")
 
 ONE_CALL = threading.RLock()
 """Held around every call into delta-rs: one at a time in a process.
@@ -100,19 +104,46 @@ def literal(text: str) -> str:
 def query(handle: DeltaTable, sql: str) -> pa.Table:
     """Result of SQL over exactly this handle's snapshot, which the SQL calls `t`. Text comes as plain strings."""
     import pyarrow as pa
-    from deltalake import QueryBuilder
 
-    with ONE_CALL:
-        try:
-            # `pa.table` would ask whether the object is a pandas frame, and import pandas for that.
-            found = pa.RecordBatchReader.from_stream(QueryBuilder().register("t", handle).execute(sql)).read_all()
-        except Exception as error:
-            raise damage.explained(error, [folder_of(handle)]) or error from error
+    # `pa.table` would ask whether the object is a pandas frame, and import pandas for that.
+    found = _executed(handle, sql, lambda stream: pa.RecordBatchReader.from_stream(stream).read_all())
     plain = [
         pa.field(f.name, {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(f.type, f.type), f.nullable)
         for f in found.schema
     ]
     return found.cast(pa.schema(plain))
+
+
+def records(handle: DeltaTable, table: Table, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """All rows of exactly this handle's snapshot as dictionaries, times with zone UTC: of small tables, for commands.
+
+    Without pyarrow, which takes a command longer to import than reading the rows.
+
+    Args:
+        handle: The open table.
+        table: Its contract.
+        columns: These columns; None = all.
+    """
+    names = columns or table.column_names
+    sql = f"SELECT {selection(handle, table, names)} FROM t"  # noqa: S608 - names of the contract
+    found = _executed(handle, sql, lambda stream: stream.read_all())
+    return [dict(zip(names, row, strict=True)) for row in zip(*(c.to_pylist() for c in found.columns), strict=True)]
+
+
+def selection(handle: DeltaTable, table: Table, columns: Sequence[str]) -> str:
+    """Columns of a contract as an SQL list, null where the stored table does not have them yet."""
+    absent = {c.name for c in added_later(handle, table)}
+    return ", ".join(f"NULL AS {quote(n)}" if n in absent else quote(n) for n in columns)
+
+
+def _executed(handle: DeltaTable, sql: str, read: Callable[[RecordBatchReader], T]) -> T:
+    from deltalake import QueryBuilder
+
+    with ONE_CALL:
+        try:
+            return read(QueryBuilder().register("t", handle).execute(sql))
+        except Exception as error:
+            raise damage.explained(error, [folder_of(handle)]) or error from error
 
 
 def added_later(handle: DeltaTable, table: Table) -> list[Column]:
@@ -121,12 +152,20 @@ def added_later(handle: DeltaTable, table: Table) -> list[Column]:
     return [c for c in table.columns if c.nullable and c.name not in stored]
 
 
+def listed_files(handle: DeltaTable) -> ListedFiles:
+    """The data files of a version as its log lists them: path, size_bytes, partition values, statistics.
+
+    For commands: pyarrow is not imported.
+    """
+    with ONE_CALL:
+        return handle.get_add_actions(flatten=True)
+
+
 def add_actions(handle: DeltaTable) -> pa.Table:
-    """The data files of a version as its log lists them: path, size_bytes, partition values, statistics."""
+    """The same for pyarrow."""
     import pyarrow as pa
 
-    with ONE_CALL:
-        return pa.RecordBatchReader.from_stream(handle.get_add_actions(flatten=True)).read_all()
+    return pa.RecordBatchReader.from_stream(listed_files(handle)).read_all()
 
 
 def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:

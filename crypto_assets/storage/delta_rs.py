@@ -106,8 +106,7 @@ class DeltaRsSnapshot:
     def rows(self, slice_: Slice | None, columns: Sequence[str] | None, where: str | None) -> pa.Table:
         """Rows with the contract's types."""
         schema = arrow_schema(self._contract, columns)
-        absent = {c.name for c in files.added_later(self.handle, self._contract)}
-        values = ", ".join(f"NULL AS {files.quote(n)}" if n in absent else files.quote(n) for n in schema.names)
+        values = files.selection(self.handle, self._contract, schema.names)
         conditions = [slice_.predicate(self._contract)] if slice_ else []
         conditions += [f"({where})"] if where else []
         tail = f" WHERE {' AND '.join(conditions)}" if conditions else ""

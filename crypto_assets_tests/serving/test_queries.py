@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crypto_assets.contracts.arrow import rows_of
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine
 from crypto_assets.serving.lake import Lake
@@ -72,7 +71,7 @@ def on_spark(query: Query, engine: Engine, **params: Any) -> list[dict[str, Any]
         engine.store.read(name).createOrReplaceTempView(name.replace(".", "__"))
         sql = sql.replace(name, name.replace(".", "__"))
     spark: SparkSession = engine.spark
-    return rows_of(spark.sql(sql).toArrow())
+    return spark.sql(sql).toArrow().to_pylist()
 
 
 @QUERIES

@@ -20,7 +20,6 @@ import yaml
 import crypto_assets
 from crypto_assets import rendered_files
 from crypto_assets.checks.freshness import cadence_s
-from crypto_assets.contracts.arrow import rows_of
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.engine.base import Engine
 from crypto_assets.serving.lake import Lake
@@ -57,7 +56,7 @@ def on_spark(text: str, engine: Engine, values: Mapping[str, str]) -> list[dict[
         view = name.replace(".", "__")
         engine.store.read(name).createOrReplaceTempView(view)
         text = re.sub(rf"\b(FROM|JOIN) {re.escape(name)}\b", rf"\1 {view}", text)
-    return rows_of(engine.spark.sql(text, args=dict(values)).toArrow())
+    return engine.spark.sql(text, args=dict(values)).toArrow().to_pylist()
 
 
 def alike(rows: list[dict[str, Any]]) -> list[list[Any]]:
