@@ -24,7 +24,7 @@ from crypto_assets.engine.base import (
 from crypto_assets.ml import artifacts, registry
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, SLOT_S, Panel, panel
-from crypto_assets.ml.promotions import effective, held
+from crypto_assets.ml.promotions import beside, effective
 from crypto_assets.storage.base import AuditFailed
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def record(engine: Engine, rows: Sequence[dict[str, Any]]) -> None:
 
     Args:
         engine: Engine whose `ml.promotions` is written.
-        rows: Decisions: those of a training through `held`, since a rollback of its model holds.
+        rows: Decisions: those of a training through `beside`, since what a person decided may hold.
     """
     import pyarrow as pa
 
@@ -172,7 +172,7 @@ def decide(
     """
     rows: Sequence[Mapping[str, Any]] = [r for model in models for r in decided_on(decided, model, cutoff)]
     if not rows:
-        recorded = held([_logged(made, cutoff, inputs) for made in make()], decided, inputs.now)
+        recorded = beside([_logged(made, cutoff, inputs) for made in make()], decided, inputs.now)
         record(engine, recorded)
         rows = recorded
     now_decided = promotions(engine, inputs)

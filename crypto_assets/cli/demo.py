@@ -250,9 +250,8 @@ def poll_moments(start: datetime, end: datetime, every: timedelta = POLL_EVERY) 
 def _print_report(settings: Settings, instance: dg.DagsterInstance, report: Outcome) -> None:
     """Summary for newcomers: prices, flags, problems, and checks expected to fail."""
     engine = make_engine(settings)
-    write_state(
-        settings, instance, engine.store, partial(datetime.now, UTC)
-    )  # for the page, which has no Dagster to ask
+    # For the page, which has no Dagster to ask.
+    write_state(settings, instance, engine.store, partial(datetime.now, UTC))
     output.say()
     with open_lake(settings) as lake:
         prices.show(prices.board(lake, datetime.now(UTC)), "Newest prices")

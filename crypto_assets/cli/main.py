@@ -320,7 +320,7 @@ def models_promote(
     source: Source = None,
     home: HomeOption = None,
 ) -> None:
-    """Put a version into service from the next hour; the next training decides again."""
+    """Put a version into service from the next hour, until a training promotes a later one."""
     from crypto_assets.cli import models as module
 
     settings = _settings(source, home)

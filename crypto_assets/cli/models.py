@@ -12,6 +12,7 @@ from typing import Any
 
 from crypto_assets.assets import training
 from crypto_assets.cli import output
+from crypto_assets.contracts.slices import DAY, floor_day
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import Engine
 from crypto_assets.engine.engines import make_engine
@@ -89,7 +90,11 @@ def decide(settings: Settings, name: str, version: str | None, decision: ByHand,
         ends = f"crypto-assets models promote {model} VERSION --why ..."
         output.say(f"later trainings are recorded and do not serve, until: {ends}")
     else:
-        output.say("the next training decides again")
+        soonest = floor_day(row["effective_from"]) + DAY
+        output.say(
+            f"it serves until a training promotes a later version, at the earliest from {soonest:%Y-%m-%d %H:%M}Z; "
+            f"to keep it whatever trainings find: crypto-assets models rollback {model} {row['version']} --why ..."
+        )
     return SUCCESS
 
 

@@ -253,8 +253,8 @@ PROMOTIONS = Table(
         C("algorithm", "string", "Algorithm of the version.", nullable=False, lineage=_LEARNT),
         C("cutoff", "timestamp", "Training used no later data.", nullable=False),
         C("effective_from", "timestamp", "Start of service if promoted.", nullable=False),
-        C("decision", "string", "promoted or rejected by the gate of a training; promoted_by_hand, or rolled_back: by a "
-          "person, which trainings do not replace.", nullable=False, lineage=_LEARNT),
+        C("decision", "string", "promoted or rejected by the gate of a training. By a person: promoted_by_hand, which the "
+          "next version that a training promotes replaces, or rolled_back, which none does.", nullable=False, lineage=_LEARNT),
         C("provisional", "boolean", "Calibrated on fewer than 28 days.", nullable=False, lineage=_LEARNT),
         C("why", "string", "Reason, with the figures compared.", nullable=False, lineage=_LEARNT),
         C("metrics", "string", "JSON of every metric compared.", nullable=False, lineage=_LEARNT),

@@ -1,8 +1,9 @@
 """Decisions on model versions: which one serves at a time, and what a person decided by hand.
 
 A training decides by its gate: `promoted` or `rejected`, effective from the day after. A person puts a version into
-service with `promoted_by_hand`, until the next training decides again, or with `rolled_back`, which holds: trainings
-record their versions as rejected until a version is promoted by hand. Rows are never rewritten.
+service with `promoted_by_hand`, until a training promotes a later version, or with `rolled_back`, which holds:
+trainings record their versions as rejected until a version is promoted by hand. Rows are never rewritten; that of a
+training says what a person decided before it, and what becomes of that.
 
 Belongs here: reading decisions and making rows of them. Does not belong here: the table (`assets.training`), the gate
 (`assets.anomaly_model`, `assets.price_model`), the registry's alias (`ml.registry`).
@@ -60,8 +61,13 @@ def hold(promotions: Sequence[Mapping[str, Any]], model: str, at: datetime) -> M
     return newest if newest is not None and newest["decision"] == ROLLED_BACK else None
 
 
-def held(rows: Sequence[dict[str, Any]], promotions: Sequence[Mapping[str, Any]], at: datetime) -> list[dict[str, Any]]:
-    """Rows of a training as they are recorded: rejected while their model is held by a rollback.
+def beside(
+    rows: Sequence[dict[str, Any]], promotions: Sequence[Mapping[str, Any]], at: datetime
+) -> list[dict[str, Any]]:
+    """Rows of a training as they are recorded beside what a person decided.
+
+    While a rollback holds their model they are rejected. Else a promoted version replaces one that was promoted by
+    hand, or does not serve if both would begin at the same time; its reason says which.
 
     Args:
         rows: New rows of `ml.promotions`.
@@ -70,11 +76,16 @@ def held(rows: Sequence[dict[str, Any]], promotions: Sequence[Mapping[str, Any]]
     """
 
     def recorded(row: dict[str, Any]) -> dict[str, Any]:
-        holding = hold(promotions, row["model"], at)
-        if holding is None or row["decision"] == REJECTED:
+        if row["decision"] == REJECTED:
             return row
-        why = f"held by the rollback to {holding['version']}; by the gate: {row['why']}"
-        return {**row, "decision": REJECTED, "why": why}
+        if (holding := hold(promotions, row["model"], at)) is not None:
+            why = f"held by the rollback to {holding['version']}; by the gate: {row['why']}"
+            return {**row, "decision": REJECTED, "why": why}
+        before = effective(promotions, row["model"], row["effective_from"])
+        if before["decision"] != PROMOTED_BY_HAND:
+            return row
+        does = "replaces" if before["effective_from"] < row["effective_from"] else "does not serve in place of"
+        return {**row, "why": f"{row['why']}; {does} {before['version']}, promoted by hand: {before['why']}"}
 
     return [recorded(row) for row in rows]
 
@@ -93,7 +104,8 @@ def by_hand(
         promotions: All decisions so far.
         model: One of `REGISTERED`.
         version: The version; None for the newest older one that has served.
-        decision: `promoted_by_hand`, or `rolled_back`, which trainings do not replace.
+        decision: `promoted_by_hand`, which the next version that a training promotes replaces, or `rolled_back`, which
+            none does.
         why: Reason, as a person gives it.
         now: Present time (UTC).
 

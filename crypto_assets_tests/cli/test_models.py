@@ -108,6 +108,8 @@ def test_a_rollback_serves_from_the_next_hour_is_recorded_and_moves_the_alias(ho
 
     back = ran(path, "promote", "anomaly", newer, "--why", "it was the market")
     assert back.exit_code == 0, back.output
+    begins = floor_hour(datetime.now(UTC)) + HOUR
+    assert f"at the earliest from {floor_day(begins) + timedelta(days=1):%Y-%m-%d %H:%M}Z" in back.output
     assert champion(store) == newer
     assert not next(m for m in json.loads(ran(path, "--json").stdout) if m["model"] == "anomaly")["held"]
     assert "it was the market" in ran(path).output

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crypto_assets.ml.baselines import ANOMALY, v0_rows
-from crypto_assets.ml.promotions import Undecidable, by_hand, effective, held, hold
+from crypto_assets.ml.promotions import Undecidable, beside, by_hand, effective, hold
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -36,13 +36,30 @@ def history(*days: int) -> list[dict[str, Any]]:
 NOON = START + 3 * DAY + timedelta(hours=12, minutes=20)
 
 
-def test_a_version_put_into_service_by_hand_serves_from_the_next_hour_until_the_next_training():
+def test_a_version_put_into_service_by_hand_serves_until_a_training_promotes_a_later_one():
     rows = history(2, 3)
     rows.append(by_hand(rows, ANOMALY, "2-union", "promoted_by_hand", "flags tripled", NOON))
     assert effective(rows, ANOMALY, NOON)["version"] == "3-union"
     assert effective(rows, ANOMALY, NOON.replace(hour=13, minute=0))["version"] == "2-union"
-    rows += held([trained(4)], rows, START + 4 * DAY + HOUR)
-    assert effective(rows, ANOMALY, START + 4 * DAY)["version"] == "4-union"
+    refused = trained(4, "rejected")
+    assert beside([refused], rows, START + 4 * DAY + HOUR) == [refused]
+    rows.append(refused)
+    assert effective(rows, ANOMALY, START + 4 * DAY)["version"] == "2-union"
+    (passed,) = beside([trained(5)], rows, START + 5 * DAY + HOUR)
+    assert passed["why"] == "by the gate; replaces 2-union, promoted by hand: flags tripled"
+    rows.append(passed)
+    assert effective(rows, ANOMALY, START + 5 * DAY)["version"] == "5-union"
+    assert beside([trained(6)], rows, START + 6 * DAY + HOUR) == [trained(6)], "said once"
+
+
+def test_a_version_promoted_by_hand_for_the_same_time_as_a_training_serves_and_the_row_says_so():
+    rows = history(2, 3)
+    late = START + 4 * DAY - timedelta(minutes=20)
+    rows.append(by_hand(rows, ANOMALY, "2-union", "promoted_by_hand", "flags tripled", late))
+    (passed,) = beside([trained(4)], rows, START + 4 * DAY + HOUR)
+    assert passed["decision"] == "promoted"
+    assert passed["why"] == "by the gate; does not serve in place of 2-union, promoted by hand: flags tripled"
+    assert effective([*rows, passed], ANOMALY, START + 5 * DAY)["version"] == "2-union"
 
 
 def test_a_rollback_goes_to_the_version_before_and_holds_until_one_is_promoted_by_hand():
@@ -51,7 +68,7 @@ def test_a_rollback_goes_to_the_version_before_and_holds_until_one_is_promoted_b
     assert (back["version"], back["artifact_sha256"], back["why"]) == ("2-union", "sha-2", "flags tripled")
     rows.append(back)
     for day in (4, 5):
-        later = held([trained(day), trained(day, "rejected", "forest")], rows, START + day * DAY + HOUR)
+        later = beside([trained(day), trained(day, "rejected", "forest")], rows, START + day * DAY + HOUR)
         assert [r["decision"] for r in later] == ["rejected", "rejected"]
         assert "held by the rollback to 2-union" in later[0]["why"]
         assert "by the gate" in later[0]["why"]
@@ -62,7 +79,8 @@ def test_a_rollback_goes_to_the_version_before_and_holds_until_one_is_promoted_b
     rows.append(by_hand(rows, ANOMALY, "5-union", "promoted_by_hand", "mended", START + 5 * DAY + 2 * HOUR))
     assert hold(rows, ANOMALY, START + 6 * DAY) is None
     assert effective(rows, ANOMALY, START + 5 * DAY + 3 * HOUR)["version"] == "5-union"
-    assert held([trained(6)], rows, START + 6 * DAY + HOUR) == [trained(6)]
+    (later,) = beside([trained(6)], rows, START + 6 * DAY + HOUR)
+    assert (later["decision"], later["why"]) == ("promoted", "by the gate; replaces 5-union, promoted by hand: mended")
 
 
 def test_a_rollback_can_go_to_the_baseline_and_concerns_one_model():

@@ -464,7 +464,7 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ml`.`promotions` (
   `algorithm` STRING NOT NULL COMMENT 'Algorithm of the version.',
   `cutoff` TIMESTAMP NOT NULL COMMENT 'Training used no later data.',
   `effective_from` TIMESTAMP NOT NULL COMMENT 'Start of service if promoted.',
-  `decision` STRING NOT NULL COMMENT 'promoted or rejected by the gate of a training; promoted_by_hand, or rolled_back: by a person, which trainings do not replace.',
+  `decision` STRING NOT NULL COMMENT 'promoted or rejected by the gate of a training. By a person: promoted_by_hand, which the next version that a training promotes replaces, or rolled_back, which none does.',
   `provisional` BOOLEAN NOT NULL COMMENT 'Calibrated on fewer than 28 days.',
   `why` STRING NOT NULL COMMENT 'Reason, with the figures compared.',
   `metrics` STRING NOT NULL COMMENT 'JSON of every metric compared.',
