@@ -10,8 +10,10 @@ Belongs here: the ASGI layer and its memory. Does not belong here: making answer
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +24,7 @@ MOST_BYTES = 16 * 1024 * 1024
 """Bytes of answers that stay in memory."""
 _SCOPE = "crypto_assets.remembered"
 _WITH_304 = (b"etag", b"cache-control", b"vary")
-_Key = tuple[str, bytes, bool]
+_Key = tuple[str, tuple[tuple[str, str], ...], bool]
 
 
 class _Answer(NamedTuple):
@@ -76,7 +78,7 @@ class Remembered:
         if (state := self._state()) != self._answers.state:
             self._answers = _Answers(state)
         given = dict(scope["headers"])
-        key = scope["path"], scope["query_string"], b"gzip" in given.get(b"accept-encoding", b"")
+        key = scope["path"], _query(scope["query_string"]), b"gzip" in given.get(b"accept-encoding", b"")
         if (known := self._answers.known.get(key)) is None:
             scope[_SCOPE] = self._answers, key
             await self._app(scope, receive, send)
@@ -87,6 +89,14 @@ class Remembered:
             status, headers, body = 304, [h for h in known.headers if h[0] in _WITH_304], b""
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _query(text: bytes) -> tuple[tuple[str, str], ...]:
+    """A query as the routes parse it, sorted by name: its spellings are equal. The values of one name stay in order.
+
+    Defaults stay apart from what is left out: which route has them is known only after this layer.
+    """
+    return tuple(sorted(QueryParams(text).multi_items(), key=itemgetter(0))) if text else ()
 
 
 def remember(request: Request, etag: str, response: Response) -> Response:

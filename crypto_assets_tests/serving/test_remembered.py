@@ -49,6 +49,28 @@ def test_an_answer_is_given_again_while_nothing_changes() -> None:
     assert client.get("/a").content == b"0000000005"
 
 
+def test_spellings_of_one_query_share_an_answer_and_other_queries_do_not() -> None:
+    routes = _Routes()
+    client = Client(Remembered(routes, lambda: 1))
+    same = ("coin=a&coin=b&limit=2", "limit=2&coin=a&coin=b", "coin=%61&limit=%32&coin=b&", "coin=a&&limit=2&coin=b")
+    assert len({client.get(f"/a?{query}").content for query in same}) == 1
+    assert client.get("/a").content == client.get("/a?").content
+    assert routes.asked == 2
+    for other in ("coin=b&coin=a&limit=2", "coin=a&coin=b&limit=20", "coin=a&limit=2", "coin=a&coin=b&limit=2&to="):
+        client.get(f"/a?{other}")
+    assert routes.asked == 6
+
+
+def test_routes_answer_a_time_and_its_other_spelling_alike(tmp_path: Path) -> None:
+    lake = _lake(tmp_path)
+    first, again = (
+        lake.client.get(f"{BARS}?{q}")
+        for q in ("from=2026-11-29T12:00:00Z&limit=2", "limit=2&from=2026-11-29T12%3A00%3A00Z")
+    )
+    assert first.json()["data"] == again.json()["data"]
+    assert len(first.json()["data"]) == 2
+
+
 def test_an_answer_made_before_a_commit_is_not_given_after_it() -> None:
     routes, state = _Routes(), [1]
     client = Client(Remembered(routes, lambda: state[0]))
