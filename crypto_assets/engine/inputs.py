@@ -157,6 +157,8 @@ def model_store(settings: Settings, home: Path) -> dict[str, str]:
     place = {"artifact_root": places.FOLDER, "home": str(home)}
     if settings.on_databricks:
         place = {"artifact_root": settings.databricks_artifacts or f"/Volumes/{settings.catalog}/ml/artifacts"}
+    if settings.registry_uri.startswith("databricks-uc"):
+        place["schema"] = f"{settings.catalog}.ml"
     return {"tracking_uri": settings.tracking_uri, "registry_uri": settings.registry_uri, **place}
 
 

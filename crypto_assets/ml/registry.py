@@ -15,6 +15,7 @@ from typing import Any
 
 from crypto_assets.ml import artifacts, places
 from crypto_assets.ml.baselines import BASELINE, REGISTERED
+from crypto_assets.ml.panel import FIELDS
 from crypto_assets.ml.promotions import effective
 from crypto_assets.ml.scoring import Version
 
@@ -30,17 +31,36 @@ class Store:
         registry_uri: MLflow's registry URI.
         artifact_root: Folder of artifacts, as promotions record it: relative to the home, or absolute.
         home: The home; empty without one.
+        schema: Schema of registered models in Unity Catalog, as `catalog.ml`; empty in other registries.
     """
 
     tracking_uri: str
     registry_uri: str
     artifact_root: str
     home: str = ""
+    schema: str = ""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Store:
         """From a step's `inputs.params`."""
-        return cls(params["tracking_uri"], params["registry_uri"], params["artifact_root"], params.get("home", ""))
+        places_of = params["tracking_uri"], params["registry_uri"], params["artifact_root"]
+        return cls(*places_of, params.get("home", ""), params.get("schema", ""))
+
+    def name(self, model: str) -> str:
+        """Registered name of a model: three levels in Unity Catalog, where a shorter one is of the session's schema."""
+        return f"{self.schema}.{REGISTERED[model]}" if self.schema else REGISTERED[model]
+
+    def experiment(self, client: Any, model: str) -> str:
+        """Id of a model's experiment, which is created at first use.
+
+        A workspace wants a path as its name, and keeps artifacts of runs where it wants.
+        """
+        in_workspace = self.tracking_uri.startswith("databricks")
+        name = f"/Shared/crypto-assets-{model}" if in_workspace else REGISTERED[model]
+        known = client.get_experiment_by_name(name)
+        if known is not None:
+            return known.experiment_id
+        return client.create_experiment(name, None if in_workspace else self.address("runs"))
 
     @property
     def database(self) -> Path | None:
@@ -103,11 +123,8 @@ def log_version(
     folder = Path(store.home, place)
     sha256 = artifacts.save(folder, parameters, estimator)
     client = store.client()
-    experiment = client.get_experiment_by_name(REGISTERED[model])
-    experiment_id = (
-        experiment.experiment_id if experiment else client.create_experiment(REGISTERED[model], store.address("runs"))
-    )
-    run = client.create_run(experiment_id, tags={**tags, "version": version, "sha256": sha256}, run_name=version)
+    experiment = store.experiment(client, model)
+    run = client.create_run(experiment, tags={**tags, "version": version, "sha256": sha256}, run_name=version)
     run_id = run.info.run_id
     _log_metrics(client, run.info, metrics)
     source = store.address(model, version)
@@ -123,10 +140,25 @@ def log_version(
     if not store.tracking_uri.startswith("sqlite:"):
         # A server registers only folders inside a run, so the run gets a copy. Scoring reads the folder.
         client.log_artifacts(run_id, str(folder), "model")
+        if store.schema:
+            client.log_text(run_id, _described(run_id), "model/MLmodel")
         source = f"runs:/{run_id}/model"
     client.set_terminated(run_id)
-    _register(client, model, version, source, run_id, sha256)
+    _register(client, store.name(model), version, source, run_id, sha256)
     return place, sha256, run_id
+
+
+def _described(run_id: str) -> str:
+    """MLflow's description of a version, without which Unity Catalog registers none: types of inputs and outputs.
+
+    It has no flavor: what loads a version is `load`, and what serves one is packed by `databricks.endpoint`.
+    """
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    inputs = Schema([ColSpec(DataType.double, name, required=False) for name in FIELDS])
+    signature = ModelSignature(inputs, Schema([ColSpec(DataType.double, "output")]))
+    return Model(artifact_path="model", run_id=run_id, signature=signature).to_yaml()
 
 
 def _log_metrics(client: Any, run: Any, metrics: Mapping[str, Any]) -> None:
@@ -136,10 +168,9 @@ def _log_metrics(client: Any, run: Any, metrics: Mapping[str, Any]) -> None:
     client.log_batch(run.run_id, [Metric(name, value, run.start_time, 0) for name, value in _flat(metrics).items()])
 
 
-def _register(client: Any, model: str, version: str, source: str, run_id: str, sha256: str) -> None:
+def _register(client: Any, name: str, version: str, source: str, run_id: str, sha256: str) -> None:
     from mlflow.exceptions import MlflowException
 
-    name = REGISTERED[model]
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -160,7 +191,7 @@ def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str)
     Raises:
         LookupError: The promoted version is not registered, or someone else moves the alias at the same time.
     """
-    name = REGISTERED[model]
+    name = store.name(model)
     newest = max((p["effective_from"] for p in promotions if p["model"] == model), default=None)
     if newest is None:
         return None
@@ -171,16 +202,17 @@ def render_alias(store: Store, promotions: Sequence[dict[str, Any]], model: str)
             store.client().delete_registered_model_alias(name, CHAMPION)
         return None
     client = store.client()
-    registered = {int(v.version): v.tags for v in client.search_model_versions(f"name='{name}'")}
-    number, current = _number(name, registered, promoted), _aliased(client, name, CHAMPION)
+    number, current = _number(client, name, promoted), _aliased(client, name, CHAMPION)
     if current == number:
         return wanted
     decided = {p["version"] for p in promotions if p["model"] == model}
-    if current is not None and current > number and registered[current].get("version") not in decided:
-        raise LookupError(
-            f"the alias champion of {name} points at {registered[current].get('version')}, which was promoted after "
-            "this run had read the promotions; run the step again"
-        )
+    if current is not None and current > number:
+        there = _tags(client, name, current).get("version")
+        if there not in decided:
+            raise LookupError(
+                f"the alias champion of {name} points at {there}, which was promoted after this run had read the "
+                "promotions; run the step again"
+            )
     client.set_registered_model_alias(name, CHAMPION, str(number))
     after = _aliased(client, name, CHAMPION)
     if after != number:
@@ -194,22 +226,29 @@ def point_challenger(store: Store, challenger: Mapping[str, Any]) -> None:
     Raises:
         LookupError: The version is not registered.
     """
-    client, name = store.client(), REGISTERED[challenger["model"]]
-    registered = {int(v.version): v.tags for v in client.search_model_versions(f"name='{name}'")}
-    number = _number(name, registered, challenger)
+    client, name = store.client(), store.name(challenger["model"])
+    number = _number(client, name, challenger)
     if (_aliased(client, name, CHALLENGER) or 0) < number:
         client.set_registered_model_alias(name, CHALLENGER, str(number))
 
 
-def _number(name: str, registered: Mapping[int, Mapping[str, str]], decision: Mapping[str, Any]) -> int:
+def _number(client: Any, name: str, decision: Mapping[str, Any]) -> int:
     """Number of a decision's version in the registry."""
     wanted, sha256 = decision["version"], decision["artifact_sha256"]
-    # A run that died before its decision was recorded leaves a registered version of the same text.
-    numbers = [n for n, t in registered.items() if t.get("version") == wanted and t.get("sha256") == sha256]
-    if not numbers:
-        texts = sorted({t["version"] for t in registered.values() if "version" in t})
-        raise LookupError(f"{name} has no version {wanted} with sha256 {sha256[:12]}…; registered: {texts}")
-    return max(numbers)
+    found = client.search_model_versions(f"name='{name}'")
+    texts: set[str] = set()
+    # The newest first: a run that died before its decision was recorded leaves a registered version of the same text.
+    for version in sorted(found, key=lambda v: -int(v.version)):
+        # What is found in Unity Catalog has no tags but a method of that name, which says so.
+        tags = version.tags if isinstance(version.tags, dict) else _tags(client, name, int(version.version))
+        if (tags.get("version"), tags.get("sha256")) == (wanted, sha256):
+            return int(version.version)
+        texts |= {tags["version"]} if "version" in tags else set()
+    raise LookupError(f"{name} has no version {wanted} with sha256 {sha256[:12]}…; registered: {sorted(texts)}")
+
+
+def _tags(client: Any, name: str, number: int) -> Mapping[str, str]:
+    return client.get_model_version(name, str(number)).tags
 
 
 def _aliased(client: Any, name: str, alias: str) -> int | None:

@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry.model_version_search import ModelVersionSearch
+from mlflow.exceptions import MlflowException
+from mlflow.store._unity_catalog.registry.rest_store import UcModelRegistryStore
+from mlflow.utils._unity_catalog_utils import split_uc_model_name
 from sklearn.linear_model import Ridge
 
+from crypto_assets.databricks.deploy.unity import MODELS_SCHEMA
+from crypto_assets.engine.inputs import model_store
 from crypto_assets.ml import artifacts, registry
 from crypto_assets.ml.baselines import PRICE_5M, REGISTERED, v0_rows
-from crypto_assets.ml.promotions import effective
+from crypto_assets.ml.promotions import by_hand, effective
 from crypto_assets.ml.registry import CHAMPION, Store
+from crypto_assets.settings import Settings
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -28,6 +36,70 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uri = f"sqlite:///{root}/mlflow/mlflow.db"
     Store(uri, uri, str(root)).client().search_experiments()
     return root / "mlflow" / "mlflow.db"
+
+
+class Workspace(MlflowClient):
+    """A client of a sqlite store with the rules of a workspace's tracking and of Unity Catalog's registry.
+
+    Raises:
+        MlflowException: A name has fewer than three levels, an experiment's is no path, a version has no signature.
+    """
+
+    def create_experiment(self, name: str, artifact_location: str | None = None, **kwargs: Any) -> str:
+        if not name.startswith("/") or artifact_location is not None:
+            raise MlflowException(f"Got an invalid experiment name {name!r}: it must be an absolute path")
+        return super().create_experiment(name, **kwargs)
+
+    def create_registered_model(self, name: str, **kwargs: Any) -> Any:
+        return super().create_registered_model(self._full(name), **kwargs)
+
+    def get_registered_model(self, name: str) -> Any:
+        return super().get_registered_model(self._full(name))
+
+    def create_model_version(self, name: str, source: str, run_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        folder = self.download_artifacts(run_id, source.removeprefix(f"runs:/{run_id}/"))
+        UcModelRegistryStore._validate_model_signature(None, folder)  # type: ignore[arg-type]
+        return super().create_model_version(self._full(name), folder, run_id, **kwargs)
+
+    def search_model_versions(self, filter_string: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        found = super().search_model_versions(f"name='{self._full(filter_string.split(chr(39))[1])}'", **kwargs)
+        return [ModelVersionSearch(v.name, v.version, v.creation_timestamp) for v in found]
+
+    @staticmethod
+    def _full(name: str) -> str:
+        split_uc_model_name(name)
+        return name
+
+
+@pytest.fixture
+def workspace(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store of a home whose models are in a workspace."""
+    uri = store.tracking_uri
+    monkeypatch.setattr(Store, "client", lambda _: Workspace(uri, uri))
+    monkeypatch.chdir(store.artifact_root.rpartition("/")[0])  # sqlite keeps artifacts of runs there
+    settings = Settings(target="databricks", source="simulator", catalog="prices_prod")  # type: ignore[call-arg]
+    return Store.of({**model_store(settings, Path()), "artifact_root": store.artifact_root})
+
+
+def test_versions_are_registered_in_the_schema_of_unity_catalog_and_promoted_there(workspace: Store) -> None:
+    name = f"prices_prod.{MODELS_SCHEMA}.{NAME}"
+    rows = [*v0_rows(BEGIN, BEGIN), promoted(workspace, 1), promoted(workspace, 2)]
+    client = workspace.client()
+
+    def serving() -> str:
+        return client.get_model_version_by_alias(name, CHAMPION).tags["version"]
+
+    assert registry.render_alias(workspace, rows, PRICE_5M) == serving() == "2024-01-03-ridge"
+    back = by_hand(rows, PRICE_5M, "2024-01-02-ridge", "rolled_back", "worse", BEGIN + 4 * DAY)
+    assert registry.render_alias(workspace, [*rows, back], PRICE_5M) == serving() == "2024-01-02-ridge"
+    client.set_registered_model_alias(name, CHAMPION, "2")
+    with pytest.raises(LookupError, match="promoted after this run had read"):
+        registry.render_alias(workspace, rows[:-1], PRICE_5M)
+    registry.point_challenger(workspace, rows[-1])
+    assert client.get_model_version_by_alias(name, registry.CHALLENGER).tags["version"] == "2024-01-03-ridge"
+    with pytest.raises(LookupError, match=r"registered: \['2024-01-02-ridge', '2024-01-03-ridge'\]"):
+        registry.point_challenger(workspace, rows[-1] | {"version": "2024-01-09-ridge"})
+    assert [m.name for m in client.search_registered_models()] == [name]
 
 
 @pytest.fixture
