@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from crypto_assets.contracts.arrow import compute, empty_rows
 from crypto_assets.contracts.tables import QUARANTINE
 from crypto_assets.engine.base import Engine, StepInputs
+from crypto_assets.storage.staging import loaded
 from crypto_assets.transforms.parse import PLACE, parse_bronze, parse_plain, where_computed
 from crypto_assets.transforms.silver import examined, samples
 
@@ -40,7 +41,7 @@ class Judged:
 
         if self.others is None:
             return self.plain
-        found = samples(where_computed(self.others, F.col("is_valid"))).select(*self.plain.column_names).toArrow()
+        found = loaded(samples(where_computed(self.others, F.col("is_valid"))).select(*self.plain.column_names))
         return pa.concat_tables([self.plain, found.cast(self.plain.schema)])
 
     def refused(self) -> pa.Table:
@@ -49,7 +50,7 @@ class Judged:
 
         if self.others is None:
             return empty_rows(QUARANTINE)
-        return examined(where_computed(self.others, ~F.col("is_valid"))).select(*QUARANTINE.column_names).toArrow()
+        return loaded(examined(where_computed(self.others, ~F.col("is_valid"))).select(*QUARANTINE.column_names))
 
 
 def judged(engine: Engine, bronze: DataFrame, inputs: StepInputs, columns: Sequence[str]) -> Judged:
@@ -66,7 +67,7 @@ def judged(engine: Engine, bronze: DataFrame, inputs: StepInputs, columns: Seque
     if inputs.as_of is not None:
         bronze = bronze.where(F.col("kafka_timestamp") <= F.lit(inputs.as_of))
     parsed = samples(parse_plain(bronze, inputs.coins, inputs.partitions_start))
-    rows = parsed.select(*dict.fromkeys((*columns, *PLACE, "is_valid"))).toArrow()
+    rows = loaded(parsed.select(*dict.fromkeys((*columns, *PLACE, "is_valid"))))
     valid = rows.column("is_valid")
     left = rows.filter(compute().invert(valid)).select(list(PLACE))
     if not left.num_rows:
