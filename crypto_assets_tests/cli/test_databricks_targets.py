@@ -140,7 +140,7 @@ def test_lag_of_landed_records_is_at_most_the_age_of_what_is_covered(tmp_path, c
 
 
 def test_events_and_tables_say_the_same_of_one_home(small_home: SmallHome):
-    stored = StoredFacts(small_home.settings.lake, small_home.engine.store)
+    stored = StoredFacts(small_home.settings.lake)
     told = ToldFacts(small_home.instance, stored)
     small_home.run("gold/latest_prices", [])
     assert told.covered() == stored.covered()
