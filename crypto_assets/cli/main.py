@@ -343,7 +343,8 @@ def models_rollback(
     """Put an earlier version back into service from the next hour and hold it: trainings do not replace it."""
     from crypto_assets.cli import models as module
 
-    raise typer.Exit(module.decide(_settings(source, home), name, version, "rolled_back", why, now=datetime.now(UTC)))
+    settings, wanted = _settings(source, home), version or None  # a job's parameter is empty when it is left out
+    raise typer.Exit(module.decide(settings, name, wanted, "rolled_back", why, now=datetime.now(UTC)))
 
 
 @alerts_app.callback(invoke_without_command=True)

@@ -33,9 +33,9 @@ def show(settings: Settings, *, now: datetime, as_json: bool) -> int:
 
     Raises:
         HomeError: There is no home.
-        UsageError: Nothing was decided yet.
+        UsageError: Nothing was decided yet, or decisions are in a workspace.
     """
-    existing_home(settings)
+    _home(settings)
     decided = _decided(make_engine(settings))
     there = {p["model"] for p in decided}
     known = [model for model in REGISTERED if model in there]
@@ -68,10 +68,11 @@ def decide(settings: Settings, name: str, version: str | None, decision: ByHand,
 
     Raises:
         HomeError: There is no home.
-        UsageError: There is no such model or version, it serves already, or no reason is given.
+        UsageError: There is no such model or version, it serves already, no reason is given, or decisions are in a
+            workspace.
         ArtifactRefused: The version's files are not those that were registered.
     """
-    home = existing_home(settings)
+    home = _home(settings)
     model, engine = _model(name), make_engine(settings)
     if not why.strip():
         raise UsageError('--why is empty: say why, for those who read it later: --why "flags tripled since Tuesday"')
@@ -80,10 +81,10 @@ def decide(settings: Settings, name: str, version: str | None, decision: ByHand,
         row = by_hand(decided, model, version, decision, why.strip(), now)
     except Undecidable as error:
         raise UsageError(f"{error}; all of them: crypto-assets models") from error
-    registry.load(row, str(home.path))  # refuses files that are not the registered ones
+    registry.load(row, home)  # refuses files that are not the registered ones
     before = effective(decided, model, now)
     training.record(engine, [row])
-    registry.render_alias(registry.Store.of(model_store(settings, home.path)), _decided(engine), model)
+    registry.render_alias(registry.Store.of(model_store(settings, settings.home)), _decided(engine), model)
     begins = f"{row['effective_from']:%Y-%m-%d %H:%M}Z"
     output.say(f"{model} {row['version']} ({row['algorithm']}) serves from {begins}, in place of {before['version']}")
     if decision == "rolled_back":
@@ -96,6 +97,25 @@ def decide(settings: Settings, name: str, version: str | None, decision: ByHand,
             f"to keep it whatever trainings find: crypto-assets models rollback {model} {row['version']} --why ..."
         )
     return SUCCESS
+
+
+def _home(settings: Settings) -> str | None:
+    """The home whose model files are used; None in a workspace, where they are on a volume.
+
+    Raises:
+        HomeError: There is no home.
+        UsageError: Decisions are in a workspace, and this is not there.
+    """
+    if settings.is_remote:
+        return None
+    home = existing_home(settings)
+    if settings.on_databricks:
+        raise UsageError(
+            f"decisions on models are in table ml.promotions of catalog {settings.catalog}, in the workspace: run the "
+            "bundle's job `decide_model` there: databricks bundle run decide_model --params "
+            "decision=rollback,model=...,version=...,why=..."
+        )
+    return str(home.path)
 
 
 def _decided(engine: Engine) -> list[dict[str, Any]]:

@@ -11,12 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from crypto_assets.assets import training
+from crypto_assets.cli import models
 from crypto_assets.cli.main import app
+from crypto_assets.contracts.model import CHAIN_COLUMNS
 from crypto_assets.contracts.slices import HOUR, floor_day, floor_hour
 from crypto_assets.contracts.tables import PROMOTIONS
 from crypto_assets.engine.base import Engine
 from crypto_assets.engine.engines import make_engine
 from crypto_assets.engine.inputs import model_store
+from crypto_assets.engine.sail import SailEngine
+from crypto_assets.errors import UsageError
 from crypto_assets.home import open_home
 from crypto_assets.ml import artifacts, registry
 from crypto_assets.ml.baselines import ANOMALY, v0_rows
@@ -117,6 +121,37 @@ def test_a_rollback_serves_from_the_next_hour_is_recorded_and_moves_the_alias(ho
     none = ran(path, "rollback", "anomaly", "v0", "--why", "no trust in either")
     assert none.exit_code == 0, none.output
     assert champion(store) is None
+
+
+def test_on_a_cluster_the_decision_needs_no_home_and_goes_to_unity_catalog(home, tmp_path, monkeypatch):
+    """As the bundle's job runs it: places are absolute, and the registry has names of three levels."""
+    path, engine, store = home
+    client, named = store.client(), "prices_prod.ml.crypto_anomaly"
+    rows = [r for r in engine.store.read_arrow(PROMOTIONS.full_name).to_pylist() if r["model"] == "anomaly"]
+    rows = [{n: v for n, v in r.items() if n not in CHAIN_COLUMNS} for r in rows if r["decision"] == "promoted"]
+    client.create_registered_model(named)
+    for row in (r for r in rows if r["version"] != "v0"):
+        row["artifact_uri"] = str(path / row["artifact_uri"])
+        tags = {"version": row["version"], "sha256": row["artifact_sha256"]}
+        client.create_model_version(named, row["artifact_uri"], row["run_id"], tags=tags)
+    lake = SailEngine(str(tmp_path / "lake"))
+    training.record(lake, rows)
+    given = {"target": "databricks", "catalog": "prices_prod", "source": "coingecko", "home_path": tmp_path / "none"}
+    settings = Settings(role="remote", mlflow_registry_uri="databricks-uc", **given)  # type: ignore[call-arg]
+    monkeypatch.setattr(models, "make_engine", lambda _: lake)
+    monkeypatch.setattr(registry.Store, "client", lambda _: client)
+    older = f"{TODAY - timedelta(days=1):%Y-%m-%d}-robust-z"
+    assert models.decide(settings, "anomaly", None, "rolled_back", "worse", now=datetime.now(UTC)) == 0
+    assert client.get_model_version_by_alias(named, "champion").tags["version"] == older
+    assert not (tmp_path / "none").exists()
+
+    driver, now = Settings(**given), datetime.now(UTC)  # type: ignore[call-arg]
+    open_home(driver)
+    refused = "of catalog prices_prod, in the workspace: run the bundle's job `decide_model`"
+    with pytest.raises(UsageError, match=refused):
+        models.show(driver, now=now, as_json=True)
+    with pytest.raises(UsageError, match=refused):
+        models.decide(driver, "anomaly", older, "rolled_back", "worse", now=now)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from crypto_assets.databricks.clusters import ENDPOINT_LIBRARIES, NEVER_ON_A_CLUSTER, secret_key
+from crypto_assets.databricks.clusters import ENDPOINT_LIBRARIES, NEVER_ON_A_CLUSTER, STEP_LIBRARIES, secret_key
 from crypto_assets.databricks.deploy import unity
 from crypto_assets.databricks.pipeline.configuration import SCHEMA_SUFFIX
 from crypto_assets.databricks.pipeline.datasets import DATASETS
@@ -154,10 +155,35 @@ def test_jobs_call_commands_that_exist() -> None:
     from crypto_assets.cli.main import app
 
     known = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     for job in BUNDLE["resources"]["jobs"].values():
         for task in job["tasks"]:
             if task["spark_python_task"]["python_file"] == COMMAND:
                 assert task["spark_python_task"]["parameters"][2] in known
+
+
+@pytest.mark.parametrize("decision", ["rollback", "promote"])
+def test_the_job_that_decides_on_a_model_gives_the_command_what_it_takes(decision: str) -> None:
+    from crypto_assets.cli import models
+    from crypto_assets.cli.main import app
+
+    job = BUNDLE["resources"]["jobs"]["decide_model"]
+    given = {"decision": decision, "model": "anomaly", "version": "2026-11-28-union", "why": "flags tripled"}
+    assert {p["name"]: p["default"] for p in job["parameters"]}.keys() == given.keys()
+    (task,) = job["tasks"]
+    arguments = [
+        re.sub(r"{{job\.parameters\.(\w+)}}", lambda found: given[found[1]], text)
+        for text in task["spark_python_task"]["parameters"][2:]
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        asked: list[tuple[Any, ...]] = []
+        patch.setattr(models, "decide", lambda _settings, *told, now: asked.append(told) or 0)
+        for name, value in job["job_clusters"][0]["new_cluster"]["spark_env_vars"].items():
+            patch.setenv(name, value.replace("${var.catalog}", "prices_prod"))
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    kind = {"rollback": "rolled_back", "promote": "promoted_by_hand"}[decision]
+    assert asked == [("anomaly", "2026-11-28-union", kind, "flags tripled")]
 
 
 def test_the_pipeline_of_the_bundle_exists() -> None:
@@ -186,6 +212,9 @@ def test_bundle_libraries_are_pinned_by_the_lock_and_never_the_runtime_own() -> 
     assert {pin.split("==")[0] for pin in of_endpoint} == set(ENDPOINT_LIBRARIES)
     pins = [*(entry["pypi"]["package"] for entry in task["libraries"]), *pipeline["environment"]["dependencies"]]
     pins += of_endpoint
+    (deciding,) = BUNDLE["resources"]["jobs"]["decide_model"]["tasks"]
+    pins += (of_decision := [entry["pypi"]["package"] for entry in deciding["libraries"]])
+    assert set(STEP_LIBRARIES) - {"databricks-sdk"} <= {pin.split("==")[0] for pin in of_decision}
     lock = (ROOT / "requirements.lock").read_text().lower()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     ours = {re.split(r"[\[<>=]", d)[0] for d in project}
