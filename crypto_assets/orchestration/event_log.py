@@ -5,15 +5,18 @@ event costs six of them (measured: 10 ms, of which 8 ms are opening, compiling a
 connection per file and process and stores the same data. It also remembers which materialization is the newest of a
 partition: Dagster asks that twice for every check it stores (measured: 184 times, a tenth of a refresh of ten coins).
 And it stores events in one transaction per file where Dagster has several at once: those planned for a run,
-materializations of a range, and what a step reports (`together`). Enabled by the `dagster.yaml` of a home; remove it
+materializations of a range, and what a step reports (`together`). A run's file gets its tables in one transaction too.
+Enabled by the `dagster.yaml` of a home; remove it
 once Dagster does these itself.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from threading import RLock, local
 from typing import Any
@@ -28,7 +31,7 @@ from dagster import (
 )
 from sqlalchemy import Connection, Engine, bindparam, create_engine, select
 from sqlalchemy import event as listeners
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from crypto_assets.dagster_private import (
     ASSET_CHECK_EVENTS,
@@ -191,6 +194,33 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         """Remove the events of an asset."""
         super().wipe_asset(asset_key)
         self._forget()
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        """Create what Dagster creates, but the tables of a run's new file in one commit instead of twenty.
+
+        Each commit waits for the disk, and to note the newest migration Dagster reads all of them (measured: 0.2 s for
+        every run, 0.06 of it of the processor).
+        """
+        if not for_index_shard:
+            with engine.connect() as connection:
+                file: Any = connection.connection.dbapi_connection
+                if not file.execute("PRAGMA schema_version").fetchone()[0]:
+                    # An error means that another process is at it: Dagster waits for that one.
+                    with suppress(sqlite3.OperationalError):
+                        file.execute("PRAGMA journal_mode=WAL")
+                        file.executescript(self._tables_as_sql)
+                        return
+                    file.rollback()
+        super()._initdb(engine, for_index_shard)
+
+    @cached_property
+    def _tables_as_sql(self) -> str:
+        """Dagster's tables with the revision of the newest migration, as a script of one transaction."""
+        engine = create_engine("sqlite://", poolclass=StaticPool)
+        super()._initdb(engine)
+        with engine.connect() as connection:
+            file: Any = connection.connection.dbapi_connection
+            return "\n".join(file.iterdump())
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,24 @@ def test_processes_write_at_once_and_see_each_other(tmp_path):
         assert [writer.communicate(timeout=60) and writer.returncode for writer in writers] == [0, 0]
         names = [f"{n}-{i}" for n in ("process0", "process1", "here") for i in range(40)]
         assert reported(found) == Counter([*names, "before-0"])
+
+
+def new_file(storage: SqliteEventLogStorage) -> tuple[list[str], str]:
+    """Content of the file that a storage makes for a run, and its journal mode."""
+    with storage.run_connection("run"):
+        pass
+    storage.dispose()
+    with closing(sqlite3.connect(storage.path_for_shard("run"))) as file:
+        return list(file.iterdump()), file.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+@pytest.mark.parametrize("script", [None, "BEGIN; CREATE TABLE event_logs (id); CREATE TABLE event_logs (id); COMMIT;"])
+def test_a_new_runs_file_is_as_dagster_makes_it(tmp_path, script, monkeypatch):
+    """Also when another process makes the tables in the same moment: the script then fails at the first of them."""
+    if script:
+        monkeypatch.setattr(KeptSqliteEventLogStorage, "_tables_as_sql", script)
+    kept = KeptSqliteEventLogStorage(str(tmp_path / "kept"))
+    assert new_file(kept) == new_file(SqliteEventLogStorage(str(tmp_path / "dagsters")))
 
 
 def runs_with_an_event(found: dg.DagsterInstance, count: int) -> list[str]:
