@@ -186,7 +186,7 @@ def status(source: Source = None, home: HomeOption = None, json: Json = False) -
     """
     from crypto_assets.collector import collector_paused
 
-    with collector_paused():  # it would walk Dagster's modules again and again while they are imported
+    with collector_paused(lasting=True):  # it would walk Dagster's modules again and again while they are imported
         from crypto_assets.cli import status as module
 
         code = module.run(_settings(source, home), clock=partial(datetime.now, UTC), as_json=json)

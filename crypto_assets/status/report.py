@@ -389,8 +389,9 @@ def _known(instance: dg.DagsterInstance | None, clock: Clock) -> dict[str, LastR
 
 def _failed_runs(instance: dg.DagsterInstance | None, known: Mapping[str, LastRun | None]) -> list[str]:
     """A sentence for each failed run that is the newest of an asset which a schedule moves."""
-    scheduled = assets_of("refresh", "daily", "slot")
-    runs = {r.run_id: r for name, r in known.items() if r is not None and r.state == "FAILURE" and name in scheduled}
+    failed = {name: r for name, r in known.items() if r is not None and r.state == "FAILURE"}
+    scheduled = assets_of("refresh", "daily", "slot") if failed else ()  # imports every asset
+    runs = {r.run_id: r for name, r in failed.items() if name in scheduled}
     failures = []
     for run_id, last in runs.items():
         assert instance is not None
