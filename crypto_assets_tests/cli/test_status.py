@@ -19,6 +19,7 @@ from crypto_assets.contracts.tables import TABLES
 from crypto_assets.home import HomeError, open_home
 from crypto_assets.settings import Settings
 from crypto_assets.status import report as report_of
+from crypto_assets.status.table_facts import Covered, StoredFacts
 from crypto_assets.storage.delta_rs import DeltaRsStore
 from crypto_assets_tests.storage import catalog_managed
 from crypto_assets_tests.storage.rows import alert, table
@@ -249,20 +250,18 @@ def test_data_of_the_future_is_a_problem_of_the_clock_and_no_negative_age(served
 
 
 @pytest.mark.kafka
-def test_ages_are_those_at_the_time_when_a_fact_was_read(served, kafka_broker):
+def test_ages_are_those_at_the_time_when_a_fact_was_read(served, kafka_broker, monkeypatch):
     """A report that takes long: a quote, a record and a tick are newer than its beginning."""
-    clock = [NOW]
+    clock, asked = [NOW], StoredFacts.covered
 
-    class Busy(DeltaRsStore):
-        def read_arrow(self, table: str, *args: Any, **kwargs: Any) -> Any:
-            clock.append(NOW + timedelta(seconds=150))
-            return super().read_arrow(table, *args, **kwargs)
+    def slow(facts: StoredFacts) -> Covered:
+        clock.append(NOW + timedelta(seconds=150))
+        return asked(facts)
 
-    served.store = Busy(served.settings.lake, no_spark)
+    monkeypatch.setattr(StoredFacts, "covered", slow)
     served.write(quote({0: 1}, age_s=-140))
     publish(served, kafka_broker, 1, NOW + timedelta(seconds=110))
     ticks(served, NOW + timedelta(seconds=145))
-    clock[:] = [NOW]
     report = report_of.collect(served.settings, served.instance, served.store, lambda: clock[-1])
     assert report.verdict.problems == ()
     assert (report.event_age_s, report.lag_s, report.producer.newest_tick_age_s) == (10.0, 40.0, 5.0)
