@@ -1,9 +1,8 @@
 """The commands. Each parses, calls one function and translates its errors to an exit code; nothing is done here.
 
-Heavy modules are imported inside the commands, so that `--help` answers at once.
+Heavy modules are imported inside the commands, so that `--help` answers at once. Annotations are values here, not text:
+Typer would evaluate the text of every parameter of every command, twice.
 """
-
-from __future__ import annotations
 
 import atexit
 import gc
@@ -23,7 +22,7 @@ from crypto_assets.source_facts import listed
 if TYPE_CHECKING:
     from crypto_assets.settings import Settings
 
-_KNOWN: ContextVar[Settings | None] = ContextVar("settings in force", default=None)
+_KNOWN: "ContextVar[Settings | None]" = ContextVar("settings in force", default=None)
 
 
 atexit.register(gc.freeze)  # else the interpreter, as it ends, walks every object of every module that was imported
@@ -71,7 +70,7 @@ Why = Annotated[str, typer.Option("--why", help="Reason, recorded with the decis
 Port = Annotated[int, typer.Option("--port", help="Port of the Dagster UI on 127.0.0.1.")]
 
 
-def _settings(source: str | None = None, home: Path | None = None) -> Settings:
+def _settings(source: str | None = None, home: Path | None = None) -> "Settings":
     """Settings from the environment with the options on top, and with what an existing home is bound to.
 
     A home named on the command line determines the source, whatever the environment has: it is the more specific
@@ -92,7 +91,7 @@ def _settings(source: str | None = None, home: Path | None = None) -> Settings:
     return settings
 
 
-def _ambient(source: str | None = None, home: Path | None = None, transport: str | None = None) -> Settings:
+def _ambient(source: str | None = None, home: Path | None = None, transport: str | None = None) -> "Settings":
     """Settings from the environment with the options on top; does not read the home.
 
     Raises:
@@ -199,7 +198,7 @@ def doctor(source: Source = None, home: HomeOption = None, json: Json = False, v
     from crypto_assets.cli import doctor as module
     from crypto_assets.errors import ReportedError
 
-    def load() -> Settings:
+    def load() -> "Settings":
         """Also of a home that cannot be used: that is a finding."""
         try:
             return _settings(source, home)
