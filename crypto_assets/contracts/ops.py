@@ -74,7 +74,9 @@ PIPELINE_METRICS = Table(
 )
 
 ALERTS = Table(
-    "ops", "alerts", "All alerts and recoveries, of the pipeline and of the market: transitions only, one per cause.",
+    "ops", "alerts",
+    "All alerts and recoveries, of the pipeline and of the market: transitions only, one per cause. An alert that fires is "
+    "raised again, as another row, when its check fails further rules.",
     (
         C("alert_id", "string", "Idempotency key: hash of cause, partition, state and time of the transition; of a market "
           "alert the hash of rule, coin and slot.", nullable=False),

@@ -556,5 +556,5 @@ CREATE TABLE IF NOT EXISTS `crypto_analytics`.`ops`.`alerts` (
   `value` DOUBLE COMMENT 'What the rule\'s `value` came to in the slot; null without one, and once resolved.'
 )
 USING DELTA
-COMMENT 'All alerts and recoveries, of the pipeline and of the market: transitions only, one per cause.'
+COMMENT 'All alerts and recoveries, of the pipeline and of the market: transitions only, one per cause. An alert that fires is raised again, as another row, when its check fails further rules.'
 TBLPROPERTIES ('delta.isolationLevel' = 'Serializable', 'delta.checkpointInterval' = '10', 'delta.enableDeletionVectors' = 'false', 'delta.logRetentionDuration' = 'interval 30 days', 'delta.deletedFileRetentionDuration' = 'interval 7 days');
