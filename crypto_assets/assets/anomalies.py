@@ -30,6 +30,8 @@ FIRST = ("scored_at", "latency_s", "inference_ms")
 """Columns of a slot's first scoring, which outlive restatements."""
 SECOND = ("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar_windows")
 """Columns that came with the second score: null in older rows, which does not make a row a changed one."""
+THIRD = ("common_score", "common_threshold")
+"""Those that came with the third."""
 
 
 @Step(
@@ -162,7 +164,11 @@ def _revised(row: dict[str, Any], old: Mapping[str, Any] | None) -> dict[str, An
     if old is None:
         return row
     first = {n: old[n] for n in FIRST}
-    passed = (*VOLATILE, *SECOND) if old["detectors"] is None else VOLATILE
+    passed = {*VOLATILE}
+    if old["detectors"] is None:
+        passed |= {*SECOND}
+    if old["common_score"] is None:
+        passed |= {*THIRD}
     if all(row[n] == old[n] for n in row if n not in passed):
         return {**row, **first, **{n: old[n] for n in ("revision", "previous_is_anomaly")}}
     return {**row, **first, "revision": old["revision"] + 1, "previous_is_anomaly": old["is_anomaly"]}

@@ -41,7 +41,7 @@ CHECKS = training.COMMON_CHECKS | {
 MODEL = ModelAsset(
     "ml",
     "anomaly_model",
-    "Anomaly detector of day D: thresholds of two scores, calibrated on features before the end of D. At the end of a "
+    "Anomaly detector of day D: thresholds of its scores, calibrated on features before the end of D. At the end of a "
     "UTC week an isolation forest is compared on injected faults, and serves the next week only if it finds more at an "
     "equal flag rate. Serves from D + 1.",
 )

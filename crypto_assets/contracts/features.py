@@ -45,6 +45,8 @@ PRICE_FEATURES = Table(
           lineage=_PRICE),
         C("s_market", "double", "Root of the EWMA of r5_market squared over the 288 slots before t (half-life 72 slots; at "
           "least 144 known), floored at 1e-5. Null in rows of version 1.", unit="log return", lineage=_PRICE),
+        C("rz_common", "double", "Median of rz over the coins of the slot (at least three): how far all of them move. Null "
+          "in rows before version 3.", unit="own sigma", lineage=_PRICE),
         C("unchanged_slots", "bigint", "Slots up to t with the same price, at most 288; 0 without a price. Null in rows of "
           "version 1.", lineage=_PRICE),
         C("basket_hash", "string", "Hash of the coins with r5 in the slot.", nullable=False, lineage=_PRICE),

@@ -9,7 +9,7 @@ from crypto_assets.contracts.model import Rule, Table
 _bar, _feature = of("gold.bars_5m"), of("features.price_features")
 _forecast, _outlook = of("gold.price_predictions"), of("gold.volatility_forecasts")
 _ANOMALY_INPUTS = _feature("rz", "r15", "r1h", "rv1h", "r5_market", "s")
-_ALL_INPUTS = (*_ANOMALY_INPUTS, *_feature("s_market"))
+_ALL_INPUTS = (*_ANOMALY_INPUTS, *_feature("s_market", "rz_common"))
 ANOMALIES = Table(
     "gold", "anomalies",
     "Anomaly score of every coin and closed 5-minute slot, by the model version effective at the time.",
@@ -18,19 +18,23 @@ ANOMALIES = Table(
         C("symbol", "string", "Ticker symbol.", nullable=False),
         C("window_start", "timestamp", "Start of the slot.", nullable=False, lineage=_feature("window_start")),
         C("window_end", "timestamp", "End of the slot.", nullable=False, lineage=_feature("window_end")),
-        C("anomaly_score", "double", "Score, higher = more anomalous; null if inputs are null. Of a version with two scores "
-          "(algorithm union) the higher of score / threshold; else |rz| in own sigma, or the forest's score.",
+        C("anomaly_score", "double", "Score, higher = more anomalous; null if inputs are null. Of a version with several "
+          "scores (algorithm union) the highest of score / threshold; else |rz| in own sigma, or the forest's score.",
           lineage=_ALL_INPUTS),
-        C("threshold", "double", "Coin's threshold in that model version; 1 for two scores.", nullable=False),
+        C("threshold", "double", "Coin's threshold in that model version; 1 for several scores.", nullable=False),
         C("is_anomaly", "boolean", "Score above threshold; false if the score is null.", nullable=False,
           lineage=_ALL_INPUTS),
-        C("detectors", "array<string>", "Scores above their thresholds, sorted: market, robust_z, isolation_forest. Null in "
-          "rows from before there were two.", lineage=_ALL_INPUTS),
+        C("detectors", "array<string>", "Scores above their thresholds, sorted: common, market, robust_z, isolation_forest. "
+          "Null in rows from before there were several.", lineage=_ALL_INPUTS),
         C("z_threshold", "double", "Coin's threshold of |rz| (size_sigma); null if the version does not use it.",
           unit="own sigma"),
         C("market_score", "double", "|r5_market| / sqrt(s_market x max(s_market, 0.3 s)).",
           lineage=_feature("r5_market", "s_market", "s")),
         C("market_threshold", "double", "Coin's threshold of market_score; null if the version does not use it."),
+        C("common_score", "double", "|rz_common|: how far all coins move in the slot. Null in rows from before there was this "
+          "score.", unit="own sigma", lineage=_feature("rz_common")),
+        C("common_threshold", "double", "Coin's threshold of common_score; null if the version does not use it.",
+          unit="own sigma"),
         C("explanation", "string", "JSON list of the strongest features with their values, in the coin's own sigma.",
           lineage=_ANOMALY_INPUTS),
         C("size_sigma", "double", "|rz| of the slot, which is the score robust_z.", unit="own sigma",
@@ -39,7 +43,7 @@ ANOMALIES = Table(
           lineage=_feature("r5_market", "s_market")),
         C("similar_windows", "string", "JSON list of the three nearest of the coin's 20 strongest windows before the version's "
           "cut-off: window_end, and distance of the inputs in own sigma. Null unless flagged.", lineage=_ALL_INPUTS),
-        C("scope", "string", "Of a flag: coin_specific if market fired, market_wide if robust_z alone did. Of a version "
+        C("scope", "string", "Of a flag: coin_specific if market fired, market_wide if only common or robust_z did. Of a version "
           "with one score, or without market_score: market_wide if at least half of the other coins were flagged within "
           "5 min.", lineage=_ALL_INPUTS),
         C("suspicion", "string", "Data-quality suspicion: stale, frozen (the same price for longer than the coin's 28 days "

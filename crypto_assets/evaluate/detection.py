@@ -1,7 +1,7 @@
 """Walk-forward of the anomaly detectors: what each flags on real days, and finds of faults injected into them.
 
-Each day is scored by a detector trained on what was known before it. Besides the product's detector, its two scores are
-measured alone, each at the whole budget with thresholds at the plain quantile of its last 28 days.
+Each day is scored by a detector trained on what was known before it. Besides the product's detector, two of its scores
+are measured alone, each at the whole budget with thresholds at the plain quantile of its last 28 days.
 """
 
 from __future__ import annotations

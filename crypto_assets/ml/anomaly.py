@@ -1,7 +1,7 @@
-"""Training of the anomaly model: thresholds of the union of two scores, from their scores of the past 28 days.
+"""Training of the anomaly model: thresholds of a union of scores, from those of the past 28 days.
 
-Nothing is fitted to decide: a training is two quantiles per coin, and at the end of a UTC week a comparison with an
-isolation forest (`ml.challenger`).
+Nothing is fitted to decide: a training is a quantile per coin and score, and at the end of a UTC week a comparison with
+an isolation forest (`ml.challenger`).
 
 Belongs here: calibrating. Does not belong here: reading rows, scores and flags (`ml.detectors`), storing models
 (`ml.registry`).
@@ -17,6 +17,7 @@ from crypto_assets.ml import challenger
 from crypto_assets.ml.challenger import Comparison
 from crypto_assets.ml.detectors import (
     CALIBRATION_DAYS,
+    COMMON,
     LEAST_CALIBRATION_DAYS,
     LEAST_FROZEN,
     LONGEST_RUN,
@@ -35,6 +36,17 @@ if TYPE_CHECKING:
 
 LEAST_SHARE = 0.5
 """Share of slots with known scores from which a day counts."""
+
+SHARES = {MARKET: 0.45, COMMON: 0.45, ROBUST_Z: 0.1}
+"""Share of the budget that each score of the union has. What robust z finds beyond the two is a move of many sigmas."""
+
+RARE_COMMON_SHARE = 0.35
+"""The same of `common` at less than a flag a day. A common move flags all coins at once, so its threshold rests on one
+or two moves of four weeks and is exceeded more often than wanted: by half, measured."""
+
+LEAST_BEYOND = 10
+"""Scores of four weeks beyond a coin's threshold from which it is the coin's own quantile, not of a tail of all coins.
+The common move is the same for all, so there is nothing to pool."""
 
 WINDOWS = 20
 """Strongest past windows kept per coin."""
@@ -77,7 +89,9 @@ def train(data: Panel, budget: float, *, early: bool = False) -> Training:
 
 
 def calibrate(data: Panel, budget: float) -> Detector:
-    """The union of both scores, each with half the budget; robust z alone where coins are too few for `market`.
+    """The union of scores, each with its share of the budget; robust z alone where coins are too few to be compared.
+
+    Where rows do not have the common move yet, the other two scores have half the budget each.
 
     Args:
         data: Everything known before the cut-off.
@@ -92,22 +106,43 @@ def calibrate(data: Panel, budget: float) -> Detector:
     found = scores(data)
     days = _days(data, found[ROBUST_Z])
     _require(len(days), budget)
-    both = [d for d in days if np.isfinite(found[MARKET][:, slice(*d)]).mean() > LEAST_SHARE]
-    if len(both) >= (CALIBRATION_DAYS if budget < 1 else LEAST_CALIBRATION_DAYS):
-        days = both
-    else:
-        found = {ROBUST_Z: found[ROBUST_Z]}
+    shares, days = _shares(found, days, budget)
     slots = np.concatenate([np.arange(*d) for d in days])
-    calibrated = {name: values[:, slots] for name, values in found.items()}
-    share, rare = budget / len(found), budget < 1
     detector = Detector(
-        UNION if len(found) > 1 else ROBUST_Z,
-        {name: thresholds(values, data.coins, share, pooled=rare) for name, values in calibrated.items()},
+        UNION if len(shares) > 1 else ROBUST_Z,
+        {
+            name: thresholds(
+                found[name][:, slots],
+                data.coins,
+                share,
+                pooled=name != COMMON and share * CALIBRATION_DAYS < LEAST_BEYOND,
+            )
+            for name, share in shares.items()
+        },
         len(days),
         frozen_limits(data.cut(int(slots[0]), data.slots)),
     )
     flags = detector.flags(data)[:, slots]
     return replace(detector, windows=_strongest(detector, data, slots), metrics=flag_statistics(flags, data.coins))
+
+
+def _shares(
+    found: dict[str, np.ndarray], days: list[tuple[int, int]], budget: float
+) -> tuple[dict[str, float], list[tuple[int, int]]]:
+    """Flags a day of each score that is known on enough days, and these days."""
+    import numpy as np
+
+    def known(name: str) -> list[tuple[int, int]]:
+        return [d for d in days if np.isfinite(found[name][:, slice(*d)]).mean() > LEAST_SHARE]
+
+    enough = CALIBRATION_DAYS if budget < 1 else LEAST_CALIBRATION_DAYS
+    compared, moved = known(MARKET), known(COMMON)
+    if min(len(compared), len(moved)) >= enough:
+        shares = SHARES | ({COMMON: RARE_COMMON_SHARE} if budget < 1 else {})
+        return {name: budget * share for name, share in shares.items()}, sorted({*compared} & {*moved})
+    if len(compared) >= enough:
+        return {ROBUST_Z: budget / 2, MARKET: budget / 2}, compared
+    return {ROBUST_Z: budget}, days
 
 
 def frozen_limits(data: Panel) -> dict[str, int]:

@@ -40,7 +40,7 @@ ALL_INJECTED = "injected"
 
 LEAST_GAIN = 0.01
 """Recall that a challenger gains at least, by the lower bound of the difference: thresholds with equal numbers of flags
-still lie anywhere between two scores, and which of them is not a matter of days."""
+still lie anywhere between two values, and which of them is not a matter of days."""
 
 MARGIN = 0.02
 """Recall on market-wide moves that a challenger may have lost, by the lower bound of the difference."""

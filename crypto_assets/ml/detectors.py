@@ -1,8 +1,9 @@
 """Anomaly detectors: their scores, and a calibrated detector as a version of the model holds it.
 
-A detector is one or several scores with a threshold by coin. `robust_z` is the 5-minute return in the coin's own sigma,
-`market` the return relative to the other coins in a scale of its own past; the union of both flags a slot when either
-is above its threshold. Their scales come from the slots before, so that the scores of past days are out of sample.
+A detector is one or several scores with a threshold by coin. `market` is the 5-minute return relative to the other
+coins in a scale of its own past, `common` how far all coins move, the median of their returns in own sigma, and
+`robust_z` the coin's own return in own sigma; the union of them flags a slot when any is above its threshold. Their
+scales come from the slots before, so that the scores of past days are out of sample.
 
 Belongs here: scores, thresholds, flags. Does not belong here: choosing what to calibrate (`ml.anomaly`), fitting and
 comparing a forest (`ml.challenger`), rows of tables (`ml.scoring`).
@@ -20,11 +21,12 @@ from crypto_assets.ml.panel import SLOTS_A_DAY, Panel, anomaly_inputs, usable
 if TYPE_CHECKING:
     import numpy as np
 
-ROBUST_Z, MARKET, FOREST = "robust_z", "market", "isolation_forest"
+ROBUST_Z, MARKET, COMMON, FOREST = "robust_z", "market", "common", "isolation_forest"
 """Names of scores."""
 
 UNION = "union"
-"""Algorithm of a version with the scores robust_z and market; other algorithms are named like their one score."""
+"""Algorithm of a version with several of the scores robust_z, market and common; other algorithms are named like their
+one score."""
 
 POOLED = "*"
 """Key of the threshold of coins that were not calibrated."""
@@ -66,7 +68,9 @@ def market_scores(data: Panel) -> np.ndarray:
 
 def scores(data: Panel) -> dict[str, np.ndarray]:
     """The scores that need no fitted model, by name, each C x T."""
-    return {ROBUST_Z: z_scores(data), MARKET: market_scores(data)}
+    import numpy as np
+
+    return {ROBUST_Z: z_scores(data), MARKET: market_scores(data), COMMON: np.abs(data["rz_common"])}
 
 
 def forest_scores(forest: Any, data: Panel) -> np.ndarray:

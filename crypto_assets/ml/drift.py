@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crypto_assets.ml.detectors import scores
+from crypto_assets.ml.detectors import COMMON, scores
 from crypto_assets.ml.panel import ANOMALY_INPUTS, SLOTS_A_DAY, Panel, anomaly_inputs
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def series(data: Panel) -> dict[str, np.ndarray]:
     """Inputs of both models and scores that are compared, by name, each C x T.
 
     Volatility over 24 hours and more is an input of the intervals too, and left out: seven days have too few of its
-    values, so that it drifts by nature.
+    values, so that it drifts by nature. So is the common move, which belongs to no coin.
     """
     import numpy as np
 
@@ -106,7 +106,7 @@ def series(data: Panel) -> dict[str, np.ndarray]:
     found = {name: inputs[..., i] for i, name in enumerate(ANOMALY_INPUTS)}
     for name, slots in (("rv15m", 3), ("rv4h", 48)):
         found[name] = np.log(np.maximum(data[name] / np.sqrt(slots), FLOOR * s) / s)
-    return found | {f"{SCORE}{name}": values for name, values in scores(data).items()}
+    return found | {f"{SCORE}{name}": values for name, values in scores(data).items() if name != COMMON}
 
 
 def psi(before: np.ndarray, after: np.ndarray, wanted_before: int, wanted_after: int) -> float | None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SPACING = 48
 """Slots between injected faults of a coin: four hours, so that none touches the next."""
 
+LEAST_COINS = 3
+"""Coins with a return from which they have a common move."""
+
 LONGEST_RUN = 288
 """Length at which `unchanged_slots` is cut."""
 
@@ -129,13 +132,18 @@ def _recomputed(data: Panel, price: np.ndarray) -> Panel:
     values = {name: data[name] for name in ("r5_median", "s", "s_market") if name in data.values}
     if "unchanged_slots" in data.values:
         values["unchanged_slots"] = _runs(price, data["unchanged_slots"][:, 0])
+    rz = (r5 - data["r5_median"]) / data["s"]
+    together = np.isfinite(rz).sum(axis=0) >= LEAST_COINS
+    common = np.full_like(logs, np.nan)
+    common[:, together] = np.where(np.isfinite(rz[:, together]), np.nanmedian(rz[:, together], axis=0), np.nan)
     values |= {
         "price": price,
         "r5": r5,
         "r15": back(3),
         "r1h": back(12),
         "rv1h": rv,
-        "rz": (r5 - data["r5_median"]) / data["s"],
+        "rz": rz,
+        "rz_common": common,
         "r5_market": market,
     }
     return replace(data, values=values)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.ml.detectors import MARKET, ROBUST_Z, UNION, Detector, detector, scores
+from crypto_assets.ml.detectors import COMMON, MARKET, ROBUST_Z, UNION, Detector, detector, scores
 from crypto_assets.ml.panel import ANOMALY_INPUTS, SLOT_S, Panel, anomaly_inputs
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class Scored:
             "z_threshold": self._level(ROBUST_Z, name),
             "market_score": _known(self._plain[MARKET][c, t]),
             "market_threshold": self._level(MARKET, name),
+            "common_score": _known(self._plain[COMMON][c, t]),
+            "common_threshold": self._level(COMMON, name),
             "size_sigma": _known(self._plain[ROBUST_Z][c, t]),
             "size_market_sigma": _known(self._market_sizes[c, t]),
             "explanation": explanation(self._inputs[c, t]),

@@ -177,7 +177,8 @@ RECENT_ANOMALIES = Query(
     "The newest flagged slots, with what made them stand out and what is suspicious about the data.",
     f"""
 SELECT a.coin_id, a.symbol, a.window_end, a.anomaly_score, a.threshold, a.detectors, a.size_sigma, a.z_threshold,
-       a.size_market_sigma, a.market_score, a.market_threshold, a.scope, a.suspicion, a.explanation,
+       a.size_market_sigma, a.market_score, a.market_threshold, a.common_score, a.common_threshold, a.scope,
+       a.suspicion, a.explanation,
        a.similar_windows, a.price, a.model_version, a.scored_at
 FROM gold.anomalies a CROSS JOIN {_end("gold.anomalies", "window_end")}
 WHERE a.is_anomaly AND a.window_end <= s.until_at
@@ -191,6 +192,8 @@ ORDER BY a.window_end DESC, a.anomaly_score DESC, a.coin_id""",
             "size_market_sigma",
             "market_score",
             "market_threshold",
+            "common_score",
+            "common_threshold",
             "scope",
             "suspicion",
             "explanation",

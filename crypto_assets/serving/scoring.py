@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crypto_assets.ml import forecasts, registry, scoring
 from crypto_assets.ml.artifacts import ArtifactRefused
 from crypto_assets.ml.baselines import ANOMALY, HORIZONS, PRICE_1H, PRICE_5M, REGISTERED
-from crypto_assets.ml.detectors import FOREST, ROBUST_Z, UNION
+from crypto_assets.ml.detectors import COMMON, FOREST, ROBUST_Z, UNION
 from crypto_assets.ml.panel import ANOMALY_INPUTS, FIELDS, Panel
 from crypto_assets.ml.promotions import effective
 from crypto_assets.serving.answers import Problem
@@ -37,7 +37,7 @@ SHOWN = (
 """Columns of `gold.price_predictions` in the answer of a price model."""
 ANOMALY_OUTPUTS = (
     *("anomaly_score", "threshold", "is_anomaly", "detectors", "z_threshold", "market_score", "market_threshold"),
-    *("size_sigma", "size_market_sigma"),
+    *("common_score", "common_threshold", "size_sigma", "size_market_sigma"),
 )
 """Columns of `gold.anomalies` that a request answers; `scope` is not among them, since it may depend on other coins."""
 ANOMALY_TEXTS = ("explanation", "similar_windows")
@@ -150,7 +150,8 @@ def predictions(model: str, version: Version, rows: Sequence[Mapping[str, Any]],
 def needed(model: str, version: Version) -> tuple[str, ...]:
     """Features that a version uses."""
     if model == ANOMALY:
-        return _ANOMALY_NEEDS[version.detector.algorithm]
+        detector = version.detector
+        return (*_ANOMALY_NEEDS[detector.algorithm], *(["rz_common"] if COMMON in detector.thresholds else []))
     return forecasts.needed(version, _horizon(model))
 
 

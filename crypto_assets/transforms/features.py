@@ -21,7 +21,7 @@ from crypto_assets.market.coins import CoinRegistry
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-NAME, VERSION = "price_features", "2"
+NAME, VERSION = "price_features", "3"
 SLOT = timedelta(minutes=5)
 LOOK_BACK = timedelta(hours=26)
 SETTLED = timedelta(seconds=60)
@@ -31,6 +31,9 @@ MAX_AGE_S = 600
 MAD_SLOTS, MAD_PRESENT = 288, 144
 MARKET_HALF_LIFE = 72
 """Slots after which a market-relative return counts half in `s_market`."""
+
+LEAST_COINS = 3
+"""Coins with a return from which they are compared with each other."""
 
 SIGMA_FLOOR = 1e-5
 MAD_TO_SIGMA = 1.4826
@@ -168,7 +171,7 @@ def _with_returns(grid: DataFrame) -> DataFrame:
             ),
             # A return depends on its own slot, the one before, and the one before that if a price is carried over.
             "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
-            "place": F.row_number().over(_slot().orderBy(F.asc_nulls_last("r5"), "coin_id")),
+            "place": _place("r5"),
             "returns": F.count("r5").over(_slot()),
         }
     ).withColumns(
@@ -195,7 +198,26 @@ def _median_of_others() -> Column:
         after = F.max(F.when(F.col("place") == place + 1, F.col("r5"))).over(_slot())
         return F.when(place >= F.col("place"), after).otherwise(here)
 
-    return F.when(F.col("r5").isNotNull() & (F.col("returns") >= 3), (at(lower) + at(upper)) / 2)
+    return F.when(F.col("r5").isNotNull() & (F.col("returns") >= LEAST_COINS), (at(lower) + at(upper)) / 2)
+
+
+def _median_of_slot() -> Column:
+    """Median rz of the coins in the slot, where at least three have one."""
+    from pyspark.sql import functions as F
+
+    def at(place: Column) -> Column:
+        return F.max(F.when(F.col("rz_place") == place, F.col("rz"))).over(_slot())
+
+    known = F.col("rz_known") + 1
+    middle = (at(F.floor(known / 2)) + at(F.ceil(known / 2))) / 2
+    return F.when(F.col("rz").isNotNull() & (F.col("rz_known") >= LEAST_COINS), middle)
+
+
+def _place(column: str) -> Column:
+    """A value's place among those of its slot, from 1; unknown ones come last."""
+    from pyspark.sql import functions as F
+
+    return F.row_number().over(_slot().orderBy(F.asc_nulls_last(column), "coin_id"))
 
 
 def _median(values: Column) -> Column:
@@ -324,6 +346,8 @@ def _finish(frame: DataFrame) -> DataFrame:
         }
     )
     frame = frame.withColumn("rz", (F.col("r5") - F.col("r5_median")) / F.col("s"))
+    frame = frame.withColumns({"rz_place": _place("rz"), "rz_known": F.count("rz").over(_slot())})
+    frame = frame.withColumn("rz_common", _median_of_slot())
     exact = ("price", "staleness_s")
     rounded = [c.name for c in PRICE_FEATURES.columns if c.type == "double" and c.name not in exact]
     frame = frame.withColumns({n: F.round(n, DIGITS) for n in rounded})
@@ -356,7 +380,8 @@ def _reason() -> Column:
     codes = (
         F.when(
             F.col("r5").isNotNull() & F.col("r5_market").isNull()
-            | known & F.col("s").isNotNull() & F.col("s_market").isNull(),
+            | known & F.col("s").isNotNull() & F.col("s_market").isNull()
+            | F.col("rz").isNotNull() & F.col("rz_common").isNull(),
             F.lit("few_coins"),
         ),
         F.when(known & any_null("r5", "r15", "r1h", "r24h"), F.lit("no_lag")),

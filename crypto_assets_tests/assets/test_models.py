@@ -406,7 +406,8 @@ def test_every_row_tells_score_threshold_and_why(
     def edit(r: dict[str, Any]) -> dict[str, Any]:
         coin, end = r["coin_id"], r["window_end"]
         if end == spike and coin != COINS[2]:
-            return {"rz": -30.0 if coin == COINS[0] else 25.0, "r5_market": 0.0, "sample_count": 1}
+            rz = -30.0 if coin == COINS[0] else 25.0
+            return {"rz": rz, "r5_market": 0.0, "rz_common": -20.0, "sample_count": 1}
         if coin == COINS[2] and end == MONDAY - 3 * HOUR:
             return {"unchanged_slots": learnt_run}
         if end == MONDAY + 11 * SLOT and coin == COINS[1]:
@@ -417,7 +418,7 @@ def test_every_row_tells_score_threshold_and_why(
             return {"staleness_s": 400.0}
         if coin == COINS[0] and end == null:
             return {
-                **dict.fromkeys(("price", "r5", "rz", "r15", "r1h", "r5_market", "rv1h")),
+                **dict.fromkeys(("price", "r5", "rz", "r15", "r1h", "r5_market", "rz_common", "rv1h")),
                 "null_reason": "stale_price",
             }
         return {"is_complete": False} if coin == COINS[2] and end == stale else {}
@@ -433,8 +434,11 @@ def test_every_row_tells_score_threshold_and_why(
     learnt = artifacts.load(Path(stored["artifact_uri"]), stored["artifact_sha256"])[0]
     levels = {c: (learnt["thresholds"]["robust_z"][c], learnt["thresholds"]["market"][c]) for c in COINS}
     hit = rows[COINS[0], spike]
-    assert (hit["anomaly_score"], hit["threshold"], hit["is_anomaly"]) == (30.0 / levels[COINS[0]][0], 1.0, True)
-    assert (hit["size_sigma"], hit["detectors"]) == (30.0, ["robust_z"])
+    common = learnt["thresholds"]["common"][COINS[0]]
+    highest = max(30.0 / levels[COINS[0]][0], 20.0 / common)
+    assert (hit["anomaly_score"], hit["threshold"], hit["is_anomaly"]) == (highest, 1.0, True)
+    assert (hit["size_sigma"], hit["detectors"]) == (30.0, ["common", "robust_z"])
+    assert (hit["common_score"], hit["common_threshold"]) == (20.0, common)
     assert json.loads(hit["explanation"])[0] == {"feature": "rz", "sigma": -30.0}
     assert (hit["scope"], hit["suspicion"]) == ("market_wide", "single_sample"), "the others moved alike"
     assert len(json.loads(hit["similar_windows"])) == 3
@@ -568,7 +572,7 @@ def test_a_week_ends_with_a_comparison_whose_decision_is_green(
         f"{SUNDAY + DAY:%Y-%m-%d}-union": "promoted",
     }
     figures = json.loads(decided[f"{day}-forest"]["metrics"])["gate"]
-    assert figures["difference"]["injected"]["lower"] <= 0
+    assert not challenger.wins(figures)
     assert gates[1].description == decided[f"{day}-union"]["why"]
     store = Store.of(inputs().params)
     client = store.client()

@@ -228,7 +228,7 @@ def test_a_spliced_crash_is_the_worst_hour_five_fold_with_features_of_its_own(fi
     path = file.parent / "crashed.parquet"
     crashed.to_parquet(path)
     whole = panel_of(engine, reading.of_file(path), START + 7 * DAY, START + DAYS * DAY)
-    for field in ("r5", "rz", "s", "s_market", "r5_market", "rv1h", "unchanged_slots"):
+    for field in ("r5", "rz", "s", "s_market", "r5_market", "rz_common", "rv1h", "unchanged_slots"):
         span = slice(start, data.slots)
         assert found.data[field][:, span] == pytest.approx(
             whole[field][:, span.start - 7 * SLOTS_A_DAY :], rel=1e-6, abs=1e-9

@@ -72,6 +72,7 @@ def panel_of(prices: np.ndarray, start: datetime = START, *, scale: float | None
         "rv24h": _day_volatility(r5),
         "r5_market": _market(r5),
         "s_market": _market_scale(_market(r5)),
+        "rz_common": _common((r5 - median) / s),
         "unchanged_slots": _unchanged(prices),
         "rsi14": _rsi(prices),
         "macd": macd,
@@ -80,6 +81,15 @@ def panel_of(prices: np.ndarray, start: datetime = START, *, scale: float | None
     }
     values["macd_hist"] = values["macd"] - values["macd_signal"]
     return Panel(names(len(prices)), slot_of(start) + 1, values)
+
+
+def _common(rz: np.ndarray) -> np.ndarray:
+    """Median over the coins, where three have a value; for those that have one."""
+    known = np.isfinite(rz)
+    enough = known.sum(axis=0) >= 3
+    middle = np.full(rz.shape[1], np.nan)
+    middle[enough] = np.nanmedian(rz[:, enough], axis=0)
+    return np.where(known, middle, np.nan)
 
 
 def _back(logs: np.ndarray, slots: int) -> np.ndarray:

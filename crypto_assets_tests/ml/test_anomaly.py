@@ -11,7 +11,7 @@ import pytest
 
 from crypto_assets.engine.base import NotEnoughData
 from crypto_assets.ml import anomaly, artifacts, detectors, faults, scoring
-from crypto_assets.ml.detectors import MARKET, POOLED, ROBUST_Z, UNION
+from crypto_assets.ml.detectors import COMMON, MARKET, POOLED, ROBUST_Z, UNION
 from crypto_assets.ml.panel import SLOT_S, SLOTS_A_DAY, Panel, anomaly_inputs, panel
 from crypto_assets.sources.simulator import SimulatorFeed
 from crypto_assets_tests.ml.synthetic import SLOT, START, feature_rows, panel_of, walk
@@ -74,26 +74,35 @@ def test_on_quiet_days_there_are_as_many_flags_as_budgeted_and_no_coin_has_most_
     assert together.max() <= 2 * together.mean(), together
 
 
-def test_each_score_has_half_the_budget_and_either_flags(quiet: Panel, champion: detectors.Detector) -> None:
+def test_each_score_has_its_share_of_the_budget_and_any_flags(quiet: Panel, champion: detectors.Detector) -> None:
     data = quiet.cut(0, CALIBRATION * SLOTS_A_DAY)
     levels = champion.thresholds
-    z, market = detectors.z_scores(data), detectors.market_scores(data)
+    market, common = detectors.market_scores(data), np.abs(data["rz_common"])
     for c, coin in enumerate(data.coins):
-        assert levels[ROBUST_Z][coin] == np.quantile(z[c], 1 - 0.5 / 288)
-        assert levels[MARKET][coin] == np.quantile(market[c], 1 - 0.5 / 288)
-    fired = [detectors.scores(data)[n] > np.array([levels[n][c] for c in data.coins])[:, None] for n in levels]
-    assert (champion.flags(data) == (fired[0] | fired[1])).all()
-    assert all((f & ~o).any() for f, o in (fired, fired[::-1])), "each finds what the other does not"
+        assert levels[MARKET][coin] == np.quantile(market[c], 1 - 0.45 / 288)
+        assert levels[COMMON][coin] == np.quantile(common[c], 1 - 0.45 / 288)
+    assert (common == common[0]).all()
+    rare = (detectors.z_scores(data) > np.array([levels[ROBUST_Z][c] for c in data.coins])[:, None]).sum()
+    assert rare == pytest.approx(0.1 * CALIBRATION * len(data.coins), rel=0.35), "a tail pooled over the coins"
+    fired = {n: detectors.scores(data)[n] > np.array([levels[n][c] for c in data.coins])[:, None] for n in levels}
+    assert fired.keys() == {ROBUST_Z, MARKET, COMMON}
+    assert (champion.flags(data) == np.logical_or.reduce([*fired.values()])).all()
+    assert (fired[MARKET] & ~fired[COMMON]).any()
+    assert (fired[COMMON] & ~fired[MARKET]).any(), "each finds what the other does not"
 
 
 def test_the_market_score_divides_by_both_scales() -> None:
-    values = {n: np.array([[v]]) for n, v in (("rz", -4.0), ("s", 0.002), ("s_market", 0.0005), ("r5_market", -0.003))}
+    values = {
+        n: np.array([[v]])
+        for n, v in (("rz", -4.0), ("s", 0.002), ("s_market", 0.0005), ("r5_market", -0.003), ("rz_common", -1.5))
+    }
     data = Panel(("a",), 0, values)
     expected = 0.003 / (0.0005 * 0.0006) ** 0.5  # 0.3 of the own scale is above the market-relative one
     assert detectors.scores(data)[MARKET][0, 0] == pytest.approx(expected)
     data["s_market"][0, 0] = 0.001
     assert detectors.scores(data)[MARKET][0, 0] == pytest.approx(3.0)
     assert detectors.scores(data)[ROBUST_Z][0, 0] == 4.0
+    assert detectors.scores(data)[COMMON][0, 0] == 1.5
 
 
 def test_the_champion_finds_nine_of_ten_spikes_of_12_sigma(scored: Panel, champion: detectors.Detector) -> None:

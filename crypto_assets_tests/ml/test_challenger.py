@@ -134,7 +134,11 @@ def test_evidence_is_needed_and_suffices(data: Panel, monkeypatch: pytest.Monkey
 
     def guessed(part: Panel) -> dict[str, np.ndarray]:
         none = np.full(part["r5"].shape, np.nan)
-        return {detectors.ROBUST_Z: np.random.default_rng(1).random(part["r5"].shape), detectors.MARKET: none}
+        return {
+            detectors.ROBUST_Z: np.random.default_rng(1).random(part["r5"].shape),
+            detectors.MARKET: none,
+            detectors.COMMON: none,
+        }
 
     monkeypatch.setattr(challenger, "fit_forest", lambda _: Same())
     alone = replace(data, values={**data.values, "s_market": np.full_like(data["s_market"], np.nan)})

@@ -136,7 +136,7 @@ def test_views_show_the_figures_of_the_home(browser: Browser, server: Server) ->
         assert "its return against the market" in newest
         assert "9.3" in newest
         assert "like 04-12 08:35 UTC" in newest
-        assert "scored before there were two scores" in text(page, ".tablebox:has-text('Flagged') .notes")
+        assert "scored before there were several scores" in text(page, ".tablebox:has-text('Flagged') .notes")
         frozen = text(page, ".tablebox:has-text('The same price') tbody").split()
         assert frozen[:4] == ["2024-05-02", "04:05", "2024-05-02", "04:20"]
         assert (frozen[4], frozen[-1]) == ("Bitcoin", "3")

@@ -35,7 +35,7 @@ class Oracle:
 
     bars: Sequence[Mapping[str, Any]]
     coins: CoinRegistry
-    _memory: dict[Any, float | None] = field(default_factory=dict)
+    _memory: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         used = [b for b in self.bars if b["is_closed"] and b["granularity"] in ("tick", "5m")]
@@ -76,14 +76,10 @@ class Oracle:
     def row(self, coin: str, end: datetime) -> dict[str, float | None]:
         """All figures of one row."""
         r5 = self.back(coin, end, 1)
-        past = [self.back(coin, end - k * SLOT, 1) for k in range(1, 289)]
-        known = [r for r in past if r is not None]
-        middle = s = rz = None
-        if len(known) >= 144:
-            middle = median(known)
-            s = max(1.4826 * median(abs(r - middle) for r in known), 1e-5)
-            rz = None if r5 is None else (r5 - middle) / s
-        recent = [r for r in (r5, *past[:-1]) if r is not None]
+        past = [self.back(coin, end - k * SLOT, 1) for k in range(1, 288)]
+        middle, s, rz = self.scaled(coin, end)
+        all_rz = [z for c in self.spans if self.active(c, end) and (z := self.scaled(c, end)[2]) is not None]
+        recent = [r for r in (r5, *past) if r is not None]
         macd, signal = self.macd(coin, end)
         market = [
             (0.5 ** (k / 72), r) for k in range(1, 289) if (r := self.to_market(coin, end - k * SLOT)) is not None
@@ -114,9 +110,24 @@ class Oracle:
             "bollinger_b": self.bollinger(coin, end),
             "r5_market": self.to_market(coin, end),
             "s_market": s_market,
+            "rz_common": median(all_rz) if rz is not None and len(all_rz) >= 3 else None,
             "unchanged_slots": self.unchanged(coin, end),
             "volume_change": self.volume_change(coin, end),
         }
+
+    def scaled(self, coin: str, end: datetime) -> tuple[float | None, float | None, float | None]:
+        """Median and scale of the 288 returns before a slot, and the slot's own return by them."""
+        key = ("scaled", coin, end)
+        if key not in self._memory:
+            past = [self.back(coin, end - k * SLOT, 1) for k in range(1, 289)]
+            known = [r for r in past if r is not None]
+            found = (None, None, None)
+            if len(known) >= 144:
+                middle, r5 = median(known), self.back(coin, end, 1)
+                s = max(1.4826 * median(abs(r - middle) for r in known), 1e-5)
+                found = (middle, s, None if r5 is None else (r5 - middle) / s)
+            self._memory[key] = found
+        return self._memory[key]
 
     def volatility(self, coin: str, end: datetime, slots: int) -> float | None:
         """Root of the sum of squared 5-minute returns; None when one is unknown."""

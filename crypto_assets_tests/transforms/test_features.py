@@ -210,13 +210,14 @@ def test_nulls_name_every_reason(spark: SparkSession) -> None:
     assert reasons[a, BEGIN + SLOT] == "few_coins"
     assert reasons[b, young + SLOT] == "no_lag,no_volume,short_history"
     assert reasons[b, young + 2 * SLOT] == "no_lag,short_history"
-    assert reasons[a, young + 2 * SLOT] is None, "three coins have a return"
+    assert reasons[a, young + 2 * SLOT] == "few_coins", "three coins have a return, two of them a scale"
+    assert rows[a, young + 2 * SLOT]["r5_market"] is not None
     assert reasons[c, BEGIN + 5 * SLOT] == "no_volume,stale_price"
     assert reasons[a, BEGIN + 5 * SLOT] == "few_coins"
     assert reasons[c, BEGIN + 7 * SLOT] == "no_lag,no_volume,short_history"
-    assert reasons[a, BEGIN + 10 * SLOT] == "no_volume"
+    assert reasons[a, BEGIN + 10 * SLOT] == "few_coins,no_volume"
     explained = ("price", "r5", "r15", "r1h", "r24h", "s", "rv15m", "rv1h", "rv4h", "rv24h", "rsi14", "macd",
-                 "macd_signal", "bollinger_b", "r5_market", "s_market", "volume_change")  # fmt: skip
+                 "macd_signal", "bollinger_b", "r5_market", "s_market", "rz_common", "volume_change")  # fmt: skip
     assert [k for k, r in rows.items() if (r["null_reason"] is None) != all(r[n] is not None for n in explained)] == []
 
 

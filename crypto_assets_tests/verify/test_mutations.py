@@ -59,6 +59,8 @@ def features() -> Iterator[Mutation]:
     yield null(table, "rv24h", law)
     yield change(table, "s_market", law)
     yield null(table, "s_market", law)
+    yield change(table, "rz_common", law)
+    yield null(table, "rz_common", law)
     yield change(table, "unchanged_slots", law)
     yield null(table, "unchanged_slots", law)
     yield null(table, "null_reason", law)
@@ -86,6 +88,10 @@ def anomalies() -> Iterator[Mutation]:
     yield change(table, "z_threshold", law, where=by_both)
     yield null(table, "market_threshold", law)
     yield change(table, "market_score", law)
+    yield change(table, "common_score", law)
+    yield null(table, "common_score", law)
+    yield change(table, "common_threshold", law)
+    yield null(table, "common_threshold", law)
     yield swap(table, "size_market_sigma", law)
     yield change(
         table,
@@ -286,7 +292,7 @@ def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full
 
     def earlier(rows: Rows) -> Rows:
         newest = max(r["hour"] for r in rows)
-        none = dict.fromkeys(("rv15m", "rv4h", "rv24h", "s_market", "unchanged_slots"))
+        none = dict.fromkeys(("rv15m", "rv4h", "rv24h", "s_market", "unchanged_slots", "rz_common"))
         return [{**r, **none} if r["hour"] == newest else r for r in rows]
 
     break_it(home, Mutation(table, "an hour of version 1", earlier, law))
@@ -295,7 +301,10 @@ def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full
 
 def test_an_hour_of_scores_from_before_there_were_two_keeps_the_law(full_home: FullHome, home: Path):
     table, law = "gold.anomalies", "anomalies_are_features_scored"
-    since = ("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar_windows")
+    since = (
+        *("detectors", "z_threshold", "market_score", "market_threshold", "size_market_sigma", "similar_windows"),
+        *("common_score", "common_threshold"),
+    )
 
     def earlier(rows: Rows) -> Rows:
         newest = max(r["hour"] for r in rows if r["model_version"] == "v0")

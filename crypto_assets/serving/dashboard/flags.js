@@ -42,7 +42,7 @@ export function flagTable(store, caption, { coins = true, empty = "None in this 
         id: "fired",
         label: "Fired",
         title: "Which score is above its threshold",
-        cell: (row) => maybe(fired(row), (names) => names, "scored before there were two scores"),
+        cell: (row) => maybe(fired(row), (names) => names, "scored before there were several scores"),
       },
       {
         id: "scope",

@@ -173,10 +173,11 @@ export function explanation(row) {
 const SCORES = {
   robust_z: "its own return",
   market: "its return against the market",
+  common: "the move of all coins",
   isolation_forest: "the forest",
 };
 
-/** Which scores were above their thresholds; null in rows from before there were two. */
+/** Which scores were above their thresholds; null in rows from before there were several. */
 export const fired = (row) => row.detectors?.map((name) => SCORES[name] ?? name).join(" and ") || null;
 
 /** Past windows of the coin that are most like a flagged slot: `like 08-30 14:05, 09-02 03:10 UTC`; empty without any. */

@@ -1,8 +1,8 @@
 """Laws on anomalies: scores, thresholds, flags and explanations, recomputed from features.
 
-Robust z and the market score are arithmetic on features. A forest is walked tree by tree over the arrays of its model
-file (`verify.model_files`), without the library that trained it. Rows from before there were two scores have null in
-the columns that came with them.
+Robust z, the market score and the common move are arithmetic on features. A forest is walked tree by tree over the
+arrays of its model file (`verify.model_files`), without the library that trained it. Rows from before there were
+several scores have null in the columns that came with them.
 """
 
 # ruff: noqa: S608 - every name put into a query is a constant of this module
@@ -24,11 +24,12 @@ NEAREST, UNCALIBRATED_FROZEN = 3, 12
 _INPUTS = """
     rz AS z, r15 / (s * sqrt(3)) AS z15, r1h / (s * sqrt(12)) AS z1h,
     CASE WHEN rv1h IS NOT NULL THEN ln(greatest(rv1h, 1e-9) / s) END AS volatility, r5_market / s AS zmarket,
-    CASE WHEN s IS NOT NULL THEN abs(r5_market) / sqrt(s_market * greatest(s_market, 0.3 * s)) END AS market
+    CASE WHEN s IS NOT NULL THEN abs(r5_market) / sqrt(s_market * greatest(s_market, 0.3 * s)) END AS market,
+    abs(rz_common) AS common
 """
 _NAMES = {"rz": "z", "r15": "z15", "r1h": "z1h", "rv1h": "volatility", "r5_market": "zmarket"}
 """Input column by name in explanations, in tie-breaking order."""
-_SCORES = ("robust_z", "market", "isolation_forest")
+_SCORES = ("robust_z", "market", "common", "isolation_forest")
 
 
 def anomalies_law() -> Law:
@@ -47,7 +48,8 @@ def anomalies_law() -> Law:
         WITH stored AS (
             SELECT *, from_json(explanation, '[{{"feature": "VARCHAR", "sigma": "DOUBLE"}}]') AS explained,
                    from_json(similar_windows, '[{{"window_end": "VARCHAR", "distance": "DOUBLE"}}]') AS likened,
-                   count(detectors) OVER (PARTITION BY hour) = 0 AS first_release
+                   count(detectors) OVER (PARTITION BY hour) = 0 AS first_release,
+                   count(common_score) OVER (PARTITION BY hour) = 0 AS second_release
             FROM "gold.anomalies"
         ), recomputed AS (
             SELECT *, list_slice(list_sort(list_filter([{listed}], lambda x: isfinite(x.sigma))), 1, {EXPLAINED}) AS top
@@ -95,15 +97,17 @@ LEFT JOIN alike k ON k.coin_id = a.coin_id AND k.window_end = a.window_end
 
 
 def _score_of(features: str) -> str:
-    """A slot's score by its version `l` and the score `c` of its forest, from features with `rz` and `market`."""
+    """A slot's score by its version `l` and the score `c` of its forest, from features with all other scores."""
+    several = f"abs({features}.rz) / l.z, {features}.market / l.market, {features}.common / l.common"
     return (
-        f"CASE l.algorithm WHEN 'union' THEN greatest(abs({features}.rz) / l.z, {features}.market / l.market) "
+        f"CASE l.algorithm WHEN 'union' THEN greatest({several}) "
         f"WHEN 'isolation_forest' THEN c.score ELSE abs({features}.rz) END"
     )
 
 
 _SCORE = _score_of("r")
 _FIRED = """list_filter([
+    CASE WHEN l.algorithm = 'union' AND r.common / l.common > 1 THEN 'common' END,
     CASE WHEN l.algorithm = 'isolation_forest' AND c.score > l.forest THEN 'isolation_forest' END,
     CASE WHEN l.algorithm = 'union' AND r.market / l.market > 1 THEN 'market' END,
     CASE WHEN l.algorithm = 'robust_z' AND abs(r.rz) > l.z OR l.algorithm = 'union' AND abs(r.rz) / l.z > 1
@@ -136,6 +140,11 @@ _DIFFERENCES = {
                    "len(list_filter(list_zip(a.likened, k.nearest), lambda x: coalesce(x[1].window_end <> x[2].ended "
                    "OR abs(x[1].distance - x[2].distance) > 0.0005001, true))) > 0)",
     }.items()},
+    "common_score": "CASE WHEN a.second_release THEN a.common_score IS NOT NULL "
+                    "ELSE a.common_score IS DISTINCT FROM r.common END",
+    "common_threshold": "l.version IS NOT NULL AND CASE WHEN a.second_release THEN a.common_threshold IS NOT NULL "
+                        "AND a.common_threshold IS DISTINCT FROM l.common "
+                        "ELSE a.common_threshold IS DISTINCT FROM l.common END",
     "scope": "l.version IS NOT NULL AND CASE WHEN l.algorithm = 'union' AND r.market IS NOT NULL "
              f"THEN a.scope IS DISTINCT FROM {_BY_DETECTOR} ELSE a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins')} "
              f"AND a.scope IS DISTINCT FROM {_SCOPE.format(n='p.coins_of_day')} END",
@@ -166,7 +175,7 @@ def _score(evidence: Evidence) -> str | None:
     connection = evidence.connection
     connection.execute(
         "CREATE OR REPLACE TABLE audit_levels (version VARCHAR, coin_id VARCHAR, algorithm VARCHAR, z DOUBLE, "
-        "market DOUBLE, forest DOUBLE, frozen BIGINT)"
+        "market DOUBLE, common DOUBLE, forest DOUBLE, frozen BIGINT)"
     )
     connection.execute(
         "CREATE OR REPLACE TABLE audit_windows (version VARCHAR, coin_id VARCHAR, ended TIMESTAMPTZ, inputs DOUBLE[])"
@@ -187,7 +196,7 @@ def _score(evidence: Evidence) -> str | None:
             unread.append(version)
             continue
         rows = [[version, c, *_levels(learnt, c, forest is not None)] for c in coins]
-        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         windows = [
             [version, coin, window["window_end"], window["inputs"]]
             for coin, listed in learnt.get("windows", {}).items()
@@ -206,12 +215,10 @@ def _score(evidence: Evidence) -> str | None:
 
 
 def _levels(learnt: Mapping[str, Any], coin: str, forest: bool) -> list[Any]:
-    """Algorithm, thresholds of |rz|, market score and forest (null if unused), and frozen slots of a coin."""
+    """Algorithm, thresholds of |rz|, market, common and forest (null if unused), and frozen slots of a coin."""
     algorithm = learnt.get("algorithm") or ("isolation_forest" if forest else "robust_z")
     levels = learnt.get("thresholds") or {"*": learnt["threshold"]}
-    by_score = {"robust_z": levels.get("robust_z"), "market": levels.get("market")}
-    if algorithm != "union":
-        by_score = {algorithm: levels}
+    by_score = levels if algorithm == "union" else {algorithm: levels}
     found = [float(of.get(coin, of["*"])) if (of := by_score.get(n)) else None for n in _SCORES]
     frozen = learnt.get("frozen_slots", {})
     return [algorithm, *found, int(frozen.get(coin, frozen.get("*", UNCALIBRATED_FROZEN)))]

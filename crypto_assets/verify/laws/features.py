@@ -26,7 +26,7 @@ TOLERANCES = {
                      "r5_market", "s_market", "volume_change"), f"{ROUNDED}"),
     "price": "1e-12 * r.price", "staleness_s": "1e-9",
     # The logarithm's last bit, seen through the division by s; and a price's, by the width of its band.
-    "rz": f"{ROUNDED} + 1e-14 / r.s",
+    "rz": f"{ROUNDED} + 1e-14 / r.s", "rz_common": f"{ROUNDED} + 1e-14 / r.least_s",
     "rsi14": "1e-7", "bollinger_b": "1e-9 + 1e-14 / r.relative_width",
 }  # fmt: skip
 """Tolerance of a double beyond 1e-9 of its value, as SQL over the recomputed row."""
@@ -44,8 +44,8 @@ def features_law() -> Law:
     Rows are expected of every active coin, in every hour that has features, scores or closed 5-minute bars, for every
     slot up to the hour's newest closed bar; those before a coin's first bar have only nulls. Later slots are due once
     the hour can have been built with all of them: none of its bars was open at that time, and it lies before the two
-    hours that a refresh covers. Hours of version 1 lack the columns of version 2, and what follows from them is as it
-    was then.
+    hours that a refresh covers. Hours of earlier versions lack the columns that came later, and what follows from these
+    is as it was then; an hour in which no three coins had a rz looks like one from before `rz_common`.
     """
     exact = unequal((*EXACT, "unchanged_slots"))
     earlier = unequal(LATER, right="version_1") | {
@@ -56,8 +56,15 @@ def features_law() -> Law:
         name: f"CASE WHEN version_1.hour IS NULL THEN {differs[name]} ELSE {before} END"
         for name, before in earlier.items()
     }
+    differs["rz_common"] = f"version_2.hour IS NULL AND ({differs['rz_common']})"
+    differs["null_reason"] = (
+        f"({differs['null_reason']}) AND (version_2.hour IS NULL OR a.null_reason IS DISTINCT FROM r.null_reason_2)"
+    )
     table, key = "features.price_features", ("coin_id", "window_end")
-    due, joins = "coalesce(r.is_due, false)", "LEFT JOIN version_1 ON version_1.hour = a.hour"
+    due, joins = (
+        "coalesce(r.is_due, false)",
+        "LEFT JOIN version_1 ON version_1.hour = a.hour LEFT JOIN version_2 ON version_2.hour = a.hour",
+    )
     rows = compared(table, key, differs, "no active coin or closed slot", due=due, joins=joins)
     return Law(
         "features_are_bars_recomputed",
@@ -70,6 +77,8 @@ def features_law() -> Law:
         ), version_1 AS (
             SELECT hour, {", ".join(f"NULL AS {name}" for name in LATER)}
             FROM "features.price_features" GROUP BY hour HAVING count(unchanged_slots) = 0
+        ), version_2 AS (
+            SELECT hour FROM "features.price_features" GROUP BY hour HAVING count(rz_common) = 0
         ), recomputed AS (
             SELECT a.*, a.window_end <= h.closed_until OR (NOT coalesce(h.was_open, false) AND a.hour <
                    (SELECT max(hour) - INTERVAL 1 HOUR FROM "features.price_features")) AS is_due
@@ -241,6 +250,10 @@ WITH finished AS (
            date_trunc('hour', w.window_start) AS hour, w.window_start::DATE AS day
     FROM feature_windows w JOIN feature_scales m USING (coin_id, window_end)
     JOIN feature_runs u USING (coin_id, window_end)
+), compared AS (
+    SELECT *, min(s) OVER slot AS least_s,
+           CASE WHEN rz IS NOT NULL AND count(rz) OVER slot >= 3 THEN median(rz) OVER slot END AS rz_common
+    FROM finished WINDOW slot AS (PARTITION BY window_end)
 ), reasons AS (
     SELECT *, r5 IS NOT NULL AND r5_market IS NULL AS few_1,
         price IS NOT NULL AND (s IS NULL OR rv1h IS NULL OR rsi14 IS NULL OR macd IS NULL OR macd_signal IS NULL
@@ -249,15 +262,18 @@ WITH finished AS (
         concat_ws(',',
             CASE WHEN price IS NOT NULL AND (r5 IS NULL OR r15 IS NULL OR r1h IS NULL OR r24h IS NULL)
                  THEN 'no_lag' END,
-            CASE WHEN volume_change IS NULL THEN 'no_volume' END) AS others
-    FROM finished
+            CASE WHEN volume_change IS NULL THEN 'no_volume' END) AS others,
+        r5 IS NOT NULL AND r5_market IS NULL OR price IS NOT NULL AND s IS NOT NULL AND s_market IS NULL AS few_2,
+        nullif(concat_ws(',', nullif(others, ''),
+                         CASE WHEN short_1 OR (price IS NOT NULL AND (rv4h IS NULL OR rv24h IS NULL))
+                              THEN 'short_history' END, stale), '') AS rest
+    FROM compared
 )
 SELECT *,
     nullif(concat_ws(',', CASE WHEN few_1 THEN 'few_coins' END, nullif(others, ''),
                      CASE WHEN short_1 THEN 'short_history' END, stale), '') AS null_reason_1,
-    nullif(concat_ws(',', CASE WHEN few_1 OR (price IS NOT NULL AND s IS NOT NULL AND s_market IS NULL)
-                               THEN 'few_coins' END, nullif(others, ''),
-                     CASE WHEN short_1 OR (price IS NOT NULL AND (rv4h IS NULL OR rv24h IS NULL))
-                          THEN 'short_history' END, stale), '') AS null_reason
+    nullif(concat_ws(',', CASE WHEN few_2 THEN 'few_coins' END, rest), '') AS null_reason_2,
+    nullif(concat_ws(',', CASE WHEN few_2 OR rz IS NOT NULL AND rz_common IS NULL THEN 'few_coins' END, rest), '')
+        AS null_reason
 FROM reasons
 """

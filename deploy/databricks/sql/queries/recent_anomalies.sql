@@ -8,7 +8,8 @@
 USE CATALOG `crypto_analytics`;
 
 SELECT a.coin_id, a.symbol, a.window_end, a.anomaly_score, a.threshold, a.detectors, a.size_sigma, a.z_threshold,
-       a.size_market_sigma, a.market_score, a.market_threshold, a.scope, a.suspicion, a.explanation,
+       a.size_market_sigma, a.market_score, a.market_threshold, a.common_score, a.common_threshold, a.scope,
+       a.suspicion, a.explanation,
        a.similar_windows, a.price, a.model_version, a.scored_at
 FROM gold.anomalies a CROSS JOIN (SELECT coalesce(NULL, max(window_end)) AS until_at FROM gold.anomalies) s
 WHERE a.is_anomaly AND a.window_end <= s.until_at
