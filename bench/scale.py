@@ -68,15 +68,16 @@ def run(*, days: Sequence[int], coins: Sequence[int]) -> Part:
     found: dict[tuple[int, int], dict[str, float]] = {}
     lake: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for size in sizes:
-        output.say(f"{size[0]:,} days of {size[1]:,} coins ...", style="dim")
+        output.say(f"{_days(size[0])} of {size[1]:,} coins ...", style="dim")
         found[size], lake[size] = measured(*size)
         output.say(", ".join(f"{what} {amount(cost, 's')}" for what, cost in found[size].items()), style="dim")
     by_days = {d: found[d, few_coins] for d in sorted(days)}
     by_coins = {c: found[few_days, c] for c in sorted(coins)}
     part = Part("Scale: processor seconds by size, children included, broker excluded")
     part.tables[f"By days of history, {few_coins:,} coins"] = table(by_days, "days", FLAT, SERVES_A_REFRESH)
-    part.tables[f"By coins, {few_days:,} days"] = table(by_coins, "coins", LINEAR)
-    part.tables["Live files of the lake after maintenance"] = [row for size in sizes for row in lake[size]]
+    part.tables[f"By coins, {_days(few_days)}"] = table(by_coins, "coins", LINEAR)
+    largest = dict.fromkeys([(max(days), few_coins), (few_days, max(coins))])
+    part.tables["Live files of the largest lakes after maintenance"] = [row for size in largest for row in lake[size]]
     part.notes = [
         "exponent: of the fit cost = a * size ** exponent; 0 does not grow, 1 grows in proportion",
         "quotes every five minutes; what is copied and what is made: bench/synthetic.py",
@@ -89,6 +90,10 @@ def run(*, days: Sequence[int], coins: Sequence[int]) -> Part:
         for what, cost in costs.items()
     }
     return part
+
+
+def _days(number: int) -> str:
+    return f"{number:,} day{'s' if number != 1 else ''}"
 
 
 def table(
@@ -112,7 +117,10 @@ def table(
         rows.append(
             {
                 "processor time of": figure,
-                **{f"{size:,} {axis}": amount(value, "s") for size, value in zip(costs, seconds, strict=True)},
+                **{
+                    f"{size:,} {axis if size != 1 else axis.removesuffix('s')}": amount(value, "s")
+                    for size, value in zip(costs, seconds, strict=True)
+                },
                 "exponent": "" if exponent is None else f"{exponent:.2f}",
                 f"≤ {most}": verdict,
             }
@@ -142,7 +150,7 @@ def measured(days: int, coins: int) -> tuple[dict[str, float], list[dict[str, An
             command = crypto_assets(*arguments, "--home", str(pipeline.settings.home))
             found[name] = command_spent(command, environment=scrubbed_environment(), codes=codes).processor
         found |= _api(pipeline)
-        return found, _lake(Path(pipeline.settings.lake), f"{days:,} days, {coins:,} coins")
+        return found, _lake(Path(pipeline.settings.lake), f"{_days(days)}, {coins:,} coins")
 
 
 def _lake(lake: Path, size: str) -> list[dict[str, Any]]:
