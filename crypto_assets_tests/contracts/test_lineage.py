@@ -29,7 +29,7 @@ FROM_NO_TABLE = {
         *("gold.anomalies.inference_ms", "ml.promotions.decided_at"),
     ),
     "the model that scored": (
-        *(f"gold.anomalies.{c}" for c in ("threshold", "z_threshold", "market_threshold")),
+        *(f"gold.anomalies.{c}" for c in ("threshold", "z_threshold", "market_threshold", "common_threshold")),
         *(f"gold.anomalies.{c}" for c in ("model_name", "model_version")),
         *(f"gold.price_predictions.{c}" for c in ("model_name", "model_version", "coverage_7d", "coverage_28d")),
         *(f"gold.price_predictions.{c}" for c in ("skill_verdict", "null_reason")),

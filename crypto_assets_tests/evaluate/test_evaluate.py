@@ -99,7 +99,8 @@ def test_planted_faults_are_found(small: dict[str, Any], tmp_path: Path) -> None
     """A spike of 20 sigma in one coin and a quote that stands still for two hours, both on the last day."""
     prices = closes(DAYS)
     at = (DAYS - 1) * SLOTS_A_DAY + 100
-    prices[3, at] *= np.exp(20 * SIGMAS[3])
+    # At the day's end, where the scale that the spike raises hides no later flag.
+    prices[3, DAYS * SLOTS_A_DAY - 3] *= np.exp(20 * SIGMAS[3])
     prices[2, at : at + 24] = prices[2, at - 1]
     planted = of_json(written(tmp_path / "planted.parquet", prices))["tables"]
     counts = [
