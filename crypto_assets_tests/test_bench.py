@@ -202,7 +202,7 @@ def test_a_table_of_scale_judges_what_serves_a_refresh():
     refresh, verify = scale.table(by_days, "days", 0.15, ("refresh",))
     assert refresh == {
         "processor time of": "refresh",
-        "1 days": "1.00 s",
+        "1 day": "1.00 s",
         "100 days": "10.00 s",
         "exponent": "0.50",
         "≤ 0.15": "NO",
