@@ -82,7 +82,9 @@ def stop_requested(*, interrupt: bool = False, announce: bool = True) -> Iterato
     finally:
         _active.remove(asked)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # The terminal is gone for good: its signal, sent again, must not kill what has stopped in order.
+            gone = number == HANGUP == asked.number
+            signal.signal(number, signal.SIG_IGN if gone else handler)
         signal.set_wakeup_fd(waked)
         os.close(writer)  # ends the thread
         watcher.join()
