@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable
 
 import psutil
@@ -17,8 +19,12 @@ def command_line(process: psutil.Process) -> str:
 
 def still_running(processes: Iterable[psutil.Process], within_s: float = 0) -> list[str]:
     """Command lines of those that have not ended within some seconds; a zombie has ended."""
-    _, left = psutil.wait_procs(list(processes), timeout=within_s)
-    return [f"{process.pid}: {command_line(process)[:120]}" for process in left if _runs(process)]
+    pause, until = threading.Event(), time.monotonic() + within_s
+    left = [p for p in processes if _runs(p)]
+    while left and time.monotonic() < until:
+        pause.wait(0.05)
+        left = [p for p in left if _runs(p)]
+    return [f"{process.pid}: {command_line(process)[:120]}" for process in left]
 
 
 def _runs(process: psutil.Process) -> bool:
