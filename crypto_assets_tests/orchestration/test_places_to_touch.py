@@ -1,4 +1,4 @@
-"""A Gold table is added in four places: contract, list of tables, transform, asset module. The rest is derived."""
+"""A Gold table is added in three places: contract, transform, asset module. Everything else is derived from them."""
 
 from __future__ import annotations
 
@@ -133,19 +133,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("places")
     package = root / "crypto_assets"
     shutil.copytree(Path(crypto_assets.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    gold, tables = package / "contracts" / "gold.py", package / "contracts" / "tables.py"
+    gold = package / "contracts" / "gold.py"
     gold.write_text(gold.read_text(encoding="utf-8") + CONTRACT, encoding="utf-8")
-    text = tables.read_text(encoding="utf-8")
-    assert (text.count("import (\n    BARS_1D,"), text.count(" POLLS,\n")) == (1, 1)
-    text = text.replace("import (\n    BARS_1D,", "import (\n    BAR_RANGES,\n    BARS_1D,")
-    tables.write_text(text.replace(" POLLS,\n", " BAR_RANGES,\n        POLLS,\n"), encoding="utf-8")
     (package / "transforms" / "bar_ranges.py").write_text(TRANSFORM, encoding="utf-8")
     (package / "assets" / "bar_ranges.py").write_text(ASSET, encoding="utf-8")
     return root
 
 
 @pytest.mark.slow
-def test_a_gold_table_is_added_in_four_places(places: Path, tmp_path: Path):
+def test_a_gold_table_is_added_in_three_places(places: Path, tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", USED, str(tmp_path / "home")],
         cwd=places,
