@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crypto_assets.contracts.columns import CHAIN, ML, day, of
 from crypto_assets.contracts.model import Column as C
 from crypto_assets.contracts.model import Rule, Table
@@ -10,6 +12,47 @@ _bar, _feature = of("gold.bars_5m"), of("features.price_features")
 _forecast, _outlook = of("gold.price_predictions"), of("gold.volatility_forecasts")
 _ANOMALY_INPUTS = _feature("rz", "r15", "r1h", "rv1h", "r5_market", "s")
 _ALL_INPUTS = (*_ANOMALY_INPUTS, *_feature("s_market", "rz_common"))
+
+
+def _forecast_of(horizons: str) -> tuple[C, ...]:
+    """First columns of a ledger of forecasts: of what, from when, until when."""
+    return (
+        C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
+        C("window_end", "timestamp", "End of the slot from which the forecast was made.", nullable=False,
+          lineage=_feature("window_end")),
+        C("horizon", "string", horizons, nullable=False),
+        C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
+    )
+
+
+def _scored(ledger: Callable[..., tuple[str, ...]], horizons: str) -> tuple[C, ...]:
+    """First columns of a table that scores a ledger by day; `ledger` builds lineage from its columns."""
+    return (
+        C("day", "date", "UTC day of the target.", nullable=False, lineage=ledger("target_at")),
+        C("day_start", "timestamp", "Start of `day`.", nullable=False, lineage=ledger("target_at")),
+        C("coin_id", "string", "Coin.", nullable=False, lineage=ledger("coin_id")),
+        C("horizon", "string", horizons, nullable=False, lineage=ledger("horizon")),
+        C("model_name", "string", "Registered model.", nullable=False, lineage=ledger("model_name")),
+        C("model_version", "string", "Version.", nullable=False, lineage=ledger("model_version")),
+        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False, lineage=ledger("mode")),
+    )
+
+
+_WRITTEN = (
+    C("model_name", "string", "Registered model.", nullable=False),
+    C("model_version", "string", "Model version used.", nullable=False),
+    C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
+      lineage=_feature("window_end")),
+    C("predicted_at", "timestamp", "When the forecast was written.", nullable=False),
+    day(_feature("day")),
+    C("hour", "timestamp", "Hour of the slot's start.", nullable=False, lineage=_feature("hour")),
+    *CHAIN,
+)
+"""Last columns of a ledger of forecasts: by which version, when, and its place in the chain."""
+
+_HONEST = Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
+               blocking=True)
+
 ANOMALIES = Table(
     "gold", "anomalies",
     "Anomaly score of every coin and closed 5-minute slot, by the model version effective at the time.",
@@ -77,11 +120,7 @@ PRICE_PREDICTIONS = Table(
     "Insert-only forecast ledger; the rows of a coin, horizon and model form a hash chain. Live forecasts were written "
     "before their target time.",
     (
-        C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
-        C("window_end", "timestamp", "End of the slot from which the forecast was made.", nullable=False,
-          lineage=_feature("window_end")),
-        C("horizon", "string", "5m or 1h.", nullable=False),
-        C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
+        *_forecast_of("5m or 1h."),
         C("price", "double", "price(t) the forecast starts from.", nullable=False, unit="USD",
           lineage=_feature("price")),
         C("predicted_return", "double", "Forecast of the log return.", nullable=False, unit="log return",
@@ -100,14 +139,7 @@ PRICE_PREDICTIONS = Table(
         C("skill_verdict", "string", "Of predicted_price: skill, no skill, or not evaluated; null in rows of the first "
           "version."),
         C("null_reason", "string", "Why a coverage is null; null = none is, or a row of the first version."),
-        C("model_name", "string", "Registered model.", nullable=False),
-        C("model_version", "string", "Model version used.", nullable=False),
-        C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
-          lineage=_feature("window_end")),
-        C("predicted_at", "timestamp", "When the forecast was written.", nullable=False),
-        day(_feature("day")),
-        C("hour", "timestamp", "Hour of the slot's start.", nullable=False, lineage=_feature("hour")),
-        *CHAIN,
+        *_WRITTEN,
     ),
     chain=("coin_id", "horizon", "model_name"),
     key=("coin_id", "window_end", "horizon", "model_version"), grain="hour", write="merge", time_column="hour",
@@ -119,8 +151,7 @@ PRICE_PREDICTIONS = Table(
              "The interval contains its median.", blocking=True),
         Rule("coverage_or_reason", "median IS NULL OR null_reason IS NOT NULL OR (coverage_7d IS NOT NULL AND "
              "coverage_28d IS NOT NULL)", "An unknown coverage has a reason.", blocking=True),
-        Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
-             blocking=True),
+        _HONEST,
     ),
 )
 
@@ -130,13 +161,7 @@ PREDICTION_ACCURACY = Table(
     "gold", "prediction_accuracy",
     "Forecasts scored against outcomes, per day, coin, horizon, model version and mode.",
     (
-        C("day", "date", "UTC day of the target.", nullable=False, lineage=_forecast("target_at")),
-        C("day_start", "timestamp", "Start of `day`.", nullable=False, lineage=_forecast("target_at")),
-        C("coin_id", "string", "Coin.", nullable=False, lineage=_forecast("coin_id")),
-        C("horizon", "string", "5m or 1h.", nullable=False, lineage=_forecast("horizon")),
-        C("model_name", "string", "Registered model.", nullable=False, lineage=_forecast("model_name")),
-        C("model_version", "string", "Version.", nullable=False, lineage=_forecast("model_version")),
-        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False, lineage=_forecast("mode")),
+        *_scored(_forecast, "5m or 1h."),
         C("forecasts", "bigint", "Forecasts with a known outcome.", nullable=False,
           lineage=_forecast("target_at") + _bar("close")),
         C("without_outcome", "bigint", "Forecasts whose outcome is unknown (no price at the target).", nullable=False,
@@ -172,11 +197,7 @@ VOLATILITY_FORECASTS = Table(
     "coin, horizon and model form a hash chain. Volatility is the root of the realised variance, the sum of squared "
     "5-minute log returns over the horizon; it is not annualised.",
     (
-        C("coin_id", "string", "Coin.", nullable=False, lineage=_feature("coin_id")),
-        C("window_end", "timestamp", "End of the slot from which the forecast was made.", nullable=False,
-          lineage=_feature("window_end")),
-        C("horizon", "string", "1h or 24h.", nullable=False),
-        C("target_at", "timestamp", "window_end + horizon.", nullable=False, lineage=_feature("window_end")),
+        *_forecast_of("1h or 24h."),
         C("volatility_pct", "double", "Forecast: 100 x root of the sum of squared 5-minute log returns from window_end to "
           "target_at.", nullable=False, unit="percent", lineage=_feature("r5", "s")),
         C("ewma_pct", "double", "The same if squared returns, of 6 own sigmas at most, go on as on average lately: exponential "
@@ -184,22 +205,14 @@ VOLATILITY_FORECASTS = Table(
           lineage=_feature("r5", "s")),
         C("last_value_pct", "double", "The same if the horizon before window_end repeats itself: 100 x rv1h or rv24h; null "
           "where that is unknown.", unit="percent", lineage=_feature("rv1h", "rv24h")),
-        C("model_name", "string", "Registered model.", nullable=False),
-        C("model_version", "string", "Model version used.", nullable=False),
-        C("mode", "string", "live if written before target_at, else backfill.", nullable=False,
-          lineage=_feature("window_end")),
-        C("predicted_at", "timestamp", "When the forecast was written.", nullable=False),
-        day(_feature("day")),
-        C("hour", "timestamp", "Hour of the slot's start.", nullable=False, lineage=_feature("hour")),
-        *CHAIN,
+        *_WRITTEN,
     ),
     chain=("coin_id", "horizon", "model_name"),
     key=("coin_id", "window_end", "horizon", "model_version"), grain="hour", write="merge", time_column="hour",
     partition_by=("day",), owner=ML, group="ml", kinds=("python", "deltalake", "gold"),
     rules=(
         Rule("volatility_positive", "volatility_pct > 0 AND ewma_pct > 0", "A volatility is positive.", blocking=True),
-        Rule("mode_is_honest", "(mode = 'live') = (predicted_at < target_at)", "live means written before the outcome.",
-             blocking=True),
+        _HONEST,
         Rule("near_the_average", "volatility_pct <= 1e1 * ewma_pct AND ewma_pct <= 1e1 * volatility_pct",
              "A forecast ten times the recent average, or a tenth of it, comes from inputs that no training saw.",
              severity="warn"),
@@ -212,13 +225,7 @@ VOLATILITY_ACCURACY = Table(
     "Volatility forecasts scored against the realised volatility of their horizon, per day, coin, horizon, model version and "
     "mode. Loss: QLIKE of the variances, x - ln x - 1 with x = outcome / forecast; 0 is perfect, less is better.",
     (
-        C("day", "date", "UTC day of the target.", nullable=False, lineage=_outlook("target_at")),
-        C("day_start", "timestamp", "Start of `day`.", nullable=False, lineage=_outlook("target_at")),
-        C("coin_id", "string", "Coin.", nullable=False, lineage=_outlook("coin_id")),
-        C("horizon", "string", "1h or 24h.", nullable=False, lineage=_outlook("horizon")),
-        C("model_name", "string", "Registered model.", nullable=False, lineage=_outlook("model_name")),
-        C("model_version", "string", "Version.", nullable=False, lineage=_outlook("model_version")),
-        C("mode", "string", "live or backfill; only live counts as skill.", nullable=False, lineage=_outlook("mode")),
+        *_scored(_outlook, "1h or 24h."),
         C("forecasts", "bigint", "Forecasts with a known outcome: rv1h or rv24h of the features at the target.",
           nullable=False, lineage=_outlook("target_at") + _LOSS),
         C("without_outcome", "bigint", "Forecasts whose outcome is unknown (no or too few returns in the horizon).",
