@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from crypto_assets.alerts import sensor
 from crypto_assets.checks import factories as checks
 from crypto_assets.checks import rules
 from crypto_assets.contracts.tables import ALERTS
@@ -31,7 +32,7 @@ def spec(*, promised: bool) -> dg.AssetSpec:
     Args:
         promised: Whether the sensor runs by itself and so keeps the table fresh.
     """
-    return asset_spec(ALERTS, freshness=FRESHNESS if promised else None)
+    return asset_spec(ALERTS, freshness=FRESHNESS if promised else None, made_by=sensor.tick)
 
 
 def judge(alerts: Sequence[Mapping[str, Any]], now: datetime, *, configured: bool) -> CheckOutcome:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from crypto_assets.errors import reason
 from crypto_assets.orchestration.restatement import MODELS
+from crypto_assets.orchestration.shell import code_references
 from crypto_assets.serving.kept import KEPT, PROMOTIONS
 from crypto_assets.web import Client, NoReply
 
@@ -25,7 +26,11 @@ def spec() -> dg.AssetSpec:
         deps=[*(dg.AssetKey(kept.table.asset_key) for kept in KEPT.values() if kept is not PROMOTIONS), *MODELS],
         description="The REST API and the page, on the port after Dagster's: prices, bars, anomalies, forecasts, "
         "features and a stream of changes. The check leads there.",
-        metadata={"documentation": "docs/serving.md", "address": "state/api.url in the home"},
+        metadata={
+            "documentation": "docs/serving.md",
+            "address": "state/api.url in the home",
+            "dagster/code_references": code_references(judge),
+        },
         group_name="serving",
         owners=["team:operations"],
         kinds={"python"},

@@ -55,11 +55,11 @@ class StepOptions(dg.Config):
     as_of: str | None = None
 
 
-def code_references(step: Step) -> dg.CodeReferencesMetadataValue:
-    """Target of the UI's *Code* link: the function that computes the asset's rows."""
-    code = step.work.__code__  # type: ignore[attr-defined]
+def code_references(work: Callable[..., object]) -> dg.CodeReferencesMetadataValue:
+    """Target of the UI's *Code* link: the function that makes an asset."""
+    code = work.__code__  # type: ignore[attr-defined]
     place = dg.LocalFileCodeReference(
-        file_path=code.co_filename, line_number=code.co_firstlineno, label=f"{step.work.__module__}.{code.co_name}"
+        file_path=code.co_filename, line_number=code.co_firstlineno, label=f"{work.__module__}.{work.__qualname__}"
     )
     return dg.CodeReferencesMetadataValue(code_references=[place])
 
@@ -70,6 +70,7 @@ def asset_spec(
     freshness: dg.FreshnessPolicy | None,
     table_uri: Callable[[str], str] | None = None,
     step: Step | None = None,
+    made_by: Callable[..., object] | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
 ) -> dg.AssetSpec:
     """Dagster spec of a table or model: everything the UI shows before any run.
@@ -78,7 +79,8 @@ def asset_spec(
         asset: Table or model.
         freshness: Its policy, if anything keeps it fresh.
         table_uri: Maps a table's full name to its location.
-        step: Step that materializes it; None if Dagster does not.
+        step: Step that materializes it; None if no step does.
+        made_by: Function that writes it then.
         partitions_def: Of the step.
     """
     metadata: dict[str, Any] = {}
@@ -91,8 +93,8 @@ def asset_spec(
         }
         if table_uri is not None:
             metadata["dagster/uri"] = table_uri(asset.full_name)
-    if step is not None:
-        metadata["dagster/code_references"] = code_references(step)
+    if (work := made_by if step is None else step.work) is not None:
+        metadata["dagster/code_references"] = code_references(work)
     return dg.AssetSpec(
         dg.AssetKey(asset.asset_key),
         deps=[dg.AssetDep(dg.AssetKey(r.asset.split("/")), partition_mapping=mapping(r)) for r in step.reads]

@@ -11,7 +11,9 @@ import dagster as dg
 
 from crypto_assets.log.errors import LogError
 from crypto_assets.market.polls import CHECKS
+from crypto_assets.orchestration.shell import code_references
 from crypto_assets.producer import source_health
+from crypto_assets.producer.loop import Producer
 
 PRICES = dg.AssetKey(["kafka", "crypto_prices_raw"])
 POLLS = dg.AssetKey(["kafka", "crypto_polls"])
@@ -27,7 +29,9 @@ def observed(landing: str | None = None, freshness: dg.FreshnessPolicy | None = 
         landing: Folder of landed files if that is the transport; shown in the metadata.
         freshness: Policy if the producer sensor runs by itself.
     """
-    where = {} if landing is None else {"transport": f"landing: JSON lines by date and hour below {landing}, not Kafka"}
+    where: dict[str, Any] = {"dagster/code_references": code_references(Producer.tick)}
+    if landing is not None:
+        where["transport"] = f"landing: JSON lines by date and hour below {landing}, not Kafka"
     common: Mapping[str, Any] = {
         "group_name": "ingest",
         "owners": ["team:ingest"],

@@ -119,6 +119,16 @@ def test_every_step_leads_to_the_function_that_makes_its_rows(graph):
             assert f"def {step.work.__name__}(" in found.partition("\n\n\n")[0]
 
 
+def test_every_other_asset_leads_to_what_makes_it(graph):
+    made = {asset for step in steps() for asset in step.assets}
+    others = [key for key in graph.get_all_asset_keys() if key.to_user_string() not in made]
+    assert len(others) == 4
+    for key in others:
+        (place,) = graph.get(key).metadata["dagster/code_references"].code_references
+        line = Path(place.file_path).read_text(encoding="utf-8").splitlines()[place.line_number - 1]
+        assert line.split("(")[0].split() == ["def", place.label.rpartition(".")[2]]
+
+
 def test_a_code_version_changes_with_what_decides_rows_and_with_nothing_else(tmp_path):
     """In a copy of the package: comments and docstrings, another transform, the table's own transform."""
     package = tmp_path / "crypto_assets"
