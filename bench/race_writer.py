@@ -95,7 +95,7 @@ class Telling(logging.Handler):
         say(lost=kind, why=text[:200])
 
 
-def told(engine: Engine) -> None:
+def announcing(engine: Engine) -> None:
     """Make an engine's store say where in a write it is."""
     store: Any = engine.store
 
@@ -155,8 +155,8 @@ def main(given: str) -> None:
     settings = settings_of(json.loads(given))
     engine = make_engine(settings)
     forecasting = make_engine(settings.model_copy(update={"lake_uri": str(settings.home / FORECASTS_LAKE)}))
-    told(engine)
-    told(forecasting)
+    announcing(engine)
+    announcing(forecasting)
     log = logging.getLogger("crypto_assets.storage.attempts")
     log.setLevel(logging.INFO)
     log.addHandler(Telling())

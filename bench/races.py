@@ -309,9 +309,9 @@ def race(targets: Sequence[str], kills: int) -> tuple[dict[str, Any], list[str]]
             lake, settings.home / race_writer.FORECASTS_LAKE, race_writer.FORECASTS, feed.produced, tally.slots
         )
         problems = [f"{n} {what}, e.g. {verdict.examples[what]}" for what, n in verdict.wrong.items() if n]
-        told = _verify(settings)
-        problems += [f"crypto-assets verify: {told}"] if told else []
-        return _figures(targets, tally, feed, verdict, lake, seconds, told), problems
+        audit = _verify(settings)
+        problems += [f"crypto-assets verify: {audit}"] if audit else []
+        return _figures(targets, tally, feed, verdict, lake, seconds, audit), problems
 
 
 def _race(writers: Sequence[Writer], feed: Feed, kills: int) -> None:
@@ -381,7 +381,7 @@ def _figures(
     verdict: race_judge.Verdict,
     lake: Path,
     seconds: float,
-    told: str,
+    audit: str,
 ) -> dict[str, Any]:
     """The case in figures."""
     by_run: Counter[str] = Counter()
@@ -412,7 +412,7 @@ def _figures(
         "records produced": len(feed.produced),
         "records stored": verdict.stored,
         **verdict.wrong,
-        "crypto-assets verify": told or "passed",
+        "crypto-assets verify": audit or "passed",
         "seconds": round(seconds),
     }
 

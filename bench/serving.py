@@ -1,6 +1,6 @@
 """The REST service: processor time per request beside other ways, requests a second, memory, commit to client.
 
-Every server is a process of its own that answers over HTTP, so that processor time means the same for all. Ours answers
+Every server is a separate process that answers over HTTP, so that processor time means the same for all. Ours answers
 with provenance, ETag and limits; the others with the rows alone. The lake has ten coins; bars are a seeded walk.
 """
 

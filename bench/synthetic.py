@@ -2,7 +2,7 @@
 
 Every coin's prices repeat each day, so a shifted copy of a day is the day that the product would have made: Silver is
 still what Bronze says, and features are still what the bars before them give. Copies are written in bulk below the
-tables' contracts, and each is a topic incarnation of its own, since no topic holds records so old. Days beyond the
+tables' contracts, and each is a separate topic incarnation, since no topic holds records so old. Days beyond the
 retention of a table (Bronze: 90 days) are left out, as maintenance would have left them. Models are trained on the last
 day alone; their tables, and ledgers, are not copied.
 """

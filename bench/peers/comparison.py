@@ -1,6 +1,6 @@
 """`python -m bench --only peers`: the same records through the product and other systems, in one table of ratios.
 
-Every system has an environment of its own, built by this part with pip in the user's cache folder and kept for the next
+Every system has a separate environment, built by this part with pip in the user's cache folder and kept for the next
 time. One that cannot be installed or run is named with the reason. Rows must equal the product's, or the part fails.
 """
 

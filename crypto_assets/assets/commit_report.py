@@ -94,5 +94,5 @@ def from_rows(rows: Sequence[Sequence[Any]], at: datetime) -> list[Commit]:
     found: list[Commit] = []
     for first, last, hours in rows:
         metadata = {"touched_hours": json.dumps(list(hours))}
-        found += [Commit(version, at, "TOLD", metadata) for version in range(int(first), int(last) + 1)]
+        found += [Commit(version, at, "REPORTED", metadata) for version in range(int(first), int(last) + 1)]
     return found

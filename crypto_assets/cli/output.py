@@ -1,6 +1,6 @@
 """Printing for people and for scripts: rich on a terminal, plain lines otherwise, JSON on request.
 
-On a terminal lines and cells are wrapped between words; elsewhere a line stays whole, for those who search it. Nothing
+On a terminal lines and cells are wrapped between words; otherwise a line stays whole, for those who search it. Nothing
 is cut, and no word is broken: a table that is too wide for the terminal is printed as one block per row.
 """
 

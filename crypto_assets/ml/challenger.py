@@ -162,7 +162,7 @@ def compare(data: Panel, equal: Detector, champion: Detector, budget: float) -> 
 
 
 def _scores(forests: list[Any], spans: list[tuple[int, int]], data: Panel, where: np.ndarray) -> np.ndarray:
-    """Scores of chosen slots, C x T, each by the forest of the week before; NaN elsewhere."""
+    """Scores of chosen slots, C x T, each by the forest of the week before; NaN in the others."""
     import numpy as np
 
     inputs = anomaly_inputs(data)

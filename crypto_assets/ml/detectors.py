@@ -1,7 +1,7 @@
 """Anomaly detectors: their scores, and a calibrated detector as a version of the model holds it.
 
 A detector is one or several scores with a threshold by coin. `market` is the 5-minute return relative to the other
-coins in a scale of its own past, `common` how far all coins move, the median of their returns in own sigma, and
+coins in the scale of its past, `common` how far all coins move, the median of their returns in own sigma, and
 `robust_z` the coin's own return in own sigma; the union of them flags a slot when any is above its threshold. Their
 scales come from the slots before, so that the scores of past days are out of sample.
 
@@ -96,7 +96,7 @@ def thresholds(found: np.ndarray, coins: tuple[str, ...], budget: float, *, pool
         coins: C coin ids.
         budget: Flags per coin and day.
         pooled: Whether the tail is that of all coins: beyond its 99 % quantile a coin has too few scores for a rare
-            flag, so the scores of all coins, each in units of its own, make the quantile.
+            flag, so the scores of all coins, each in its own units, make the quantile.
     """
     import numpy as np
 

@@ -34,7 +34,7 @@ def restated() -> list[dg.AssetKey]:
 
 FEATURES = dg.AssetKey(["features", "price_features"])
 MODELS = tuple(dg.AssetKey(asset.split("/")) for step in steps() if step.role == "train" for asset in step.assets)
-"""What writes the table of promotions, which is no asset of its own."""
+"""What writes the table of promotions, which is not an asset."""
 
 
 def expired(hours: Iterable[str], now: datetime) -> list[str]:

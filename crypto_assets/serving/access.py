@@ -1,6 +1,6 @@
 """Who may ask, and how much: host names, token, requests a minute, size of a body, headers of every answer.
 
-On loopback no token is asked for: an EventSource sends no header. Elsewhere the server does not start without one
+On loopback no token is asked for: an EventSource sends no header. Other addresses need one to start
 (`refuse_exposed`); programs send it as `Authorization: Bearer`, and the page logs in and gets a cookie.
 
 Belongs here: ASGI middleware and the login. Does not belong here: what is answered (`routes`).

@@ -58,7 +58,7 @@ def build_api(service: Service, limits: Limits) -> FastAPI:
     )
     api.state.service, api.state.limits = service, limits
     for module in ROUTES:
-        known = [] if module is queries else [Depends(_known_parameters)]  # a query has parameters of its own
+        known = [] if module is queries else [Depends(_known_parameters)]  # a query declares its own parameters
         api.include_router(module.router, dependencies=known)
     for error, handler in ((Problem, _problem), (RequestValidationError, _invalid), (StarletteHTTPException, _http)):
         api.add_exception_handler(error, handler)  # type: ignore[arg-type]

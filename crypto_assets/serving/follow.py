@@ -93,7 +93,7 @@ class FollowedTable:
         """The snapshot of an older version; None when it cannot be read any more: its log or a file is gone."""
         try:
             handle = delta_files.open_table(str(self.path), version)
-        except Exception as error:  # noqa: BLE001 - delta-rs has no error of its own for a log that is cleaned
+        except Exception as error:  # noqa: BLE001 - delta-rs has no specific error for a log that is cleaned
             _LOG.info("%s: version %d cannot be opened: %s", self.kept.name, version, error)
             return None
         if handle is None or handle.version() != version:

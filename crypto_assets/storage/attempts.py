@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from crypto_assets.storage.base import WriteConflict, WriteResult
 
 _LOG = logging.getLogger(__name__)
-_TOLD = 300
+_CHARS = 300
 """Characters of an error that are repeated; a JVM's trace is long."""
 
 
@@ -72,11 +72,11 @@ def until_committed(
                     raise explained from error
                 raise
             last = error
-            _LOG.info("%s: attempt %d was overtaken: %s", table, retries + 1, " ".join(str(error)[:_TOLD].split()))
+            _LOG.info("%s: attempt %d was overtaken: %s", table, retries + 1, " ".join(str(error)[:_CHARS].split()))
         longest = min(patience.longest_pause_s, patience.first_pause_s * 2 ** min(retries, 10))
         time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
     raise WriteConflict(
-        f"{table}: other writers committed before each of {patience.attempts} attempts ({str(last)[:_TOLD]}). Nothing "
+        f"{table}: other writers committed before each of {patience.attempts} attempts ({str(last)[:_CHARS]}). Nothing "
         "was written; run the step again when fewer runs write this table"
     )
 

@@ -172,8 +172,8 @@ def test_what_nobody_tells_of_is_said_to_be_unknown():
         tell(instance, None)
         found = history.bronze_after(2)
         assert [(c.version, c.operation) for c in found] == [
-            *[(3, "TOLD"), (4, "TOLD"), (8, commit_history.UNKNOWN)],
-            *[(v, "TOLD") for v in (9, 10, 11, 12)],
+            *[(3, "REPORTED"), (4, "REPORTED"), (8, commit_history.UNKNOWN)],
+            *[(v, "REPORTED") for v in (9, 10, 11, 12)],
         ]
         assert commit_history.unknown(found) == "5..8"
         assert commit_history.unknown(history.bronze_after(8)) == ""
