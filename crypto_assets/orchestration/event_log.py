@@ -6,8 +6,7 @@ connection per file and process and stores the same data. It also remembers whic
 partition: Dagster asks that twice for every check it stores (measured: 184 times, a tenth of a refresh of ten coins).
 And it stores events in one transaction per file where Dagster has several at once: those planned for a run,
 materializations of a range, and what a step reports (`together`). A run's file gets its tables in one transaction too.
-Enabled by the `dagster.yaml` of a home; remove it
-once Dagster does these itself.
+Enabled by the `dagster.yaml` of a home; remove it once Dagster does these itself.
 """
 
 from __future__ import annotations
@@ -218,9 +217,12 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         """Dagster's tables with the revision of the newest migration, as a script of one transaction."""
         engine = create_engine("sqlite://", poolclass=StaticPool)
         super()._initdb(engine)
-        with engine.connect() as connection:
-            file: Any = connection.connection.dbapi_connection
-            return "\n".join(file.iterdump())
+        try:
+            with engine.connect() as connection:
+                file: Any = connection.connection.dbapi_connection
+                return "\n".join(file.iterdump())
+        finally:
+            engine.dispose()
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
