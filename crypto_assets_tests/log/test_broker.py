@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 from datetime import timedelta
 
 import psutil
@@ -96,9 +97,8 @@ def test_a_killed_broker_recovers_and_a_stale_pid_is_not_believed(tmp_path):
         psutil.Process(pid).wait(30)
         assert not broker.status().running
         # the id now belongs to somebody else
-        write_atomic(
-            tmp_path / "kafka" / "broker.pid", json.dumps({"pid": os.getpid(), "started_after_boot_s": 0, "port": 1})
-        )
+        file = tmp_path / "kafka" / "broker.pid"
+        write_atomic(file, json.dumps(json.loads(file.read_text()) | {"pid": os.getpid()}))
         assert not broker.status().running
         assert not broker.stop()
         assert broker.start(timeout_s=120).running
@@ -116,6 +116,24 @@ def test_a_clock_that_is_set_makes_no_stranger_of_the_broker(tmp_path, monkeypat
         monkeypatch.setattr("psutil.Process.create_time", lambda process: start(process) + 3600)
         assert EmbeddedBroker(tmp_path).start().pid == before.pid
         assert broker.stop()
+    finally:
+        broker.stop()
+
+
+def test_a_broker_that_works_in_another_folder_for_a_moment_is_no_stranger(tmp_path, monkeypatch):
+    broker = EmbeddedBroker(tmp_path)
+    # where a JVM that starts deletes what ended ones left
+    monkeypatch.setattr("psutil.Process.cwd", lambda _process: tempfile.gettempdir())
+    try:
+        pid = broker.start(timeout_s=120).pid
+        assert EmbeddedBroker(tmp_path).start().pid == pid
+        copy = shutil.copytree(tmp_path / "kafka", tmp_path / "copy" / "kafka").parent
+        assert not EmbeddedBroker(copy).status().running
+        moved = tmp_path / "moved"
+        moved.mkdir()
+        (tmp_path / "kafka").rename(moved / "kafka")
+        assert EmbeddedBroker(moved).status().pid == pid
+        assert EmbeddedBroker(moved).stop()
     finally:
         broker.stop()
 

@@ -77,6 +77,8 @@ and the same 400,000 records a second are taken (measured on two cores)."""
 
 _STARTED = "started_after_boot_s"
 """Member of the pid file; see `started_after_boot`."""
+_FOLDER = "folder"
+"""Member of the pid file; see `_identity`."""
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """Brokers that this process started: it must reap them, or a dead one stays a zombie; and Popen objects warn when
@@ -140,6 +142,16 @@ def _read_json(path: Path) -> dict:
         return {}
     except UnreadableFile as error:
         raise BrokerError(f"{error}; delete the file, then: crypto-assets broker start") from error
+
+
+def _identity(folder: Path) -> list[int]:
+    """Device and inode: a moved home is the same one; a copy, which has the pid file of the original's broker, is not.
+
+    The process's working folder would not do: a JVM that starts works in /tmp/hsperfdata_<user> for a moment, in which
+    it deletes what ended JVMs left (HotSpot, `perfMemory_posix.cpp`).
+    """
+    found = folder.stat()
+    return [found.st_dev, found.st_ino]
 
 
 def port_is_free(port: int) -> bool:
@@ -268,9 +280,12 @@ class EmbeddedBroker:
         if not written or self._process() is not None:
             return None
         child = _CHILDREN.get(int(written["pid"]))
-        code = child.poll() if child else None
-        if code is None:
+        if child is None:
             return "its process is gone"
+        try:
+            code = child.wait(5)  # its first thread ends before the others
+        except subprocess.TimeoutExpired:
+            return "its process is ending"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def _ended(self, pid: int, timeout_s: float) -> bool:
@@ -296,11 +311,13 @@ class EmbeddedBroker:
             return None
         try:
             process = psutil.Process(int(written["pid"]))
-            # It works in this home's folder: a copy of a home has the pid file of the original's broker.
-            if process.status() == psutil.STATUS_ZOMBIE or not self._root.samefile(process.cwd()):
+            if process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            started = written.get(_STARTED)  # not in the file of a broker that an earlier version started
-            return process if started is None or abs(started_after_boot(process) - started) < 2.0 else None
+            started, folder = written.get(_STARTED), written.get(_FOLDER)
+            # Earlier versions wrote neither.
+            here = folder == _identity(self._root) if folder else self._root.samefile(process.cwd())
+            same = started is None or abs(started_after_boot(process) - started) < 2.0
+            return process if here and same else None
         except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
             return None
         except psutil.AccessDenied:
@@ -354,7 +371,8 @@ class EmbeddedBroker:
                 start_new_session=True,
             )
         _CHILDREN[child.pid] = child
-        record = {"pid": child.pid, _STARTED: started_after_boot(psutil.Process(child.pid)), "port": port}
+        started = started_after_boot(psutil.Process(child.pid))
+        record = {"pid": child.pid, _STARTED: started, _FOLDER: _identity(self._root), "port": port}
         write_atomic(self._pid_file, json.dumps(record))
         write_atomic(self._root / "port.json", json.dumps({"port": port}))
 
