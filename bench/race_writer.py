@@ -13,7 +13,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -99,30 +99,34 @@ def announcing(engine: Engine) -> None:
     """Make an engine's store say where in a write it is."""
     store: Any = engine.store
 
-    def wrapped(write: Callable[..., Any], name: str, build_at: int | None) -> Callable[..., Any]:
+    def told(build: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def building(*seen: Any) -> Any:
+            say(at=f"{name}: reading")
+            made = build(*seen)
+            say(at=f"{name}: writing" if made is not None else f"{name}: nothing to write")
+            return made
+
+        return building
+
+    def wrapped(write: Callable[..., Any], name: str) -> Callable[..., Any]:
         def writing(*given: Any, **named: Any) -> Any:
             arguments = list(given)
             say(at=f"{name}: begun")
-            if build_at is not None:
-                build = arguments[build_at]
-
-                def building(*seen: Any) -> Any:
-                    say(at=f"{name}: reading")
-                    made = build(*seen)
-                    say(at=f"{name}: writing" if made is not None else f"{name}: nothing to write")
-                    return made
-
-                arguments[build_at] = building
+            if name == "append_together":
+                arguments[1] = [replace(one, build=told(one.build, name)) for one in arguments[1]]
+            elif name == "replace_slice":
+                arguments[2] = told(arguments[2], name)
             else:
                 say(at=f"{name}: writing")
             done = write(*arguments, **named)
-            say(at=f"{name}: done", committed=done.committed)
+            committed = [one.committed for one in done] if isinstance(done, list) else [done.committed]
+            say(at=f"{name}: done", committed=any(committed))
             return done
 
         return writing
 
-    for name, build_at in (("append_once", 3), ("replace_slice", 2), ("merge", None)):
-        setattr(store, name, wrapped(getattr(store, name), name, build_at))
+    for name in ("append_together", "replace_slice", "merge"):
+        setattr(store, name, wrapped(getattr(store, name), name))
 
 
 def perform(settings: Settings, engine: Engine, forecasting: Engine, asked: Request) -> None:

@@ -21,6 +21,7 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day,
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.market.coins import DEFAULT_COINS, Coin, CoinRegistry
 from crypto_assets.market.quotes import Poll, Tick
+from crypto_assets.storage.ranges import batches_of
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -141,9 +142,10 @@ def _copy_tables(pipeline: Pipeline, days: int) -> None:
             raise AssertionError(f"{name} has no rows of {middle:%Y-%m-%d} to copy")
         back = range(2, min(days - 1, (contract.retention_days or days + 4) - 4))
         transactions = [
-            (commit.metadata["app_id"], int(commit.metadata["seq"]))
+            (app_id, seq)
             for commit in store.commits_after(name, -1, 1_000_000)
-            if contract.write == "append_once" and hour_key(middle)[:10] in commit.metadata.get("app_id", "")
+            for app_id, seq, _ in batches_of(commit.metadata)
+            if contract.write == "append_once" and hour_key(middle)[:10] in app_id
         ]
         if name in OF_THE_DAY_BEFORE:
             first = rows.filter(_between(at, middle - DAY, middle))

@@ -199,7 +199,7 @@ def summary(writes: Sequence[WriteResult]) -> dict[str, object]:
     afters = [w.version_after for w in writes if w.version_after is not None]
     return {
         "run_rows": sum(w.rows for w in writes),
-        "run_commits": sum(w.committed for w in writes),
+        "run_commits": len({w.version_after for w in writes if w.committed}),
         "run_conflicts_retried": sum(w.retries for w in writes),
         "delta_version_before": min(befores, default=None),
         "delta_version_after": max(afters, default=None),

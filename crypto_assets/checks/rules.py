@@ -154,7 +154,7 @@ def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None
     """
 
     def check(rows: pa.Table) -> None:
-        if table.write == "append_once" and _keeps_all(table, rows):
+        if table.write == "append_once" and keeps_all(table, rows):
             return  # nearly always: the hour is evaluated and reported when it is read back
         outcomes = evaluate(table, rows, keys)
         stops = [(key, outcome) for key, found in outcomes.items() for outcome in blocking(found)]
@@ -167,6 +167,15 @@ def audit(table: Table, keys: Sequence[str | None]) -> Callable[[pa.Table], None
             )
 
     return check
+
+
+def keeps_all(table: Table, rows: pa.Table) -> bool:
+    """Whether rows of the log, of one hour or of several, certainly fulfil every blocking rule, by one query."""
+    if any(rows.column(n).null_count for n in _required(table, rows)) or not _offsets_differ(table, rows):
+        return False
+    broken = " OR ".join(violates(table, rule) for rule in table.rules if rule.blocking) or "false"
+    with _registered(rows) as connection:
+        return not (connection.execute(f"SELECT bool_or({broken}) FROM staged").fetchone() or (True,))[0]  # noqa: S608
 
 
 def content_version(
@@ -202,15 +211,6 @@ def content_version(
         found = {_key(table, keys, k): f"{count}:{total}" for k, count, total in connection.execute(query).fetchall()}
     _refuse_strangers(table, found, keys)
     return {key: _digest(f"{table.full_name}|{','.join(names)}|{found.get(key, '0')}") for key in keys}
-
-
-def _keeps_all(table: Table, rows: pa.Table) -> bool:
-    """Whether rows of the log certainly fulfil every blocking rule, by one query."""
-    if any(rows.column(n).null_count for n in _required(table, rows)) or not _offsets_differ(table, rows):
-        return False
-    broken = " OR ".join(violates(table, rule) for rule in table.rules if rule.blocking) or "false"
-    with _registered(rows) as connection:
-        return not (connection.execute(f"SELECT bool_or({broken}) FROM staged").fetchone() or (True,))[0]  # noqa: S608
 
 
 def _offsets_differ(table: Table, rows: pa.Table) -> bool:

@@ -69,7 +69,7 @@ class LogHour(Protocol):
     asked: bool
 
     def lacking(self, stored: StoredRanges) -> Lacking | None:
-        """Records of the hour missing from the snapshot to commit on; None = nothing."""
+        """Records of the hour missing from the snapshot to commit on; None = nothing. Hours are asked in order."""
         ...
 
     def read(self, lacking: Lacking) -> Iterable[pa.Table]:
@@ -99,14 +99,19 @@ class LogHour(Protocol):
 
 
 class Log(Protocol):
-    """The hours of one step; `late` are those that were not asked for and got records, where the log can have any."""
+    """The hours of one step; `late` are those that were not asked for and got records, where the log can have any.
+
+    `together` is whether an hour may be taken before the one before it is stored, so that one commit stores both.
+    """
 
     late: list[str]
+    together: bool
 
     def hours(self) -> Generator[LogHour]:
         """The hours asked for and those beside them that may lack something, in order.
 
-        Each is to be stored, and reported if it was asked for, before the next one is taken. Close it when done.
+        Unless `together`, each is to be stored, and reported if it was asked for, before the next one is taken. Close
+        it when done.
 
         Raises:
             LogError: The log cannot be asked.

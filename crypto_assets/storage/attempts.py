@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeVar
 
-from crypto_assets.storage.base import WriteConflict, WriteResult
+from crypto_assets.storage.base import WriteConflict
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _CHARS = 300
 """Characters of an error that are repeated; a JVM's trace is long."""
@@ -45,11 +47,11 @@ class Patience:
 
 def until_committed(
     table: str,
-    attempt: Callable[[], WriteResult],
+    attempt: Callable[[], T],
     is_conflict: Callable[[Exception], bool],
     explain: Callable[[Exception], Exception | None],
     patience: Patience,
-) -> WriteResult:
+) -> tuple[T, int]:
     """Try until an attempt is not overtaken by another writer, with growing random pauses.
 
     Args:
@@ -59,13 +61,16 @@ def until_committed(
         explain: Gives the error to raise instead of one that a library raised, or None.
         patience: How often it is tried, and the pauses.
 
+    Returns:
+        What the attempt gave that was not overtaken, and how many were.
+
     Raises:
         WriteConflict: Others committed before each of the attempts.
     """
     last: Exception | None = None
     for retries in range(patience.attempts):
         try:
-            return replace(attempt(), retries=retries)
+            return attempt(), retries
         except Exception as error:
             if not is_conflict(error):
                 if (explained := explain(error)) is not None:

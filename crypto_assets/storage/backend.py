@@ -33,14 +33,14 @@ class Change:
     Args:
         rows: Rows to write, in the contract's form; a stream is read once.
         metadata: What the commit records; its value `write_id` occurs in no other commit.
-        transaction: App id and version that the commit records.
+        transactions: App ids and versions that the commit records.
         condition: Precondition on the table; None = none, or implied by the snapshot committed on.
         replaces: SQL of the rows that are replaced; None = the rows are appended.
     """
 
     rows: pa.Table | pa.RecordBatchReader
     metadata: Mapping[str, str]
-    transaction: tuple[str, int]
+    transactions: Sequence[tuple[str, int]]
     condition: Condition | None
     replaces: str | None = None
 
@@ -70,7 +70,7 @@ class Snapshot(Protocol):
         ...
 
     def write(self, change: Change) -> int | None:
-        """Commit; the new version, or None when the change's transaction had been used and nothing was written.
+        """Commit; the new version, or None when a transaction of the change had been used and nothing was written.
 
         Raises:
             Overtaken: Another commit came first. Other errors may be conflicts too: see `Backend.is_conflict`.
@@ -89,6 +89,8 @@ class Backend(Protocol):
     """Whether a small query takes milliseconds rather than a job on a cluster."""
     near: int
     """Hours on either side of a slice that are asked for together with it."""
+    slices_together: int
+    """Maximum number of slices that one commit appends to."""
 
     def session(self) -> SparkSession:
         """The session of frames."""

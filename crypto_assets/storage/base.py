@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from crypto_assets.contracts.slices import Slice
 from crypto_assets.errors import CANNOT, ReportedError
 
 if TYPE_CHECKING:
@@ -86,12 +87,16 @@ class StoredRanges:
         max_seq: Highest `seq` of the slice, 0 when empty.
         previous_ends: Highest `range_end` per Kafka partition of all earlier slices of the same topic incarnation.
         next_starts: Lowest `range_start` per Kafka partition of all later slices of it: what lies there is stored.
+        rows: Rows of the slice that are of this incarnation.
+        staged: Kafka partitions whose previous end is that of rows which the same commit appends.
     """
 
     ends: dict[int, int]
     max_seq: int
     previous_ends: Mapping[int, int]
     next_starts: Mapping[int, int] = field(default_factory=dict)
+    rows: int = 0
+    staged: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,24 @@ class AppendBatch:
     rows: pa.Table
     covers: tuple[OffsetRange, ...]
     commit_metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SliceAppend:
+    """What one slice of an append-once table is to gain.
+
+    Args:
+        slice: The arrival hour.
+        app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation. The commit records it with the
+            rows' `seq`, the highest of the slice plus one.
+        build: Makes the rows for the ranges stored so far, None = nothing to append; runs again after a conflict.
+        audit: Sees the rows, without what the store fills in, before they are committed.
+    """
+
+    slice: Slice
+    app_id: str
+    build: Callable[[StoredRanges], AppendBatch | None]
+    audit: Callable[[pa.Table], None] | None
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class DeltaRsStore(DeltaStore):
         audit(staged)
         snapshot, before = self._writable(contract)
         info = self._info(contract, slice_, commit_metadata)
-        change = Change(staged, info, transaction, None, slice_.predicate(contract))
+        change = Change(staged, info, [transaction], None, slice_.predicate(contract))
         return WriteResult(table, True, staged.num_rows, before, self._commit(contract, snapshot, change))
 
     def recorded(self, table: str, app_id: str) -> int:
@@ -131,8 +131,8 @@ class DeltaRsSnapshot:
         import pyarrow as pa
         from deltalake import Transaction, WriterProperties, write_deltalake
 
-        # Its transaction stops writers on Spark that read before this commit.
-        properties = _once(dict(change.metadata), [Transaction(*change.transaction)])
+        # Its transactions stop writers on Spark that read before this commit.
+        properties = _once(dict(change.metadata), [Transaction(*each) for each in change.transactions])
         hooks = checkpoints.left_to_us()
         predicate = None if change.replaces == EVERYTHING else change.replaces
         with _unless_overtaken(self._path, self.version):
@@ -165,6 +165,7 @@ class DeltaRsBackend:
     patience = Patience(attempts=200, first_pause_s=0.01, longest_pause_s=0.5)  # conflicts are frequent and cheap
     answers_at_once = True
     near = 0  # the log alone lists the hours, and an hour is one small query
+    slices_together = 48
 
     def __init__(self, lake: str, spark: Callable[[], SparkSession]) -> None:
         self._lake = lake

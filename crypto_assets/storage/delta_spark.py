@@ -116,7 +116,7 @@ class SparkSnapshot:
         frame = made.coalesce(1 + rows.num_rows // _ROWS_OF_A_FILE)
         if change.condition is not None:
             frame = change.condition.guard(frame, rows.num_rows, backend.session().table(name))
-        app_id, number = change.transaction
+        ((app_id, number),) = change.transactions
         writer = frame.write.format("delta").option("txnAppId", app_id).option("txnVersion", number)
         writer = writer.option("userMetadata", json.dumps(dict(change.metadata), sort_keys=True))
         if change.replaces is None:
@@ -142,6 +142,7 @@ class SparkBackend:
     patience = Patience(attempts=60, first_pause_s=0.05, longest_pause_s=2.0)  # a commit takes a second
     answers_at_once = False
     near = 4  # one query mostly gives all that a plan needs
+    slices_together = 1  # a write of Spark records one application transaction
 
     def __init__(
         self,

@@ -313,7 +313,7 @@ def actions_of(file: Path) -> list[Mapping[str, Any]]:
     added = sum(1 for a in actions if "add" in a)
     if isinstance(promised, int) and added < promised:
         raise ValueError(f"is cut: it lists {added} of {promised} added files")
-    if "app_id" in info and not any("txn" in a for a in actions):
+    if {"app_id", "appends"} & info.keys() and not any("txn" in a for a in actions):
         raise ValueError("is cut: its transaction is missing")
     return actions
 

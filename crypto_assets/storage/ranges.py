@@ -1,22 +1,23 @@
 """Offset ranges that append-once tables hold, however a store asks for them.
 
-Belongs here: app ids, what a slice covers, and the lazy search for its neighbours. Does not belong here: handles,
+Belongs here: app ids, what slices cover, and the lazy search for their neighbours. Does not belong here: handles,
 sessions.
 """
 
 from __future__ import annotations
 
+import json
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import HOUR, Slice
 from crypto_assets.storage.backend import Snapshot
-from crypto_assets.storage.base import StoredRanges
+from crypto_assets.storage.base import OffsetRange, StoredRanges
 from crypto_assets.storage.delta_files import literal
 
 
@@ -32,6 +33,23 @@ def incarnation(app_id: str) -> str:
     return parts[1]
 
 
+def commit_metadata(appends: Sequence[tuple[str, int, str]]) -> dict[str, str]:
+    """What a commit records of its batches: app id, sequence number and batch id, or a list of them."""
+    if len(appends) > 1:
+        return {"appends": json.dumps(appends)}
+    ((app_id, seq, batch_id),) = appends
+    return {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
+
+
+def batches_of(metadata: Mapping[str, str]) -> list[tuple[str, int, str]]:
+    """App id, sequence number and batch id of every batch of a commit; none for a commit of something else."""
+    if "appends" in metadata:
+        return [(app_id, int(seq), batch_id) for app_id, seq, batch_id in json.loads(metadata["appends"])]
+    if "batch_id" in metadata:
+        return [(metadata["app_id"], int(metadata["seq"]), metadata["batch_id"])]
+    return []
+
+
 class Neighbours(Mapping[int, int]):
     """Nearest stored offset of other slices by Kafka partition, searched outwards and only when asked for.
 
@@ -39,9 +57,8 @@ class Neighbours(Mapping[int, int]):
     Most partitions have rows in the next slice; reading all of 90 days' files takes over a second.
 
     Args:
-        hours: Gives the stored slices to search, nearest first; asked once, when `found` does not do.
+        hours: Gives the stored slices to search, nearest first; asked once, with the first question.
         search: (partition, offset) pairs that some slices hold, one a partition.
-        found: Offsets that are known without a search, from slices nearer than all of `hours`.
     """
 
     _WINDOWS = (4, 32, 256)
@@ -50,12 +67,11 @@ class Neighbours(Mapping[int, int]):
         self,
         hours: Callable[[], Sequence[datetime]],
         search: Callable[[Sequence[datetime]], Iterable[tuple[int, int]]],
-        found: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._search = search
         self._hours = hours
         self._windows: list[Sequence[datetime]] | None = None
-        self._found = dict(found)
+        self._found: dict[int, int] = {}
 
     def __getitem__(self, partition: int) -> int:
         while partition not in self._found and self._look():
@@ -88,41 +104,61 @@ class Neighbours(Mapping[int, int]):
             at += size
 
 
-def stored_ranges(snapshot: Snapshot, table: Table, slice_: Slice, topic_id: str, near: int) -> StoredRanges:
-    """Ranges of a slice and of its neighbours, of one topic incarnation, all of one snapshot.
+class RangesBySlice:
+    """Ranges of slices and of their neighbours, of one topic incarnation, all of one snapshot.
 
     Args:
         snapshot: Version of the table.
         table: Contract of an append-once table.
-        slice_: The arrival hour.
+        slices: Arrival hours, in order.
         topic_id: The incarnation.
-        near: Hours on either side that are asked for together with the slice.
+        near: Hours on either side that are asked for together with the slices.
     """
-    column = table.time_column
-    assert column is not None
-    first, last = slice_.start - near * HOUR, slice_.end - HOUR + near * HOUR
-    values = {"end": "max(range_end)", "start": "min(range_start)", "seq": "max(seq)"}
 
-    def by(names: Sequence[str], span: Sequence[datetime]) -> list[dict[str, Any]]:
-        return snapshot.aggregate(values, names, within(column, topic_id, span)).to_pylist()
+    def __init__(self, snapshot: Snapshot, table: Table, slices: Sequence[Slice], topic_id: str, near: int) -> None:
+        assert table.time_column is not None
+        column = self._column = table.time_column
+        first, last = slices[0].start - near * HOUR, slices[-1].end - HOUR + near * HOUR
+        values = {"end": "max(range_end)", "start": "min(range_start)", "seq": "max(seq)", "rows": "count(*)"}
 
-    found = sorted(by([column, "partition"], [first, last]), key=itemgetter(column))
-    mine = [r for r in found if slice_.start <= r[column] < slice_.end]
-    hours = cache(snapshot.hours)
-    return StoredRanges(
-        ends={r["partition"]: r["end"] for r in mine},
-        max_seq=max((r["seq"] for r in mine), default=0),
-        previous_ends=Neighbours(
+        def by(names: Sequence[str], span: Sequence[datetime]) -> list[dict[str, Any]]:
+            return snapshot.aggregate(values, names, within(column, topic_id, span)).to_pylist()
+
+        self._found = sorted(by([column, "partition"], [first, last]), key=itemgetter(column))
+        self._staged: dict[int, tuple[datetime, int]] = {}
+        hours = cache(snapshot.hours)
+        self._before = Neighbours(
             lambda: [h for h in reversed(hours()) if h < first],
             lambda some: ((r["partition"], r["end"]) for r in by(["partition"], some)),
-            {r["partition"]: r["end"] for r in found if r[column] < slice_.start},
-        ),
-        next_starts=Neighbours(
+        )
+        self._after = Neighbours(
             lambda: [h for h in hours() if h > last],
             lambda some: ((r["partition"], r["start"]) for r in by(["partition"], some)),
-            {r["partition"]: r["start"] for r in reversed(found) if r[column] >= slice_.end},
-        ),
-    )
+        )
+
+    def of(self, slice_: Slice) -> StoredRanges:
+        """What is stored of a slice and beside it; before it, also what was staged."""
+        column = self._column
+        mine = [r for r in self._found if slice_.start <= r[column] < slice_.end]
+        previous = {r["partition"]: (r[column], r["end"]) for r in self._found if r[column] < slice_.start}
+        staged = {p: at for p, at in self._staged.items() if at[0] < slice_.start and at >= previous.get(p, at)}
+        ends = {p: end for p, (_, end) in (previous | staged).items()}
+        starts = {r["partition"]: r["start"] for r in reversed(self._found) if r[column] >= slice_.end}
+        return StoredRanges(
+            ends={r["partition"]: r["end"] for r in mine},
+            max_seq=max((r["seq"] for r in mine), default=0),
+            previous_ends=ChainMap(ends, self._before),  # type: ignore[arg-type]  # only read
+            next_starts=ChainMap(starts, self._after),  # type: ignore[arg-type]
+            rows=sum(r["rows"] for r in mine),
+            staged=frozenset(staged),
+        )
+
+    def stage(self, slice_: Slice, covers: Iterable[OffsetRange]) -> None:
+        """Note ranges of a slice that the same commit appends; slices in order."""
+        for piece in covers:
+            self._staged[piece.partition] = max(
+                (slice_.start, piece.end), self._staged.get(piece.partition, (slice_.start, 0))
+            )
 
 
 def within(column: str, topic_id: str, hours: Sequence[datetime]) -> str:

@@ -6,7 +6,7 @@ writing tables, rules on values (`checks.rules`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -51,20 +51,21 @@ def completed_frame(contract: Table, frame: DataFrame) -> DataFrame:
     return frame.withColumns({c.name: F.lit(None).cast(c.type) for c in later}) if later else frame
 
 
-def completed(contract: Table, rows: pa.Table, seq: int, batch_id: str) -> pa.RecordBatchReader:
-    """The rows with seq and batch_id, as a stream of batches in the contract's form."""
+def completed(contract: Table, batches: Sequence[tuple[pa.Table, int, str]]) -> pa.RecordBatchReader:
+    """Rows of batches with the seq and batch_id of each, as a stream in the contract's form."""
     import pyarrow as pa
 
     schema = arrow_schema(contract)
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
-            chunk = pa.table(batch)
-            chunk = chunk.append_column("seq", pa.repeat(pa.scalar(seq, pa.int64()), chunk.num_rows))
-            chunk = chunk.append_column("batch_id", pa.repeat(pa.scalar(batch_id), chunk.num_rows))
-            yield from conform(contract, chunk).to_batches()
+    def chunks() -> Iterator[pa.RecordBatch]:
+        for rows, seq, batch_id in batches:
+            for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
+                chunk = pa.table(batch)
+                chunk = chunk.append_column("seq", pa.repeat(pa.scalar(seq, pa.int64()), chunk.num_rows))
+                chunk = chunk.append_column("batch_id", pa.repeat(pa.scalar(batch_id), chunk.num_rows))
+                yield from conform(contract, chunk).to_batches()
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    return pa.RecordBatchReader.from_batches(schema, chunks())
 
 
 def check_batch(contract: Table, slice_: Slice, app_id_topic: str, stored: StoredRanges, batch: AppendBatch) -> None:

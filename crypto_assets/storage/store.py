@@ -1,12 +1,13 @@
 """`DeltaStore`: the tables of every engine, and the one protocol by which they are written.
 
-Belongs here: the five verbs, what a write depends on, when it is tried again. Does not belong here: how an engine
+Belongs here: the six verbs, what a write depends on, when it is tried again. Does not belong here: how an engine
 opens, reads and commits (`storage.delta_rs`, `storage.delta_spark`), what rows mean.
 
 Every write opens a snapshot of its table first, reads through it what it depends on, and commits under a *condition*:
 that this part of the table is still as it was read.
 
-- `append_once` depends on no other batch holding one of its offsets, in whatever hour.
+- `append_once` depends on no other batch holding one of its offsets, in whatever hour; so does `append_together`, which
+  appends to several hours in one commit.
 - `replace_slice` depends on the slice lying in the files that it lay in before any source was read; `merge` likewise on
   those of the keys' scope, or of the whole table; in a ledger on no other commit. Files get no name twice, and without
   deletion vectors (no table has them) rows change only with their files.
@@ -31,6 +32,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -40,18 +42,20 @@ from crypto_assets.contracts.slices import Slice, hour_key
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.storage import damage, ledger, staging
 from crypto_assets.storage import delta_files as files
-from crypto_assets.storage.attempts import Overtaken, RecordedReads, TransactionUsed, until_committed
+from crypto_assets.storage.attempts import Overtaken, RecordedReads, T, TransactionUsed, until_committed
 from crypto_assets.storage.backend import EVERYTHING, Backend, Change, Snapshot
-from crypto_assets.storage.base import AppendBatch, Commit, StoredRanges, WriteResult, replace_app_id
+from crypto_assets.storage.base import AppendBatch, Commit, SliceAppend, StoredRanges, WriteResult, replace_app_id
 from crypto_assets.storage.conditions import newest_commit_is, ranges_free
 from crypto_assets.storage.maintenance import maintain
-from crypto_assets.storage.ranges import incarnation, stored_ranges
+from crypto_assets.storage.ranges import RangesBySlice, commit_metadata, incarnation
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
 _LOG = logging.getLogger(__name__)
+ROWS_TOGETHER = 250_000
+"""Rows above which a commit takes no further slice."""
 
 
 class DeltaStore:
@@ -85,6 +89,11 @@ class DeltaStore:
     def answers_at_once(self) -> bool:
         """Whether a small query takes milliseconds rather than a job on a cluster."""
         return self._backend.answers_at_once
+
+    @property
+    def slices_together(self) -> int:
+        """Maximum number of slices that one commit appends to."""
+        return self._backend.slices_together
 
     def exists(self, table: str) -> bool:
         """True if the table exists."""
@@ -167,49 +176,76 @@ class DeltaStore:
         *,
         audit: Callable[[pa.Table], None] | None = None,
     ) -> WriteResult:
-        """Append what `build` returns for the ranges stored so far, exactly once.
+        """Append what `build` returns for the ranges stored so far, exactly once: `append_together` for one slice."""
+        return self.append_together(table, [SliceAppend(slice_, app_id, build, audit)])[0]
+
+    def append_together(
+        self,
+        table: str,
+        appends: Sequence[SliceAppend],
+        *,
+        sound: Callable[[pa.Table], bool] = lambda _rows: False,
+        describe: Callable[[Sequence[AppendBatch]], Mapping[str, str]] | None = None,
+    ) -> list[WriteResult]:
+        """Append to several slices in one commit, each exactly once.
 
         Args:
             table: A table with topic_id, partition, range_start, range_end, seq and batch_id.
-            slice_: The arrival hour.
-            app_id: `<name>/<topic_id>/<hour>`; ranges are those of this topic incarnation. The commit records it with
-                the rows' `seq`, the highest of the slice plus one.
-            build: Makes the rows, None = nothing to append; runs again after a conflict.
-            audit: Sees the rows, without what the store fills in, before they are committed.
+            appends: One or more slices in order, all of one topic incarnation.
+            sound: Whether rows of several slices certainly pass their audits, which are then not asked one by one.
+            describe: Metadata of a commit of several batches; that of a single one is its own.
+
+        Returns:
+            Results of the first slices, at least of one. The others are left out, to be asked for again, once the
+            commit is large enough or beside another writer, whom a short attempt meets less often; and from the first
+            one on that cannot be built, since what was built before it is to stand.
 
         Raises:
-            AuditFailed: From `audit`.
-            ContractViolation: The rows do not fit the contract, the slice, the incarnation or `covers`.
+            AuditFailed: From the first slice's `audit`.
+            ContractViolation: Its rows do not fit the contract, the slice, the incarnation or `covers`.
             WriteConflict: Others committed between each of many attempts.
         """
-        contract, topic_id = self._contract(table), incarnation(app_id)
-        used = 0  # highest sequence number that another writer is known to have taken
+        contract, topic_id = self._contract(table), incarnation(appends[0].app_id)
+        used: dict[str, int] = {}  # highest sequence numbers that other writers are known to have taken
+        most = self._backend.slices_together
 
-        def attempt() -> WriteResult:
-            nonlocal used
+        def attempt() -> list[WriteResult]:
+            nonlocal most
+            together, most = appends[:most], 1
             snapshot, before = self._writable(contract)
-            stored = stored_ranges(snapshot, contract, slice_, topic_id, self._backend.near)
-            batch = build(stored)
-            if batch is None or batch.rows.num_rows == 0:
-                return WriteResult(table, False, 0, before, snapshot.version)
-            staging.check_batch(contract, slice_, topic_id, stored, batch)
-            if audit is not None:
-                audit(batch.rows)
-            seq, batch_id = max(stored.max_seq, used) + 1, uuid.uuid4().hex
-            own = {"app_id": app_id, "seq": str(seq), "batch_id": batch_id}
-            info = self._info(contract, slice_, {**batch.commit_metadata, **own})
-            rows = staging.completed(contract, batch.rows, seq, batch_id)
-            free = ranges_free(topic_id, batch.covers)
-            try:
-                after = self._commit(contract, snapshot, Change(rows, info, (app_id, seq), free))
-            except TransactionUsed:
-                used = seq
-                raise
-            ends = {**stored.ends, **{c.partition: c.end for c in batch.covers}}
-            details: dict[str, object] = {"seq": seq, "batch_id": batch_id, "ends": ends}
-            return WriteResult(table, True, batch.rows.num_rows, before, after, metadata=details)
+            ranges = RangesBySlice(snapshot, contract, [a.slice for a in together], topic_id, self._backend.near)
+            built = _audited(_built(contract, together, ranges, topic_id, used), sound)
+            made = [one for one in built if one.batch is not None]
+            after = self._append(contract, snapshot, topic_id, made, describe, used) if made else snapshot.version
+            return [one.result(table, before, after) for one in built]
 
-        return self._until_committed(contract, attempt)
+        results, retries = self._until_committed(contract, attempt)
+        return [replace(result, retries=retries) for result in results]
+
+    def _append(
+        self,
+        contract: Table,
+        snapshot: Snapshot,
+        topic_id: str,
+        made: Sequence[_Built],
+        describe: Callable[[Sequence[AppendBatch]], Mapping[str, str]] | None,
+        used: dict[str, int],
+    ) -> int:
+        """Commit batches; the version. Numbers that another writer has taken are noted in `used`."""
+        batches = [one.batch for one in made if one.batch is not None]
+        own = [(one.append.app_id, one.seq, one.batch_id) for one in made]
+        named = describe(batches) if describe is not None and len(batches) > 1 else batches[0].commit_metadata
+        span = Slice(made[0].append.slice.start, made[-1].append.slice.end)
+        info = self._info(contract, span, {**named, **commit_metadata(own)})
+        rows = staging.completed(
+            contract, [(b.rows, one.seq, one.batch_id) for b, one in zip(batches, made, strict=True)]
+        )
+        free = ranges_free(topic_id, [piece for batch in batches for piece in batch.covers])
+        try:
+            return self._commit(contract, snapshot, Change(rows, info, [(app, seq) for app, seq, _ in own], free))
+        except TransactionUsed:
+            used.update({app: seq for app, seq, _ in own})
+            raise
 
     def replace_slice(
         self,
@@ -253,12 +289,12 @@ class DeltaStore:
             if staging.same_rows(contract, stored, staged):
                 return WriteResult(table, False, staged.num_rows, before, snapshot.version, metadata=details)
             info = self._info(contract, slice_, commit_metadata or {}, versions)
-            transaction = replace_app_id(table), snapshot.version + 1
-            after = self._commit(contract, snapshot, Change(staged, info, transaction, unchanged, predicate))
+            transactions = [(replace_app_id(table), snapshot.version + 1)]
+            after = self._commit(contract, snapshot, Change(staged, info, transactions, unchanged, predicate))
             details["rows_before"] = stored.num_rows
             return WriteResult(table, True, staged.num_rows, before, after, metadata=details)
 
-        return self._until_committed(contract, attempt)
+        return self._until_one_committed(contract, attempt)
 
     def merge(
         self,
@@ -307,10 +343,10 @@ class DeltaStore:
                 unchanged = newest_commit_is(max(newest.column("chain_commit").to_pylist(), default=0))
                 result = ledger.linked(contract, result, newest, number)
             info = self._info(contract, None, {"mode": mode, **(commit_metadata or {})})
-            after = self._commit(contract, snapshot, Change(result, info, (app_id, number), unchanged, replaces))
+            after = self._commit(contract, snapshot, Change(result, info, [(app_id, number)], unchanged, replaces))
             return WriteResult(table, True, changed.num_rows, before, after)
 
-        return self._until_committed(contract, attempt)
+        return self._until_one_committed(contract, attempt)
 
     # --- housekeeping ---------------------------------------------------------------------------------------------
 
@@ -370,12 +406,16 @@ class DeltaStore:
             text = " ".join(str(error)[:300].split())
             _LOG.warning("%s: version %d is committed; afterwards: %s", contract.full_name, after, text)
         if after is None:
-            app_id, number = change.transaction
-            raise TransactionUsed(f"{contract.full_name}: another writer has used number {number} of {app_id}")
+            taken = ", ".join(f"number {number} of {app_id}" for app_id, number in change.transactions)
+            raise TransactionUsed(f"{contract.full_name}: another writer has used {taken}")
         self._backend.committed(contract, after)
         return after
 
-    def _until_committed(self, contract: Table, attempt: Callable[[], WriteResult]) -> WriteResult:
+    def _until_one_committed(self, contract: Table, attempt: Callable[[], WriteResult]) -> WriteResult:
+        result, retries = self._until_committed(contract, attempt)
+        return replace(result, retries=retries)
+
+    def _until_committed(self, contract: Table, attempt: Callable[[], T]) -> tuple[T, int]:
         def is_conflict(error: Exception) -> bool:
             return isinstance(error, Overtaken) or self._backend.is_conflict(error, contract, self._reads.last())
 
@@ -384,6 +424,70 @@ class DeltaStore:
             return damage.explained(error, filter(None, (self._backend.folder(self._contract(t)) for t in tables)))
 
         return until_committed(contract.full_name, attempt, is_conflict, explain, self._backend.patience)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What an attempt has built for one slice: a batch under the next number of the slice, or None."""
+
+    append: SliceAppend
+    stored: StoredRanges
+    batch: AppendBatch | None
+    seq: int
+    batch_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def result(self, table: str, before: int | None, after: int) -> WriteResult:
+        """The slice's part of the write."""
+        if self.batch is None:
+            return WriteResult(table, False, 0, before, after)
+        ends = {**self.stored.ends, **{piece.partition: piece.end for piece in self.batch.covers}}
+        details: dict[str, object] = {"seq": self.seq, "batch_id": self.batch_id, "ends": ends}
+        return WriteResult(table, True, self.batch.rows.num_rows, before, after, metadata=details)
+
+
+def _built(
+    contract: Table, appends: Sequence[SliceAppend], ranges: RangesBySlice, topic_id: str, used: Mapping[str, int]
+) -> list[_Built]:
+    """Batches for the first slices, until their rows are many or one fails; the first slice's failure is raised."""
+    built: list[_Built] = []
+    rows = 0
+    for append in appends:
+        stored = ranges.of(append.slice)
+        try:
+            batch = append.build(stored)
+            if batch is not None and not batch.rows.num_rows:
+                batch = None
+            if batch is not None:
+                staging.check_batch(contract, append.slice, topic_id, stored, batch)
+        except Exception:
+            if not built:
+                raise
+            break
+        built.append(_Built(append, stored, batch, max(stored.max_seq, used.get(append.app_id, 0)) + 1))
+        if batch is not None:
+            ranges.stage(append.slice, batch.covers)
+            rows += batch.rows.num_rows
+        if rows >= ROWS_TOGETHER:
+            break
+    return built
+
+
+def _audited(built: list[_Built], sound: Callable[[pa.Table], bool]) -> list[_Built]:
+    """The first of them that pass their audits; the first slice's failure is raised."""
+    import pyarrow as pa
+
+    batches = [one.batch for one in built if one.batch is not None]
+    if len(batches) > 1 and sound(pa.concat_tables([batch.rows for batch in batches])):
+        return built
+    for n, one in enumerate(built):
+        try:
+            if one.batch is not None and one.append.audit is not None:
+                one.append.audit(one.batch.rows)
+        except Exception:
+            if not n:
+                raise
+            return built[:n]
+    return built
 
 
 def _newest(contract: Table, snapshot: Snapshot) -> pa.Table:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
 from crypto_assets.contracts.clock import is_ahead_ms
-from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key
+from crypto_assets.contracts.slices import HOUR, Slice, floor_hour, hour_key, key_slice
 from crypto_assets.contracts.tables import RAW_PRICES
 from crypto_assets.engine.base import Engine, StepFailed
 from crypto_assets.home import first_day
@@ -20,6 +20,7 @@ from crypto_assets.log.errors import LogUnavailable
 from crypto_assets.log.kafka import reading
 from crypto_assets.settings import Settings
 from crypto_assets.storage.base import LogBounds, OffsetRange, PartitionBounds
+from crypto_assets.storage.ranges import batches_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,14 +67,14 @@ def arrivals_after(engine: Engine, version: int, own: Mapping[str, Arrival]) -> 
     commits = engine.store.commits_after(BRONZE, version, MOST_COMMITS + 1)
     known = len(commits) <= MOST_COMMITS
     for commit in commits[:MOST_COMMITS]:
-        batch_id = commit.metadata.get("batch_id")
-        if batch_id in own:
-            found.append(own[str(batch_id)])
-        elif batch_id is not None and known:
-            piece = Slice(*(datetime.fromisoformat(commit.metadata[n]) for n in ("slice_start", "slice_end")))
-            found.append(_stored(engine, piece, batch_id))
-        elif commit.operation not in WITHOUT_RECORDS:
+        batches = batches_of(commit.metadata)
+        if not batches and commit.operation not in WITHOUT_RECORDS:
             known = False
+        for app_id, _, batch_id in batches:
+            if batch_id in own:
+                found.append(own[batch_id])
+            elif known:
+                found.append(_stored(engine, key_slice(app_id.rpartition("/")[2], "hour"), batch_id))
     return found, known
 
 

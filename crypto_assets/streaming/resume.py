@@ -21,6 +21,7 @@ from crypto_assets.contracts.slices import HOUR, Slice, floor_hour
 from crypto_assets.contracts.tables import LATEST_PRICES, RAW_PRICES, SILVER_PRICES
 from crypto_assets.engine.base import Engine
 from crypto_assets.storage.base import Commit
+from crypto_assets.storage.ranges import batches_of, incarnation
 from crypto_assets.streaming.gold import COVERED, COVERED_TOPIC, QUOTED
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ def reached(engine: Engine) -> Coverage:
 
 def _covers(commit: Commit, hour: datetime | None) -> bool:
     named = commit.metadata
-    wanted = ("app_id", "covers", "max_kafka_timestamp", "slice_start")
-    return hour is not None and all(n in named for n in wanted) and named["slice_start"] == hour.isoformat()
+    if hour is None or not batches_of(named) or not all(n in named for n in ("covers", "max_kafka_timestamp")):
+        return False
+    return named["slice_end"] == (hour + HOUR).isoformat()
 
 
 def _topic_id(commit: Commit) -> str:
-    return commit.metadata["app_id"].split("/")[1]
+    return incarnation(batches_of(commit.metadata)[-1][0])
 
 
 def _recent(engine: Engine, table: str, version: int) -> list[Commit]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from crypto_assets.assets import bronze
@@ -28,20 +30,21 @@ class Telling:
     def __init__(self, engine: SailEngine) -> None:
         self._engine = engine
         self.store = engine.store
-        append_once = engine.store.append_once
+        append_together = engine.store.append_together
 
-        def told(table: str, slice_: Any, app_id: str, build: Callable, **audited: Any) -> Any:
-            def building(stored: Any) -> Any:
-                say("snapshot")
-                batch = build(stored)
-                say("commit" if batch else "nothing")
-                return batch
+        def building(build: Callable, stored: Any) -> Any:
+            say("snapshot")
+            batch = build(stored)
+            say("commit" if batch else "nothing")
+            return batch
 
-            result = append_once(table, slice_, app_id, building, **audited)
+        def told(table: str, appends: Any, **described: Any) -> Any:
+            telling = [replace(one, build=partial(building, one.build)) for one in appends]
+            result = append_together(table, telling, **described)
             say("appended")
             return result
 
-        self.store.append_once = told  # type: ignore[method-assign]
+        self.store.append_together = told  # type: ignore[method-assign]
 
     def read_log(self, topic: str, ranges: Any) -> Iterator[Any]:
         for chunk in self._engine.read_log(topic, ranges):

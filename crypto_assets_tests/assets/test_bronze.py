@@ -121,6 +121,56 @@ def test_hours_in_any_order_and_in_ranges_give_the_same_rows(kafka_broker, fille
     assert len(stored(together)) == 8
 
 
+def test_hours_that_follow_each_other_are_one_commit_that_names_them_all(kafka_engine, kafka_broker, filled):
+    result = done(kafka_engine, [H10, H11], inputs(kafka_broker, filled, [H10, H11]))
+    assert result.metadata["run_commits"] == 1
+    (commit,) = kafka_engine.store.commits_after(TABLE, 0, 10)
+    assert (commit.metadata["slice_start"], commit.metadata["slice_end"]) == (
+        TEN.isoformat(), (TEN + 2 * HOUR).isoformat()
+    )  # fmt: skip
+    assert json.loads(commit.metadata["touched_hours"]) == [key(TEN - HOUR), H10, H11]
+    assert commit.metadata["max_kafka_timestamp"] == (TEN + HOUR + MINUTE).isoformat()
+    assert json.loads(commit.metadata["covers"]) == [[0, 0, 3], [1, 0, 2], [0, 3, 5], [2, 0, 1]]
+    shown = {k: (p.rows, p.metadata["rows_appended"]) for k, p in result.partitions.items()}
+    assert shown == {H10: (5, 5), H11: (3, 3)}
+    assert all(c.passed for p in result.partitions.values() for c in p.checks)
+
+
+def test_hours_before_one_that_fails_are_stored(kafka_engine, kafka_broker, filled):
+    given = inputs(kafka_broker, filled, [H10, H11, H12])
+    late = given.bounds[H12]
+    gone = replace(late, partitions=tuple(replace(b, end=b.end + 9, log_start=b.end + 5) for b in late.partitions))
+    with pytest.raises(StepFailed, match="were deleted by its retention before they were stored"):
+        done(kafka_engine, [H10, H11, H12], replace(given, bounds={**given.bounds, H12: gone}))
+    assert len(stored(kafka_engine)) == 8
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_hours_are_read_back_together_only_while_they_are_small(kafka_broker, filled, tmp_path, monkeypatch, rows):
+    engine = SailEngine(str(tmp_path / "lake"), lambda: kafka_broker.config)
+    given = inputs(kafka_broker, filled, [H10, H11, H12])
+    together = done(engine, [H10, H11, H12], given).partitions
+    monkeypatch.setattr("crypto_assets.assets.log_slices.hours.ROWS_TOGETHER", rows)
+    apart = done(engine, [H10, H11, H12], given).partitions
+    assert [(p.rows, p.data_version, [(c.name, c.passed) for c in p.checks]) for p in apart.values()] == [
+        (p.rows, p.data_version, [(c.name, c.passed) for c in p.checks]) for p in together.values()
+    ]
+
+
+def test_a_damaged_hour_leaves_the_reports_of_the_others(kafka_broker, filled, tmp_path, monkeypatch):
+    engine = SailEngine(str(tmp_path / "lake"), lambda: kafka_broker.config)
+    read_back = log_report.read_back
+
+    def damaged(engine, table, slice_, topic_id):
+        if slice_.start <= TEN + HOUR < slice_.end:
+            raise StorageError("bronze.raw_prices is damaged: a file is missing")
+        return read_back(engine, table, slice_, topic_id)
+
+    monkeypatch.setattr(log_report, "read_back", damaged)
+    found = done(engine, [H10, H11], inputs(kafka_broker, filled, [H10, H11])).partitions
+    assert ("not_reported" in found[H10].metadata, "not_reported" in found[H11].metadata) == (False, True)
+
+
 def test_an_empty_hour_is_materialized_and_red(kafka_engine, kafka_broker, filled):
     partition = done(kafka_engine, [H12], inputs(kafka_broker, filled, [H12])).partitions[H12]
     assert partition.rows == 0

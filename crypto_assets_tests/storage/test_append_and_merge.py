@@ -10,7 +10,8 @@ import pytest
 
 from crypto_assets.contracts.arrow import ContractViolation
 from crypto_assets.contracts.slices import HOUR
-from crypto_assets.storage.base import AppendBatch, AuditFailed, OffsetRange
+from crypto_assets.storage.base import AppendBatch, AuditFailed, OffsetRange, SliceAppend, WriteResult
+from crypto_assets.storage.ranges import batches_of
 from crypto_assets_tests.storage.rows import (
     ALERTS,
     BRONZE,
@@ -240,3 +241,87 @@ def test_a_merge_that_fails_its_audit_commits_nothing(store):
     with pytest.raises(AuditFailed):
         store.merge(ALERTS, table(ALERTS, [alert("a")]), mode="upsert", audit=audit)
     assert not store.exists(ALERTS) or store.read_arrow(ALERTS).num_rows == 0
+
+
+# --- several slices in one commit ---------------------------------------------------------------------------------
+
+
+def hours_up_to(*ends: int, audit=None) -> list[SliceAppend]:
+    """An append of each of the hours from five o'clock on, up to an offset each."""
+    starts = [FIVE + n * HOUR for n in range(len(ends))]
+    return [SliceAppend(hour(at), app_id(at), up_to(end, at=at), audit) for at, end in zip(starts, ends, strict=True)]
+
+
+def appended(store, appends: list[SliceAppend]) -> list[WriteResult]:
+    """Results of all appends, however many commits they take."""
+    results: list[WriteResult] = []
+    while len(results) < len(appends):
+        results += store.append_together(BRONZE, appends[len(results) :])
+    return results
+
+
+def test_slices_appended_together_are_as_if_each_came_alone(store):
+    store.append_once(BRONZE, hour(FIVE), app_id(FIVE), up_to(1))
+    results = appended(store, hours_up_to(3, 3, 7))
+    assert [(r.committed, r.rows, r.metadata.get("seq"), r.metadata.get("ends")) for r in results] == [
+        (True, 2, 2, {0: 3}),
+        (False, 0, None, None),
+        (True, 4, 1, {0: 7}),
+    ]
+    rows = store.read_arrow(BRONZE).sort_by("offset").to_pylist()
+    assert [(r["offset"], r["arrival_hour"], r["range_start"], r["range_end"], r["seq"]) for r in rows] == [
+        (0, FIVE, 0, 1, 1),
+        *((o, FIVE, 1, 3, 2) for o in (1, 2)),
+        *((o, FIVE + 2 * HOUR, 3, 7, 1) for o in (3, 4, 5, 6)),
+    ]
+    ids = {r["batch_id"] for r in rows}
+    assert len(ids) == 3
+    named = [b for c in store.commits_after(BRONZE, 0, 10) for b in batches_of(c.metadata)]
+    assert [(app, seq) for app, seq, _ in named] == [(app_id(), 1), (app_id(), 2), (app_id(FIVE + 2 * HOUR), 1)]
+    assert {batch_id for _, _, batch_id in named} == ids
+    from deltalake import DeltaTable
+
+    handle = DeltaTable(store.path(BRONZE))
+    assert [handle.transaction_version(app_id(FIVE + n * HOUR)) for n in range(3)] == [2, None, 1]
+    assert not any(r.committed for r in appended(store, hours_up_to(3, 3, 7)))
+
+
+def test_slices_together_are_one_commit_where_the_store_can(store):
+    appended(store, hours_up_to(*range(1, 6)))
+    most = store.slices_together
+    assert store.version(BRONZE) == -(-5 // most)
+
+
+def test_a_slice_that_fails_comes_after_those_before_it(store):
+    def refuse(_rows: pa.Table) -> None:
+        raise AuditFailed("no", [])
+
+    good, bad = hours_up_to(2, 4, 6), hours_up_to(2, 4, 6, audit=refuse)
+    appends = [good[0], good[1], bad[2]]
+    with pytest.raises(AuditFailed):
+        appended(store, appends)
+    assert offsets(store) == [0, 1, 2, 3]
+    appended(store, good)
+    assert offsets(store) == list(range(6))
+
+
+def test_a_commit_of_many_rows_takes_no_further_slice(store, monkeypatch):
+    monkeypatch.setattr("crypto_assets.storage.store.ROWS_TOGETHER", 4)
+    assert len(store.append_together(BRONZE, hours_up_to(2, 4, 6, 8))) == min(2, store.slices_together)
+
+
+def test_slices_overtaken_are_built_again_one_by_one(store):
+    calls = []
+
+    def build(stored):
+        calls.append(dict(stored.ends))
+        if len(calls) == 1:
+            store.append_once(BRONZE, hour(), app_id(), up_to(4))
+        return up_to(6)(stored)
+
+    first, second = SliceAppend(hour(), app_id(), build, None), hours_up_to(0, 9)[1]
+    (result,) = store.append_together(BRONZE, [first, second])
+    assert (result.rows, result.retries, result.metadata["seq"]) == (2, 1, 2)
+    assert calls == [{}, {0: 4}]
+    appended(store, [first, second])
+    assert offsets(store) == list(range(9))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
+from crypto_assets.assets import bronze
 from crypto_assets.contracts.slices import DAY, HOUR, hour_key
 from crypto_assets.engine.base import Engine, StepFailed
+from crypto_assets.engine.inputs import StepInputBuilder
 from crypto_assets.settings import Settings
 from crypto_assets.streaming.loop import Loop
 from crypto_assets.streaming.reports import Reports
@@ -106,6 +108,35 @@ def test_stream_and_batch_hand_over_in_both_directions(settings: Settings, kafka
     stream.finish()
     found = rows(kafka_engine, "bronze.raw_prices")
     assert len(found) == len(records)
+    assert_as_batch(settings, kafka_engine, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("anew", [False, True], ids=["the same process", "another process"])
+def test_one_commit_of_several_hours_by_a_batch_is_followed(
+    settings: Settings, kafka_engine: Engine, other: Engine, anew: bool
+):
+    from crypto_assets.storage.ranges import batches_of
+    from crypto_assets.streaming import resume
+
+    ten = today_at(10)
+    records, keys = walk(ten + 50 * MINUTE, ten + 70 * MINUTE, 20 * SECOND), [hour_key(ten), hour_key(ten + HOUR)]
+    publish(settings, records[:45])
+    stream = loop(settings, kafka_engine)
+    stream.drain()
+    publish(settings, records[45:])
+    inputs = StepInputBuilder(settings).build(now=datetime.now(UTC), run_id="batch", keys=keys, reads_log="prices")
+    bronze.work(kafka_engine, keys, inputs)
+    store = kafka_engine.store
+    newest = store.commits_after("bronze.raw_prices", store.version("bronze.raw_prices") - 1, 1)
+    assert [len(batches_of(c.metadata)) for c in newest] == [2]
+    assert sum(resume.reached(kafka_engine).offsets.values()) == len(records)
+    if anew:
+        stream = loop(settings, kafka_engine)
+    stream.drain()
+    stream.finish()
+    assert stream.summary.records == (0 if anew else 45), "Bronze had the others already"
+    assert stream.summary.hours_rebuilt == 0
     assert_as_batch(settings, kafka_engine, other)
 
 

@@ -68,8 +68,17 @@ class Continuity:
     always: bool = False
     tails: dict[tuple[str, str, int], tuple[int, dict[int, LogRecord]]] = field(default_factory=dict)
     _compared: set[tuple[str, str, int]] = field(default_factory=set)
+    _verified: object = None
 
-    def require(self, engine: Engine, table: Table, bounds: LogBounds, ends: Mapping[int, int], slice_: Slice) -> None:
+    def require(
+        self,
+        engine: Engine,
+        table: Table,
+        bounds: LogBounds,
+        ends: Mapping[int, int],
+        slice_: Slice,
+        read: object = None,
+    ) -> None:
         """Verify that the log still holds the stored records; call it after reading and before committing.
 
         Args:
@@ -78,6 +87,8 @@ class Continuity:
             bounds: Names the topic and its incarnation.
             ends: Stored ends of the Kafka partitions to extend.
             slice_: Arrival hour that is written.
+            read: Stands for the last read that rows to commit are from; the topic's id is verified once after it. None
+                = verify it in any case.
 
         Raises:
             LogReplaced: The log and the stored records differ; names partitions, offsets and both records.
@@ -86,6 +97,8 @@ class Continuity:
         """
         place = (table.full_name, bounds.topic_id)
         wanted = {p: end for p, end in ends.items() if self.always or (*place, p) not in self._compared}
+        if not wanted and read is not None and self._verified is read:
+            return
         stored = self._tails(engine, table, bounds.topic_id, wanted, slice_)
         ranges = [OffsetRange(p, min(records), max(records) + 1) for p, records in sorted(stored.items()) if records]
         found, compared = engine.read_log_again(bounds.topic, bounds.topic_id, ranges)
@@ -93,6 +106,7 @@ class Continuity:
         if differences:
             raise LogReplaced(replaced(bounds.topic, bounds.topic_id, differences))
         self._compared |= {(*place, p) for p in wanted}
+        self._verified = read
 
     def stored(self, table: Table, topic_id: str, covers: Iterable[OffsetRange], rows: pa.Table) -> None:
         """Cache the last of the rows just stored."""

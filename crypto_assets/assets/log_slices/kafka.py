@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import zip_longest
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from crypto_assets.assets.log_slices import report as log_report
@@ -30,6 +30,10 @@ from crypto_assets.storage.base import AppendBatch, LogBounds, OffsetRange, Part
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+HOURS_AHEAD = 100
+"""Maximum number of hours that are read together."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ class KafkaLog:
     continuity: Continuity = field(default_factory=Continuity)
     leftovers: bool = True
     late: list[str] = field(default_factory=list)
+    together = True
 
     def hours(self) -> Generator[KafkaHour]:
         """The hours in order.
@@ -64,21 +69,20 @@ class KafkaLog:
             raise StepFailed(
                 f"{self.table.full_name}: no offset bounds were given for {', '.join(missing)}; run the step again"
             )
-        done: dict[tuple[datetime, str], Mapping[int, int]] = {}  # stored ends by the end of an hour and incarnation
+        done: dict[tuple[datetime, str], KafkaHour] = {}  # by the end of the hour and incarnation
         with ExitStack() as stack:
             topics = {given[key].topic for key in keys}
             ahead = {t: stack.enter_context(ReadAhead(partial(self.engine.read_log, t))) for t in topics}
-            for key, following in zip_longest(keys, keys[1:]):
+            for number, key in enumerate(keys):
                 bounds, piece = given[key], key_slice(key, "hour")
-                hour = KafkaHour(self, bounds, piece, ahead[bounds.topic], given[following] if following else None)
-                chained = done.get((piece.start, bounds.topic_id))
-                if chained is None and self.leftovers:
-                    before = hour.before()
-                    yield before
-                    chained = before.stored.ends if before.stored else {}
-                hour.chained = dict(chained or {})
+                following = [given[later] for later in keys[number + 1 : number + 1 + HOURS_AHEAD]]
+                hour = KafkaHour(self, bounds, piece, ahead[bounds.topic], following)
+                hour.previous = done.get((piece.start, bounds.topic_id))
+                if hour.previous is None and self.leftovers:
+                    hour.previous = hour.before()
+                    yield hour.previous
+                done[piece.end, bounds.topic_id] = hour
                 yield hour
-                done[piece.end, bounds.topic_id] = hour.ends
 
 
 @dataclass
@@ -89,24 +93,24 @@ class KafkaHour:
         log: Log of the hour.
         bounds: b(H) and b(H+1) of every Kafka partition.
         slice: The hour.
-        ahead: Reads the next hour's ranges ahead.
-        next: Bounds of the hour written next.
+        ahead: Reads the next hours' ranges ahead.
+        following: Bounds of the hours written next.
         asked: False = only complete an hour that has rows (else it was never requested), in Kafka partitions that it
             holds or whose b(H) is still in the log.
-        chained: See `plan`.
+        previous: The hour before, if it is stored first.
         stored: Ranges that the table held of the hour when it was queried.
-        ends: Stored ends of the hour, once reported.
+        complete: Kafka partitions of which the hour has rows up to its end, with that of the rows.
     """
 
     log: KafkaLog
     bounds: LogBounds
     slice: Slice
     ahead: ReadAhead
-    next: LogBounds | None = None
+    following: Sequence[LogBounds] = ()
     asked: bool = True
-    chained: Mapping[int, int] = field(default_factory=dict)
+    previous: KafkaHour | None = None
     stored: StoredRanges | None = None
-    ends: dict[int, int] = field(default_factory=dict)
+    complete: Mapping[int, int] = field(default_factory=dict)
 
     def before(self) -> KafkaHour:
         """The hour before, bounded by b(H), in Kafka partitions with a known beginning there."""
@@ -126,28 +130,35 @@ class KafkaHour:
             retained = [b for b in bounds.partitions if b.end > b.log_start]
             known = [b for b in retained if b.partition in stored.ends or b.start > b.log_start or b.start == 0]
             bounds = replace(bounds, partitions=tuple(known) if stored.ends else ())
-        return plan(
+        lacking = plan(
             bounds,
             stored,
             what=f"{self.log.table.full_name} {hour_key(self.slice.start)}",
             accept_gap=self.log.inputs.accept_gap,
-            chained=self.chained,
+            chained=self.previous.complete if self.previous else {},
             log_reaches=self._log_reaches,
         )
+        added = {piece.partition: piece.end for piece in (*lacking.gaps, *lacking.reads)} if lacking else {}
+        self.complete = {**stored.ends, **added} if self.asked else stored.ends
+        return lacking
 
     def read(self, lacking: Lacking) -> Iterable[pa.Table]:
         """The records, read ahead if they were expected."""
         return self.ahead.take(lacking.reads)
 
     def prove(self, lacking: Lacking, stored: StoredRanges) -> None:
-        """Compare the last stored records with the log's, and start reading the next hour's ranges."""
+        """Compare the last stored records with the log's, and start reading the next hours' ranges."""
         ends = {r.partition: stored.ends.get(r.partition, stored.previous_ends.get(r.partition)) for r in lacking.reads}
-        known = {p: end for p, end in ends.items() if end is not None}
-        self.log.continuity.require(self.log.engine, self.log.table, self.bounds, known, self.slice)
-        if self.next is not None:
-            # While this hour is written: the next one's ranges, if it holds nothing and nothing was trimmed.
-            whole = [OffsetRange(b.partition, b.start, b.end) for b in self.next.partitions]
-            self.ahead.expect([piece for piece in whole if piece.start < piece.end])
+        # What this commit brings, too, was read from the log a moment ago.
+        known = {p: e for p, e in ends.items() if e is not None and (p in stored.ends or p not in stored.staged)}
+        read = self.ahead.last_read if lacking.reads else None
+        self.log.continuity.require(self.log.engine, self.log.table, self.bounds, known, self.slice, read)
+        # While this hour is written: the next ones' ranges, if they hold nothing and nothing was trimmed.
+        same = takewhile(lambda bounds: bounds.topic_id == self.bounds.topic_id, self.following)
+        whole = [
+            [OffsetRange(b.partition, b.start, b.end) for b in bounds.partitions if b.start < b.end] for bounds in same
+        ]
+        self.ahead.expect(whole)
 
     def committed(self, batch: AppendBatch, write: WriteResult) -> None:  # noqa: ARG002
         """Let a stream cache its last records."""
@@ -155,7 +166,7 @@ class KafkaHour:
 
     def held(self, ranges: Ranges) -> Held:
         """See `Held`; the version is the incarnation with the end of every Kafka partition."""
-        self.ends = ends = log_report.ends(ranges)
+        ends = log_report.ends(ranges)
         topic, partitions, problems = self.bounds.topic, self.bounds.partitions, self._problems(ranges)
         asked = ", ".join(f"{b.partition}: [{b.start}, {b.end})" for b in partitions)
         return Held(

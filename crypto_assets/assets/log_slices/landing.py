@@ -58,6 +58,7 @@ class LandedLog:
     inputs: StepInputs
     keys: Sequence[str]
     late: list[str] = field(default_factory=list)
+    together = False  # whether a file is a copy is known once those before it are stored
 
     def hours(self) -> Generator[LandedHour]:
         """The hours in order; unrequested ones only if they may have a new file.

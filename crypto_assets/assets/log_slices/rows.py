@@ -160,21 +160,28 @@ def gather(
 class ReadAhead:
     """Reads the ranges most likely needed next in a thread, while the rows before them are written.
 
-    `take` with other ranges ignores what was read ahead. Memory is bounded by `CHUNKS_AHEAD`. Use as a context manager,
-    or the thread may outlive its caller.
+    Small ones that follow each other are read together: a read costs more than the records of a quiet hour.
+
+    `take` with other ranges ignores what was read ahead. Memory is bounded by `CHUNKS_AHEAD` and `OFFSETS_TOGETHER`.
+    Use as a context manager, or the thread may outlive its caller.
 
     Args:
         read: Reads ranges of the one topic.
     """
 
     CHUNKS_AHEAD = 2
+    OFFSETS_TOGETHER = 40_000
 
     def __init__(self, read: Callable[[Sequence[OffsetRange]], Iterator[pa.Table]]) -> None:
         self._read = read
-        self._ranges: tuple[OffsetRange, ...] = ()
+        self._waiting: list[tuple[OffsetRange, ...]] = []
+        self._several = False
+        self._rows: pa.Table | None = None
         self._chunks: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
         self._unwanted = threading.Event()
         self._thread: threading.Thread | None = None
+        self.last_read: object = None
+        """Stands for the last read of which something was taken."""
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -182,13 +189,21 @@ class ReadAhead:
     def __exit__(self, *_exc: object) -> None:
         self._drop()
 
-    def expect(self, ranges: Sequence[OffsetRange]) -> None:
-        """Start reading ranges, in place of those expected before."""
-        self._drop()
-        if not ranges:
+    def expect(self, upcoming: Sequence[Sequence[OffsetRange]]) -> None:
+        """Start reading the first ranges of those that will be taken one after the other, unless that has begun.
+
+        What was expected before is dropped.
+        """
+        wanted = [tuple(ranges) for ranges in upcoming if ranges]
+        if self._waiting and wanted[: len(self._waiting)] == self._waiting:
             return
-        self._ranges, self._chunks, self._unwanted = tuple(ranges), queue.Queue(self.CHUNKS_AHEAD), threading.Event()
-        arguments = (self._ranges, self._chunks, self._unwanted)
+        self._drop()
+        if not wanted:
+            return
+        self._waiting = wanted[: _that_follow(wanted, self.OFFSETS_TOGETHER)]
+        self._several, self._rows = len(self._waiting) > 1, None
+        self._chunks, self._unwanted = queue.Queue(self.CHUNKS_AHEAD), threading.Event()
+        arguments = (_joined(self._waiting), self._chunks, self._unwanted)
         self._thread = threading.Thread(target=self._run, args=arguments, name="read-ahead", daemon=True)
         self._thread.start()
 
@@ -198,13 +213,32 @@ class ReadAhead:
         Raises:
             LogError: As reading raised it.
         """
-        if self._thread is None or self._ranges != tuple(ranges):
+        asked = tuple(ranges)
+        if asked not in self._waiting:
             self._drop()
+            self.last_read = object()
             yield from self._read(ranges)
             return
-        self._ranges = ()  # once: a second call wants the log's present content
+        # Once: a second call wants the log's present content. Those before it turned out to be stored.
+        self._waiting = self._waiting[self._waiting.index(asked) + 1 :]
+        if not self._several:
+            self.last_read = object()
+            yield from self._arrived()
+            return
+        if self._rows is None:
+            import pyarrow as pa
+
+            self.last_read = object()
+            chunks = list(self._arrived())
+            order = [("partition", "ascending"), ("offset", "ascending")]
+            self._rows = pa.concat_tables(chunks).sort_by(order) if chunks else None
+        if self._rows is not None and (found := _within(self._rows, asked)).num_rows:
+            yield found
+
+    def _arrived(self) -> Iterator[pa.Table]:
         while (item := self._chunks.get()) is not None:
             if isinstance(item, BaseException):
+                self._waiting = []
                 raise item
             yield item
 
@@ -212,7 +246,7 @@ class ReadAhead:
         self._unwanted.set()
         if self._thread is not None:
             self._thread.join()
-        self._thread, self._ranges = None, ()
+        self._thread, self._waiting, self._rows = None, [], None
 
     def _run(self, ranges: Sequence[OffsetRange], chunks: queue.Queue[Any], unwanted: threading.Event) -> None:
         def put(item: pa.Table | BaseException | None) -> None:
@@ -231,6 +265,41 @@ class ReadAhead:
         except BaseException as error:  # noqa: BLE001 - handed to who takes the chunks
             put(error)
         put(None)
+
+
+def _that_follow(upcoming: Sequence[Sequence[OffsetRange]], most: int) -> int:
+    """How many of the first ranges can be read as one: at least one, and no more than some offsets of several."""
+    ends = {piece.partition: piece.end for piece in upcoming[0]}
+    offsets = sum(piece.end - piece.start for piece in upcoming[0])
+    for number, ranges in enumerate(upcoming[1:], 1):
+        offsets += sum(piece.end - piece.start for piece in ranges)
+        if offsets > most or any(ends.get(piece.partition, piece.start) != piece.start for piece in ranges):
+            return number
+        ends |= {piece.partition: piece.end for piece in ranges}
+    return len(upcoming)
+
+
+def _joined(several: Sequence[Sequence[OffsetRange]]) -> tuple[OffsetRange, ...]:
+    """Ranges that follow each other as one a Kafka partition."""
+    found: dict[int, OffsetRange] = {}
+    for piece in (piece for ranges in several for piece in ranges):
+        first = found.get(piece.partition, piece)
+        found[piece.partition] = OffsetRange(piece.partition, first.start, piece.end)
+    return tuple(found.values())
+
+
+def _within(rows: pa.Table, ranges: Sequence[OffsetRange]) -> pa.Table:
+    """The part of rows that lies in some ranges; the rows are sorted by partition and offset."""
+    import numpy as np
+    import pyarrow as pa
+
+    found: list[pa.Table] = []
+    partitions, offsets = rows.column("partition").to_numpy(), rows.column("offset").to_numpy()
+    for piece in ranges:
+        first, last = (int(np.searchsorted(partitions, piece.partition, side=side)) for side in ("left", "right"))
+        start, end = (first + int(np.searchsorted(offsets[first:last], o)) for o in (piece.start, piece.end))
+        found.append(rows.slice(start, end - start))
+    return pa.concat_tables(found)
 
 
 class _Sink:
