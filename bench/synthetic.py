@@ -9,7 +9,8 @@ day alone; their tables, and ledgers, are not copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,7 +22,6 @@ from crypto_assets.contracts.slices import DAY, HOUR, Slice, day_key, floor_day,
 from crypto_assets.contracts.tables import TABLES
 from crypto_assets.market.coins import DEFAULT_COINS, Coin, CoinRegistry
 from crypto_assets.market.quotes import Poll, Tick
-from crypto_assets.storage.ranges import batches_of
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -144,7 +144,7 @@ def _copy_tables(pipeline: Pipeline, days: int) -> None:
         transactions = [
             (app_id, seq)
             for commit in store.commits_after(name, -1, 1_000_000)
-            for app_id, seq, _ in batches_of(commit.metadata)
+            for app_id, seq in _transactions(commit.metadata)
             if contract.write == "append_once" and hour_key(middle)[:10] in app_id
         ]
         if name in OF_THE_DAY_BEFORE:
@@ -155,6 +155,13 @@ def _copy_tables(pipeline: Pipeline, days: int) -> None:
         _write(store.path(name), contract, [shifted(mine, middle, n) for n in back], [
             (_incarnation(app_id, middle, n), seq) for n in back for app_id, seq in transactions
         ])  # fmt: skip
+
+
+def _transactions(metadata: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Application transactions of an append, in the form of this revision and of those before it."""
+    if "appends" in metadata:
+        return [(app_id, int(seq)) for app_id, seq, _ in json.loads(metadata["appends"])]
+    return [(metadata["app_id"], int(metadata["seq"]))] if "app_id" in metadata else []
 
 
 def _between(column: Any, start: datetime, end: datetime) -> Any:
