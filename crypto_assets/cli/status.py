@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.cli import output
@@ -18,6 +19,9 @@ from crypto_assets.settings import Settings
 
 if TYPE_CHECKING:
     from crypto_assets.status.report import AssetStatus, StatusReport
+
+FOUND_CHARS = 110
+"""Characters shown of what a check found."""
 
 
 def run(settings: Settings, *, clock: Callable[[], datetime], as_json: bool) -> int:
@@ -50,7 +54,14 @@ def render(report: StatusReport) -> None:
     output.say(f"home {report.home}")
     if report.as_of:
         output.say(report.as_of)
-    output.table("Assets", [_shown(a) for a in report.assets])
+    output.table("Assets", [_shown(a) for a in report.assets], right=["age", "last run"])
+    red = [
+        {"asset": a.asset, "check": check, "found": shorten(found, FOUND_CHARS, placeholder=" …")}
+        for a in report.assets
+        for check, found in zip(a.checks_red, a.findings, strict=True)
+    ]
+    if red:
+        output.table("Checks that are not green (whole texts: --json)", red)
     if report.lag_s is None:
         lag = f"unknown ({report.lag_unknown_because})"
     else:
@@ -82,13 +93,14 @@ def render(report: StatusReport) -> None:
 
 
 def _shown(asset: AssetStatus) -> dict[str, Any]:
+    """One line: a run that did well is its age alone."""
     run_ = asset.last_run
+    ended = "" if run_ is None or run_.state in ("SUCCESS", "sensor") else f"{run_.state.lower()} {run_.run_id[:8]} "
     return {
         "asset": asset.asset,
         "rows": asset.rows if asset.rows_of is None else f"{asset.rows} in {asset.rows_of}",
         "newest event": f"{asset.newest_event:%Y-%m-%d %H:%M:%S}" if asset.newest_event else None,
         "age": output.duration(asset.event_age_s) if asset.event_age_s is not None else None,
-        "last run": f"{run_.state.lower()} {run_.run_id[:8]} {output.duration(run_.age_s)} ago" if run_ else None,
+        "last run": f"{ended}{output.duration(run_.age_s)} ago" if run_ else None,
         "checks": f"{asset.checks_green} green" + (f", {len(asset.checks_red)} not" if asset.checks_red else ""),
-        "not green": ", ".join(asset.checks_red),
     }
