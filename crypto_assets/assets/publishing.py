@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crypto_assets.checks import rules
 from crypto_assets.contracts.arrow import compute
 from crypto_assets.contracts.model import Grain, Table
-from crypto_assets.contracts.slices import DAY, Slice, contiguous, key_slice
+from crypto_assets.contracts.slices import DAY, HOUR, Slice, contiguous, key_slice
 from crypto_assets.engine.base import CheckOutcome, Engine, PartitionResult, StepInputs, TableResult
 from crypto_assets.storage.base import WriteResult
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LONGEST_SLICE = 8 * DAY
 """Longest slice computed at once, which bounds the memory of a range run; longer ranges are written in pieces."""
+MOST_ROWS = 350_000
+"""Rows of the source of a slice of several partitions, for the same reason: a million take half a gigabyte more."""
 
 EVENT_COLUMNS = ("last_updated_at", "last_event_at", "kafka_timestamp", "window_end", "decided_at", "at")
 """Event time columns, best first; a table without one is measured by its slices."""
@@ -34,15 +37,46 @@ Build = Callable[[Slice], "DataFrame | pa.Table"]
 ExtraChecks = Callable[[Slice, "pa.Table"], Mapping[str, Sequence[CheckOutcome]]]
 
 
-def pieces(keys: Sequence[str], grain: Grain) -> list[tuple[Slice, list[str]]]:
-    """Contiguous runs of keys in time order, none longer than `LONGEST_SLICE`."""
+def pieces(
+    keys: Sequence[str], grain: Grain, rows: Callable[[Slice], float] = lambda _slice: 0
+) -> list[tuple[Slice, list[str]]]:
+    """Contiguous runs of keys in time order, none longer than `LONGEST_SLICE` nor of several keys above `MOST_ROWS`.
+
+    Args:
+        keys: Partition keys, in any order.
+        grain: Names their format.
+        rows: About how many rows a partition is computed from.
+    """
     cut: list[tuple[Slice, list[str]]] = []
     for _, run in contiguous(keys, grain):
-        per_piece = int(LONGEST_SLICE / (key_slice(run[0], grain).end - key_slice(run[0], grain).start))
-        for i in range(0, len(run), per_piece):
-            part = run[i : i + per_piece]
-            cut.append((Slice(key_slice(part[0], grain).start, key_slice(part[-1], grain).end), part))
+        part: list[str] = []
+        held = 0.0
+        for key in run:
+            own = rows(key_slice(key, grain))
+            if part and (held + own > MOST_ROWS or key_slice(key, grain).end - _start(part, grain) > LONGEST_SLICE):
+                cut.append((Slice(_start(part, grain), key_slice(key, grain).start), part))
+                part, held = [], 0.0
+            part.append(key)
+            held += own
+        cut.append((Slice(_start(part, grain), key_slice(part[-1], grain).end), part))
     return cut
+
+
+def _start(keys: Sequence[str], grain: Grain) -> datetime:
+    return key_slice(keys[0], grain).start
+
+
+def _rows_of(engine: Engine, source: Table | None, keys: Sequence[str]) -> Callable[[Slice], float]:
+    """About how many rows of a table lie in a slice, by the statistics of its log; unknown ones count as none."""
+    if source is None or len(keys) < 2:
+        return lambda _slice: 0
+    known = engine.store.rows_by_partition(source.full_name)
+
+    def rows(slice_: Slice) -> float:
+        hours = [slice_.start + n * HOUR for n in range(int((slice_.end - slice_.start) / HOUR))]
+        return sum(known.get(hour, known.get(hour.date(), 0) / 24) for hour in hours)
+
+    return rows
 
 
 def has_rows(rows: int, why_empty: str, not_yet: str | None = None) -> CheckOutcome:
@@ -67,6 +101,7 @@ def publish(
     inputs: StepInputs,
     build: Build,
     *,
+    source: Table | None = None,
     input_retention_days: int | None = None,
     extra_checks: ExtraChecks | None = None,
     volatile: Sequence[str] = (),
@@ -85,6 +120,7 @@ def publish(
         keys: Partition keys, in any order, possibly with holes.
         inputs: The step's inputs; `now`, `run_id` and `rebuild` are used here.
         build: Returns all rows of a slice. It reads its sources itself and may be called again after a conflict.
+        source: Table of the rows that a slice is mostly computed from, which limits how many partitions are at once.
         input_retention_days: Shortest retention of the sources, or None if they are kept for ever.
         extra_checks: More outcomes by partition key, from the rows written.
         volatile: Columns of processing time, left out of the data version.
@@ -100,7 +136,7 @@ def publish(
     result = TableResult()
     writes: list[WriteResult] = []
     newest: dict[str, object] = {}
-    for slice_, piece in pieces(keys, table.grain):
+    for slice_, piece in pieces(keys, table.grain, _rows_of(engine, source, keys)):
         staged: list[pa.Table] = []
         audit = rules.audit(table, piece)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto_assets.contracts.model import Table
 from crypto_assets.contracts.slices import Slice
@@ -67,6 +67,10 @@ class Snapshot(Protocol):
 
     def hours(self) -> list[datetime]:
         """Slices of which an append-once table has rows, sorted."""
+        ...
+
+    def rows_by_partition(self) -> dict[Any, int]:
+        """Rows by value of the Delta partition, as far as the log tells; empty otherwise."""
         ...
 
     def write(self, change: Change) -> int | None:

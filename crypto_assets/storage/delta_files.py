@@ -174,6 +174,15 @@ def slices_present(handle: DeltaTable, table: Table) -> list[datetime]:
     return sorted(actions.column(f"partition.{table.time_column}").unique().to_pylist())
 
 
+def rows_by_partition(handle: DeltaTable, table: Table) -> dict[Any, int]:
+    """Rows by value of the first partition column (from the log alone); empty without one."""
+    if not table.partition_by:
+        return {}
+    name = f"partition.{table.partition_by[0]}"
+    found = add_actions(handle).select([name, "num_records"]).group_by(name).aggregate([("num_records", "sum")])
+    return {r[name]: r["num_records_sum"] or 0 for r in found.to_pylist()}
+
+
 # --- the commit log -----------------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,10 @@ class DeltaRsSnapshot:
         """Slices of which there are rows, from the log alone."""
         return files.slices_present(self.handle, self._contract)
 
+    def rows_by_partition(self) -> dict[Any, int]:
+        """Rows by Delta partition, from the log alone."""
+        return files.rows_by_partition(self.handle, self._contract)
+
     def write(self, change: Change) -> int:
         """Commit on this handle, which moves along."""
         import pyarrow as pa

@@ -25,7 +25,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.contracts import render
 from crypto_assets.contracts.arrow import arrow_schema, arrow_type, spark_schema
@@ -40,6 +40,7 @@ from crypto_assets.storage.conditions import FILE, OVERTAKEN, Condition, same_fi
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructField
 
@@ -98,12 +99,20 @@ class SparkSnapshot:
 
     def hours(self) -> list[datetime]:
         """Slices with rows; for a local table the log is sufficient."""
-        folder = self._backend.folder(self._contract)
-        handle = files.open_table(folder, self.version) if folder else None
-        if handle is not None:
+        if (handle := self._handle()) is not None:
             return files.slices_present(handle, self._contract)
         column = str(self._contract.time_column)
         return sorted(self._frame.select(column).distinct().toArrow().column(0).to_pylist())
+
+    def rows_by_partition(self) -> dict[Any, int]:
+        """Rows by Delta partition of a local table, from the log alone; empty for a managed one."""
+        handle = self._handle()
+        return {} if handle is None else files.rows_by_partition(handle, self._contract)
+
+    def _handle(self) -> DeltaTable | None:
+        """The log of a local table; None for a managed one."""
+        folder = self._backend.folder(self._contract)
+        return files.open_table(folder, self.version) if folder else None
 
     def write(self, change: Change) -> int | None:
         """Commit under the change's condition; the version is found by the commit's mark."""

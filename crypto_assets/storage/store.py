@@ -34,7 +34,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crypto_assets.contracts.arrow import conform, empty_rows, spark_schema
 from crypto_assets.contracts.model import Table
@@ -147,6 +147,11 @@ class DeltaStore:
         """
         snapshot = self._backend.open(self._contract(table), version)
         return [] if snapshot is None else snapshot.hours()
+
+    def rows_by_partition(self, table: str) -> dict[Any, int]:
+        """Rows by value of the Delta partition, as far as the log of the current version tells without a query."""
+        snapshot = self._backend.open(self._contract(table))
+        return {} if snapshot is None else snapshot.rows_by_partition()
 
     def commits_after(self, table: str, version: int, limit: int) -> list[Commit]:
         """Commits with a higher version, oldest first, at most `limit`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -391,6 +392,28 @@ def test_a_table_whose_commits_a_catalog_keeps_is_said_and_the_others_are_measur
     (said,) = [r for r in report.verdict.unknown if "ops/alerts" in r]
     assert said.startswith("ops/alerts cannot be read: ops.alerts: its newest commits are kept by a catalog")
     assert said.endswith("ALTER TABLE ops.alerts DROP FEATURE catalogManaged")
+
+
+def test_an_asset_is_one_line_and_what_is_red_stands_below(bench, capsys):
+    names, found = [f"check_with_a_rather_long_name_{n} (warn)" for n in range(9)], "it found this and that " * 100
+    run = report_of.LastRun("c" * 32, "FAILURE", 90_000.0)
+    report = bench.collect()
+    assets = [
+        replace(a, rows=12_345_678, newest_event=NOW, event_age_s=90_000.0, last_run=run, checks_red=tuple(names),
+                findings=(found,) * 9)
+        for a in report.assets
+    ]  # fmt: skip
+    status.render(replace(report, assets=tuple(assets)))
+    lines = capsys.readouterr().out.splitlines()
+    first, below = (
+        next(i for i, line in enumerate(lines) if line.startswith(text)) for text in ("asset ", "Checks that")
+    )
+    shown = lines[first + 1 : below - 1]
+    assert [line.split()[0] for line in shown] == [a.asset for a in assets]
+    for text in ("12,345,678", "failure cccccccc 25.0 h ago", "0 green, 9 not"):
+        assert all(text in line for line in shown), text
+    assert sum("check_with_a_rather_long_name" in line for line in lines[below:]) == 9 * len(assets)
+    assert len(lines[below:]) < 6 * 9 * len(assets), "what it found is shortened"
 
 
 def test_the_command_prints_json_or_text_and_needs_a_home(settings, bench, capsys):
