@@ -80,6 +80,15 @@ def test_the_slices_of_a_version_are_named_in_order(store):
     assert store.slices(BRONZE, version=store.version(BRONZE) - 1) == [SIX]
 
 
+def test_rows_by_partition_are_read_from_the_log(store):
+    assert store.rows_by_partition(BRONZE) == {}
+    appended(store, hours_up_to(3, 3, 5))
+    store.append_once(BRONZE, hour(FIVE), app_id(FIVE, "other"), up_to(4, topic_id="other"))
+    assert store.rows_by_partition(BRONZE) == {FIVE: 7, FIVE + 2 * HOUR: 2}
+    store.merge(DIM_COIN, table(DIM_COIN, [coin("a")]), mode="upsert")
+    assert store.rows_by_partition(DIM_COIN) == {}
+
+
 def test_ranges_of_neighbours_are_those_of_the_incarnation(store):
     seen = {}
     store.append_once(BRONZE, hour(FIVE), app_id(FIVE), up_to(10))
