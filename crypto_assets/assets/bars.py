@@ -124,7 +124,6 @@ def _publish(engine: Engine, name: str, width: Width, keys: Sequence[str], input
         keys,
         inputs,
         build,
-        source=SILVER_PRICES,
         input_retention_days=SILVER_PRICES.retention_days,
         why_empty="Silver holds no sample of this partition; see the checks of silver/prices and bronze/raw_prices",
         not_yet=not_yet if width == "1d" else lambda _key: None,

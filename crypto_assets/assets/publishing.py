@@ -120,7 +120,8 @@ def publish(
         keys: Partition keys, in any order, possibly with holes.
         inputs: The step's inputs; `now`, `run_id` and `rebuild` are used here.
         build: Returns all rows of a slice. It reads its sources itself and may be called again after a conflict.
-        source: Table of the rows that a slice is mostly computed from, which limits how many partitions are at once.
+        source: Table of the rows that a slice is made from one by one, which limits how many partitions are at once;
+            None where the engine sums them up.
         input_retention_days: Shortest retention of the sources, or None if they are kept for ever.
         extra_checks: More outcomes by partition key, from the rows written.
         volatile: Columns of processing time, left out of the data version.
