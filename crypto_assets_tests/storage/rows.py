@@ -131,5 +131,17 @@ def up_to(end: int, partition: int = 0, at: datetime = FIVE, topic_id: str = TOP
     return build
 
 
+def overtaken_once(store: Any, end: int, calls: list[dict[int, int]]):
+    """A builder up to an offset, beside which another writer stores up to 4 at the first call; notes its ranges."""
+
+    def build(stored: StoredRanges) -> AppendBatch | None:
+        calls.append(dict(stored.ends))
+        if len(calls) == 1:
+            store.append_once(BRONZE, hour(), app_id(), up_to(4))
+        return up_to(end)(stored)
+
+    return build
+
+
 def app_id(at: datetime = FIVE, topic_id: str = TOPIC_ID) -> str:
     return f"bronze/{topic_id}/{at:%Y-%m-%d-%H:%M}"

@@ -25,6 +25,7 @@ from crypto_assets_tests.storage.rows import (
     forecast,
     hour,
     metrics,
+    overtaken_once,
     records,
     table,
     up_to,
@@ -320,15 +321,8 @@ def test_a_commit_of_many_rows_takes_no_further_slice(store, monkeypatch):
 
 
 def test_slices_overtaken_are_built_again_one_by_one(store):
-    calls = []
-
-    def build(stored):
-        calls.append(dict(stored.ends))
-        if len(calls) == 1:
-            store.append_once(BRONZE, hour(), app_id(), up_to(4))
-        return up_to(6)(stored)
-
-    first, second = SliceAppend(hour(), app_id(), build, None), hours_up_to(0, 9)[1]
+    calls: list[dict[int, int]] = []
+    first, second = SliceAppend(hour(), app_id(), overtaken_once(store, 6, calls), None), hours_up_to(0, 9)[1]
     (result,) = store.append_together(BRONZE, [first, second])
     assert (result.rows, result.retries, result.metadata["seq"]) == (2, 1, 2)
     assert calls == [{}, {0: 4}]

@@ -26,6 +26,7 @@ from crypto_assets_tests.storage.rows import (
     app_id,
     hour,
     metrics,
+    overtaken_once,
     table,
     up_to,
 )
@@ -156,15 +157,8 @@ def test_a_run_that_began_first_does_not_hide_from_one_that_began_after_a_compac
 
 
 def test_rows_appended_meanwhile_are_not_sent_again(store):
-    calls = []
-
-    def build(stored):
-        calls.append(dict(stored.ends))
-        if len(calls) == 1:
-            store.append_once(BRONZE, hour(), app_id(), up_to(4))
-        return up_to(6)(stored)
-
-    result = store.append_once(BRONZE, hour(), app_id(), build)
+    calls: list[dict[int, int]] = []
+    result = store.append_once(BRONZE, hour(), app_id(), overtaken_once(store, 6, calls))
     assert calls == [{}, {0: 4}]
     assert (result.rows, result.retries, result.metadata["seq"]) == (2, 1, 2)
     assert offsets(store) == list(range(6))
