@@ -39,6 +39,9 @@ GRACE_S = 60
 COMPLETE_TENTHS = 8
 """Tenths of its expected samples from which a window is complete."""
 
+_FINISHED = ("high", "low", "price_avg", "sample_count", "first_event_at", "last_event_at", "available_at", "_rank")
+"""Aggregates of the first pass over a window's samples."""
+
 _SQUARES = "decimal(38,27)"
 """Type of squared relative deviations: a sum over n samples is at most n squared, so 300,000 samples fit, and a
 deviation of 3e-14 of the mean still counts."""
@@ -78,23 +81,24 @@ def bars(silver: DataFrame, width: Width, as_of: datetime | Column | None) -> Da
         F.max("available_at").alias("available_at"),
         F.max(_rank()).alias("_rank"),
     )
-    # Joins samples with their finished window: cheaper than min_by and max_by on many windows, and deviations use the
-    # final mean.
-    known = windows.select(*key, "first_event_at", "last_event_at", "price_avg")
+    # A second pass: deviations use the final mean, and it is cheaper than min_by and max_by on many windows. Windows
+    # stand first, since Sail holds the first side of a join in memory.
+    seen = windows.join(
+        samples.select(*key, "last_updated_at", "price_usd", "volume_24h_usd", "market_cap_usd", "symbol", "cadence_s"),
+        key,
+    )
     is_first = F.col("last_updated_at") == F.col("first_event_at")
     is_last = F.col("last_updated_at") == F.col("last_event_at")
     deviation = F.col("price_usd").cast("double") / F.col("price_avg") - 1
-    seen = samples.select(
-        *key, "last_updated_at", "price_usd", "volume_24h_usd", "market_cap_usd", "symbol", "cadence_s"
-    ).join(known, key)
-    ends = seen.groupBy(*key).agg(
+    finished = seen.groupBy(*key).agg(
+        *[F.max(n).alias(n) for n in _FINISHED],  # one value a window
         F.max(F.when(is_first, F.col("price_usd"))).alias("open"),
         F.max(F.when(is_last, F.col("price_usd"))).alias("close"),
         *[F.max(F.when(is_last, F.col(n))).alias(n) for n in ("volume_24h_usd", "market_cap_usd", "symbol")],
         F.max(F.when(is_last, F.col("cadence_s"))).alias("_cadence"),
         F.sum((deviation * deviation).cast(_SQUARES)).alias("_squares"),
     )
-    return _judged(windows.join(ends, key), width, as_of).select(*TABLES[f"gold.bars_{width}"].column_names)
+    return _judged(finished, width, as_of).select(*TABLES[f"gold.bars_{width}"].column_names)
 
 
 def _judged(windows: DataFrame, width: str, as_of: datetime | Column | None) -> DataFrame:
