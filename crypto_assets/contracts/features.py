@@ -47,6 +47,9 @@ PRICE_FEATURES = Table(
           "least 144 known), floored at 1e-5. Null in rows of version 1.", unit="log return", lineage=_PRICE),
         C("rz_common", "double", "Median of rz over the coins of the slot (at least three): how far all of them move. Null "
           "in rows before version 3.", unit="own sigma", lineage=_PRICE),
+        C("common_activity", "double", "How much the whole market moved in the last hour, compared with the last day: root of the "
+          "EWMA (half-life 12 slots) of the other coins' median r5 squared over its mean, both over the 288 slots before t (at "
+          "least 144 known) and floored at 1e-10. Null in rows before version 4.", unit="ratio", lineage=_PRICE),
         C("unchanged_slots", "bigint", "Slots up to t with the same price, at most 288; 0 without a price. Null in rows of "
           "version 1.", lineage=_PRICE),
         C("basket_hash", "string", "Hash of the coins with r5 in the slot.", nullable=False, lineage=_PRICE),

@@ -11,7 +11,7 @@ from crypto_assets.contracts.model import Rule, Table
 _bar, _feature = of("gold.bars_5m"), of("features.price_features")
 _forecast, _outlook = of("gold.price_predictions"), of("gold.volatility_forecasts")
 _ANOMALY_INPUTS = _feature("rz", "r15", "r1h", "rv1h", "r5_market", "s")
-_ALL_INPUTS = (*_ANOMALY_INPUTS, *_feature("s_market", "rz_common"))
+_ALL_INPUTS = (*_ANOMALY_INPUTS, *_feature("s_market", "rz_common", "common_activity"))
 
 
 def _forecast_of(horizons: str) -> tuple[C, ...]:
@@ -74,10 +74,10 @@ ANOMALIES = Table(
         C("market_score", "double", "|r5_market| / sqrt(s_market x max(s_market, 0.3 s)).",
           lineage=_feature("r5_market", "s_market", "s")),
         C("market_threshold", "double", "Coin's threshold of market_score; null if the version does not use it."),
-        C("common_score", "double", "|rz_common|: how far all coins move in the slot. Null in rows from before there was this "
-          "score.", unit="own sigma", lineage=_feature("rz_common")),
-        C("common_threshold", "double", "Coin's threshold of common_score; null if the version does not use it.",
-          unit="own sigma"),
+        C("common_score", "double", "|rz_common| / sqrt(common_activity between 0.5 and 2): how far all coins move in the slot. |rz_common| "
+          "of versions without `by_activity`; null in rows from before there was this score.",
+          lineage=_feature("rz_common", "common_activity")),
+        C("common_threshold", "double", "Coin's threshold of common_score; null if the version does not use it."),
         C("explanation", "string", "JSON list of the strongest features with their values, in the coin's own sigma.",
           lineage=_ANOMALY_INPUTS),
         C("size_sigma", "double", "|rz| of the slot, which is the score robust_z.", unit="own sigma",

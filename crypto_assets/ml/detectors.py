@@ -1,9 +1,9 @@
 """Anomaly detectors: their scores, and a calibrated detector as a version of the model holds it.
 
 A detector is one or several scores with a threshold by coin. `market` is the 5-minute return relative to the other
-coins in the scale of its past, `common` how far all coins move, the median of their returns in own sigma, and
-`robust_z` the coin's own return in own sigma; the union of them flags a slot when any is above its threshold. Their
-scales come from the slots before, so that the scores of past days are out of sample.
+coins in the scale of its past, `common` how far all coins move, the median of their returns in own sigma, given how
+active the market has been, and `robust_z` the coin's own return in own sigma; the union of them flags a slot when any
+is above its threshold. Their scales come from the slots before, so that the scores of past days are out of sample.
 
 Belongs here: scores, thresholds, flags. Does not belong here: choosing what to calibrate (`ml.anomaly`), fitting and
 comparing a forest (`ml.challenger`), rows of tables (`ml.scoring`).
@@ -33,6 +33,10 @@ POOLED = "*"
 
 OWN_SHARE = 0.3
 """Share of a coin's own scale that the market-relative scale is not taken below, see `market_scores`."""
+
+ACTIVITY = (0.5, 2.0)
+"""Bounds of the market's activity in `common_scores`: after a quiet hour any move would else stand out, and in a crash
+none."""
 
 LEAST_FROZEN, UNCALIBRATED_FROZEN, LONGEST_RUN = 6, 12, 288
 """Equal prices from which a quote is suspected: at least, without calibration, and at which runs are cut."""
@@ -66,11 +70,28 @@ def market_scores(data: Panel) -> np.ndarray:
     return np.abs(data["r5_market"]) / np.sqrt(scale * np.maximum(scale, OWN_SHARE * data["s"]))
 
 
-def scores(data: Panel) -> dict[str, np.ndarray]:
-    """The scores that need no fitted model, by name, each C x T."""
+def common_scores(data: Panel) -> np.ndarray:
+    """|rz_common| / sqrt(common_activity, at least 0.5 and at most 2), C x T; NaN where unknown.
+
+    Moves of the market follow one another: after a wild hour one more is less of an anomaly. The root makes the scale
+    the geometric mean of the last day's and the last hour's.
+    """
     import numpy as np
 
-    return {ROBUST_Z: z_scores(data), MARKET: market_scores(data), COMMON: np.abs(data["rz_common"])}
+    return np.abs(data["rz_common"]) / np.sqrt(np.clip(data["common_activity"], *ACTIVITY))
+
+
+def scores(data: Panel, *, by_activity: bool = True) -> dict[str, np.ndarray]:
+    """The scores that need no fitted model, by name, each C x T.
+
+    Args:
+        data: Features.
+        by_activity: Whether `common` takes activity into account; it is |rz_common| in versions from before it did.
+    """
+    import numpy as np
+
+    common = common_scores(data) if by_activity else np.abs(data["rz_common"])
+    return {ROBUST_Z: z_scores(data), MARKET: market_scores(data), COMMON: common}
 
 
 def forest_scores(forest: Any, data: Panel) -> np.ndarray:
@@ -157,6 +178,7 @@ class Detector:
         windows: By coin, its strongest windows of the calibrated days: `window_end` (seconds since 1970) and `inputs`.
         forest: The fitted forest, if it has one.
         metrics: Figures of the training.
+        by_activity: Whether its score `common` takes the market's activity into account, see `scores`.
     """
 
     algorithm: str
@@ -166,6 +188,7 @@ class Detector:
     windows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     forest: Any = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    by_activity: bool = True
 
     @property
     def provisional(self) -> bool:
@@ -174,9 +197,12 @@ class Detector:
 
     def scores(self, data: Panel) -> dict[str, np.ndarray]:
         """Its scores by name, each C x T, NaN where unknown."""
-        return {
-            name: forest_scores(self.forest, data) if name == FOREST else scores(data)[name] for name in self.thresholds
-        }
+        plain = self.plain(data)
+        return {name: forest_scores(self.forest, data) if name == FOREST else plain[name] for name in self.thresholds}
+
+    def plain(self, data: Panel) -> dict[str, np.ndarray]:
+        """All scores that need no fitted model, whether it uses them or not."""
+        return scores(data, by_activity=self.by_activity)
 
     def level(self, score: str, coin: str | None) -> float:
         """A coin's threshold of one of its scores."""
@@ -232,6 +258,7 @@ class Detector:
             "days": self.calibration_days,
             "frozen_slots": self.frozen_slots,
             "windows": self.windows,
+            **({"by_activity": True} if self.by_activity else {}),
         }
 
 
@@ -252,4 +279,5 @@ def detector(parameters: Mapping[str, Any], forest: Any = None) -> Detector:
         dict(parameters.get("frozen_slots") or {}),
         dict(parameters.get("windows") or {}),
         forest,
+        by_activity=bool(parameters.get("by_activity")),
     )

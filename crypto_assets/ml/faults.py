@@ -1,9 +1,10 @@
 """Injects faults (spikes, drops, freezes, drifts, market-wide moves) into real features, to measure what is found.
 
-A fault moves prices; every feature that a detector reads is recomputed from them, except the scales `s` and `s_market`
-and the median, which stay those of the clean data. They come from the slots before a row, so for a fault's first slot
-that is exact; within a lasting fault, and after one, they would contain its earlier slots. Keeping them means that each
-fault is judged as the only one. Features that no detector reads are left out rather than kept stale.
+A fault moves prices; every feature that a detector reads is recomputed from them, except the scales `s`, `s_market` and
+`common_activity`, and the median, which stay those of the clean data. They come from the slots before a row, so for a
+fault's first slot that is exact; within a lasting fault, and after one, they would contain its earlier slots. Keeping
+them means that each fault is judged as the only one. Features that no detector reads are left out rather than kept
+stale.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _recomputed(data: Panel, price: np.ndarray) -> Panel:
         enough = np.isfinite(others).sum(axis=0) >= 2
         if enough.any():
             market[c, enough] = r5[c, enough] - np.nanmedian(others[:, enough], axis=0)
-    values = {name: data[name] for name in ("r5_median", "s", "s_market") if name in data.values}
+    values = {name: data[name] for name in ("r5_median", "s", "s_market", "common_activity") if name in data.values}
     if "unchanged_slots" in data.values:
         values["unchanged_slots"] = _runs(price, data["unchanged_slots"][:, 0])
     rz = (r5 - data["r5_median"]) / data["s"]

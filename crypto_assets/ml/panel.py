@@ -17,7 +17,7 @@ SLOT_S = 300
 SLOTS_A_DAY = 288
 FIELDS = (
     *("price", "r5", "r15", "r1h", "r5_median", "s", "rz", "rv1h", "rv15m", "rv4h", "rv24h"),
-    *("r5_market", "s_market", "rz_common", "unchanged_slots", "rsi14", "macd_hist", "bollinger_b"),
+    *("r5_market", "s_market", "rz_common", "common_activity", "unchanged_slots", "rsi14", "macd_hist", "bollinger_b"),
 )
 ANOMALY_INPUTS = ("rz", "r15", "r1h", "rv1h", "r5_market")
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from crypto_assets.ml.detectors import COMMON, MARKET, ROBUST_Z, UNION, Detector, detector, scores
+from crypto_assets.ml.detectors import COMMON, MARKET, ROBUST_Z, UNION, Detector, detector
 from crypto_assets.ml.panel import ANOMALY_INPUTS, SLOT_S, Panel, anomaly_inputs
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Scored:
         # The highest of those that are known.
         self._score = np.fmax.reduce(list(relative.values()))
         self._flags = np.logical_or.reduce(list(self._fired.values()))
-        self._plain = scores(data)
+        self._plain = self._detector.plain(data)
         self._inputs = anomaly_inputs(data)
         with np.errstate(divide="ignore", invalid="ignore"):
             self._market_sizes = np.abs(data["r5_market"]) / data["s_market"]

@@ -151,7 +151,8 @@ def needed(model: str, version: Version) -> tuple[str, ...]:
     """Features that a version uses."""
     if model == ANOMALY:
         detector = version.detector
-        return (*_ANOMALY_NEEDS[detector.algorithm], *(["rz_common"] if COMMON in detector.thresholds else []))
+        common = ("rz_common", *(["common_activity"] if detector.by_activity else []))
+        return (*_ANOMALY_NEEDS[detector.algorithm], *(common if COMMON in detector.thresholds else ()))
     return forecasts.needed(version, _horizon(model))
 
 

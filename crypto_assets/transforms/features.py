@@ -21,7 +21,7 @@ from crypto_assets.market.coins import CoinRegistry
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-NAME, VERSION = "price_features", "3"
+NAME, VERSION = "price_features", "4"
 SLOT = timedelta(minutes=5)
 LOOK_BACK = timedelta(hours=26)
 SETTLED = timedelta(seconds=60)
@@ -31,6 +31,9 @@ MAX_AGE_S = 600
 MAD_SLOTS, MAD_PRESENT = 288, 144
 MARKET_HALF_LIFE = 72
 """Slots after which a market-relative return counts half in `s_market`."""
+
+ACTIVITY_HALF_LIFE = 12
+"""Slots after which a move of the market counts half in `common_activity`: an hour."""
 
 LEAST_COINS = 3
 """Coins with a return from which they are compared with each other."""
@@ -153,32 +156,36 @@ def _with_returns(grid: DataFrame) -> DataFrame:
     )
     up, down = F.greatest("step", F.lit(0.0)), F.greatest(-F.col("step"), F.lit(0.0))
     band = _last(BAND)
-    return frame.withColumns(
-        {
-            **{
-                name: _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(slots))), "r5", slots)
-                for name, slots in _VOLATILITY.items()
-            },
-            "gain": _full(_sum(up, _last(14)), "step", 14),
-            "loss": _full(_sum(down, _last(14)), "step", 14),
-            "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
-            "band_is_flat": F.max("price").over(band) == F.min("price").over(band),
-            "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
-            "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
-            "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
-            "changed_slot": F.max(F.when(~F.coalesce(F.col("step") == 0, F.lit(False)), F.col("slot"))).over(
-                _last(MAD_SLOTS)
-            ),
-            # A return depends on its own slot, the one before, and the one before that if a price is carried over.
-            "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
-            "place": _place("r5"),
-            "returns": F.count("r5").over(_slot()),
-        }
-    ).withColumns(
-        {
-            "r5_market": F.col("r5") - _median_of_others(),
-            "basket_available_at": F.max("r5_available_at").over(_slot()),
-        }
+    return (
+        frame.withColumns(
+            {
+                **{
+                    name: _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(slots))), "r5", slots)
+                    for name, slots in _VOLATILITY.items()
+                },
+                "gain": _full(_sum(up, _last(14)), "step", 14),
+                "loss": _full(_sum(down, _last(14)), "step", 14),
+                "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
+                "band_is_flat": F.max("price").over(band) == F.min("price").over(band),
+                "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
+                "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
+                "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
+                "changed_slot": F.max(F.when(~F.coalesce(F.col("step") == 0, F.lit(False)), F.col("slot"))).over(
+                    _last(MAD_SLOTS)
+                ),
+                # A return depends on its own slot, the one before, and the one before that if a price is carried over.
+                "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
+                "place": _place("r5"),
+                "returns": F.count("r5").over(_slot()),
+            }
+        )
+        .withColumns(
+            {
+                "r5_others": _median_of_others(),
+                "basket_available_at": F.max("r5_available_at").over(_slot()),
+            }
+        )
+        .withColumn("r5_market", F.col("r5") - F.col("r5_others"))
     )
 
 
@@ -240,12 +247,13 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
     MACD is EMA12 - EMA26 of ln price and its signal EMA9 of that, each a finite kernel of 130 slots with weights (1 -
     a)^k, a = 2 / (n + 1), scaled to sum to 1. The signal is therefore one kernel of 259 slots on ln price. All slots
     under a kernel must have a price. The Bollinger band's spread is here too, because it needs the finished mean.
-    The EWMA behind s_market is a kernel of slots t - 288 .. t - 1, whose weights are scaled to sum to 1 over the known.
+    The EWMAs behind s_market and common_activity are kernels of slots t - 288 .. t - 1, whose weights are scaled to sum
+    to 1 over the known.
     """
     from pyspark.sql import functions as F
 
     weights = wanted.sparkSession.createDataFrame(
-        _weights(), "k bigint, w_macd double, w_signal double, w_market double"
+        _weights(), "k bigint, w_macd double, w_signal double, w_market double, w_activity double"
     )
     lagged = (
         wanted.select("coin_id", "slot", F.col("r5_median").alias("median"), "band_mean")
@@ -253,7 +261,7 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
         .withColumn("past", F.col("slot") - F.col("k"))
     )
     values = rows.select(
-        *("coin_id", F.col("slot").alias("past"), "x", "r5", "r5_market", "basket_available_at"),
+        *("coin_id", F.col("slot").alias("past"), "x", "r5", "r5_market", "r5_others", "basket_available_at"),
         F.col("price").alias("past_price"),
     )
     deviation = F.when(F.col("k") >= 1, F.abs(F.col("r5") - F.col("median")))
@@ -261,7 +269,11 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
     spread = F.when(F.col("k") < BAND, F.col("past_price") / F.col("band_mean") - 1)
     market = F.when(F.col("k") >= 1, F.col("r5_market"))
     recent = F.when(F.col("k") < MAD_SLOTS, F.col("r5"))
-    market_weight = F.when(market.isNotNull(), F.col("w_market"))
+    others = F.when(F.col("k") >= 1, F.col("r5_others"))
+
+    def weight(name: str) -> Column:
+        return F.when(market.isNotNull(), F.col(name))
+
     sums = (
         lagged.join(values, ["coin_id", "past"])
         .groupBy("coin_id", "slot")
@@ -273,13 +285,20 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
             F.sum((F.col("w_macd") * F.col("x")).cast(_EXACT)).cast("double").alias("macd_sum"),
             F.sum((F.col("w_signal") * F.col("x")).cast(_EXACT)).cast("double").alias("signal_sum"),
             F.sum((F.col("w_market") * market * market).cast(_EXACT)).cast("double").alias("market_squares"),
-            F.sum(market_weight.cast(_EXACT)).cast("double").alias("market_weight"),
+            F.sum(weight("w_market").cast(_EXACT)).cast("double").alias("market_weight"),
+            F.sum((F.col("w_activity") * others * others).cast(_EXACT)).cast("double").alias("hour_squares"),
+            F.sum(weight("w_activity").cast(_EXACT)).cast("double").alias("hour_weight"),
+            F.sum((others * others).cast(_EXACT)).cast("double").alias("day_squares"),
             F.count(market).alias("market_present"),
             F.max("basket_available_at").alias("market_available_at"),
             F.count(F.when(F.col("k") < KERNEL, F.col("x"))).alias("macd_present"),
             F.count(F.when(F.col("k") < 2 * KERNEL - 1, F.col("x"))).alias("signal_present"),
         )
     )
+
+    def floored(squares: str, known: str) -> Column:
+        return F.greatest(F.col(squares) / F.col(known), F.lit(SIGMA_FLOOR**2))
+
     return sums.select(
         "coin_id",
         "slot",
@@ -295,11 +314,15 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
             F.col("market_present") >= MAD_PRESENT,
             F.greatest(F.sqrt(F.col("market_squares") / F.col("market_weight")), F.lit(SIGMA_FLOOR)),
         ).alias("s_market"),
+        F.when(
+            F.col("market_present") >= MAD_PRESENT,
+            F.sqrt(floored("hour_squares", "hour_weight") / floored("day_squares", "market_present")),
+        ).alias("common_activity"),
     )
 
 
 @lru_cache(maxsize=1)
-def _weights() -> list[tuple[int, float, float, float]]:
+def _weights() -> list[tuple[int, float, float, float, float]]:
     def kernel(n: int) -> list[float]:
         raw = [(1 - 2 / (n + 1)) ** k for k in range(KERNEL)]
         return [w / sum(raw) for w in raw]
@@ -310,7 +333,10 @@ def _weights() -> list[tuple[int, float, float, float]]:
         for j, b in enumerate(macd):
             signal[i + j] += a * b
     pad = [0.0] * (MAD_SLOTS + 1)
-    return [(k, (macd + pad)[k], (signal + pad)[k], 0.5 ** (k / MARKET_HALF_LIFE)) for k in range(MAD_SLOTS + 1)]
+    return [
+        (k, (macd + pad)[k], (signal + pad)[k], 0.5 ** (k / MARKET_HALF_LIFE), 0.5 ** (k / ACTIVITY_HALF_LIFE))
+        for k in range(MAD_SLOTS + 1)
+    ]
 
 
 def _baskets(wanted: DataFrame) -> DataFrame:

@@ -407,7 +407,7 @@ def test_every_row_tells_score_threshold_and_why(
         coin, end = r["coin_id"], r["window_end"]
         if end == spike and coin != COINS[2]:
             rz = -30.0 if coin == COINS[0] else 25.0
-            return {"rz": rz, "r5_market": 0.0, "rz_common": -20.0, "sample_count": 1}
+            return {"rz": rz, "r5_market": 0.0, "rz_common": -20.0, "common_activity": 1.5625, "sample_count": 1}
         if coin == COINS[2] and end == MONDAY - 3 * HOUR:
             return {"unchanged_slots": learnt_run}
         if end == MONDAY + 11 * SLOT and coin == COINS[1]:
@@ -418,7 +418,9 @@ def test_every_row_tells_score_threshold_and_why(
             return {"staleness_s": 400.0}
         if coin == COINS[0] and end == null:
             return {
-                **dict.fromkeys(("price", "r5", "rz", "r15", "r1h", "r5_market", "rz_common", "rv1h")),
+                **dict.fromkeys(
+                    ("price", "r5", "rz", "r15", "r1h", "r5_market", "rz_common", "common_activity", "rv1h")
+                ),
                 "null_reason": "stale_price",
             }
         return {"is_complete": False} if coin == COINS[2] and end == stale else {}
@@ -435,10 +437,10 @@ def test_every_row_tells_score_threshold_and_why(
     levels = {c: (learnt["thresholds"]["robust_z"][c], learnt["thresholds"]["market"][c]) for c in COINS}
     hit = rows[COINS[0], spike]
     common = learnt["thresholds"]["common"][COINS[0]]
-    highest = max(30.0 / levels[COINS[0]][0], 20.0 / common)
+    highest = max(30.0 / levels[COINS[0]][0], 16.0 / common)
     assert (hit["anomaly_score"], hit["threshold"], hit["is_anomaly"]) == (highest, 1.0, True)
     assert (hit["size_sigma"], hit["detectors"]) == (30.0, ["common", "robust_z"])
-    assert (hit["common_score"], hit["common_threshold"]) == (20.0, common)
+    assert (hit["common_score"], hit["common_threshold"]) == (16.0, common)
     assert json.loads(hit["explanation"])[0] == {"feature": "rz", "sigma": -30.0}
     assert (hit["scope"], hit["suspicion"]) == ("market_wide", "single_sample"), "the others moved alike"
     assert len(json.loads(hit["similar_windows"])) == 3

@@ -73,6 +73,7 @@ def panel_of(prices: np.ndarray, start: datetime = START, *, scale: float | None
         "r5_market": _market(r5),
         "s_market": _market_scale(_market(r5)),
         "rz_common": _common((r5 - median) / s),
+        "common_activity": _activity(r5 - _market(r5)),
         "unchanged_slots": _unchanged(prices),
         "rsi14": _rsi(prices),
         "macd": macd,
@@ -157,8 +158,18 @@ def _market(r5: np.ndarray) -> np.ndarray:
 
 def _market_scale(market: np.ndarray, slots: int = 288, least: int = 144) -> np.ndarray:
     """Root of the mean of squares before each slot, weighted by 0.5^(age / 72)."""
+    return np.maximum(np.sqrt(_mean_square(market, 72.0, slots, least)), 1e-5)
+
+
+def _activity(others: np.ndarray) -> np.ndarray:
+    """Root of the mean of squares of the last hour over that of the day."""
+    hour, day = (np.maximum(_mean_square(others, half_life), 1e-10) for half_life in (12.0, np.inf))
+    return np.sqrt(hour / day)
+
+
+def _mean_square(market: np.ndarray, half_life: float, slots: int = 288, least: int = 144) -> np.ndarray:
     known = np.isfinite(market)
-    weights = 0.5 ** (np.arange(slots + 1) / 72.0)
+    weights = 0.5 ** (np.arange(slots + 1) / half_life)
     weights[0] = 0.0
 
     def weighted(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -167,8 +178,7 @@ def _market_scale(market: np.ndarray, slots: int = 288, least: int = 144) -> np.
     squares = weighted(np.where(known, market, 0.0) ** 2, weights)
     weight = weighted(known.astype(float), weights)
     present = weighted(known.astype(float), (weights > 0).astype(float))
-    scale = np.sqrt(squares / np.maximum(weight, 1e-300))
-    return np.where(present > least - 0.5, np.maximum(scale, 1e-5), np.nan)
+    return np.where(present > least - 0.5, squares / np.maximum(weight, 1e-300), np.nan)
 
 
 def _unchanged(prices: np.ndarray) -> np.ndarray:

@@ -132,7 +132,7 @@ def test_evidence_is_needed_and_suffices(data: Panel, monkeypatch: pytest.Monkey
         def score_samples(self, inputs: np.ndarray) -> np.ndarray:
             return -np.abs(inputs[:, 0])
 
-    def guessed(part: Panel) -> dict[str, np.ndarray]:
+    def guessed(part: Panel, **_kind: bool) -> dict[str, np.ndarray]:
         none = np.full(part["r5"].shape, np.nan)
         return {
             detectors.ROBUST_Z: np.random.default_rng(1).random(part["r5"].shape),

@@ -18,7 +18,7 @@ from crypto_assets.ml import artifacts, challenger, forecasts, scoring
 from crypto_assets.ml.baselines import BASELINE, v0_rows
 from crypto_assets.ml.panel import FIELDS, panel
 from crypto_assets.serving.kept import FEATURES
-from crypto_assets.serving.scoring import ANOMALY_OUTPUTS, ANOMALY_TEXTS
+from crypto_assets.serving.scoring import ANOMALY_OUTPUTS, ANOMALY_TEXTS, needed
 from crypto_assets_tests.serving.lakes import COINS, NOON, SLOT, Lake, row, shown
 from crypto_assets_tests.serving.running import running
 
@@ -143,6 +143,14 @@ def test_every_column_of_two_scores_equals_the_batch(lake: Lake) -> None:
     assert {len(p["similar_windows"]) for p in found if p["similar_windows"]} == {3}
     missing = lake.client.post("/invocations", json={"instances": [{"rz": 1.0}]})
     assert "features are missing: r15, r1h, r5_market, rv1h, s, s_market" in missing.json()["detail"]
+
+
+@pytest.mark.parametrize("by_activity", [False, True])
+def test_a_version_needs_the_features_of_its_scores_alone(by_activity: bool) -> None:
+    levels = {name: {"*": 1.0} for name in ("robust_z", "market", "common")}
+    learnt = {"algorithm": "union", "thresholds": levels, **({"by_activity": True} if by_activity else {})}
+    found = needed("anomaly", scoring.Version({"version": "9"}, learnt))
+    assert {"rz_common", "common_activity"} & {*found} == {"rz_common", *(["common_activity"] if by_activity else [])}
 
 
 def test_forecasts_equal_those_of_the_batch(lake: Lake) -> None:

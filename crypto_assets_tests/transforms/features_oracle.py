@@ -88,6 +88,14 @@ class Oracle:
         if len(market) >= 144:
             square = math.fsum(w * r * r for w, r in market) / math.fsum(w for w, _ in market)
             s_market = max(math.sqrt(square), 1e-5)
+        others = [
+            (0.5 ** (k / 12), r) for k in range(1, 289) if (r := self.of_others(coin, end - k * SLOT)) is not None
+        ]
+        activity = None
+        if len(others) >= 144:
+            hour = math.fsum(w * r * r for w, r in others) / math.fsum(w for w, _ in others)
+            day = math.fsum(r * r for _, r in others) / len(others)
+            activity = math.sqrt(max(hour, 1e-10) / max(day, 1e-10))
         sample = self.sample(coin, end)
         return {
             "price": sample[0] if sample else None,
@@ -111,6 +119,7 @@ class Oracle:
             "r5_market": self.to_market(coin, end),
             "s_market": s_market,
             "rz_common": median(all_rz) if rz is not None and len(all_rz) >= 3 else None,
+            "common_activity": activity,
             "unchanged_slots": self.unchanged(coin, end),
             "volume_change": self.volume_change(coin, end),
         }
@@ -135,13 +144,17 @@ class Oracle:
         return None if None in returns else math.sqrt(math.fsum(r * r for r in returns if r is not None))
 
     def to_market(self, coin: str, end: datetime) -> float | None:
-        """r5 less the median of the other coins' r5, of which two must be known."""
-        key = ("market", coin, end)
+        """r5 less the median of the other coins' r5."""
+        others = self.of_others(coin, end)
+        return None if others is None else self.back(coin, end, 1) - others
+
+    def of_others(self, coin: str, end: datetime) -> float | None:
+        """Median of the other coins' r5, of which two must be known, where the coin has one."""
+        key = ("others", coin, end)
         if key not in self._memory:
-            r5 = self.back(coin, end, 1)
             others = [self.back(c, end, 1) for c in self.spans if c != coin and self.active(c, end)]
             known = [r for r in others if r is not None]
-            self._memory[key] = None if r5 is None or len(known) < 2 else r5 - median(known)
+            self._memory[key] = None if self.back(coin, end, 1) is None or len(known) < 2 else median(known)
         return self._memory[key]
 
     def unchanged(self, coin: str, end: datetime) -> int:

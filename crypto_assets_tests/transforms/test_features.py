@@ -217,7 +217,8 @@ def test_nulls_name_every_reason(spark: SparkSession) -> None:
     assert reasons[c, BEGIN + 7 * SLOT] == "no_lag,no_volume,short_history"
     assert reasons[a, BEGIN + 10 * SLOT] == "few_coins,no_volume"
     explained = ("price", "r5", "r15", "r1h", "r24h", "s", "rv15m", "rv1h", "rv4h", "rv24h", "rsi14", "macd",
-                 "macd_signal", "bollinger_b", "r5_market", "s_market", "rz_common", "volume_change")  # fmt: skip
+                 "macd_signal", "bollinger_b", "r5_market", "s_market", "rz_common", "common_activity",
+                 "volume_change")  # fmt: skip
     assert [k for k, r in rows.items() if (r["null_reason"] is None) != all(r[n] is not None for n in explained)] == []
 
 

@@ -61,6 +61,8 @@ def features() -> Iterator[Mutation]:
     yield null(table, "s_market", law)
     yield change(table, "rz_common", law)
     yield null(table, "rz_common", law)
+    yield change(table, "common_activity", law)
+    yield null(table, "common_activity", law)
     yield change(table, "unchanged_slots", law)
     yield null(table, "unchanged_slots", law)
     yield null(table, "null_reason", law)
@@ -292,7 +294,7 @@ def test_an_hour_of_features_without_the_columns_of_version_2_keeps_the_law(full
 
     def earlier(rows: Rows) -> Rows:
         newest = max(r["hour"] for r in rows)
-        none = dict.fromkeys(("rv15m", "rv4h", "rv24h", "s_market", "unchanged_slots", "rz_common"))
+        none = dict.fromkeys(("rv15m", "rv4h", "rv24h", "s_market", "unchanged_slots", "rz_common", "common_activity"))
         return [{**r, **none} if r["hour"] == newest else r for r in rows]
 
     break_it(home, Mutation(table, "an hour of version 1", earlier, law))

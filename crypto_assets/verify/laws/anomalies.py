@@ -25,7 +25,7 @@ _INPUTS = """
     rz AS z, r15 / (s * sqrt(3)) AS z15, r1h / (s * sqrt(12)) AS z1h,
     CASE WHEN rv1h IS NOT NULL THEN ln(greatest(rv1h, 1e-9) / s) END AS volatility, r5_market / s AS zmarket,
     CASE WHEN s IS NOT NULL THEN abs(r5_market) / sqrt(s_market * greatest(s_market, 0.3 * s)) END AS market,
-    abs(rz_common) AS common
+    abs(rz_common) AS common_0, abs(rz_common) / sqrt(least(2, greatest(common_activity, 0.5))) AS common_1
 """
 _NAMES = {"rz": "z", "r15": "z15", "r1h": "z1h", "rv1h": "volatility", "r5_market": "zmarket"}
 """Input column by name in explanations, in tie-breaking order."""
@@ -96,9 +96,14 @@ LEFT JOIN alike k ON k.coin_id = a.coin_id AND k.window_end = a.window_end
 """
 
 
+def _common_of(features: str) -> str:
+    """A slot's common move as its version `l` scores it."""
+    return f"if(l.by_activity, {features}.common_1, {features}.common_0)"
+
+
 def _score_of(features: str) -> str:
     """A slot's score by its version `l` and the score `c` of its forest, from features with all other scores."""
-    several = f"abs({features}.rz) / l.z, {features}.market / l.market, {features}.common / l.common"
+    several = f"abs({features}.rz) / l.z, {features}.market / l.market, {_common_of(features)} / l.common"
     return (
         f"CASE l.algorithm WHEN 'union' THEN greatest({several}) "
         f"WHEN 'isolation_forest' THEN c.score ELSE abs({features}.rz) END"
@@ -106,8 +111,8 @@ def _score_of(features: str) -> str:
 
 
 _SCORE = _score_of("r")
-_FIRED = """list_filter([
-    CASE WHEN l.algorithm = 'union' AND r.common / l.common > 1 THEN 'common' END,
+_FIRED = f"""list_filter([
+    CASE WHEN l.algorithm = 'union' AND {_common_of("r")} / l.common > 1 THEN 'common' END,
     CASE WHEN l.algorithm = 'isolation_forest' AND c.score > l.forest THEN 'isolation_forest' END,
     CASE WHEN l.algorithm = 'union' AND r.market / l.market > 1 THEN 'market' END,
     CASE WHEN l.algorithm = 'robust_z' AND abs(r.rz) > l.z OR l.algorithm = 'union' AND abs(r.rz) / l.z > 1
@@ -141,7 +146,7 @@ _DIFFERENCES = {
                    "OR abs(x[1].distance - x[2].distance) > 0.0005001, true))) > 0)",
     }.items()},
     "common_score": "CASE WHEN a.second_release THEN a.common_score IS NOT NULL "
-                    "ELSE a.common_score IS DISTINCT FROM r.common END",
+                    f"WHEN l.version IS NULL THEN false ELSE a.common_score IS DISTINCT FROM {_common_of('r')} END",
     "common_threshold": "l.version IS NOT NULL AND CASE WHEN a.second_release THEN a.common_threshold IS NOT NULL "
                         "AND a.common_threshold IS DISTINCT FROM l.common "
                         "ELSE a.common_threshold IS DISTINCT FROM l.common END",
@@ -175,7 +180,7 @@ def _score(evidence: Evidence) -> str | None:
     connection = evidence.connection
     connection.execute(
         "CREATE OR REPLACE TABLE audit_levels (version VARCHAR, coin_id VARCHAR, algorithm VARCHAR, z DOUBLE, "
-        "market DOUBLE, common DOUBLE, forest DOUBLE, frozen BIGINT)"
+        "market DOUBLE, common DOUBLE, forest DOUBLE, frozen BIGINT, by_activity BOOLEAN)"
     )
     connection.execute(
         "CREATE OR REPLACE TABLE audit_windows (version VARCHAR, coin_id VARCHAR, ended TIMESTAMPTZ, inputs DOUBLE[])"
@@ -196,7 +201,7 @@ def _score(evidence: Evidence) -> str | None:
             unread.append(version)
             continue
         rows = [[version, c, *_levels(learnt, c, forest is not None)] for c in coins]
-        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO audit_levels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         windows = [
             [version, coin, window["window_end"], window["inputs"]]
             for coin, listed in learnt.get("windows", {}).items()
@@ -215,13 +220,14 @@ def _score(evidence: Evidence) -> str | None:
 
 
 def _levels(learnt: Mapping[str, Any], coin: str, forest: bool) -> list[Any]:
-    """Algorithm, thresholds of |rz|, market, common and forest (null if unused), and frozen slots of a coin."""
+    """Algorithm, thresholds of |rz|, market, common and forest (null if unused), frozen slots, kind of common score."""
     algorithm = learnt.get("algorithm") or ("isolation_forest" if forest else "robust_z")
     levels = learnt.get("thresholds") or {"*": learnt["threshold"]}
     by_score = levels if algorithm == "union" else {algorithm: levels}
     found = [float(of.get(coin, of["*"])) if (of := by_score.get(n)) else None for n in _SCORES]
     frozen = learnt.get("frozen_slots", {})
-    return [algorithm, *found, int(frozen.get(coin, frozen.get("*", UNCALIBRATED_FROZEN)))]
+    longest = int(frozen.get(coin, frozen.get("*", UNCALIBRATED_FROZEN)))
+    return [algorithm, *found, longest, bool(learnt.get("by_activity"))]
 
 
 def _version(

@@ -16,7 +16,7 @@ LONGEST_AGE_S = 600
 LAGS = {"r5": 1, "r15": 3, "r1h": 12, "r24h": 288}
 KERNEL, FAST, SLOW, SIGNAL = 130, 12, 26, 9
 BAND = 20
-LONGEST_RUN, MARKET_HALF_LIFE = 288, 72
+LONGEST_RUN, MARKET_HALF_LIFE, ACTIVITY_HALF_LIFE = 288, 72, 12
 
 ROUNDED = 1e-12
 """Tolerance for rounding to twelve decimals."""
@@ -27,7 +27,7 @@ TOLERANCES = {
     "price": "1e-12 * r.price", "staleness_s": "1e-9",
     # The logarithm's last bit, seen through the division by s; and a price's, by the width of its band.
     "rz": f"{ROUNDED} + 1e-14 / r.s", "rz_common": f"{ROUNDED} + 1e-14 / r.least_s",
-    "rsi14": "1e-7", "bollinger_b": "1e-9 + 1e-14 / r.relative_width",
+    "common_activity": f"{ROUNDED}", "rsi14": "1e-7", "bollinger_b": "1e-9 + 1e-14 / r.relative_width",
 }  # fmt: skip
 """Tolerance of a double beyond 1e-9 of its value, as SQL over the recomputed row."""
 
@@ -45,7 +45,8 @@ def features_law() -> Law:
     slot up to the hour's newest closed bar; those before a coin's first bar have only nulls. Later slots are due once
     the hour can have been built with all of them: none of its bars was open at that time, and it lies before the two
     hours that a refresh covers. Hours of earlier versions lack the columns that came later, and what follows from these
-    is as it was then; an hour in which no three coins had a rz looks like one from before `rz_common`.
+    is as it was then; an hour in which no three coins had a rz looks like one from before `rz_common`, and likewise for
+    `common_activity`.
     """
     exact = unequal((*EXACT, "unchanged_slots"))
     earlier = unequal(LATER, right="version_1") | {
@@ -57,13 +58,14 @@ def features_law() -> Law:
         for name, before in earlier.items()
     }
     differs["rz_common"] = f"version_2.hour IS NULL AND ({differs['rz_common']})"
+    differs["common_activity"] = f"version_3.hour IS NULL AND ({differs['common_activity']})"
     differs["null_reason"] = (
         f"({differs['null_reason']}) AND (version_2.hour IS NULL OR a.null_reason IS DISTINCT FROM r.null_reason_2)"
     )
     table, key = "features.price_features", ("coin_id", "window_end")
     due, joins = (
         "coalesce(r.is_due, false)",
-        "LEFT JOIN version_1 ON version_1.hour = a.hour LEFT JOIN version_2 ON version_2.hour = a.hour",
+        " ".join(f"LEFT JOIN version_{n} ON version_{n}.hour = a.hour" for n in (1, 2, 3)),
     )
     rows = compared(table, key, differs, "no active coin or closed slot", due=due, joins=joins)
     return Law(
@@ -79,6 +81,8 @@ def features_law() -> Law:
             FROM "features.price_features" GROUP BY hour HAVING count(unchanged_slots) = 0
         ), version_2 AS (
             SELECT hour FROM "features.price_features" GROUP BY hour HAVING count(rz_common) = 0
+        ), version_3 AS (
+            SELECT hour FROM "features.price_features" GROUP BY hour HAVING count(common_activity) = 0
         ), recomputed AS (
             SELECT a.*, a.window_end <= h.closed_until OR (NOT coalesce(h.was_open, false) AND a.hour <
                    (SELECT max(hour) - INTERVAL 1 HOUR FROM "features.price_features")) AS is_due
@@ -193,14 +197,23 @@ FROM first WINDOW {_frame("kernel", KERNEL - 1)}
 
 _MARKET = """
 CREATE OR REPLACE TEMP TABLE feature_market AS
-SELECT m.coin_id, m.window_end, m.r5 - median(o.r5) AS r5_market
+SELECT m.coin_id, m.window_end, median(o.r5) AS r5_others, m.r5 - median(o.r5) AS r5_market
 FROM feature_returns m JOIN feature_returns o ON o.window_end = m.window_end AND o.coin_id <> m.coin_id
 WHERE m.r5 IS NOT NULL AND o.r5 IS NOT NULL
 GROUP BY m.coin_id, m.window_end, m.r5 HAVING count(*) >= 2
 """
 
-_AGES = "[" + ", ".join(repr(0.5 ** (age / MARKET_HALF_LIFE)) for age in range(1, 289)) + "]::DOUBLE[]"
 _NEWEST_FIRST = "list_resize(list_reverse(list({}) OVER past), 288, 0.0)"
+
+
+def _mean_square(column: str, half_life: float) -> str:
+    """EWMA of a column squared over the 288 slots before, of those that are known."""
+    ages = "[" + ", ".join(repr(0.5 ** (age / half_life)) for age in range(1, 289)) + "]::DOUBLE[]"
+    return (
+        f"list_dot_product({_NEWEST_FIRST.format(f'coalesce({column} ** 2, 0.0)')}, {ages}) "
+        f"/ list_dot_product({_NEWEST_FIRST.format(f'if({column} IS NULL, 0.0, 1.0)')}, {ages})"
+    )
+
 
 _SCALES = f"""
 CREATE OR REPLACE TEMP TABLE feature_scales AS
@@ -212,9 +225,11 @@ WITH baskets AS (
 )
 SELECT coin_id, window_end, b.basket_hash, b.available_at AS basket_available_at, m.r5_market,
        max(b.available_at) OVER reach AS market_available_at,
-       CASE WHEN count(m.r5_market) OVER past >= {MAD_PRESENT} THEN greatest({SIGMA_FLOOR}, sqrt(
-           list_dot_product({_NEWEST_FIRST.format("coalesce(m.r5_market ** 2, 0.0)")}, {_AGES})
-           / list_dot_product({_NEWEST_FIRST.format("if(m.r5_market IS NULL, 0.0, 1.0)")}, {_AGES}))) END AS s_market
+       CASE WHEN count(m.r5_market) OVER past >= {MAD_PRESENT}
+            THEN greatest({SIGMA_FLOOR}, sqrt({_mean_square("m.r5_market", MARKET_HALF_LIFE)})) END AS s_market,
+       CASE WHEN count(m.r5_market) OVER past >= {MAD_PRESENT}
+            THEN sqrt(greatest({SIGMA_FLOOR**2!r}, {_mean_square("m.r5_others", ACTIVITY_HALF_LIFE)})
+                      / greatest({SIGMA_FLOOR**2!r}, avg(m.r5_others ** 2) OVER past)) END AS common_activity
 FROM feature_windows w JOIN baskets b USING (window_end) LEFT JOIN feature_market m USING (coin_id, window_end)
 WINDOW {_frame("past", 288, "1 PRECEDING")}, {_frame("reach", 288)}
 """
@@ -243,7 +258,7 @@ WITH finished AS (
            CASE WHEN w.flat AND w.mean IS NOT NULL THEN 0.5
                 WHEN w.deviation > 0 THEN (w.price - w.mean) / (4 * w.deviation) + 0.5 END AS bollinger_b,
            CASE WHEN w.deviation > 0 THEN w.deviation / w.mean ELSE 1 END AS relative_width,
-           m.r5_market, m.s_market, u.unchanged_slots, m.basket_hash,
+           m.r5_market, m.s_market, m.common_activity, u.unchanged_slots, m.basket_hash,
            greatest(w.inputs_available_at, m.market_available_at) AS available_at,
            greatest(w.inputs_available_at, m.basket_available_at) AS available_at_1,
            CASE WHEN w.volume > 0 AND w.volume_before > 0 THEN ln(w.volume / w.volume_before) END AS volume_change,
