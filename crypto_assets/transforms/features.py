@@ -156,36 +156,32 @@ def _with_returns(grid: DataFrame) -> DataFrame:
     )
     up, down = F.greatest("step", F.lit(0.0)), F.greatest(-F.col("step"), F.lit(0.0))
     band = _last(BAND)
-    return (
-        frame.withColumns(
-            {
-                **{
-                    name: _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(slots))), "r5", slots)
-                    for name, slots in _VOLATILITY.items()
-                },
-                "gain": _full(_sum(up, _last(14)), "step", 14),
-                "loss": _full(_sum(down, _last(14)), "step", 14),
-                "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
-                "band_is_flat": F.max("price").over(band) == F.min("price").over(band),
-                "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
-                "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
-                "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
-                "changed_slot": F.max(F.when(~F.coalesce(F.col("step") == 0, F.lit(False)), F.col("slot"))).over(
-                    _last(MAD_SLOTS)
-                ),
-                # A return depends on its own slot, the one before, and the one before that if a price is carried over.
-                "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
-                "place": _place("r5"),
-                "returns": F.count("r5").over(_slot()),
-            }
-        )
-        .withColumns(
-            {
-                "r5_others": _median_of_others(),
-                "basket_available_at": F.max("r5_available_at").over(_slot()),
-            }
-        )
-        .withColumn("r5_market", F.col("r5") - F.col("r5_others"))
+    return frame.withColumns(
+        {
+            **{
+                name: _full(F.sqrt(_sum(F.col("r5") * F.col("r5"), _last(slots))), "r5", slots)
+                for name, slots in _VOLATILITY.items()
+            },
+            "gain": _full(_sum(up, _last(14)), "step", 14),
+            "loss": _full(_sum(down, _last(14)), "step", 14),
+            "band_mean": _full(_sum(F.col("price"), band) / BAND, "price", BAND),
+            "band_is_flat": F.max("price").over(band) == F.min("price").over(band),
+            "r5_median": _median(F.collect_list("r5").over(_past(MAD_SLOTS))),
+            "r5_present": F.count("r5").over(_past(MAD_SLOTS)),
+            "latest_input": F.max("bar_available_at").over(_last(int(LOOK_BACK / SLOT))),
+            "changed_slot": F.max(F.when(~F.coalesce(F.col("step") == 0, F.lit(False)), F.col("slot"))).over(
+                _last(MAD_SLOTS)
+            ),
+            # A return depends on its own slot, the one before, and the one before that if a price is carried over.
+            "r5_available_at": F.when(F.col("r5").isNotNull(), F.max("bar_available_at").over(_last(3))),
+            "place": _place("r5"),
+            "returns": F.count("r5").over(_slot()),
+        }
+    ).withColumns(
+        {
+            "r5_market": F.col("r5") - _median_of_others(),
+            "basket_available_at": F.max("r5_available_at").over(_slot()),
+        }
     )
 
 
@@ -261,7 +257,7 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
         .withColumn("past", F.col("slot") - F.col("k"))
     )
     values = rows.select(
-        *("coin_id", F.col("slot").alias("past"), "x", "r5", "r5_market", "r5_others", "basket_available_at"),
+        *("coin_id", F.col("slot").alias("past"), "x", "r5", "r5_market", "basket_available_at"),
         F.col("price").alias("past_price"),
     )
     deviation = F.when(F.col("k") >= 1, F.abs(F.col("r5") - F.col("median")))
@@ -269,7 +265,7 @@ def _kernels(wanted: DataFrame, rows: DataFrame) -> DataFrame:
     spread = F.when(F.col("k") < BAND, F.col("past_price") / F.col("band_mean") - 1)
     market = F.when(F.col("k") >= 1, F.col("r5_market"))
     recent = F.when(F.col("k") < MAD_SLOTS, F.col("r5"))
-    others = F.when(F.col("k") >= 1, F.col("r5_others"))
+    others = F.when(F.col("k") >= 1, F.col("r5") - F.col("r5_market"))
 
     def weight(name: str) -> Column:
         return F.when(market.isNotNull(), F.col(name))
