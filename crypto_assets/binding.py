@@ -102,9 +102,10 @@ def _from_tables(lake: str) -> dict[str, Any]:
     # Every quote names its data mode, and the calendar starts with the first partition.
     for table, column, field in (("silver/prices", "source", "source"), ("gold/dim_date", "day", "partitions_start")):
         with suppress(Exception):  # only a hint, and the lake may be damaged too
-            from deltalake import DeltaTable
+            from deltalake import DeltaTable, QueryBuilder
 
-            rows = DeltaTable(f"{lake}/{table}").to_pyarrow_dataset()
-            found = rows.head(1, columns=[column]) if field == "source" else rows.to_table(columns=[column])
-            recovered[field] = str(min(found.column(column).to_pylist()))
+            # Not `to_pyarrow_dataset`, which now and then aborts the process at its exit.
+            opened = QueryBuilder().register("t", DeltaTable(f"{lake}/{table}"))
+            found = opened.execute(f"SELECT min({column}) AS least FROM t").read_all()  # noqa: S608
+            recovered[field] = str(found.column("least")[0].as_py())
     return recovered
