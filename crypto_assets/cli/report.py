@@ -122,8 +122,9 @@ def _without_scale(states: Sequence[CheckState]) -> list[Span]:
 
 
 def _missing(state: CheckState) -> str:
-    days = state.metadata
-    return f"needs {days['days_needed'] - days['days']} more days" if "days_needed" in days else state.summary
+    """Days that a model needs. How many lack is known of its first partition alone, and the newest may have all."""
+    needed = state.metadata.get("days_needed")
+    return f"needs {needed} days of data" if needed else state.summary
 
 
 def _hours(span: Span) -> float:

@@ -27,7 +27,7 @@ def test_what_two_days_must_give_is_counted_with_its_reasons():
     assert second.removeprefix("expected  ").split("; ") == [
         "a 7-hour hole in the recording (2026-11-22 16:52 to 2026-11-23 00:00)",
         "no scores in the first 12 hours",
-        "ml/price_model needs 41 more days",
+        "ml/price_model needs 42 days of data",
     ]
 
 

@@ -71,9 +71,9 @@ def test_the_demo_tells_what_a_person_wants_to_know(demo):
     assert re.sub(r" \(.*?\)", "", expected).split("; ") == [
         "a 7-hour hole in the recording",
         "no scores in the first 12 hours",
-        "ml/anomaly_model needs 6 more days",
-        "ml/price_model needs 41 more days",
-        "ml/volatility_model needs 28 more days",
+        "ml/anomaly_model needs 7 days of data",
+        "ml/price_model needs 42 days of data",
+        "ml/volatility_model needs 28 days of data",
     ]
     assert "Seconds per stage" not in told
     assert "make ui SOURCE=replay" in told
